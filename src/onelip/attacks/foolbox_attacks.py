@@ -1,0 +1,197 @@
+"""Attacks of foolbox, reduced to one call: model, images, labels, eps to candidates.
+
+Foolbox's own verdicts are never used: `onelip.attacks.judge` has the only say.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from onelip.attacks.evaluate import Attack
+from onelip.attacks.judge import check_inputs, judge
+from onelip.attacks.session import import_foolbox, wrapped
+from onelip.errors import UsageError
+
+Loss = Literal["margin", "cross-entropy"]
+
+
+@dataclass(frozen=True)
+class PGD:
+    """Projected gradient ascent from a random start.
+
+    Args:
+        steps: Number of gradient steps.
+        restarts: Number of random starts; later ones only for images not yet broken.
+        loss: What ascends: the largest other logit minus the label's, or the cross-entropy.
+        rel_stepsize: Length of a step, as a share of eps.
+        seed: Seed of the random starts.
+    """
+
+    name: ClassVar[str] = "pgd"
+    steps: int = 50
+    restarts: int = 1
+    loss: Loss = "margin"
+    rel_stepsize: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check_loss(self.loss)
+        if self.steps < 1 or self.restarts < 1:
+            raise UsageError("PGD needs at least one step and one restart")
+
+    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, eps: float) -> Tensor:
+        """Candidates within ``eps``, up to rounding."""
+        check_inputs(images, labels, eps)
+        candidates, rows = images.clone(), torch.arange(len(images), device=images.device)
+        with wrapped(model, images.device, self.seed) as target:
+            ascent = _ascent(self.loss, self.steps, self.rel_stepsize, random_start=True)
+            for _ in range(self.restarts):
+                if not len(rows):
+                    break
+                clean, targets = images[rows], labels[rows]
+                candidates[rows] = ascent.run(target, clean, targets, epsilon=eps)
+                found = judge(model, clean, targets, candidates[rows], eps)
+                rows = rows[~found.success]
+        return candidates
+
+
+@dataclass(frozen=True)
+class FGM:
+    """One gradient step of length eps from the image itself.
+
+    Args:
+        loss: What ascends.
+    """
+
+    name: ClassVar[str] = "fgm"
+    loss: Loss = "cross-entropy"
+
+    def __post_init__(self) -> None:
+        _check_loss(self.loss)
+
+    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, eps: float) -> Tensor:
+        """Candidates within ``eps``, up to rounding."""
+        check_inputs(images, labels, eps)
+        if not len(images):
+            return images.clone()
+        with wrapped(model, images.device, seed=0) as target:
+            ascent = _ascent(self.loss, steps=1, rel_stepsize=1.0, random_start=False)
+            candidates: Tensor = ascent.run(target, images, labels, epsilon=eps)
+        return candidates
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """A walk along the decision boundary, from noise towards the image; no gradients.
+
+    Args:
+        steps: Number of steps of the walk.
+        seed: Seed of the walk.
+    """
+
+    name: ClassVar[str] = "boundary"
+    steps: int = 5000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise UsageError("Boundary needs at least one step: choose 1 or more")
+
+    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, eps: float) -> Tensor:
+        """Candidates near the image, whatever ``eps`` is."""
+        foolbox = import_foolbox()
+        start = foolbox.attacks.LinearSearchBlendedUniformNoiseAttack(directions=100, steps=50)
+        refine = foolbox.attacks.BoundaryAttack(steps=self.steps)
+        check_inputs(images, labels, eps)
+        return _minimise(model, images, labels, start=start, refine=refine, seed=self.seed)
+
+
+@dataclass(frozen=True)
+class Pointwise:
+    """Noise of which pixel after pixel is taken back; no gradients.
+
+    Args:
+        seed: Seed of the noise and of the order of the pixels.
+    """
+
+    name: ClassVar[str] = "pointwise"
+    seed: int = 0
+
+    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, eps: float) -> Tensor:
+        """Candidates near the image, whatever ``eps`` is."""
+        foolbox = import_foolbox()
+        start, refine = (
+            foolbox.attacks.SaltAndPepperNoiseAttack(),
+            foolbox.attacks.PointwiseAttack(),
+        )
+        check_inputs(images, labels, eps)
+        return _minimise(model, images, labels, start=start, refine=refine, seed=self.seed)
+
+
+ATTACKS: dict[str, Callable[[], Attack]] = {
+    "pgd": PGD,
+    "fgm": FGM,
+    "boundary": Boundary,
+    "pointwise": Pointwise,
+}
+
+
+def _minimise(
+    model: nn.Module, images: Tensor, labels: Tensor, *, start: Any, refine: Any, seed: int
+) -> Tensor:
+    """Refine those starts that the model gets wrong; the other candidates are clean images."""
+    candidates = images.clone()
+    with wrapped(model, images.device, seed) as target:
+        rows = (_predictions(model, images) == labels).nonzero().squeeze(1)
+        starts = start.run(target, images[rows], labels[rows]) if len(rows) else images[rows]
+        # Predictions can depend on the batch in the last bit: ask again until nothing changes.
+        while len(rows):
+            wrong = _predictions(model, starts) != labels[rows]
+            if wrong.all():
+                clean, targets = images[rows], labels[rows]
+                candidates[rows], _, _ = refine(
+                    target, clean, targets, epsilons=None, starting_points=starts
+                )
+                break
+            rows, starts = rows[wrong], starts[wrong]
+    return candidates
+
+
+def _predictions(model: nn.Module, images: Tensor) -> Tensor:
+    with torch.no_grad():
+        logits: Tensor = model(images)
+    return logits.argmax(1)
+
+
+def _ascent(loss: Loss, steps: int, rel_stepsize: float, *, random_start: bool) -> Any:
+    """Foolbox's ascent, leaving the gradients of the parameters alone (foolbox adds to them)."""
+    from eagerpy.astensor import astensor
+
+    class Ascent(import_foolbox().attacks.L2ProjectedGradientDescentAttack):  # type: ignore[misc]
+        def get_loss_fn(self, model: Any, labels: Any) -> Callable[[Any], Any]:
+            return lambda inputs: _loss(loss, model(inputs).raw, labels.raw)
+
+        def value_and_grad(self, loss_fn: Any, x: Any) -> tuple[Any, Any]:
+            with torch.enable_grad():
+                inputs = x.raw.detach().clone().requires_grad_()
+                value = loss_fn(astensor(inputs))
+                (gradient,) = torch.autograd.grad(value, inputs)
+            return value.detach(), astensor(gradient.nan_to_num(0.0, 0.0, 0.0))
+
+    return Ascent(steps=steps, rel_stepsize=rel_stepsize, random_start=random_start)
+
+
+def _loss(loss: Loss, logits: Tensor, labels: Tensor) -> Tensor:
+    if loss == "cross-entropy":
+        return F.cross_entropy(logits, labels, reduction="sum")
+    own = F.one_hot(labels, logits.shape[1]).bool()
+    return (logits.masked_fill(own, -torch.inf).amax(1) - logits[own]).sum()
+
+
+def _check_loss(loss: str) -> None:
+    if loss not in get_args(Loss):
+        raise UsageError(f"unknown loss {loss!r}: choose one of {', '.join(get_args(Loss))}")

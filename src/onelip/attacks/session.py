@@ -1,0 +1,48 @@
+"""What foolbox needs around a call: a wrapped model, seeded random numbers, silence."""
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from onelip.attacks.judge import evaluation_mode
+from onelip.errors import missing_extra
+
+
+def import_foolbox() -> Any:
+    """Foolbox, or the error that names the extra."""
+    try:
+        import foolbox
+    except ImportError as error:
+        raise missing_extra("foolbox", "attacks") from error
+    return foolbox
+
+
+@contextlib.contextmanager
+def wrapped(model: nn.Module, device: torch.device, seed: int) -> Iterator[Any]:
+    """The model as foolbox wants it, with random numbers of its own and without its warnings."""
+    foolbox = import_foolbox()
+    with evaluation_mode(model), _seeded(seed, device), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"foolbox\.")
+        yield foolbox.PyTorchModel(model, bounds=(0, 1), device=device)
+
+
+@contextlib.contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed the global generators that foolbox draws from, and restore them at the end."""
+    devices = [device] if device.type == "cuda" else []
+    numpy_state = np.random.get_state()
+    with torch.random.fork_rng(devices=devices):
+        torch.default_generator.manual_seed(seed)
+        for cuda in devices:
+            with torch.cuda.device(cuda):
+                torch.cuda.manual_seed(seed)
+        np.random.seed(seed % 2**32)
+        try:
+            yield
+        finally:
+            np.random.set_state(numpy_state)

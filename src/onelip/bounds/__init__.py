@@ -1,0 +1,10 @@
+"""Proved upper bounds of operator norms.
+
+Every function here returns a 0-d float64 tensor that is never below the exact real norm of the
+floating-point numbers it is given: the rounding of the computation itself is added.
+"""
+
+from onelip.bounds.convolution import convolution
+from onelip.bounds.spectral import dense
+
+__all__ = ["convolution", "dense"]

@@ -1,0 +1,70 @@
+"""What binary floating-point arithmetic can be trusted to do (Higham, 2002, chapters 2 and 3).
+
+The standard model: a float64 operation returns the exact result times ``1 + d`` with ``|d| <= u``,
+up to underflow. A sum of n products, in any order, fused or not, is off by at most ``gamma(n)``
+times the sum of the absolute products. Every error term below follows from these two sentences.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from onelip.errors import NonFiniteError
+
+UNIT = 2.0**-53
+"""Unit round-off u of float64."""
+
+UNDERFLOW = 2.0**-1000
+"""More than any product or sum can lose to underflow, flushed to zero or not."""
+
+
+def gamma(operations: int) -> float:
+    """Upper bound of ``(1 + u)^n - 1``, the relative error of n operations in a row."""
+    return operations * UNIT / (1 - operations * UNIT) * (1 + 8 * UNIT)
+
+
+def upward(value: Tensor, operations: int = 8) -> Tensor:
+    """A number above the exact value of a non-negative expression of at most ``operations`` steps.
+
+    The expression may only add, multiply, divide and take roots of non-negative numbers: then
+    its relative error is at most ``gamma(operations)``.
+    """
+    return value * (1 + gamma(operations + 2))
+
+
+def downward(value: Tensor, operations: int = 8) -> Tensor:
+    """A number below the exact value of a non-negative expression of ``operations`` steps."""
+    return value * (1 - gamma(operations + 2))
+
+
+def frobenius(matrices: Tensor) -> Tensor:
+    """Upper bound of the Frobenius norm over the last two dimensions."""
+    entries = 2 * matrices.shape[-1] * matrices.shape[-2]
+    norm = torch.linalg.vector_norm(matrices, dim=(-2, -1))
+    return upward(norm, entries + 4) + math.sqrt(entries) * math.sqrt(UNDERFLOW)
+
+
+def product(factors: list[Tensor]) -> Tensor:
+    """Upper bound of a product of non-negative numbers; 1 for an empty list."""
+    result = torch.ones((), dtype=torch.float64)
+    for factor in factors:
+        result = upward(result * factor.to(result), 1)
+    return result
+
+
+def exact(tensor: Tensor) -> Tensor:
+    """The same numbers in float64 (complex128), without loss, detached.
+
+    Raises:
+        NonFiniteError: an entry is infinite or not a number.
+        RuntimeError: the processor is set to flush subnormal numbers to zero.
+    """
+    tensor = tensor.detach()
+    if not torch.isfinite(tensor).all():
+        raise NonFiniteError("a weight is infinite or NaN: no bound exists; train with a lower lr")
+    if not torch.tensor(2.0**-1074, dtype=torch.float64).mul(1).is_nonzero():
+        raise RuntimeError("subnormal numbers are flushed: torch.set_flush_denormal(False) first")
+    if tensor.device.type == "mps":
+        tensor = tensor.cpu()  # no float64 there
+    return tensor.to(torch.complex128 if tensor.is_complex() else torch.float64)

@@ -1,0 +1,96 @@
+"""Slopes of torch's elementwise activations.
+
+``slopes(activation)`` is an interval that contains every slope ``(f(a) - f(b)) / (a - b)``. Its
+largest absolute value is the Lipschitz constant of the activation, and a lower end >= 0 means that
+it is non-decreasing. Constants without a closed form are rounded outwards.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from onelip.errors import UnboundedModuleError
+
+Interval = tuple[float, float]
+
+
+def _fixed(low: float, high: float) -> Callable[[Any], Interval]:
+    return lambda _: (low, high)
+
+
+def _leaky_relu(module: nn.LeakyReLU) -> Interval:
+    return min(1.0, module.negative_slope), max(1.0, module.negative_slope)
+
+
+def _prelu(module: nn.PReLU) -> Interval:
+    weight = module.weight.detach().double()
+    return min(1.0, float(weight.min())), max(1.0, float(weight.max()))
+
+
+def _elu(module: nn.ELU) -> Interval:
+    return min(0.0, module.alpha), max(1.0, module.alpha)
+
+
+def _celu(module: nn.CELU) -> Interval:
+    if module.alpha <= 0:
+        raise UnboundedModuleError(f"CELU with alpha={module.alpha} is steep without limit")
+    return 0.0, 1.0
+
+
+def _softplus(module: nn.Softplus) -> Interval:
+    if module.beta <= 0 or module.threshold < 20:
+        raise UnboundedModuleError("Softplus jumps at its threshold: use beta > 0, threshold >= 20")
+    return 0.0, 1.0
+
+
+def _softshrink(module: nn.Softshrink) -> Interval:
+    if module.lambd < 0:
+        raise UnboundedModuleError("Softshrink with a negative lambd is not continuous")
+    return 0.0, 1.0
+
+
+SLOPES: dict[type[nn.Module], Callable[[Any], Interval]] = {
+    nn.Identity: _fixed(1, 1),
+    nn.ReLU: _fixed(0, 1),
+    nn.ReLU6: _fixed(0, 1),
+    nn.Hardtanh: _fixed(0, 1),
+    nn.Tanh: _fixed(0, 1),
+    nn.Softsign: _fixed(0, 1),
+    nn.LogSigmoid: _fixed(0, 1),
+    nn.Tanhshrink: _fixed(0, 1),
+    nn.Sigmoid: _fixed(0, 0.25),
+    nn.Hardsigmoid: _fixed(0, 0.16666666666666669),
+    nn.SELU: _fixed(0, 1.7580993408473769),
+    nn.GELU: _fixed(-0.12905, 1.12905),
+    nn.SiLU: _fixed(-0.09984, 1.09984),
+    nn.Mish: _fixed(-0.11253, 1.0885),
+    nn.Hardswish: _fixed(-0.5, 1.5),
+    nn.LeakyReLU: _leaky_relu,
+    nn.PReLU: _prelu,
+    nn.ELU: _elu,
+    nn.CELU: _celu,
+    nn.Softplus: _softplus,
+    nn.Softshrink: _softshrink,
+}
+
+
+def slopes(activation: nn.Module) -> Interval:
+    """Interval that contains every slope of an elementwise activation.
+
+    Args:
+        activation: one of the exact types in ``SLOPES``.
+
+    Raises:
+        UnboundedModuleError: the type is not known, or its settings make it discontinuous.
+
+    Example:
+        >>> slopes(nn.LeakyReLU(0.1))
+        (0.1, 1.0)
+    """
+    rule = SLOPES.get(type(activation))
+    if rule is None:
+        known = ", ".join(sorted(kind.__name__ for kind in SLOPES))
+        name = type(activation).__name__
+        raise UnboundedModuleError(f"no slopes are known for {name}; known: {known}")
+    return rule(activation)

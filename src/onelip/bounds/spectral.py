@@ -1,0 +1,115 @@
+r"""The spectral norm of dense matrices: guess, then prove.
+
+A symmetric eigenvalue solver guesses :math:`s \approx \|M\|^2`. The proof needs no trust in it:
+for *any* matrix :math:`L`,
+
+.. math:: \|M\|^2 = \|M^H M\| \le s + \|s I - M^H M - L L^H\|_F ,
+
+since :math:`L L^H` is positive semidefinite. A Cholesky factor of :math:`s I - M^H M` makes the
+last term tiny, and that term is computed, with the rounding of each product added: whatever the
+factorisation did wrong ends up in the bound. (The idea of a posteriori verification is Rump's, "Verified
+bounds for singular values", BIT 2011.) One Gram product, one factorisation and one product replace
+the 25 products that Gram iteration takes to come as close.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from onelip.bounds.rounding import UNDERFLOW, UNIT, exact, frobenius, gamma, upward
+
+_MARGIN = 1e-10  # how far above the guess the proof is tried first
+_GUESSES = 8  # blocks of a batch whose eigenvalues are computed in one round
+_ROUNDS = 40
+
+
+def dense(matrix: Tensor) -> Tensor:
+    """Proved upper bound of the spectral norm of a matrix, or of the largest in a batch.
+
+    Bound: never below the exact norm; within 1e-8 of it, relative, up to 4096 columns.
+    Shape: ``(..., rows, columns)``, any floating or complex dtype.
+    Cost: about ``3 n^2 m`` multiplications in float64, n the smaller side, and one symmetric
+    eigenvalue problem of size n.
+
+    Args:
+        matrix: the exact numbers whose norm is asked.
+
+    Raises:
+        NonFiniteError: an entry is infinite or NaN.
+
+    Example:
+        >>> import torch, onelip
+        >>> onelip.bounds.dense(torch.diag(torch.tensor([3.0, 4.0])))
+        tensor(4.0000, dtype=torch.float64)
+    """
+    if matrix.ndim < 2:
+        raise ValueError(f"a matrix has two dimensions, got shape {tuple(matrix.shape)}")
+    return largest_norm(exact(matrix).flatten(0, -3) if matrix.ndim > 2 else exact(matrix)[None])
+
+
+def largest_norm(matrices: Tensor, error: Tensor | None = None) -> Tensor:
+    """Bound of the largest spectral norm in a batch, each matrix known up to ``error``.
+
+    Args:
+        matrices: ``(batch, rows, columns)``, float64 or complex128.
+        error: Frobenius norm of what each matrix may be off by, a scalar; 0 if left out.
+
+    Returns:
+        A 0-d float64 tensor on the CPU.
+    """
+    error = torch.zeros((), dtype=torch.float64) if error is None else error.cpu()
+    largest = torch.view_as_real(matrices).abs() if matrices.is_complex() else matrices.abs()
+    peak = float(largest.max()) if largest.numel() else 0.0
+    if peak == 0.0:
+        return error
+    scale = 2.0 ** max(-1000, min(1000, -math.frexp(peak)[1]))
+    scaled = matrices * scale  # exact but for underflow: a power of two, entries now below 1
+    if scaled.shape[-2] < scaled.shape[-1]:
+        scaled = scaled.mH
+    square = _norm_of_gram(scaled)
+    return upward(upward(square, 2).sqrt() / scale + error, 4)
+
+
+def _norm_of_gram(matrices: Tensor) -> Tensor:
+    """Bound of the largest squared norm of a batch of tall matrices with entries up to 1.
+
+    Blocks whose proof fails at the level of the guess are those with a larger norm: the guess is
+    raised to the eigenvalues of a few of them, and only they are tried again.
+    """
+    gram = matrices.mH @ matrices
+    bounds = frobenius(gram)  # holds without any factorisation
+    order = torch.linalg.matrix_norm(gram @ gram)  # which blocks look large
+    pending = order.argsort(descending=True)
+    level, margin = torch.zeros_like(bounds[0]), _MARGIN
+    for _ in range(_ROUNDS):
+        guess = torch.linalg.eigvalsh(gram[pending[:_GUESSES]]).amax()
+        if guess <= level:
+            margin *= 100
+        level = torch.maximum(level, guess)
+        proved = _verified(gram[pending], level * (1 + margin))
+        bounds[pending] = torch.fmin(bounds[pending], proved)  # a failed factor gives NaN
+        pending = pending[bounds[pending] > level * (1 + 2 * margin)]
+        if not len(pending):
+            break
+    return upward(bounds.max() + _product_error(matrices).max(), 2).cpu()
+
+
+def _verified(gram: Tensor, level: Tensor) -> Tensor:
+    """``level + |level I - gram - L L^H|_F`` per block, L a Cholesky factor, rounding added."""
+    shifted = -gram
+    shifted.diagonal(dim1=-2, dim2=-1).add_(level)
+    factor = torch.linalg.cholesky_ex(shifted).L
+    residual = frobenius(shifted - factor @ factor.mH)
+    rounding = _product_error(factor) + 2 * UNIT * math.sqrt(gram.shape[-1]) * (level + 1)
+    return upward(level + upward(residual, 2) + rounding, 4)
+
+
+def _product_error(matrices: Tensor) -> Tensor:
+    """Bound of the Frobenius error of a computed ``A^H A`` or ``A A^H``, per matrix.
+
+    The factor 8 (n + 4) covers complex products by four or by three real ones.
+    """
+    terms = max(matrices.shape[-2:])
+    relative = gamma(8 * (terms + 4) if matrices.is_complex() else terms)
+    return upward(relative * frobenius(matrices).square() + terms**2 * UNDERFLOW, 4)

@@ -1,0 +1,52 @@
+"""What a certificate says, and what it assumes."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from onelip.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """Certified radii of a batch and everything that they rest on.
+
+    Attributes:
+        prediction: ``(batch,)`` int64, the predicted classes.
+        radius: ``(batch,)`` float64. No input closer than this, in l2 and in the units of the
+            model's input, gets another prediction. 0 for a tie, for logits that are not finite, and,
+            where labels were given, for a wrong prediction.
+        bound: 0-d float64, the proved Lipschitz bound of the whole model.
+        body_bound: 0-d float64, that of the part in front of a linear head, or ``bound``.
+        layer_bounds: the factors of ``bound``, by layer.
+        head: ``"pairwise"`` (margin / body_bound / |w_y - w_i|) or ``"general"``
+            (margin / sqrt(2) bound).
+        level: ``"real"``: the proof is in exact arithmetic, for the weights as stored and the
+            logits as computed; the rounding of the forward pass is not part of it.
+        dtype: in which the logits were computed.
+        device: where the logits were computed.
+        reduced_precision: whether matrix products may have run in TF32, bf16 or fp16.
+    """
+
+    prediction: Tensor
+    radius: Tensor
+    bound: Tensor
+    body_bound: Tensor
+    layer_bounds: tuple[tuple[str, float], ...]
+    head: str
+    level: str
+    dtype: torch.dtype
+    device: str
+    reduced_precision: bool
+
+    def accuracy(self, eps: float, labels: Tensor) -> float:
+        """Certified accuracy: the share of samples that are right and have radius > eps."""
+        return float(self.robust(eps, labels).double().mean())
+
+    def robust(self, eps: float, labels: Tensor) -> Tensor:
+        """Which samples are predicted right, and certified beyond eps."""
+        if eps < 0:
+            raise UsageError(f"eps is a distance, got {eps}")
+        right = self.prediction == labels.to(self.prediction.device)
+        return right & (self.radius > eps)

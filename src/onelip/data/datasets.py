@@ -1,0 +1,142 @@
+"""Data sets by name: the embedded digits, and the others from Parquet files or the hub."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from onelip.data import cache, parquet
+from onelip.errors import UsageError, missing_extra
+
+SPLITS = ("train", "test")
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Images and labels in memory.
+
+    Args:
+        images: uint8, shape ``(n, channels, height, width)``.
+        labels: int64, shape ``(n,)``.
+        classes: Number of classes; labels lie in ``range(classes)``.
+        note: What a reader of a number computed from this set has to know, such as
+            ``"CIFAR-10 (JPEG copy)"``; empty if the pixels are the published ones.
+
+    Raises:
+        UsageError: If a type or a shape is another.
+    """
+
+    images: Tensor
+    labels: Tensor
+    classes: int
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        if self.images.dtype != torch.uint8 or self.images.ndim != 4:
+            raise UsageError("images must be uint8 of shape (n, channels, height, width)")
+        if self.labels.dtype != torch.int64 or self.labels.shape != self.images.shape[:1]:
+            raise UsageError("labels must be int64, one per image")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: torch.device | str) -> "ImageSet":
+        """The same set on a device."""
+        return ImageSet(self.images.to(device), self.labels.to(device), self.classes, self.note)
+
+    def subset(self, indices: Tensor) -> "ImageSet":
+        """The images at ``indices``, in that order."""
+        return ImageSet(self.images[indices], self.labels[indices], self.classes, self.note)
+
+
+@dataclass(frozen=True)
+class _Published:
+    title: str
+    repository: str
+    shape: tuple[int, int, int]
+    classes: int
+    label_columns: tuple[str, ...] = ("label", "fine_label")
+
+
+_PUBLISHED = {
+    "mnist": _Published("MNIST", "ylecun/mnist", (1, 28, 28), 10),
+    "fashion-mnist": _Published("Fashion-MNIST", "zalando-datasets/fashion_mnist", (1, 28, 28), 10),
+    "cifar10": _Published("CIFAR-10", "uoft-cs/cifar10", (3, 32, 32), 10),
+    "cifar100": _Published(
+        "CIFAR-100", "uoft-cs/cifar100", (3, 32, 32), 100, ("fine_label", "label")
+    ),
+}
+DATASETS = ("digits", *_PUBLISHED)
+
+SHAPES = {"digits": ((1, 8, 8), 10)} | {
+    name: (published.shape, published.classes) for name, published in _PUBLISHED.items()
+}
+"""Shape of an image and number of classes, by data set."""
+
+
+def load(name: str, split: str, folder: str | Path | None = None) -> ImageSet:
+    """Load one split of a data set.
+
+    Decoded images are cached under ``$ONELIP_CACHE`` (``~/.cache/onelip`` if unset).
+
+    Args:
+        name: One of `DATASETS`.
+        split: ``"train"`` or ``"test"``.
+        folder: Folder of the files ``{split}-*.parquet`` in the layout of the hub, or a parent
+            of it. Without it the files are downloaded. The digits need neither.
+
+    Raises:
+        UsageError: If the name or the split is unknown, or the files are missing or unusable.
+    """
+    if name not in DATASETS:
+        raise UsageError(f"unknown data set {name!r}: choose one of {', '.join(DATASETS)}")
+    if split not in SPLITS:
+        raise UsageError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
+    if name == "digits":
+        return _digits(split)
+    published = _PUBLISHED[name]
+    root = _download(published.repository) if folder is None else Path(folder).expanduser()
+    files = parquet.find(root, name, split)
+    decoded = cache.load_or_build(
+        name,
+        split,
+        files,
+        published.shape,
+        lambda: parquet.decode(files, published.shape, published.classes, published.label_columns),
+    )
+    note = f"{published.title} (JPEG copy)" if decoded.jpeg else ""
+    return ImageSet(decoded.images, decoded.labels, published.classes, note)
+
+
+def _digits(split: str) -> ImageSet:
+    """The 1797 digits of scikit-learn, 8x8, always split the same way into 1347 and 450."""
+    try:
+        from sklearn.datasets import load_digits
+        from sklearn.model_selection import train_test_split
+    except ImportError as error:
+        raise missing_extra("scikit-learn", "data") from error
+    pixels, labels = load_digits(return_X_y=True)
+    train, test = train_test_split(
+        np.arange(len(labels)), test_size=450, stratify=labels, random_state=0
+    )
+    rows = np.sort(train if split == "train" else test)
+    images = np.rint(pixels[rows] * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
+    return ImageSet(torch.from_numpy(images), torch.from_numpy(labels[rows].astype(np.int64)), 10)
+
+
+def _download(repository: str) -> Path:
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError as error:
+        raise missing_extra("huggingface_hub", "data") from error
+    try:
+        return Path(
+            snapshot_download(repository, repo_type="dataset", allow_patterns=["*.parquet"])
+        )
+    except Exception as error:
+        raise UsageError(
+            f"cannot download {repository} ({type(error).__name__}): "
+            "pass --data DIR with a folder in the parquet layout"
+        ) from error

@@ -1,0 +1,26 @@
+"""Errors that a user can act on: each message names the way out."""
+
+
+class OnelipError(Exception):
+    """Base of every error that the command line reports as one line with exit status 2."""
+
+
+class UnboundedModuleError(OnelipError, TypeError):
+    """No proof is known for the Lipschitz constant of a module."""
+
+
+class NonFiniteError(OnelipError, ValueError):
+    """A weight, a bound or a loss is infinite or not a number."""
+
+
+class SoundnessError(OnelipError, AssertionError):
+    """A certificate was contradicted by an example: the network, the library or both are wrong."""
+
+
+class UsageError(OnelipError, ValueError):
+    """An argument, a file or a data set cannot be used as given."""
+
+
+def missing_extra(package: str, extra: str) -> UsageError:
+    """The error for an optional dependency that is not installed."""
+    return UsageError(f"{package} is not installed: pip install 'onelip[{extra}]'")

@@ -1,0 +1,259 @@
+r"""Convex Potential layers (Meunier, Delattre, Araujo, Allauzen, ICML 2022).
+
+A gradient step on a convex function is a contraction if the step is short enough. The function is
+:math:`\sum_i \phi(w_i^T x + b_i)`, convex and :math:`s \|W\|^2`-smooth where
+:math:`\sigma = \phi'` is non-decreasing with slopes up to s, so the layer
+
+.. math:: z = x - h\, W^T \sigma(W x + b)
+
+has Lipschitz constant at most :math:`\max(1, h s \|W\|^2 - 1)`: 1 for :math:`h \le 2 / (s \|W\|^2)`
+(Proposition 3). In training h comes from one warm-started power iteration (Algorithm 1), which
+is an estimate; the bound of a layer therefore uses a proved norm and the step that was used, and
+``export`` shortens the step to what is proved.
+"""
+
+import abc
+import copy
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from onelip import bounds
+from onelip.bounds.rounding import downward, upward
+from onelip.bounds.slopes import slopes
+from onelip.estimates import power_iteration
+from onelip.layers.gradient_step import GradientStep, gradient_step_bound
+from onelip.lipschitz import LipschitzModule
+
+_EPSILON = 1e-4  # added to the squared norm, so the step errs on the short side
+_WARM_UP = 20  # power iterations at construction
+
+
+class ConvexPotential(LipschitzModule):
+    """What the dense and the convolutional layer share. See the module's docstring."""
+
+    direction: Tensor
+    image_size: tuple[int, int] | None = None
+    padding_mode: str = "zeros"
+
+    def __init__(
+        self,
+        weight: Tensor,
+        direction: Tensor,
+        activation: nn.Module | None,
+        step: float | None,
+    ) -> None:
+        super().__init__()
+        self.activation = nn.ReLU() if activation is None else activation
+        low, _ = slopes(self.activation)
+        if low < 0:
+            raise ValueError(f"{self.activation} decreases somewhere: its potential is not convex")
+        if step is not None and not step > 0:
+            raise ValueError(f"step must be positive, got {step}; None keeps the layer 1-Lipschitz")
+        self.fixed_step = step
+        self.weight = nn.Parameter(weight)
+        self.bias = nn.Parameter(weight.new_empty(weight.shape[0]))
+        self.register_buffer("direction", direction)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw weights as ``nn.Linear`` and ``nn.Conv2d`` do, and warm up the power iteration."""
+        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
+        limit = 1 / math.sqrt(self.weight[0].numel())
+        nn.init.uniform_(self.bias, -limit, limit)
+        nn.init.normal_(self.direction)
+        self.power_step(_WARM_UP)
+
+    @abc.abstractmethod
+    def inner(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """``W x + b``."""
+
+    @abc.abstractmethod
+    def adjoint(self, y: Tensor) -> Tensor:
+        """``W^T y``."""
+
+    @abc.abstractmethod
+    def norm_bound(self) -> Tensor:
+        """Proved bound of the norm of W."""
+
+    def power_step(self, iterations: int = 1) -> None:
+        """Move ``direction`` closer to the leading singular vector of W."""
+        with torch.no_grad(), _full_precision(self.weight):
+            _, moved = power_iteration(
+                self.inner, self.adjoint, self.direction, iterations=iterations
+            )
+            self.direction.copy_(moved)
+
+    def step(self) -> Tensor:
+        """The step h that ``forward`` takes now: ``2 / (s (estimate^2 + 1e-4))`` or the fixed one."""
+        if self.fixed_step is not None:
+            return self.weight.new_tensor(self.fixed_step)
+        with _full_precision(self.weight):
+            square = self.inner(self.direction.clone()).square().sum()
+            return 2 / (slopes(self.activation)[1] * (square + _EPSILON))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x - h W^T activation(W x + b)``; in training mode, after one power step."""
+        if self.training and self.fixed_step is None:
+            self.power_step()
+        hidden = self.activation(self.inner(x, self.bias))
+        return x - self.adjoint(self.step().to(hidden.dtype) * hidden)
+
+    def lipschitz_bound(self) -> Tensor:
+        """``max(1, h s norm^2 - 1)`` with the step in use and a proved norm."""
+        return gradient_step_bound(self.step(), self.norm_bound(), slopes(self.activation))
+
+    def export(self) -> GradientStep:
+        """Plain modules with the step fixed, no longer than what is proved to be 1-Lipschitz."""
+        return GradientStep(
+            self.weight,
+            self.bias,
+            copy.deepcopy(self.activation),
+            self.proved_step(),
+            image_size=self.image_size,
+            padding_mode=self.padding_mode,
+        )
+
+    def proved_step(self) -> Tensor:
+        """The step in use, shortened if need be so that the layer is proved 1-Lipschitz."""
+        step = self.step().detach()
+        if self.fixed_step is not None:
+            return step  # a relaxed layer stays relaxed, and its bound says so
+        smoothness = upward(self.norm_bound().square() * slopes(self.activation)[1], 2)
+        longest = downward(2 / smoothness, 8).to(step.dtype)  # may round up by one unit
+        return torch.minimum(step, torch.nextafter(longest, torch.zeros_like(longest)).to(step))
+
+
+class ConvexPotentialLinear(ConvexPotential):
+    r"""Dense Convex Potential layer, ``x - h W^T activation(W x + b)``.
+
+    Bound: ``max(1, h s |W|^2 - 1)``, s the largest slope of the activation; 1 after ``export``.
+    Shape: ``(*, features)`` to the same.
+    Cost: two products with W, and three matrix-vector products for the step.
+
+    Args:
+        features: size of input and output.
+        hidden_features: rows of W.
+        activation: non-decreasing, 1-Lipschitz or not; ``nn.ReLU()`` by default.
+        step: a fixed h instead of ``2 / |W|^2`` (appendix D.2); the layer may then stretch.
+
+    Raises:
+        ValueError: the activation decreases somewhere, or the step is not positive.
+        UnboundedModuleError: the slopes of the activation are not known.
+
+    Example:
+        >>> import onelip
+        >>> layer = ConvexPotentialLinear(8, 16)
+        >>> onelip.lipschitz_bound(onelip.export(layer))
+        tensor(1., dtype=torch.float64)
+
+    Reference: Meunier et al., "A Dynamical System Perspective for Lipschitz Neural Networks", 2022.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        hidden_features: int,
+        *,
+        activation: nn.Module | None = None,
+        step: float | None = None,
+    ) -> None:
+        weight, direction = torch.empty(hidden_features, features), torch.empty(features)
+        super().__init__(weight, direction, activation, step)
+
+    def inner(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        return F.linear(x, self.weight, bias)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return F.linear(y, self.weight.t())
+
+    def norm_bound(self) -> Tensor:
+        return bounds.dense(self.weight)
+
+
+class ConvexPotentialConv2d(ConvexPotential):
+    r"""Convolutional Convex Potential layer, ``x - h W^T activation(W x + b)``.
+
+    Bound: ``max(1, h s |W|^2 - 1)``, s the largest slope of the activation; 1 after ``export``.
+    Shape: ``(batch, channels, height, width)`` to the same.
+    Cost: two convolutions, and three on a single image for the step.
+
+    Args:
+        channels: channels of input and output.
+        hidden_channels: rows of W; 5 in the paper.
+        kernel_size: odd.
+        image_size: height and width, on which the norm is taken.
+        padding_mode: ``"zeros"`` or ``"circular"``.
+        activation: non-decreasing, 1-Lipschitz or not; ``nn.ReLU()`` by default.
+        step: a fixed h instead of ``2 / |W|^2`` (appendix D.2); the layer may then stretch.
+
+    Raises:
+        ValueError: an even kernel, a decreasing activation, a step that is not positive; in
+            ``forward``, an image of another size.
+        UnboundedModuleError: another padding mode, or an activation whose slopes are not known.
+
+    Example:
+        >>> import onelip
+        >>> layer = ConvexPotentialConv2d(4, 6, 3, image_size=8)
+        >>> onelip.lipschitz_bound(onelip.export(layer))
+        tensor(1., dtype=torch.float64)
+
+    Reference: Meunier et al., "A Dynamical System Perspective for Lipschitz Neural Networks", 2022.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        hidden_channels: int,
+        kernel_size: int = 3,
+        *,
+        image_size: int | tuple[int, int],
+        padding_mode: str = "zeros",
+        activation: nn.Module | None = None,
+        step: float | None = None,
+    ) -> None:
+        if kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size must be odd to keep the image's size, got {kernel_size}")
+        self.image_size = (image_size, image_size) if isinstance(image_size, int) else image_size
+        if padding_mode == "circular" and kernel_size // 2 > min(self.image_size):
+            raise ValueError(f"a kernel of {kernel_size} wraps around an image of {image_size}")
+        self.padding, self.padding_mode = kernel_size // 2, padding_mode
+        weight = torch.empty(hidden_channels, channels, kernel_size, kernel_size)
+        bounds.convolution(torch.zeros(1, 1, 1, 1), padding_mode=padding_mode)  # refuses others
+        super().__init__(weight, torch.empty(1, channels, *self.image_size), activation, step)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x - h W^T activation(W x + b)``; in training mode, after one power step."""
+        if tuple(x.shape[-2:]) != self.image_size:
+            raise ValueError(
+                f"the layer is proved for images of {self.image_size}, got {tuple(x.shape[-2:])}: "
+                "build it with that image_size"
+            )
+        return super().forward(x)
+
+    def inner(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        return self._convolve(x, self.weight, bias)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self._convolve(y, self.weight.flip(2, 3).transpose(0, 1), None)
+
+    def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if self.padding_mode == "zeros":
+            return F.conv2d(x, weight, bias, padding=self.padding)
+        wrapped = F.pad(x, (self.padding,) * 4, mode="circular")
+        return F.conv2d(wrapped, weight, bias)
+
+    def norm_bound(self) -> Tensor:
+        return bounds.convolution(
+            self.weight,
+            image_size=self.image_size,
+            padding=self.padding,
+            padding_mode=self.padding_mode,
+        )
+
+
+def _full_precision(weight: Tensor) -> torch.autocast:
+    """The step decides about contraction: it is never computed in half precision."""
+    return torch.autocast(weight.device.type, enabled=False)

@@ -1,0 +1,110 @@
+"""A gradient step made of plain torch modules: what Convex Potential layers are exported to."""
+
+import torch
+from torch import Tensor, nn
+
+from onelip import bounds
+from onelip.bounds.rounding import upward
+from onelip.bounds.slopes import Interval, slopes
+from onelip.errors import UnboundedModuleError
+from onelip.lipschitz import LipschitzModule
+
+
+def gradient_step_bound(step: Tensor, norm: Tensor, slope: Interval) -> Tensor:
+    r"""Bound of :math:`x - h W^T \sigma(W x + b)` for a step h >= 0 and slopes in an interval.
+
+    Its derivative is I - h W^T D W, symmetric, D diagonal in the interval: the eigenvalues lie
+    between ``1 - h high norm^2`` and ``1 - h min(low, 0) norm^2``.
+    """
+    reach = upward(step.detach().double().cpu() * norm.square(), 2)
+    low, high = slope
+    above = 1 + upward(reach * max(-low, 0.0), 2)
+    below = upward(reach * max(high, 0.0), 1) - 1
+    one = torch.ones_like(reach)
+    return torch.stack([one, upward(below, 2) if below > 1 else one, above]).max()
+
+
+class GradientStep(LipschitzModule):
+    """``x - outer(step * activation(inner(x)))`` with ``outer`` the adjoint of ``inner``.
+
+    Both are plain ``nn.Linear`` or ``nn.Conv2d``, stride 1, padded to keep the image's size.
+
+    Bound: ``max(1, step s |inner|^2 - 1)``, s the largest slope of the activation.
+    Shape: ``(batch, ...)`` to the same.
+    Cost: one call of each of its parts.
+
+    Args:
+        weight: ``(hidden, features)``, or ``(hidden, channels, k, k)`` with k odd.
+        bias: ``(hidden,)``.
+        activation: an elementwise activation of torch.
+        step: 0-d, the step h >= 0.
+        image_size: height and width of the input of a convolution.
+        padding_mode: of a convolution.
+    """
+
+    step: Tensor
+
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor,
+        activation: nn.Module,
+        step: Tensor,
+        *,
+        image_size: tuple[int, int] | None = None,
+        padding_mode: str = "zeros",
+    ) -> None:
+        super().__init__()
+        if step < 0:
+            raise ValueError(f"step must not be negative, got {float(step)}")
+        self.inner = _plain(weight, bias, padding_mode)
+        self.activation = activation
+        self.outer = _plain(_mirrored(weight), None, padding_mode)
+        self.image_size = image_size
+        self.register_buffer("step", step)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x - outer(step * activation(inner(x)))``."""
+        step: Tensor = self.outer(self.step * self.activation(self.inner(x)))
+        return x - step
+
+    def lipschitz_bound(self) -> Tensor:
+        """See the class.
+
+        Raises:
+            UnboundedModuleError: a weight was changed, and ``outer`` is no longer the adjoint.
+        """
+        if self.outer.bias is not None or not torch.equal(
+            self.outer.weight, _mirrored(self.inner.weight)
+        ):
+            raise UnboundedModuleError("GradientStep.outer is no longer the adjoint of .inner")
+        return gradient_step_bound(self.step, self._norm(), slopes(self.activation))
+
+    def _norm(self) -> Tensor:
+        if isinstance(self.inner, nn.Linear):
+            return bounds.dense(self.inner.weight)
+        return bounds.convolution(
+            self.inner.weight,
+            image_size=self.image_size,
+            padding=self.inner.weight.shape[-1] // 2,
+            padding_mode=self.inner.padding_mode,
+        )
+
+
+def _mirrored(weight: Tensor) -> Tensor:
+    """The weight of the adjoint map."""
+    return weight.t() if weight.ndim == 2 else weight.flip(2, 3).transpose(0, 1)
+
+
+def _plain(weight: Tensor, bias: Tensor | None, padding_mode: str) -> nn.Linear | nn.Conv2d:
+    """A torch module with copies of a weight and a bias."""
+    outputs, inputs, *kernel = weight.shape
+    part: nn.Linear | nn.Conv2d
+    if kernel:
+        size, padding = kernel[0], kernel[0] // 2
+        part = nn.Conv2d(inputs, outputs, size, padding=padding, padding_mode=padding_mode)
+    else:
+        part = nn.Linear(inputs, outputs)
+    part.weight = nn.Parameter(weight.detach().clone(memory_format=torch.contiguous_format))
+    part.bias = None if bias is None else nn.Parameter(bias.detach().clone())  # type: ignore[assignment]
+    return part

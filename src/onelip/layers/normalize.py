@@ -1,0 +1,51 @@
+"""Input scaling as a layer, so that it is part of the proof."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from onelip.bounds.rounding import exact, upward
+from onelip.lipschitz import LipschitzModule
+
+
+class Normalize(LipschitzModule):
+    """``(x - mean) / std`` per channel.
+
+    With this layer inside the model, radii are in the units of its input: pixels in [0, 1].
+
+    Bound: ``1 / min(|std|)``. (``1 / max`` and leaving the scaling out are well-known mistakes.)
+    Shape: ``(batch, channels, ...)`` to the same.
+    Cost: elementwise.
+
+    Args:
+        mean: one number per channel.
+        std: one number per channel, not 0.
+
+    Raises:
+        ValueError: a std of 0, or lengths that differ.
+
+    Example:
+        >>> import onelip
+        >>> onelip.lipschitz_bound(Normalize([0.5, 0.5], [0.5, 0.25]))
+        tensor(4.0000, dtype=torch.float64)
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        if len(mean) != len(std) or not all(std):
+            raise ValueError(f"one mean and one std other than 0 per channel: got {mean}, {std}")
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.get_default_dtype()))
+        self.register_buffer("std", torch.tensor(std, dtype=torch.get_default_dtype()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(x - mean) / std``."""
+        shape = (-1,) + (1,) * (x.ndim - 2)
+        return (x - self.mean.view(shape)) / self.std.view(shape)
+
+    def lipschitz_bound(self) -> Tensor:
+        """See the class."""
+        return upward(1 / exact(self.std).abs().min(), 1)

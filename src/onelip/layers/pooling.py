@@ -1,0 +1,83 @@
+"""Average and max pooling, divided by their exact Lipschitz constants."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from onelip.lipschitz import LipschitzModule, overlap_of_maxima, overlap_of_sums, root_above
+
+
+class ScaledAvgPool2d(LipschitzModule):
+    """Sum over windows, divided by the norm of that map.
+
+    For windows that do not overlap this is the sum over k x k pixels divided by k, which keeps the
+    norm of constant images; an average would shrink everything by k. Pixels that no whole window covers
+    are dropped: windows of uneven size (adaptive pooling) would not be 1-Lipschitz.
+
+    Bound: 1, attained; overlap is counted.
+    Shape: ``(batch, c, h, w)`` to ``(batch, c, (h - k) / stride + 1, (w - k) / stride + 1)``.
+    Cost: one average pooling.
+
+    Args:
+        kernel_size: side k of a window.
+        stride: step of the window; ``kernel_size`` by default.
+
+    Example:
+        >>> ScaledAvgPool2d(2)(torch.ones(1, 1, 2, 2))
+        tensor([[[[2.]]]])
+    """
+
+    def __init__(self, kernel_size: int, stride: int | None = None) -> None:
+        super().__init__()
+        self.kernel_size, self.stride = kernel_size, stride or kernel_size
+        overlap = overlap_of_sums([(self.kernel_size, self.stride)] * 2)
+        self.scale = _reciprocal_below(overlap)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pool."""
+        return F.avg_pool2d(x, self.kernel_size, self.stride, divisor_override=1) * self.scale
+
+    def lipschitz_bound(self) -> Tensor:
+        """1."""
+        return torch.ones((), dtype=torch.float64)
+
+
+class ScaledMaxPool2d(LipschitzModule):
+    """Maximum over windows, divided by the root of the number of windows that share a pixel.
+
+    Bound: 1, attained. Without overlap nothing is divided: ``nn.MaxPool2d`` has the constant 1.
+    Shape: ``(batch, c, h, w)`` to ``(batch, c, (h - k) / stride + 1, (w - k) / stride + 1)``.
+    Cost: one max pooling.
+
+    Args:
+        kernel_size: side k of a window.
+        stride: step of the window; ``kernel_size`` by default.
+
+    Example:
+        >>> ScaledMaxPool2d(3, stride=1)(torch.ones(1, 1, 3, 3))
+        tensor([[[[0.3333]]]])
+    """
+
+    def __init__(self, kernel_size: int, stride: int | None = None) -> None:
+        super().__init__()
+        self.kernel_size, self.stride = kernel_size, stride or kernel_size
+        overlap = overlap_of_maxima([(self.kernel_size, self.stride)] * 2)
+        self.scale = _reciprocal_below(overlap)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pool."""
+        pooled = F.max_pool2d(x, self.kernel_size, self.stride)
+        return pooled if self.scale == 1 else pooled * self.scale
+
+    def lipschitz_bound(self) -> Tensor:
+        """1."""
+        return torch.ones((), dtype=torch.float64)
+
+
+def _reciprocal_below(square: int) -> float:
+    """A float32 number not above ``1 / sqrt(square)``: the same in every precision from there on."""
+    exact = torch.tensor(1 / root_above(square), dtype=torch.float64)
+    rounded = exact.float()
+    while rounded.double().square() * square > 1:
+        rounded = torch.nextafter(rounded, torch.zeros(()))
+    return float(rounded)

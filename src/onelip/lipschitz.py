@@ -1,0 +1,222 @@
+"""The contract: what a module must say about its Lipschitz constant, and how to ask.
+
+A module proves its constant in one of two ways: as a ``LipschitzModule``, by a method, or as one
+of torch's own modules, by a rule kept in ``RULES`` under its exact type. Anything else is refused.
+All constants are with respect to the Euclidean norm of the flattened input and output.
+"""
+
+import abc
+import copy
+import math
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import type_before_parametrizations
+
+from onelip import bounds
+from onelip.bounds.rounding import downward, exact, product, upward
+from onelip.bounds.slopes import SLOPES, slopes
+from onelip.errors import NonFiniteError, UnboundedModuleError
+
+
+class LipschitzModule(nn.Module, abc.ABC):
+    """A module that proves a bound of its own Lipschitz constant."""
+
+    @abc.abstractmethod
+    def lipschitz_bound(self) -> Tensor:
+        """Upper bound of the Lipschitz constant of ``forward`` as it would run now.
+
+        Returns:
+            A 0-d float64 tensor, computed without side effect from the weights that ``forward``
+            uses, rounding added.
+        """
+
+    def export(self) -> nn.Module:
+        """The same function from fixed weights; a layer without reparametrisation copies itself."""
+        return copy.deepcopy(self)
+
+
+Rule = Callable[[Any], Tensor | float]
+RuleT = TypeVar("RuleT", bound=Rule)
+
+RULES: dict[type[nn.Module], Rule] = {}
+"""Bounds of modules that are not ours, by exact type: a subclass does not inherit a rule."""
+
+
+def rule(*kinds: type[nn.Module]) -> Callable[[RuleT], RuleT]:
+    """Register a bound for modules of exactly these types."""
+
+    def register(function: RuleT) -> RuleT:
+        RULES.update(dict.fromkeys(kinds, function))
+        return function
+
+    return register
+
+
+@torch.no_grad()
+def lipschitz_bound(module: nn.Module) -> Tensor:
+    """Proved upper bound of the Lipschitz constant of a module, from l2 to l2.
+
+    Bound: for sequences, the product of the bounds of the parts.
+    Cost: that of the norms of all layers (``onelip.bounds``), once, in float64.
+
+    Args:
+        module: a ``LipschitzModule``, or a torch module with a rule.
+
+    Returns:
+        A 0-d float64 tensor on the CPU.
+
+    Raises:
+        UnboundedModuleError: nothing is proved for this module; the message names it.
+        NonFiniteError: a weight, or the bound itself, is infinite or NaN.
+
+    Example:
+        >>> import torch, onelip
+        >>> onelip.lipschitz_bound(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.ReLU()))
+        tensor(1., dtype=torch.float64)
+    """
+    _refuse_hidden_behaviour(module)
+    if isinstance(module, LipschitzModule):
+        value = module.lipschitz_bound()
+    else:
+        kind = type_before_parametrizations(module)
+        if kind not in RULES:
+            raise UnboundedModuleError(
+                f"no Lipschitz bound is known for {kind.__module__}.{kind.__qualname__}; derive it "
+                "from onelip.LipschitzModule or register a rule with onelip.lipschitz.rule"
+            )
+        value = torch.as_tensor(RULES[kind](module), dtype=torch.float64)
+    if not torch.isfinite(value):
+        raise NonFiniteError(f"the bound of {type(module).__name__} is {float(value)}")
+    return value.to("cpu", torch.float64)
+
+
+def _refuse_hidden_behaviour(module: nn.Module) -> None:
+    """Hooks and patched methods change what a module computes, out of sight of its rule."""
+    if module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
+        raise UnboundedModuleError(
+            f"{type(module).__name__} has a forward hook or a patched forward: remove it, or use "
+            "torch.nn.utils.parametrizations instead of the hook"
+        )
+
+
+@rule(*SLOPES)
+def _activation(module: nn.Module) -> float:
+    low, high = slopes(module)
+    return max(abs(low), abs(high))
+
+
+@rule(
+    nn.Flatten,
+    nn.Unflatten,
+    nn.ZeroPad2d,
+    nn.PixelUnshuffle,
+    nn.PixelShuffle,
+    nn.ChannelShuffle,
+)
+def _isometry(_: nn.Module) -> float:
+    return 1.0
+
+
+@rule(nn.Sequential)
+def _sequential(module: nn.Sequential) -> Tensor:
+    return product([lipschitz_bound(part) for part in module])
+
+
+@rule(nn.Linear)
+def _linear(module: nn.Linear) -> Tensor:
+    return bounds.dense(module.weight)
+
+
+@rule(nn.Conv2d)
+def _conv2d(module: nn.Conv2d) -> Tensor:
+    """For every image size, since the module does not know its own."""
+    return bounds.convolution(
+        module.weight,
+        padding=module.padding,  # type: ignore[arg-type]
+        padding_mode=module.padding_mode,
+        stride=module.stride,  # type: ignore[arg-type]
+        dilation=module.dilation,  # type: ignore[arg-type]
+        groups=module.groups,
+    )
+
+
+@rule(nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
+def _dropout(module: nn.Module) -> float:
+    if module.training:
+        raise UnboundedModuleError(f"{type(module).__name__} is random in training: model.eval()")
+    return 1.0
+
+
+@rule(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+def _batch_norm(module: nn.BatchNorm2d) -> Tensor:
+    if module.training or module.running_var is None:
+        raise UnboundedModuleError(
+            "BatchNorm divides by batch statistics in training and without running ones: "
+            "model.eval(), track_running_stats=True"
+        )
+    deviation = downward((exact(module.running_var) + module.eps).sqrt(), 2)
+    scale = torch.ones_like(deviation) if module.weight is None else exact(module.weight).abs()
+    return upward(scale / deviation, 1).max()
+
+
+@rule(nn.AvgPool2d)
+def _average_pool(module: nn.AvgPool2d) -> float:
+    """The box filter, its taps counted by phase of the stride: exact on large images."""
+    if module.ceil_mode or (_any(module.padding) and not module.count_include_pad):
+        raise UnboundedModuleError(
+            "AvgPool2d divides by less at the border: ceil_mode=False, count_include_pad=True"
+        )
+    windows = _windows(module)
+    area = math.prod(kernel for kernel, _ in windows)
+    return root_above(overlap_of_sums(windows), module.divisor_override or area)
+
+
+@rule(nn.MaxPool2d)
+def _max_pool(module: nn.MaxPool2d) -> float:
+    """A pixel reaches at most the windows that cover it: the root of their number."""
+    if module.return_indices:
+        raise UnboundedModuleError("MaxPool2d returns indices, which jump: return_indices=False")
+    return root_above(overlap_of_maxima(_windows(module), _pair(module.dilation)))
+
+
+Windows = list[tuple[int, int]]  # kernel size and stride along each axis
+
+
+def overlap_of_sums(windows: Windows) -> int:
+    """Squared norm of summing over windows: the taps of each phase of the stride, squared."""
+    return math.prod(
+        sum(len(range(phase, kernel, stride)) ** 2 for phase in range(stride))
+        for kernel, stride in windows
+    )
+
+
+def overlap_of_maxima(windows: Windows, dilations: tuple[int, int] = (1, 1)) -> int:
+    """Squared Lipschitz constant of maxima over windows: how many windows share a pixel."""
+    return math.prod(
+        -(-kernel // (stride // math.gcd(stride, dilation)))
+        for (kernel, stride), dilation in zip(windows, dilations, strict=True)
+    )
+
+
+def _windows(module: nn.AvgPool2d | nn.MaxPool2d) -> Windows:
+    return list(zip(_pair(module.kernel_size), _pair(module.stride), strict=True))
+
+
+def _pair(value: int | tuple[int, ...]) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else (value[0], value[1])
+
+
+def _any(padding: int | tuple[int, ...]) -> bool:
+    return any(_pair(padding))
+
+
+def root_above(square: int, divisor: int = 1) -> float:
+    """The smallest float found that is not below ``sqrt(square) / |divisor|``."""
+    value = math.sqrt(square) / abs(divisor)
+    while (Fraction(value) * divisor) ** 2 < square:
+        value = math.nextafter(value, math.inf)
+    return value

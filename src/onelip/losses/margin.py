@@ -1,0 +1,58 @@
+"""Losses that ask for a margin, without which certified radii stay small."""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class MarginHinge(nn.Module):
+    """Multi-class hinge loss: the mean over rivals i of ``max(0, margin - (f_y - f_i))``.
+
+    Shape: logits ``(batch, classes)`` and labels ``(batch,)`` to a scalar.
+
+    Args:
+        margin: in units of the logits; 0.7 in the Convex Potential paper, ``sqrt(2) eps`` asks a
+            1-Lipschitz network for radius eps.
+
+    Example:
+        >>> import torch
+        >>> MarginHinge(1.0)(torch.tensor([[0.5, 0.0]]), torch.tensor([0]))
+        tensor(0.2500)
+    """
+
+    def __init__(self, margin: float = 0.7) -> None:
+        super().__init__()
+        self.margin = margin
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The loss; torch divides by the number of classes, as the paper's code does."""
+        return F.multi_margin_loss(logits, labels, margin=self.margin)
+
+
+class OffsetCrossEntropy(nn.Module):
+    """Cross-entropy after taking an offset from the label's logit, at a temperature T.
+
+    ``T * cross_entropy((f - offset e_y) / T, y)``: large offsets ask for large margins, and a small
+    T stops the pull on samples that have them.
+
+    Shape: logits ``(batch, classes)`` and labels ``(batch,)`` to a scalar.
+
+    Args:
+        offset: in units of the logits.
+        temperature: in units of the logits.
+
+    Reference: Prach, Lampert, "Almost-Orthogonal Layers", ECCV 2022.
+
+    Example:
+        >>> import torch
+        >>> OffsetCrossEntropy(0.0, 1.0)(torch.zeros(1, 2), torch.tensor([0]))
+        tensor(0.6931)
+    """
+
+    def __init__(self, offset: float = 2**0.5, temperature: float = 0.25) -> None:
+        super().__init__()
+        self.offset, self.temperature = offset, temperature
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The loss."""
+        moved = logits - self.offset * F.one_hot(labels, logits.shape[1]).to(logits.dtype)
+        return self.temperature * F.cross_entropy(moved / self.temperature, labels)

@@ -1,0 +1,120 @@
+"""Convex Potential networks (Meunier et al., 2022, section 5.1 and Table 1)."""
+
+from functools import partial
+from typing import Literal
+
+from torch import nn
+
+from onelip.layers import (
+    ConvexPotentialConv2d,
+    ConvexPotentialLinear,
+    FirstChannels,
+    LastLayer,
+    Normalize,
+    ScaledAvgPool2d,
+    ZeroPadChannels,
+)
+
+Shape = tuple[int, int, int]
+
+CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
+
+
+def convex_potential_network(
+    input_shape: Shape,
+    classes: int,
+    *,
+    conv_layers: int = 0,
+    channels: int = 45,
+    hidden_channels: int = 5,
+    kernel_size: int = 3,
+    pool: int = 4,
+    linear_layers: int = 7,
+    features: int = 2048,
+    head: Literal["truncate", "unit-rows"] = "truncate",
+    mean: tuple[float, ...] | None = None,
+    padding_mode: Literal["zeros", "circular"] = "zeros",
+    step: float | None = None,
+) -> nn.Sequential:
+    """Pad the channels, convolutional layers, pool, dense layers, head.
+
+    Args:
+        input_shape: channels, height and width of an image.
+        classes: number of logits.
+        conv_layers: number of convolutional Convex Potential layers; 0 for a dense network.
+        channels: channels to which the image is padded.
+        hidden_channels: inner width of a convolutional layer.
+        kernel_size: odd.
+        pool: side of the average pooling behind the convolutions; it must divide the image.
+        linear_layers: number of dense Convex Potential layers.
+        features: inner width of a dense layer.
+        head: keep the first features as logits, or a linear layer with rows of length 1 (LLN).
+        mean: subtracted from the image, per channel.
+        padding_mode: of the convolutions.
+        step: a fixed step for all layers (appendix D.2); None keeps the network 1-Lipschitz.
+
+    Returns:
+        A Sequential of 1-Lipschitz layers.
+
+    Example:
+        >>> model = convex_potential_network((1, 8, 8), 10, conv_layers=2, channels=4, pool=2,
+        ...                                  linear_layers=1, features=16)
+        >>> sum(p.numel() for p in model.parameters())
+        1402
+    """
+    layers: list[nn.Module] = []
+    depth, height, width = input_shape
+    if mean is not None:
+        layers.append(Normalize(mean, (1.0,) * depth))
+    if conv_layers:
+        if height % pool or width % pool:
+            raise ValueError(f"pool={pool} does not divide an image of {height} x {width}")
+        layers.append(ZeroPadChannels(channels))
+        layers += [
+            ConvexPotentialConv2d(
+                channels,
+                hidden_channels,
+                kernel_size,
+                image_size=(height, width),
+                padding_mode=padding_mode,
+                step=step,
+            )
+            for _ in range(conv_layers)
+        ]
+        layers.append(ScaledAvgPool2d(pool))
+        depth, height, width = channels, height // pool, width // pool
+    width = depth * height * width
+    layers.append(nn.Flatten())
+    layers += [ConvexPotentialLinear(width, features, step=step) for _ in range(linear_layers)]
+    layers.append(FirstChannels(classes) if head == "truncate" else LastLayer(width, classes))
+    return nn.Sequential(*layers)
+
+
+cpl_s = partial(
+    convex_potential_network,
+    conv_layers=20,
+    channels=45,
+    linear_layers=7,
+    features=2048,
+    mean=CIFAR10_MEAN,
+)
+cpl_m = partial(cpl_s, conv_layers=30, channels=60, linear_layers=10)
+cpl_l = partial(cpl_m, conv_layers=90, linear_layers=15, features=4096)
+cpl_xl = partial(cpl_l, conv_layers=120, channels=70)
+
+cpl_digits = partial(
+    convex_potential_network,
+    conv_layers=4,
+    channels=16,
+    hidden_channels=16,
+    pool=2,
+    linear_layers=3,
+    features=256,
+    head="unit-rows",
+)
+cpl_mnist = partial(
+    convex_potential_network,
+    linear_layers=6,
+    features=1024,
+    head="unit-rows",
+)

@@ -1,0 +1,59 @@
+"""The type of a recipe."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal
+
+
+def _nothing() -> Mapping[str, Any]:
+    return MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One training run, from data to evaluation.
+
+    Args:
+        name: how the command line calls it.
+        about: one line.
+        dataset: digits, mnist, fashion-mnist, cifar10 or cifar100.
+        model: a name in ``onelip.models.MODELS``.
+        network: keyword arguments of the model other than its defaults.
+        loss: a name in ``onelip.losses.LOSSES``.
+        objective: keyword arguments of the loss.
+        epochs: passes over the training split.
+        batch_size: images per step, over all processes.
+        lr: peak learning rate of Adam, under the piecewise triangular schedule.
+        crop: zero padding of random crops, in pixels; 0 for none.
+        flip: random horizontal flips.
+        validation: images held out of the training set, for every choice.
+        seed: of weights, order and augmentation.
+        precision: arithmetic of the training step; certificates are computed in 32 bits.
+        compile: run the model through ``torch.compile``.
+        eps: radii, in pixel units of [0, 1], at which accuracy is reported.
+        attack_samples: test images that are attacked; 0 for none.
+        attack_steps: steps of each L2 PGD run.
+        attack_restarts: random starts of each L2 PGD run.
+    """
+
+    name: str
+    about: str
+    dataset: str
+    model: str
+    network: Mapping[str, Any] = field(default_factory=_nothing)
+    loss: str = "cross-entropy"
+    objective: Mapping[str, Any] = field(default_factory=_nothing)
+    epochs: int = 200
+    batch_size: int = 256
+    lr: float = 1e-3
+    crop: int = 0
+    flip: bool = False
+    validation: int = 5000
+    seed: int = 0
+    precision: Literal["32", "bf16"] = "32"
+    compile: bool = False
+    eps: tuple[float, ...] = (36 / 255, 72 / 255, 108 / 255)
+    attack_samples: int = 1000
+    attack_steps: int = 50
+    attack_restarts: int = 1

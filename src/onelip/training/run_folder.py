@@ -1,0 +1,206 @@
+"""A run folder: what one training run leaves behind.
+
+``metrics.json`` (recipe, commit, versions, device, seed, times and every result),
+``model.safetensors`` (weights), ``checkpoint.ckpt`` (to resume), and figures. Files appear whole or
+not at all: they are written under a temporary name and renamed.
+"""
+
+import dataclasses
+import json
+import os
+import platform
+import subprocess
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import nn
+
+from onelip.data import SHAPES
+from onelip.errors import UsageError
+from onelip.models import MODELS
+from onelip.recipes import Recipe
+
+_VERSIONED = ("onelip", "torch", "lightning", "numpy", "safetensors", "foolbox")
+
+
+class RunFolder:
+    """Reads and writes the files of a run.
+
+    Args:
+        path: the folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoint = path / "checkpoint.ckpt"
+        self.weights = path / "model.safetensors"
+        self._metrics = path / "metrics.json"
+
+    @classmethod
+    def create(cls, recipe: Recipe, path: Path | None) -> "RunFolder":
+        """A new folder with the recipe in it, ``runs/NAME-DATE-TIME`` by default.
+
+        Raises:
+            UsageError: the folder exists.
+        """
+        stamp = datetime.now().strftime("%Y%m%d-%H%M%S-%f")[:-3]
+        run = cls(path or Path("runs") / f"{recipe.name}-{stamp}")
+        try:
+            run.path.mkdir(parents=True)
+        except FileExistsError:
+            raise UsageError(
+                f"{run.path} exists and is not overwritten: choose another --out, or go on with "
+                f"onelip train --resume {run.path}"
+            ) from None
+        except OSError as error:
+            raise UsageError(f"{run.path} cannot be made: {error.strerror}") from None
+        run.write({"recipe": dataclasses.asdict(_plain(recipe)), **environment()})
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> "RunFolder":
+        """An existing folder.
+
+        Raises:
+            UsageError: there is no readable run there.
+        """
+        run = cls(path)
+        run.read()
+        return run
+
+    def read(self) -> dict[str, Any]:
+        """What ``metrics.json`` holds."""
+        try:
+            content = json.loads(self._metrics.read_text())
+        except FileNotFoundError:
+            raise UsageError(
+                f"{self.path} is no run folder: it has no metrics.json; onelip train makes one"
+            ) from None
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{self._metrics} cannot be read: {error}") from None
+        if not isinstance(content, dict) or "recipe" not in content:
+            raise UsageError(f"{self._metrics} holds no recipe: it was not written by onelip train")
+        return content
+
+    def write(self, entries: dict[str, Any]) -> None:
+        """Add entries to ``metrics.json``."""
+        content = {**(self.read() if self._metrics.exists() else {}), **entries}
+        with replacing(self._metrics) as temporary:
+            temporary.write_text(json.dumps(content, indent=1) + "\n")
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe of the run."""
+        content = self.read()["recipe"]
+        try:
+            return Recipe(**{**content, "eps": tuple(content["eps"])})
+        except (TypeError, KeyError) as error:
+            raise UsageError(f"{self._metrics} holds no valid recipe: {error}") from None
+
+    def save_model(self, model: nn.Module) -> None:
+        """Write the weights."""
+        with replacing(self.weights) as temporary:
+            safetensors.torch.save_file(
+                {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()},
+                temporary,
+            )
+
+    def load_model(self) -> nn.Module:
+        """The trained model, in eval mode.
+
+        Raises:
+            UsageError: the weights are missing, corrupt, or those of another model.
+        """
+        if not self.weights.exists():
+            raise UsageError(
+                f"{self.path} has no weights yet: finish it with onelip train --resume {self.path}"
+            )
+        model = build_model(self.recipe)
+        try:
+            model.load_state_dict(safetensors.torch.load_file(self.weights))
+        except (safetensors.SafetensorError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise UsageError(f"{self.weights} is corrupt or of another model: {reason}") from None
+        return model.eval()
+
+
+class replacing:  # noqa: N801
+    """A temporary path that takes the place of a file at the end, unless there was an error."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+        self.temporary = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")
+
+    def __enter__(self) -> Path:
+        return self.temporary
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            os.replace(self.temporary, self.target)
+        else:
+            self.temporary.unlink(missing_ok=True)
+
+
+def build_model(recipe: Recipe) -> nn.Module:
+    """The untrained model of a recipe.
+
+    Raises:
+        UsageError: the recipe names no known model or data set, or wrong arguments.
+    """
+    if recipe.model not in MODELS:
+        raise UsageError(f"no model {recipe.model!r}; known: {', '.join(MODELS)}")
+    shape, classes = SHAPES[recipe.dataset]
+    try:
+        return MODELS[recipe.model](shape, classes, **recipe.network)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{recipe.model} cannot be built: {error}") from None
+
+
+def environment() -> dict[str, Any]:
+    """What else a number depends on: commit, versions, machine."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor()
+    return {
+        "commit": _commit(),
+        "versions": {"python": platform.python_version(), **_versions()},
+        "device": device or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _VERSIONED:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _commit() -> str | None:
+    """The commit of the library's checkout, with ``+`` if files differ from it."""
+    here = Path(__file__).parent
+
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(here), *words], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "HEAD") + ("+" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _plain(recipe: Recipe) -> Recipe:
+    """The recipe with plain dictionaries, which can be written as JSON."""
+    return dataclasses.replace(
+        recipe, network=dict(recipe.network), objective=dict(recipe.objective)
+    )

@@ -68,4 +68,5 @@ class MaxMin(LipschitzModule):
 def _grouped(x: Tensor, size: int) -> Tensor:
     if x.shape[1] % size:
         raise ValueError(f"{x.shape[1]} channels do not divide into groups of {size}")
-    return x.unflatten(1, (-1, size))
+    groups: Tensor = x.unflatten(1, (-1, size))
+    return groups

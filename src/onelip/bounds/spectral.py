@@ -7,9 +7,9 @@ for *any* matrix :math:`L`,
 
 since :math:`L L^H` is positive semidefinite. A Cholesky factor of :math:`s I - M^H M` makes the
 last term tiny, and that term is computed, with the rounding of each product added: whatever the
-factorisation did wrong ends up in the bound. (The idea of a posteriori verification is Rump's, "Verified
-bounds for singular values", BIT 2011.) One Gram product, one factorisation and one product replace
-the 25 products that Gram iteration takes to come as close.
+factorisation did wrong ends up in the bound. One Gram product, one factorisation and one product
+replace the 25 products that Gram iteration takes to come as close. (Verification after the fact is
+Rump's idea: "Verified bounds for singular values", BIT 2011.)
 """
 
 import math

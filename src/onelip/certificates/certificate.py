@@ -15,8 +15,8 @@ class Certificate:
     Attributes:
         prediction: ``(batch,)`` int64, the predicted classes.
         radius: ``(batch,)`` float64. No input closer than this, in l2 and in the units of the
-            model's input, gets another prediction. 0 for a tie, for logits that are not finite, and,
-            where labels were given, for a wrong prediction.
+            model's input, gets another prediction. 0 for a tie, for logits that are not finite,
+            and, where labels were given, for a wrong prediction.
         bound: 0-d float64, the proved Lipschitz bound of the whole model.
         body_bound: 0-d float64, that of the part in front of a linear head, or ``bound``.
         layer_bounds: the factors of ``bound``, by layer.

@@ -31,8 +31,8 @@ def certify(
     Sequential is linear, on that of the rest and on ``|w_y - w_i|``, which is never looser.
     Rounding of the division goes downwards.
     Shape: ``x`` is ``(batch, ...)``.
-    Cost: one proved bound of the model and one forward pass. For a model still in its training form,
-    ``onelip.export`` it first: the radii are larger.
+    Cost: one proved bound of the model and one forward pass. A model in its training form should
+    go through ``onelip.export`` first: the radii are larger.
 
     Args:
         model: in eval mode, from inputs in [0, 1] to logits; input scaling is inside the model

@@ -46,4 +46,6 @@ def power_iteration(
 
 
 def _unit(vector: Tensor) -> Tensor:
-    return vector / torch.linalg.vector_norm(vector).clamp_min(torch.finfo(vector.dtype).tiny)
+    length = torch.linalg.vector_norm(vector).clamp_min(torch.finfo(vector.dtype).tiny)
+    unit: Tensor = vector / length
+    return unit

@@ -92,7 +92,7 @@ class InvertibleDownsampling(LipschitzModule):
         >>> InvertibleDownsampling(2)(torch.zeros(1, 3, 8, 8)).shape
         torch.Size([1, 12, 4, 4])
 
-    Reference: Jacobsen et al., "i-RevNet", 2018; Li et al., "Preventing Gradient Attenuation", 2019.
+    Reference: Jacobsen, Smeulders, Oyallon, "i-RevNet", ICLR 2018.
     """
 
     def __init__(self, block_size: int) -> None:

@@ -19,6 +19,7 @@ import math
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from typing_extensions import override
 
 from onelip import bounds
 from onelip.bounds.rounding import downward, upward
@@ -87,7 +88,7 @@ class ConvexPotential(LipschitzModule):
             self.direction.copy_(moved)
 
     def step(self) -> Tensor:
-        """The step h that ``forward`` takes now: ``2 / (s (estimate^2 + 1e-4))`` or the fixed one."""
+        """The step h that ``forward`` takes now: ``2 / (s (estimate^2 + 1e-4))`` or a fixed one."""
         if self.fixed_step is not None:
             return self.weight.new_tensor(self.fixed_step)
         with _full_precision(self.weight):
@@ -163,12 +164,15 @@ class ConvexPotentialLinear(ConvexPotential):
         weight, direction = torch.empty(hidden_features, features), torch.empty(features)
         super().__init__(weight, direction, activation, step)
 
+    @override
     def inner(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         return F.linear(x, self.weight, bias)
 
+    @override
     def adjoint(self, y: Tensor) -> Tensor:
         return F.linear(y, self.weight.t())
 
+    @override
     def norm_bound(self) -> Tensor:
         return bounds.dense(self.weight)
 
@@ -233,9 +237,11 @@ class ConvexPotentialConv2d(ConvexPotential):
             )
         return super().forward(x)
 
+    @override
     def inner(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         return self._convolve(x, self.weight, bias)
 
+    @override
     def adjoint(self, y: Tensor) -> Tensor:
         return self._convolve(y, self.weight.flip(2, 3).transpose(0, 1), None)
 
@@ -245,6 +251,7 @@ class ConvexPotentialConv2d(ConvexPotential):
         wrapped = F.pad(x, (self.padding,) * 4, mode="circular")
         return F.conv2d(wrapped, weight, bias)
 
+    @override
     def norm_bound(self) -> Tensor:
         return bounds.convolution(
             self.weight,

@@ -1,5 +1,7 @@
 """A gradient step made of plain torch modules: what Convex Potential layers are exported to."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -101,10 +103,10 @@ def _plain(weight: Tensor, bias: Tensor | None, padding_mode: str) -> nn.Linear 
     outputs, inputs, *kernel = weight.shape
     part: nn.Linear | nn.Conv2d
     if kernel:
-        size, padding = kernel[0], kernel[0] // 2
-        part = nn.Conv2d(inputs, outputs, size, padding=padding, padding_mode=padding_mode)
+        shape: dict[str, Any] = {"padding": kernel[0] // 2, "padding_mode": padding_mode}
+        part = nn.Conv2d(inputs, outputs, kernel[0], **shape)
     else:
         part = nn.Linear(inputs, outputs)
     part.weight = nn.Parameter(weight.detach().clone(memory_format=torch.contiguous_format))
-    part.bias = None if bias is None else nn.Parameter(bias.detach().clone())  # type: ignore[assignment]
+    part.bias = None if bias is None else nn.Parameter(bias.detach().clone())
     return part

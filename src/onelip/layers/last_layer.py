@@ -11,8 +11,8 @@ from onelip.lipschitz import LipschitzModule
 class LastLayer(LipschitzModule):
     """Linear head with rows of length 1, which need not be orthogonal.
 
-    ``certify`` divides the margin between classes y and i by ``|w_y - w_i|`` instead of bounding all
-    of them by the norm of the head; rows of length 1 keep these distances below 2.
+    ``certify`` divides the margin between classes y and i by ``|w_y - w_i|`` instead of bounding
+    all of them by the norm of the head; rows of length 1 keep these distances below 2.
 
     Bound: the proved norm of the normalised weight, at most about ``sqrt(out_features)``.
     Shape: ``(batch, in_features)`` to ``(batch, out_features)``.

@@ -11,8 +11,8 @@ class ScaledAvgPool2d(LipschitzModule):
     """Sum over windows, divided by the norm of that map.
 
     For windows that do not overlap this is the sum over k x k pixels divided by k, which keeps the
-    norm of constant images; an average would shrink everything by k. Pixels that no whole window covers
-    are dropped: windows of uneven size (adaptive pooling) would not be 1-Lipschitz.
+    norm of constant images; an average would shrink everything by k. Pixels that no whole window
+    covers are dropped: windows of uneven size (adaptive pooling) would not be 1-Lipschitz.
 
     Bound: 1, attained; overlap is counted.
     Shape: ``(batch, c, h, w)`` to ``(batch, c, (h - k) / stride + 1, (w - k) / stride + 1)``.
@@ -75,7 +75,7 @@ class ScaledMaxPool2d(LipschitzModule):
 
 
 def _reciprocal_below(square: int) -> float:
-    """A float32 number not above ``1 / sqrt(square)``: the same in every precision from there on."""
+    """A float32 number not above ``1 / sqrt(square)``, so it is the same in float32 and float64."""
     exact = torch.tensor(1 / root_above(square), dtype=torch.float64)
     rounded = exact.float()
     while rounded.double().square() * square > 1:

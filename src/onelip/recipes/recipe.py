@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
+from onelip.errors import UsageError
+
 
 def _nothing() -> Mapping[str, Any]:
     return MappingProxyType({})
@@ -28,6 +30,7 @@ class Recipe:
         crop: zero padding of random crops, in pixels; 0 for none.
         flip: random horizontal flips.
         validation: images held out of the training set, for every choice.
+        split_seed: of the choice of the held-out images.
         seed: of weights, order and augmentation.
         precision: arithmetic of the training step; certificates are computed in 32 bits.
         compile: run the model through ``torch.compile``.
@@ -50,6 +53,7 @@ class Recipe:
     crop: int = 0
     flip: bool = False
     validation: int = 5000
+    split_seed: int = 0
     seed: int = 0
     precision: Literal["32", "bf16"] = "32"
     compile: bool = False
@@ -57,3 +61,13 @@ class Recipe:
     attack_samples: int = 1000
     attack_steps: int = 50
     attack_restarts: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "lr", "validation", "attack_steps", "attack_restarts"):
+            if not getattr(self, name) > 0:
+                raise UsageError(f"--{name} must be positive, got {getattr(self, name)}")
+        for name in ("crop", "seed", "split_seed", "attack_samples"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"--{name} must not be negative, got {getattr(self, name)}")
+        if not self.eps or not all(0 < eps < float("inf") for eps in self.eps):
+            raise UsageError(f"--eps must hold finite positive radii, got {list(self.eps)}")

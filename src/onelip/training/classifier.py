@@ -60,17 +60,17 @@ class Classifier(L.LightningModule):
         loss: Tensor = self.loss(self.model(images).float(), labels)
         if not torch.isfinite(loss):
             raise NonFiniteError(
-                f"the loss is {float(loss)} in epoch {self.current_epoch}: train with a lower --lr; "
-                "the last finished epoch is kept, and --resume goes on from there"
+                f"the loss is {float(loss)} in epoch {self.current_epoch + 1}: train with a lower "
+                "--lr; the epochs before it are kept in the run folder's checkpoint"
             )
-        self.log("loss", loss, prog_bar=True, on_step=False, on_epoch=True, sync_dist=True)
+        self.log("loss", loss, on_step=False, on_epoch=True, sync_dist=True)
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
         """Accuracy on held-out images."""
         images, labels = batch
         right = (self.model(images).argmax(1) == labels).double().mean()
-        self.log("held_out_accuracy", right, prog_bar=True, batch_size=len(labels), sync_dist=True)
+        self.log("held_out_accuracy", right, batch_size=len(labels), sync_dist=True)
 
     def configure_optimizers(self) -> Any:
         """Adam under the piecewise triangular schedule, moved every step."""

@@ -9,6 +9,7 @@ import dataclasses
 import json
 import os
 import platform
+import shutil
 import subprocess
 from datetime import UTC, datetime
 from importlib import metadata
@@ -73,6 +74,11 @@ class RunFolder:
         run.read()
         return run
 
+    def discard(self) -> None:
+        """Remove the folder of a run that could not start; one with a checkpoint stays."""
+        if not self.checkpoint.exists():
+            shutil.rmtree(self.path, ignore_errors=True)
+
     def read(self) -> dict[str, Any]:
         """What ``metrics.json`` holds."""
         try:
@@ -101,6 +107,12 @@ class RunFolder:
             return Recipe(**{**content, "eps": tuple(content["eps"])})
         except (TypeError, KeyError) as error:
             raise UsageError(f"{self._metrics} holds no valid recipe: {error}") from None
+
+    @property
+    def data_folder(self) -> Path | None:
+        """The folder that the data came from, None for a download."""
+        folder = self.read().get("data", {}).get("folder")
+        return Path(folder) if folder else None
 
     def save_model(self, model: nn.Module) -> None:
         """Write the weights."""

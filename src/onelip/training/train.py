@@ -2,19 +2,18 @@
 
 import logging
 import os
-import time
 import warnings
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from onelip.data import holdout, load
 from onelip.errors import UsageError
 from onelip.losses import LOSSES
 from onelip.recipes import Recipe
+from onelip.training.callbacks import History, Progress, TimeLimit
 from onelip.training.classifier import Classifier
 from onelip.training.run_folder import RunFolder, build_model
 
@@ -48,7 +47,10 @@ def train(
     model = build_model(recipe)
     if recipe.compile:
         model.compile()
-    train_set, held_out = holdout(load(recipe.dataset, "train", data), recipe.validation, 0)
+    data = data or run.data_folder
+    train_set, held_out = holdout(
+        load(recipe.dataset, "train", data), recipe.validation, recipe.split_seed
+    )
     if len(train_set) < recipe.batch_size:
         raise UsageError(f"--batch_size {recipe.batch_size} exceeds {len(train_set)} images")
     classifier = Classifier(model, build_loss(recipe), recipe, train_set, held_out)
@@ -62,7 +64,7 @@ def train(
         raise UsageError(f"{run.checkpoint} is corrupt: start again with another --out") from None
     complete = trainer.current_epoch >= recipe.epochs and not limit.reached
     if trainer.is_global_zero:
-        _record(run, classifier, history, complete, train_set.note)
+        _record(run, classifier, history, complete, data)
     return complete
 
 
@@ -70,17 +72,22 @@ def build_loss(recipe: Recipe) -> torch.nn.Module:
     """The loss of a recipe."""
     if recipe.loss not in LOSSES:
         raise UsageError(f"no loss {recipe.loss!r}; known: {', '.join(LOSSES)}")
-    return LOSSES[recipe.loss](**recipe.objective)
+    loss: torch.nn.Module = LOSSES[recipe.loss](**recipe.objective)
+    return loss
 
 
 def _record(
-    run: RunFolder, classifier: Classifier, history: "History", complete: bool, note: str
+    run: RunFolder, classifier: Classifier, history: History, complete: bool, data: Path | None
 ) -> None:
     if complete:
         run.save_model(classifier.model)
     run.write(
         {
-            "data": {"note": note, "train": len(classifier.train_set)},
+            "data": {
+                "note": classifier.train_set.note,
+                "train": len(classifier.train_set),
+                "folder": None if data is None else str(data),
+            },
             "train": {
                 "complete": complete,
                 "processes": classifier.trainer.world_size,
@@ -98,12 +105,12 @@ def _trainer(
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
-    processes = int(os.environ.get("WORLD_SIZE", 1))
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     checkpoint = ModelCheckpoint(
         run.path, run.checkpoint.stem, save_top_k=1, enable_version_counter=False
     )
-    bar = [TQDMProgressBar()] if progress else []
+    bar = [Progress()] if progress else []
     return L.Trainer(
         max_epochs=recipe.epochs,
         devices=local,
@@ -112,7 +119,7 @@ def _trainer(
         precision="bf16-mixed" if recipe.precision == "bf16" else "32-true",
         callbacks=[*callbacks, checkpoint, *bar],
         logger=False,
-        enable_progress_bar=progress,
+        enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
         reload_dataloaders_every_n_epochs=1,
@@ -123,51 +130,3 @@ def _trainer(
 
 def _is_corrupt_checkpoint(error: Exception) -> bool:
     return any(word in str(error) for word in ("zip archive", "Ran out of input", "unpickl"))
-
-
-class History(Callback):
-    """What each epoch gave; it travels in the checkpoint."""
-
-    def __init__(self) -> None:
-        self.epochs: list[dict[str, float]] = []
-        self._start = 0.0
-
-    def on_train_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Start the clock."""
-        self._start = time.perf_counter()
-
-    def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Note the metrics."""
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        metrics["seconds"] = round(time.perf_counter() - self._start, 3)
-        self.epochs.append({name: metrics[name] for name in sorted(metrics)})
-
-    def state_dict(self) -> dict[str, Any]:
-        """For the checkpoint."""
-        return {"epochs": self.epochs}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """From the checkpoint."""
-        self.epochs = list(state_dict["epochs"])
-
-
-class TimeLimit(Callback):
-    """Stops after the last epoch that fits into the time of this process."""
-
-    def __init__(self, minutes: float | None) -> None:
-        self.seconds = float("inf") if minutes is None else 60 * minutes
-        self.reached = False
-        self._start = time.perf_counter()
-        self._epoch = self._start
-
-    def on_train_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Note when the epoch began."""
-        self._epoch = time.perf_counter()
-
-    def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Stop if another epoch of this length would not fit."""
-        now = time.perf_counter()
-        late = now + (now - self._epoch) > self._start + self.seconds
-        more = trainer.current_epoch + 1 < (trainer.max_epochs or 0)
-        self.reached = trainer.strategy.reduce_boolean_decision(late and more, all=False)
-        trainer.should_stop = trainer.should_stop or self.reached

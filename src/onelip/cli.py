@@ -1,0 +1,288 @@
+"""The command line: ``onelip COMMAND ...``.
+
+Bad input ends in one line on standard error and exit status 2.
+"""
+
+import argparse
+import dataclasses
+import inspect
+import os
+import re
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from onelip.errors import OnelipError, UsageError, missing_extra
+
+USAGE = """usage: onelip COMMAND [ARGUMENTS]
+
+  train RECIPE [--field value ...]   train, certify, attack and plot; --help lists the fields
+  train --resume RUN                 go on with a run that was stopped
+  certify RUN                        certified radii of every test image
+  attack RUN                         accuracy under attack, below which no certificate may lie
+  bound RUN                          the proved Lipschitz bound, layer by layer
+  plot RUN [RUN ...]                 accuracy against eps
+  recipes                            what can be trained
+
+--data DIR names a folder with a data set in the hub's parquet layout; else it is downloaded."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; the exit status is 0, or 2 after an error that the user can mend."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    command, *rest = arguments or ["--help"]
+    if command in ("-h", "--help"):
+        print(USAGE)
+        return 0
+    try:
+        if command not in COMMANDS:
+            raise UsageError(f"no command {command!r}; known: {', '.join(COMMANDS)}")
+        COMMANDS[command](_underscored(rest))
+    except OnelipError as error:
+        print(f"onelip: {_one_line(error)}", file=sys.stderr)
+        return 2
+    except argparse.ArgumentError as error:
+        place = " ".join([command, *rest[:1]]) if command == "train" else command
+        print(f"onelip: {_one_line(error)}; see onelip {place} --help", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("onelip: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def recipes(arguments: list[str]) -> None:
+    """Print every recipe."""
+    from onelip.recipes import RECIPES
+
+    _parser("recipes").parse_args(arguments)
+    for recipe in RECIPES.values():
+        print(f"{recipe.name:22} {recipe.about}")
+
+
+def train(arguments: list[str]) -> None:
+    """Train a recipe or go on with a run, then certify, attack and plot."""
+    from onelip.training import RunFolder
+    from onelip.training import train as train_run
+
+    recipe, options = _train_arguments(arguments)
+    if recipe is None:
+        run = RunFolder.open(options.resume)
+    elif _rank() == 0:
+        run = RunFolder.create(recipe, options.out)
+    else:
+        run = _awaited(options.out)
+    limits = {"max_minutes": options.max_minutes, "progress": not options.quiet}
+    try:
+        complete = train_run(run, data=options.data, **limits)
+    except OnelipError:
+        if recipe is not None:
+            run.discard()  # unless an epoch is already saved there
+        raise
+    if _rank() != 0:
+        return
+    if not complete:
+        print(f"stopped in time; go on with: onelip train --resume {run.path}")
+        return
+    _evaluate(run, options.data)
+
+
+def certify(arguments: list[str]) -> None:
+    """Certify a run."""
+    from onelip.evaluation import certify_run, table
+
+    run, options = _run_arguments("certify", arguments)
+    certify_run(run, options.data)
+    print(table(run.read()))
+
+
+def attack(arguments: list[str]) -> None:
+    """Attack a run."""
+    from onelip.attacks import ATTACKS
+    from onelip.evaluation import attack_run, certify_run, table
+    from onelip.evaluation.evaluate import DEFAULT_ATTACKS
+
+    def extend(parser: Any) -> None:
+        parser.add_argument("--samples", type=int, help="test images to attack")
+        parser.add_argument(
+            "--attacks", default=",".join(DEFAULT_ATTACKS), help=f"of {', '.join(ATTACKS)}"
+        )
+
+    run, options = _run_arguments("attack", arguments, extend)
+    if "certify" not in run.read():
+        certify_run(run, options.data)
+    names = tuple(name.strip() for name in options.attacks.split(","))
+    attack_run(run, options.data, samples=options.samples, attacks=names)
+    print(table(run.read()))
+
+
+def bound(arguments: list[str]) -> None:
+    """Print the proved bounds of a run."""
+    from onelip.evaluation import bound_run
+
+    run, _ = _run_arguments("bound", arguments)
+    result = bound_run(run)
+    for name, value in result["layers"].items():
+        print(f"{name:>6}  {value:.12f}")
+    print(f"exported    {result['exported']:.12f}   what certificates rest on")
+    print(f"as trained  {result['as_trained']:.12f}   with the steps that training used last")
+
+
+def plot(arguments: list[str]) -> None:
+    """Draw runs."""
+    from onelip.evaluation import plot as plot_runs
+    from onelip.training import RunFolder
+
+    parser = _parser("plot")
+    parser.add_argument("runs", type=Path, nargs="+", help="run folders")
+    parser.add_argument("--out", type=Path, help="file of the figure")
+    options = parser.parse_args(arguments)
+    print(plot_runs([RunFolder.open(path) for path in options.runs], options.out))
+
+
+COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "train": train,
+    "certify": certify,
+    "attack": attack,
+    "bound": bound,
+    "plot": plot,
+    "recipes": recipes,
+}
+
+
+def _evaluate(run: Any, data: Path | None) -> None:
+    from onelip.evaluation import attack_run, certify_run, plot, table
+
+    certify_run(run, data)
+    if run.recipe.attack_samples:
+        attack_run(run, data)
+    figure = plot([run])
+    print(f"\n{table(run.read())}\n\nrecord {run.path / 'metrics.json'}\nfigure {figure}")
+
+
+def _train_arguments(arguments: list[str]) -> tuple[Any, Any]:
+    """The recipe with its overrides (None to resume), and the other options."""
+    from onelip.recipes import RECIPES
+
+    if "--resume" in arguments or any(a.startswith("--resume=") for a in arguments):
+        parser = _parser("train")
+        parser.add_argument("--resume", type=Path, required=True, help="run folder to go on with")
+        _add_run_options(parser)
+        return None, parser.parse_args(arguments)
+    name = next((a for a in arguments if not a.startswith("-")), None)
+    if arguments and arguments[0] in ("-h", "--help"):
+        name = next(iter(RECIPES))
+    elif name is None or name != arguments[0]:
+        raise UsageError("train needs a recipe first: onelip recipes lists them")
+    if name not in RECIPES:
+        raise UsageError(f"no recipe {name!r}: onelip recipes lists them")
+    return _overridden(RECIPES[name], arguments[1:] if name in arguments else arguments)
+
+
+def _overridden(recipe: Any, arguments: list[str]) -> tuple[Any, Any]:
+    """Typed overrides of a recipe's fields, of its model's arguments and of its loss's."""
+    from onelip.losses import LOSSES
+    from onelip.models import MODELS
+    from onelip.recipes import Recipe
+
+    model = _chosen("model", MODELS, arguments, recipe.model)
+    loss = _chosen("loss", LOSSES, arguments, recipe.loss)
+    base = getattr(MODELS[model], "func", MODELS[model])
+    parser = _parser(f"train {recipe.name}")
+    parser.add_class_arguments(Recipe, skip={"name", "about", "network", "objective"})
+    parser.add_function_arguments(base, "network", skip={"input_shape", "classes"})
+    parser.add_class_arguments(LOSSES[loss], "objective")
+    parser.add_argument("--out", type=Path, help="run folder to make")
+    _add_run_options(parser)
+    defaults = {
+        field.name: getattr(recipe, field.name)
+        for field in dataclasses.fields(Recipe)
+        if field.name not in ("name", "about", "network", "objective")
+    }
+    network = {**getattr(MODELS[model], "keywords", {})}
+    network |= recipe.network if model == recipe.model else {}
+    objective = recipe.objective if loss == recipe.loss else {}
+    parser.set_defaults(
+        {
+            **defaults,
+            "model": model,
+            "loss": loss,
+            **{f"network.{k}": v for k, v in network.items()},
+            **{f"objective.{k}": v for k, v in objective.items()},
+        }
+    )
+    options = parser.parse_args(arguments)
+    changes = {name: getattr(options, name) for name in defaults}
+    changes["network"] = options.network.as_dict()
+    changes["objective"] = options.objective.as_dict()
+    return dataclasses.replace(recipe, **changes), options
+
+
+def _chosen(kind: str, known: dict[str, Any], arguments: list[str], default: str) -> str:
+    """The value of ``--model`` or ``--loss``, whose own arguments depend on it."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    first.add_argument(f"--{kind}", default=default)
+    name: str = getattr(first.parse_known_args(arguments)[0], kind)
+    if name not in known:
+        raise UsageError(f"no {kind} {name!r}; known: {', '.join(known)}")
+    return name
+
+
+def _run_arguments(
+    command: str, arguments: list[str], extend: Callable[[Any], None] | None = None
+) -> tuple[Any, Any]:
+    from onelip.training import RunFolder
+
+    parser = _parser(command)
+    parser.add_argument("run", type=Path, help="run folder")
+    parser.add_argument("--data", type=Path, help="folder of the data set")
+    if extend:
+        extend(parser)
+    options = parser.parse_args(arguments)
+    return RunFolder.open(options.run), options
+
+
+def _add_run_options(parser: Any) -> None:
+    parser.add_argument("--data", type=Path, help="folder of the data set; else it is downloaded")
+    parser.add_argument("--max_minutes", type=float, help="stop after the last epoch that fits")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def _parser(command: str) -> Any:
+    try:
+        from jsonargparse import ArgumentParser
+    except ImportError as error:
+        raise missing_extra("jsonargparse", "train") from error
+    return ArgumentParser(prog=f"onelip {command}", exit_on_error=False, default_env=False)
+
+
+def _underscored(arguments: list[str]) -> list[str]:
+    """``--max-minutes`` is ``--max_minutes``."""
+    return [
+        re.sub(r"^--[a-z][^=]*", lambda match: "--" + match[0][2:].replace("-", "_"), argument)
+        for argument in arguments
+    ]
+
+
+def _rank() -> int:
+    """Of this process under ``torchrun``."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def _awaited(path: Path | None) -> Any:
+    """The folder that process 0 makes."""
+    from onelip.training import RunFolder
+
+    if path is None:
+        raise UsageError("several processes need a common folder: --out DIR")
+    for _ in range(600):
+        if (path / "metrics.json").exists():
+            return RunFolder.open(path)
+        time.sleep(0.1)
+    raise UsageError(f"process 0 did not make {path}")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(inspect.cleandoc(str(error)).split())

@@ -1,0 +1,7 @@
+"""What a trained network is worth: clean, certified and attacked accuracy, tables, figures."""
+
+from onelip.evaluation.evaluate import attack_run, bound_run, certify_run
+from onelip.evaluation.figures import plot
+from onelip.evaluation.report import format_eps, table
+
+__all__ = ["attack_run", "bound_run", "certify_run", "format_eps", "plot", "table"]

@@ -1,0 +1,79 @@
+"""Figures of runs: accuracy against eps, and the radii."""
+
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from onelip.errors import UsageError, missing_extra
+from onelip.training import RunFolder
+from onelip.training.run_folder import replacing
+
+
+def plot(runs: list[RunFolder], target: Path | None = None) -> Path:
+    """Certified accuracy against eps with the attacked accuracy above it, and the radii.
+
+    Args:
+        runs: certified, and attacked or not.
+        target: a PNG, PDF or SVG file; ``figure.png`` in the folder of a single run.
+
+    Raises:
+        UsageError: a run is not certified yet, or no target is given for several runs.
+    """
+    if target is None and len(runs) > 1:
+        raise UsageError("a figure of several runs needs a file: --out FIGURE.png")
+    target = target or runs[0].path / "figure.png"
+    pyplot = _pyplot()
+    figure, (curves, histogram) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    for color, run in zip(pyplot.rcParams["axes.prop_cycle"].by_key()["color"] * 9, runs):  # noqa: B905
+        _draw(run, curves, histogram, color)
+    curves.set(xlabel="eps (l2, pixels in [0, 1])", ylabel="accuracy", ylim=(0, 1))
+    curves.set_xlim(left=0)
+    curves.grid(alpha=0.3)
+    curves.legend()
+    histogram.set(xlabel="certified radius", ylabel="test images")
+    histogram.set_xlim(left=0)
+    with replacing(target) as temporary:
+        figure.savefig(temporary, dpi=150)
+    pyplot.close(figure)
+    return target
+
+
+def _draw(run: RunFolder, curves: Any, histogram: Any, color: str) -> None:
+    metrics, (radius, right) = run.read(), _radii(run)
+    name = metrics["recipe"]["name"]
+    grid = torch.linspace(0, max(float(radius.max()), *metrics["recipe"]["eps"]) * 1.02, 400)
+    certified = [(right & (radius > eps)).double().mean() for eps in grid.tolist()]
+    curves.plot(grid, certified, color=color, label=f"{name}, certified")
+    if "attack" in metrics:
+        attack = metrics["attack"]
+        eps = [0.0] + [row["eps"] for row in attack["eps"]]
+        attacked = [attack["clean"]] + [row["attacked"] for row in attack["eps"]]
+        label = f"{name}, attacked ({attack['samples']} images)"
+        curves.plot(eps, attacked, "o--", color=color, markerfacecolor="white", label=label)
+    histogram.hist(radius[right].numpy(), bins=40, color=color, alpha=0.6, label=name)
+
+
+def _radii(run: RunFolder) -> tuple[Tensor, Tensor]:
+    path = run.path / "certificates.safetensors"
+    try:
+        stored = safetensors.torch.load_file(path)
+        return stored["radius"], stored["prediction"] == stored["labels"]
+    except FileNotFoundError:
+        raise UsageError(f"{run.path} is not certified yet: onelip certify {run.path}") from None
+    except (safetensors.SafetensorError, KeyError):
+        raise UsageError(f"{path} is corrupt: onelip certify {run.path}") from None
+
+
+def _pyplot() -> Any:
+    try:
+        import matplotlib as mpl
+    except ImportError as error:
+        raise missing_extra("matplotlib", "plot") from error
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot

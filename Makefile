@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test lint setup clean
+.PHONY: demo test lint bench setup clean
 
 setup: $(READY)
 
@@ -12,7 +12,7 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 demo: $(READY)
-	$(BIN)/onelip demo
+	$(BIN)/onelip train digits
 
 test: $(READY)
 	$(BIN)/python -m pytest
@@ -22,6 +22,9 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+bench: $(READY)
+	cd benchmarks && for file in norms training_step inference; do ../$(BIN)/python $$file.py; done
 
 clean:
 	rm -rf .venv build dist src/*.egg-info

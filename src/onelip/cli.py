@@ -30,7 +30,7 @@ USAGE = """usage: onelip COMMAND [ARGUMENTS]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; the exit status is 0, or 2 after an error that the user can mend."""
+    """Run a command; exit status 0, 2 after an error that the user can mend, 130 after Ctrl-C."""
     arguments = sys.argv[1:] if arguments is None else arguments
     command, *rest = arguments or ["--help"]
     if command in ("-h", "--help"):
@@ -44,11 +44,12 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"onelip: {_one_line(error)}", file=sys.stderr)
         return 2
     except argparse.ArgumentError as error:
-        place = " ".join([command, *rest[:1]]) if command == "train" else command
+        recipe = [word for word in rest[:1] if command == "train" and not word.startswith("-")]
+        place = " ".join([command, *recipe])
         print(f"onelip: {_one_line(error)}; see onelip {place} --help", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("onelip: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(f"onelip: interrupted{error}", file=sys.stderr)
         return 130
     return 0
 
@@ -68,6 +69,8 @@ def train(arguments: list[str]) -> None:
     from onelip.training import train as train_run
 
     recipe, options = _train_arguments(arguments)
+    if options.max_minutes is not None and not options.max_minutes > 0:
+        raise UsageError(f"--max_minutes must be positive, got {options.max_minutes}")
     if recipe is None:
         run = RunFolder.open(options.resume)
     elif _rank() == 0:
@@ -81,6 +84,8 @@ def train(arguments: list[str]) -> None:
         if recipe is not None:
             run.discard()  # unless an epoch is already saved there
         raise
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"; go on with: onelip train --resume {run.path}") from None
     if _rank() != 0:
         return
     if not complete:
@@ -111,10 +116,10 @@ def attack(arguments: list[str]) -> None:
         )
 
     run, options = _run_arguments("attack", arguments, extend)
-    if "certify" not in run.read():
-        certify_run(run, options.data)
     names = tuple(name.strip() for name in options.attacks.split(","))
     attack_run(run, options.data, samples=options.samples, attacks=names)
+    if "certify" not in run.read():
+        certify_run(run, options.data)
     print(table(run.read()))
 
 
@@ -255,7 +260,9 @@ def _parser(command: str) -> Any:
         from jsonargparse import ArgumentParser
     except ImportError as error:
         raise missing_extra("jsonargparse", "train") from error
-    return ArgumentParser(prog=f"onelip {command}", exit_on_error=False, default_env=False)
+    return ArgumentParser(
+        prog=f"onelip {command}", exit_on_error=False, default_env=False, allow_abbrev=False
+    )
 
 
 def _underscored(arguments: list[str]) -> list[str]:

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from torch import nn
 from torch.nn.utils import parametrize
 
-from onelip.lipschitz import LipschitzModule
+from onelip.lipschitz import LipschitzModule, refuse_hidden_behaviour
 
 
 def export(model: nn.Module) -> nn.Module:
@@ -24,6 +24,10 @@ def export(model: nn.Module) -> nn.Module:
     Returns:
         A new module in eval mode, without gradients; ``model`` is left alone.
 
+    Raises:
+        UnboundedModuleError: a part has a forward hook or a patched forward.
+        NonFiniteError: a weight of a layer that needs a proved norm is infinite or NaN.
+
     Example:
         >>> import onelip
         >>> onelip.export(nn.Sequential(onelip.layers.LastLayer(4, 2)))
@@ -31,6 +35,7 @@ def export(model: nn.Module) -> nn.Module:
           (0): Linear(in_features=4, out_features=2, bias=True)
         )
     """
+    refuse_hidden_behaviour(model)
     return _exported(model).eval().requires_grad_(False)
 
 
@@ -38,10 +43,22 @@ def _exported(module: nn.Module) -> nn.Module:
     if isinstance(module, LipschitzModule):
         return module.export()
     if type(module) is nn.Sequential:
-        return nn.Sequential(OrderedDict((n, _exported(m)) for n, m in module.named_children()))
-    result = copy.deepcopy(module)
+        names = module._modules  # unlike named_children(), with modules that occur twice
+        return nn.Sequential(OrderedDict(zip(names, map(_exported, module), strict=True)))
+    result = copy.deepcopy(module).eval()
     for part in result.modules():
         if parametrize.is_parametrized(part):
-            for name in list(part.parametrizations):  # type: ignore[arg-type]
-                parametrize.remove_parametrizations(part, name)
+            _fix(part)
     return result
+
+
+def _fix(part: nn.Module) -> None:
+    """Replace parametrizations by their values.
+
+    ``remove_parametrizations`` would edit the class, which a copy shares with its original.
+    """
+    values = {name: getattr(part, name) for name in part.parametrizations}  # type: ignore[union-attr]
+    part.__class__ = parametrize.type_before_parametrizations(part)
+    del part.parametrizations
+    for name, value in values.items():
+        part.register_parameter(name, nn.Parameter(value.detach().clone()))

@@ -78,7 +78,7 @@ def lipschitz_bound(module: nn.Module) -> Tensor:
         >>> onelip.lipschitz_bound(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.ReLU()))
         tensor(1., dtype=torch.float64)
     """
-    _refuse_hidden_behaviour(module)
+    refuse_hidden_behaviour(module)
     if isinstance(module, LipschitzModule):
         value = module.lipschitz_bound()
     else:
@@ -94,13 +94,18 @@ def lipschitz_bound(module: nn.Module) -> Tensor:
     return value.to("cpu", torch.float64)
 
 
-def _refuse_hidden_behaviour(module: nn.Module) -> None:
-    """Hooks and patched methods change what a module computes, out of sight of its rule."""
-    if module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
-        raise UnboundedModuleError(
-            f"{type(module).__name__} has a forward hook or a patched forward: remove it, or use "
-            "torch.nn.utils.parametrizations instead of the hook"
-        )
+def refuse_hidden_behaviour(module: nn.Module) -> None:
+    """Hooks and patched methods change what a module computes, out of sight of its rule.
+
+    Raises:
+        UnboundedModuleError: the module, or one inside it, has a forward hook or a patched forward.
+    """
+    for part in module.modules():
+        if part._forward_hooks or part._forward_pre_hooks or "forward" in vars(part):
+            raise UnboundedModuleError(
+                f"{type(part).__name__} has a forward hook or a patched forward: remove it, or use "
+                "torch.nn.utils.parametrizations instead of the hook"
+            )
 
 
 @rule(*SLOPES)

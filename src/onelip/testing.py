@@ -1,11 +1,11 @@
 """The contract of a Lipschitz module, as tests that any layer can be put to.
 
 ``check_layer`` runs them all. Each check works in float64 on a copy in eval mode, leaves the layer
-alone and raises an ``AssertionError`` that says what was broken. A check can only refute: it searches
-for inputs and weights that stretch more than the bound allows, and finding none is no proof.
+alone and raises an ``AssertionError`` that says what was broken. A check can only refute: it
+searches for inputs and weights that stretch more than the bound allows; finding none is no proof.
 
-After its weights were overwritten, or training diverged, a layer may refuse to state a bound, with one
-of ``REFUSALS``; stating one that is too small it may not.
+After its weights were overwritten, or training diverged, a layer may refuse to state a bound, with
+one of ``REFUSALS``; stating one that is too small it may not.
 """
 
 import copy
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from onelip.errors import NonFiniteError, UnboundedModuleError
 from onelip.export import export
-from onelip.lipschitz import lipschitz_bound
+from onelip.lipschitz import LipschitzModule, lipschitz_bound
 
 REFUSALS = (UnboundedModuleError, NonFiniteError)
 
@@ -54,12 +54,12 @@ def check_layer(
     """
     check_query(layer)
     check_modes(layer)
+    check_batch(layer, input_shape)
     check_stretch(layer, input_shape, samples=samples, tolerance=tolerance)
     check_copies(layer, input_shape)
     check_weights(layer, input_shape, tolerance=tolerance)
     check_training(layer, input_shape, tolerance=tolerance)
     check_export(layer, input_shape, samples=samples, tolerance=tolerance)
-    check_batch(layer, input_shape)
     check_gradient(layer, input_shape)
 
 
@@ -67,7 +67,9 @@ def check_query(layer: nn.Module) -> None:
     """The bound is a finite 0-d float64 tensor on the CPU, and asking for it changes nothing."""
     layer = _prepared(layer)
     before = copy.deepcopy(layer.state_dict())
-    first = lipschitz_bound(layer)
+    with torch.no_grad():
+        own = layer.lipschitz_bound if isinstance(layer, LipschitzModule) else None
+        first = own() if own else lipschitz_bound(layer)
     _require(isinstance(first, Tensor), f"the bound is a {type(first).__name__}, no tensor")
     seen = f"the bound has shape {tuple(first.shape)}, {first.dtype}, on {first.device}"
     plain = first.ndim == 0 and first.dtype == torch.float64 and first.device.type == "cpu"
@@ -100,7 +102,9 @@ def check_stretch(
 ) -> None:
     """No Jacobian at random inputs, and no pair of inputs found by search, exceeds the bound."""
     layer = _prepared(layer)
-    _check_against(layer, lipschitz_bound(layer), input_shape, samples, tolerance, "")
+    _check_against(
+        layer, lipschitz_bound(layer), input_shape, samples=samples, tolerance=tolerance, when=""
+    )
 
 
 def check_copies(layer: nn.Module, input_shape: Shape) -> None:
@@ -111,6 +115,8 @@ def check_copies(layer: nn.Module, input_shape: Shape) -> None:
     torch.save(layer.state_dict(), stored)
     stored.seek(0)
     loaded = _overwritten(layer, _normal)
+    for buffer in loaded.buffers():
+        buffer.zero_()
     loaded.load_state_dict(torch.load(stored, weights_only=True))
     with torch.no_grad():
         for name, other in (("deepcopy", copy.deepcopy(layer)), ("state dict", loaded)):
@@ -127,7 +133,14 @@ def check_weights(layer: nn.Module, input_shape: Shape, *, tolerance: float = 1e
         changed = _overwritten(layer, fill)
         bound = _bound_or_refusal(changed)
         if bound is not None:
-            _check_against(changed, bound, input_shape, 1, tolerance, f" with {name} weights")
+            _check_against(
+                changed,
+                bound,
+                input_shape,
+                samples=1,
+                tolerance=tolerance,
+                when=f" with {name} weights",
+            )
 
 
 def check_training(layer: nn.Module, input_shape: Shape, *, tolerance: float = 1e-9) -> None:
@@ -138,7 +151,9 @@ def check_training(layer: nn.Module, input_shape: Shape, *, tolerance: float = 1
         _descend(layer.train(), _inputs(input_shape, 4))
     bound = _bound_or_refusal(layer.eval())
     if bound is not None:
-        _check_against(layer, bound, input_shape, 1, tolerance, " after training steps")
+        _check_against(
+            layer, bound, input_shape, samples=1, tolerance=tolerance, when=" after training steps"
+        )
 
 
 def check_export(
@@ -160,7 +175,9 @@ def check_export(
         same or bool(bound <= original),
         f"export changed the outputs and raised the bound: {float(original)} to {float(bound)}",
     )
-    _check_against(exported, bound, input_shape, samples, tolerance, " after export")
+    _check_against(
+        exported, bound, input_shape, samples=samples, tolerance=tolerance, when=" after export"
+    )
 
 
 def check_batch(layer: nn.Module, input_shape: Shape) -> None:
@@ -189,25 +206,27 @@ def jacobian_norm(module: nn.Module, x: Tensor) -> Tensor:
     """The largest singular value of the Jacobian at one input, given without a batch."""
 
     def flat(v: Tensor) -> Tensor:
-        return module(v[None]).flatten()  # type: ignore[no-any-return]
+        y: Tensor = module(v[None])
+        return y.flatten()
 
-    jacobian: Tensor = torch.autograd.functional.jacobian(flat, x)  # type: ignore[no-untyped-call]
-    return torch.linalg.matrix_norm(jacobian.reshape(len(jacobian), -1), 2)
+    jacobian: Tensor = torch.autograd.functional.jacobian(flat, x)
+    norm: Tensor = torch.linalg.matrix_norm(jacobian.reshape(len(jacobian), -1), 2)
+    return norm
 
 
 def largest_stretch(module: nn.Module, input_shape: Shape, *, steps: int = _ASCENT) -> Tensor:
     """The largest ``|f(x) - f(y)| / |x - y|`` met in a gradient ascent from random pairs.
 
-    The pairs start at several distances, from 0.1 to 10, and keep them. The first is random, the rest
-    follow the gradient. Rounding can make it too large by a few units in the last place.
+    The pairs have distances from 0.1 to 10 and keep them. Rounding can make the result too large by
+    a few units in the last place.
     """
     x, direction = _inputs(input_shape, 2 * _PAIRS).split(_PAIRS)
     reach = torch.logspace(-1, 1, _PAIRS, dtype=x.dtype)
-    variables = [x.clone().requires_grad_(), direction.clone().requires_grad_()]
-    optimizer = torch.optim.Adam(variables, lr=0.1)
+    x, direction = x.clone().requires_grad_(), direction.clone().requires_grad_()
+    optimizer = torch.optim.Adam([x, direction], lr=0.1)
     largest = x.new_zeros(())
     for _ in range(steps + 1):
-        stretch = _stretch(module, *variables, reach)
+        stretch = _stretch(module, x, direction, reach)
         largest = torch.maximum(largest, stretch.detach().amax())
         if not stretch.requires_grad:
             break
@@ -220,18 +239,21 @@ def largest_stretch(module: nn.Module, input_shape: Shape, *, steps: int = _ASCE
 def _stretch(module: nn.Module, x: Tensor, direction: Tensor, reach: Tensor) -> Tensor:
     unit = direction.flatten(1) / direction.flatten(1).norm(dim=1, keepdim=True)
     y = x + (unit * reach[:, None]).view_as(x)
-    return _lengths(module(y) - module(x)) / _lengths(y - x)
+    fx: Tensor = module(x)
+    return _lengths(module(y) - fx) / _lengths(y - x)
 
 
 def _lengths(batch: Tensor) -> Tensor:
     """Norms per sample; the tiny number keeps the gradient at 0 finite."""
-    return (batch.flatten(1).square().sum(1) + 1e-300).sqrt()
+    squares: Tensor = batch.flatten(1).square().sum(1)
+    return (squares + 1e-300).sqrt()
 
 
 def _check_against(
     module: nn.Module,
     bound: Tensor,
     input_shape: Shape,
+    *,
     samples: int,
     tolerance: float,
     when: str,

@@ -41,7 +41,8 @@ def downward(value: Tensor, operations: int = 8) -> Tensor:
 def frobenius(matrices: Tensor) -> Tensor:
     """Upper bound of the Frobenius norm over the last two dimensions."""
     entries = 2 * matrices.shape[-1] * matrices.shape[-2]
-    norm = torch.linalg.vector_norm(matrices, dim=(-2, -1))
+    numbers = torch.view_as_real(matrices) if matrices.is_complex() else matrices[..., None]
+    norm = torch.linalg.vector_norm(numbers.flatten(-3), dim=-1)
     return upward(norm, entries + 4) + math.sqrt(entries) * math.sqrt(UNDERFLOW)
 
 

@@ -21,6 +21,7 @@ from onelip.bounds.rounding import UNDERFLOW, UNIT, exact, frobenius, gamma, upw
 
 _MARGIN = 1e-10  # how far above the guess the proof is tried first
 _GUESSES = 8  # blocks of a batch whose eigenvalues are computed in one round
+_POWER_STEPS = 8
 _ROUNDS = 40
 
 
@@ -66,7 +67,7 @@ def largest_norm(matrices: Tensor, error: Tensor | None = None) -> Tensor:
     scale = 2.0 ** max(-1000, min(1000, -math.frexp(peak)[1]))
     scaled = matrices * scale  # exact but for underflow: a power of two, entries now below 1
     if scaled.shape[-2] < scaled.shape[-1]:
-        scaled = scaled.mH
+        scaled = scaled.mT
     square = _norm_of_gram(scaled)
     return upward(upward(square, 2).sqrt() / scale + error, 4)
 
@@ -79,8 +80,7 @@ def _norm_of_gram(matrices: Tensor) -> Tensor:
     """
     gram = matrices.mH @ matrices
     bounds = frobenius(gram)  # holds without any factorisation
-    order = torch.linalg.matrix_norm(gram @ gram)  # which blocks look large
-    pending = order.argsort(descending=True)
+    pending = _look(gram).argsort(descending=True)
     level, margin = torch.zeros_like(bounds[0]), _MARGIN
     for _ in range(_ROUNDS):
         guess = torch.linalg.eigvalsh(gram[pending[:_GUESSES]]).amax()
@@ -93,6 +93,16 @@ def _norm_of_gram(matrices: Tensor) -> Tensor:
         if not len(pending):
             break
     return upward(bounds.max() + _product_error(matrices).max(), 2).cpu()
+
+
+def _look(gram: Tensor) -> Tensor:
+    """How large each block looks after a few power steps: no bound, only the order to try them."""
+    vector = gram.sum(-1, keepdim=True)
+    for _ in range(_POWER_STEPS):
+        vector = gram @ (vector / torch.linalg.vector_norm(vector, dim=1, keepdim=True))
+        vector = vector.nan_to_num()  # of a zero block
+    looks: Tensor = torch.linalg.vector_norm(vector, dim=(1, 2))
+    return looks
 
 
 def _verified(gram: Tensor, level: Tensor) -> Tensor:

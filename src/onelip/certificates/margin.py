@@ -16,7 +16,7 @@ from onelip.bounds.rounding import downward, exact, frobenius, product, upward
 from onelip.certificates.certificate import Certificate
 from onelip.errors import UsageError
 from onelip.layers.last_layer import LastLayer
-from onelip.lipschitz import lipschitz_bound
+from onelip.lipschitz import lipschitz_bound, refuse_hidden_behaviour
 
 Head = nn.Linear | LastLayer
 
@@ -42,8 +42,8 @@ def certify(
         batch_size: samples per forward pass.
 
     Raises:
-        UsageError: the model is in training mode, x leaves [0, 1] or is not finite, fewer than two
-            logits, labels out of range.
+        UsageError: a part of the model is in training mode, x leaves [0, 1] or is not finite, fewer
+            than two logits, labels out of range.
         UnboundedModuleError: a part of the model has no proved bound.
         NonFiniteError: a weight or the bound is not finite.
 
@@ -54,6 +54,7 @@ def certify(
         ('real', 'pairwise', torch.Size([3]))
     """
     _check_input(model, x)
+    refuse_hidden_behaviour(model)
     parts = _flattened(model)
     layers = [(name, lipschitz_bound(part)) for name, part in parts]
     head = _linear_head(parts)
@@ -103,10 +104,10 @@ def distances(rows: Tensor) -> Tensor:
 
 def _flattened(module: nn.Module, prefix: str = "") -> list[tuple[str, nn.Module]]:
     """The parts of nested Sequentials, in order, by dotted name."""
-    if type(module) is not nn.Sequential or module._forward_hooks or module._forward_pre_hooks:
+    if type(module) is not nn.Sequential:
         return [(prefix or type(module).__name__, module)]
     parts = []
-    for name, part in module.named_children():
+    for name, part in zip(module._modules, module, strict=True):  # a module may occur twice
         parts += _flattened(part, f"{prefix}.{name}" if prefix else name)
     return parts
 
@@ -119,8 +120,8 @@ def _linear_head(parts: list[tuple[str, nn.Module]]) -> Head | None:
 
 
 def _check_input(model: nn.Module, x: Tensor) -> None:
-    if model.training:
-        raise UsageError("the model is in training mode: call model.eval() first")
+    if any(part.training for part in model.modules()):
+        raise UsageError("the model, or a part of it, is in training mode: call model.eval() first")
     if not bool(((x >= 0) & (x <= 1)).all()):
         raise UsageError(
             "inputs leave [0, 1]: radii are in pixel units, so scale inside the model with "

@@ -93,14 +93,14 @@ def attack_run(
     """
     recipe = run.recipe
     count = recipe.attack_samples if samples is None else samples
+    if count < 1:
+        raise UsageError(f"no images to attack: --samples must be 1 or more, got {count}")
+    methods = [method for name in attacks for method in _methods(name, recipe)]
     test = load(recipe.dataset, "test", data or run.data_folder)
     rows = torch.linspace(0, len(test) - 1, min(count, len(test))).long()
-    if not len(rows):
-        raise UsageError("no images to attack: --samples 1 or more")
     exported, subset = export(_on_device(run.load_model())), test.subset(rows)
     start = time.perf_counter()
     certificate = _certify(exported, subset)
-    methods = [method for name in attacks for method in _methods(name, recipe)]
     result = {
         "attacks": [repr(method) for method in methods],
         "samples": len(rows),

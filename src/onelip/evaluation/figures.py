@@ -1,5 +1,6 @@
 """Figures of runs: accuracy against eps, and the radii."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from onelip.data import SHAPES
 from onelip.errors import UsageError, missing_extra
 from onelip.training import RunFolder
 from onelip.training.run_folder import replacing
@@ -26,6 +28,8 @@ def plot(runs: list[RunFolder], target: Path | None = None) -> Path:
     if target is None and len(runs) > 1:
         raise UsageError("a figure of several runs needs a file: --out FIGURE.png")
     target = target or runs[0].path / "figure.png"
+    if target.suffix.lower() not in (".png", ".pdf", ".svg"):
+        raise UsageError(f"{target} is no figure: --out FIGURE.png, .pdf or .svg")
     pyplot = _pyplot()
     figure, (curves, histogram) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
     for color, run in zip(pyplot.rcParams["axes.prop_cycle"].by_key()["color"] * 9, runs):  # noqa: B905
@@ -36,16 +40,23 @@ def plot(runs: list[RunFolder], target: Path | None = None) -> Path:
     curves.legend()
     histogram.set(xlabel="certified radius", ylabel="test images")
     histogram.set_xlim(left=0)
-    with replacing(target) as temporary:
-        figure.savefig(temporary, dpi=150)
-    pyplot.close(figure)
+    try:
+        with replacing(target) as temporary:
+            figure.savefig(temporary, dpi=150)
+    except OSError as error:
+        raise UsageError(
+            f"{target} cannot be written ({error.strerror}): choose another --out"
+        ) from None
+    finally:
+        pyplot.close(figure)
     return target
 
 
 def _draw(run: RunFolder, curves: Any, histogram: Any, color: str) -> None:
-    metrics, (radius, right) = run.read(), _radii(run)
-    name = metrics["recipe"]["name"]
-    grid = torch.linspace(0, max(float(radius.max()), *metrics["recipe"]["eps"]) * 1.02, 400)
+    metrics, recipe, (radius, right) = run.read(), run.recipe, _radii(run)
+    name = recipe.name
+    radius = radius.clamp(max=math.prod(SHAPES[recipe.dataset][0]) ** 0.5)  # the cube's diagonal
+    grid = torch.linspace(0, max(float(radius.max()), *recipe.eps) * 1.02, 400)
     certified = [(right & (radius > eps)).double().mean() for eps in grid.tolist()]
     curves.plot(grid, certified, color=color, label=f"{name}, certified")
     if "attack" in metrics:

@@ -7,6 +7,7 @@ from onelip.layers.gradient_step import GradientStep
 from onelip.layers.last_layer import LastLayer
 from onelip.layers.normalize import Normalize
 from onelip.layers.pooling import ScaledAvgPool2d, ScaledMaxPool2d
+from onelip.layers.power_steps import batched_power_steps
 
 __all__ = [
     "ConvexPotentialConv2d",
@@ -21,4 +22,5 @@ __all__ = [
     "ScaledAvgPool2d",
     "ScaledMaxPool2d",
     "ZeroPadChannels",
+    "batched_power_steps",
 ]

@@ -15,6 +15,8 @@ is an estimate; the bound of a layer therefore uses a proved norm and the step t
 import abc
 import copy
 import math
+from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +27,7 @@ from onelip import bounds
 from onelip.bounds.rounding import downward, upward
 from onelip.bounds.slopes import slopes
 from onelip.estimates import power_iteration
-from onelip.layers.gradient_step import GradientStep, gradient_step_bound
+from onelip.layers.gradient_step import GradientStep, check_image_size, gradient_step_bound
 from onelip.lipschitz import LipschitzModule
 
 _EPSILON = 1e-4  # added to the squared norm, so the step errs on the short side
@@ -35,6 +37,7 @@ _WARM_UP = 20  # power iterations at construction
 class ConvexPotential(LipschitzModule):
     """What the dense and the convolutional layer share. See the module's docstring."""
 
+    own_power_steps: ClassVar[bool] = True  # see onelip.layers.batched_power_steps
     direction: Tensor
     image_size: tuple[int, int] | None = None
     padding_mode: str = "zeros"
@@ -80,12 +83,25 @@ class ConvexPotential(LipschitzModule):
         """Proved bound of the norm of W."""
 
     def power_step(self, iterations: int = 1) -> None:
-        """Move ``direction`` closer to the leading singular vector of W."""
+        """Move ``direction`` closer to the leading singular vector of W.
+
+        It stays where it is if W maps it to 0 or overflows: from there it would never come back.
+        """
         with torch.no_grad(), _full_precision(self.weight):
             _, moved = power_iteration(
                 self.inner, self.adjoint, self.direction, iterations=iterations
             )
-            self.direction.copy_(moved)
+            usable = moved.isfinite().all() & moved.any()
+            self.direction.copy_(torch.where(usable, moved, self.direction))
+
+    def batch_key(self) -> object:
+        """Layers of equal keys may step together."""
+        return id(self)
+
+    def power_step_together(self, layers: Sequence["ConvexPotential"]) -> None:
+        """One power step of layers with the key of this one."""
+        for layer in layers:
+            layer.power_step()
 
     def step(self) -> Tensor:
         """The step h that ``forward`` takes now: ``2 / (s (estimate^2 + 1e-4))`` or a fixed one."""
@@ -97,7 +113,7 @@ class ConvexPotential(LipschitzModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """``x - h W^T activation(W x + b)``; in training mode, after one power step."""
-        if self.training and self.fixed_step is None:
+        if self.training and self.fixed_step is None and self.own_power_steps:
             self.power_step()
         hidden = self.activation(self.inner(x, self.bias))
         return x - self.adjoint(self.step().to(hidden.dtype) * hidden)
@@ -230,11 +246,7 @@ class ConvexPotentialConv2d(ConvexPotential):
 
     def forward(self, x: Tensor) -> Tensor:
         """``x - h W^T activation(W x + b)``; in training mode, after one power step."""
-        if tuple(x.shape[-2:]) != self.image_size:
-            raise ValueError(
-                f"the layer is proved for images of {self.image_size}, got {tuple(x.shape[-2:])}: "
-                "build it with that image_size"
-            )
+        check_image_size(x, self.image_size)
         return super().forward(x)
 
     @override
@@ -245,11 +257,30 @@ class ConvexPotentialConv2d(ConvexPotential):
     def adjoint(self, y: Tensor) -> Tensor:
         return self._convolve(y, self.weight.flip(2, 3).transpose(0, 1), None)
 
-    def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int = 1) -> Tensor:
         if self.padding_mode == "zeros":
-            return F.conv2d(x, weight, bias, padding=self.padding)
+            return F.conv2d(x, weight, bias, padding=self.padding, groups=groups)
         wrapped = F.pad(x, (self.padding,) * 4, mode="circular")
-        return F.conv2d(wrapped, weight, bias)
+        return F.conv2d(wrapped, weight, bias, groups=groups)
+
+    @override
+    def batch_key(self) -> object:
+        return type(self), self.weight.shape, self.image_size, self.padding_mode
+
+    @override
+    def power_step_together(self, layers: Sequence[ConvexPotential]) -> None:
+        if len(layers) == 1:
+            return self.power_step()
+        with torch.no_grad(), _full_precision(self.weight):
+            weights = torch.stack([layer.weight for layer in layers])
+            mirrored = weights.flip(3, 4).transpose(1, 2).flatten(0, 1)
+            directions = torch.cat([layer.direction for layer in layers], 1)
+            images = self._convolve(directions, weights.flatten(0, 1), None, len(layers))
+            back = self._convolve(_unit_groups(images, len(layers)), mirrored, None, len(layers))
+            moved = _unit_groups(back, len(layers))
+            for layer, direction in zip(layers, moved.chunk(len(layers), 1), strict=True):
+                layer.direction.copy_(direction)
+        return None
 
     @override
     def norm_bound(self) -> Tensor:
@@ -259,6 +290,11 @@ class ConvexPotentialConv2d(ConvexPotential):
             padding=self.padding,
             padding_mode=self.padding_mode,
         )
+
+
+def _unit_groups(x: Tensor, groups: int) -> Tensor:
+    """Scale each group of channels to length 1."""
+    return F.normalize(x.reshape(groups, -1), eps=torch.finfo(x.dtype).tiny).reshape(x.shape)
 
 
 def _full_precision(weight: Tensor) -> torch.autocast:

@@ -13,14 +13,15 @@ from onelip.lipschitz import LipschitzModule
 
 
 def gradient_step_bound(step: Tensor, norm: Tensor, slope: Interval) -> Tensor:
-    r"""Bound of :math:`x - h W^T \sigma(W x + b)` for a step h >= 0 and slopes in an interval.
+    r"""Bound of :math:`x - h W^T \sigma(W x + b)` for a step h and slopes in an interval.
 
-    Its derivative is I - h W^T D W, symmetric, D diagonal in the interval: the eigenvalues lie
-    between ``1 - h high norm^2`` and ``1 - h min(low, 0) norm^2``.
+    The difference of two outputs is that of the inputs times I - h W^T D W, D diagonal in the
+    interval: a symmetric matrix, whose eigenvalues for h >= 0 lie between ``1 - h high norm^2`` and
+    ``1 - h min(low, 0) norm^2``. A negative step changes the sign of the slopes.
     """
-    reach = upward(step.detach().double().cpu() * norm.square(), 2)
-    low, high = slope
-    above = 1 + upward(reach * max(-low, 0.0), 2)
+    low, high = slope if step >= 0 else (-slope[1], -slope[0])
+    reach = upward(step.detach().double().cpu().abs() * norm.square(), 2)
+    above = upward(1 + upward(reach * max(-low, 0.0), 2), 1) if low < 0 else torch.ones_like(reach)
     below = upward(reach * max(high, 0.0), 1) - 1
     one = torch.ones_like(reach)
     return torch.stack([one, upward(below, 2) if below > 1 else one, above]).max()
@@ -40,8 +41,11 @@ class GradientStep(LipschitzModule):
         bias: ``(hidden,)``.
         activation: an elementwise activation of torch.
         step: 0-d, the step h >= 0.
-        image_size: height and width of the input of a convolution.
+        image_size: height and width of the input of a convolution, None for any.
         padding_mode: of a convolution.
+
+    Raises:
+        ValueError: a negative step; in ``forward``, an image of another size than ``image_size``.
     """
 
     step: Tensor
@@ -67,6 +71,8 @@ class GradientStep(LipschitzModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """``x - outer(step * activation(inner(x)))``."""
+        if self.image_size is not None:
+            check_image_size(x, self.image_size)
         step: Tensor = self.outer(self.step * self.activation(self.inner(x)))
         return x - step
 
@@ -90,6 +96,16 @@ class GradientStep(LipschitzModule):
             image_size=self.image_size,
             padding=self.inner.weight.shape[-1] // 2,
             padding_mode=self.inner.padding_mode,
+        )
+
+
+def check_image_size(x: Tensor, expected: tuple[int, int]) -> None:
+    """A norm that was proved for one size of images says nothing about others."""
+    size = tuple(x.shape[-2:])
+    if size != expected:
+        raise ValueError(
+            f"the layer is proved for images of {expected}, got {size}: build it with that "
+            "image_size"
         )
 
 

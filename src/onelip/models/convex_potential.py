@@ -56,17 +56,24 @@ def convex_potential_network(
     Returns:
         A Sequential of 1-Lipschitz layers.
 
+    Raises:
+        ValueError: a size is too small, or does not fit the image.
+
     Example:
         >>> model = convex_potential_network((1, 8, 8), 10, conv_layers=2, channels=4, pool=2,
         ...                                  linear_layers=1, features=16)
         >>> sum(p.numel() for p in model.parameters())
         1402
     """
-    layers: list[nn.Module] = []
     depth, height, width = input_shape
+    _check_sizes(conv_layers=conv_layers, linear_layers=linear_layers)
+    _check_sizes(1, hidden_channels=hidden_channels, kernel_size=kernel_size, pool=pool)
+    _check_sizes(1, features=features)
+    layers: list[nn.Module] = []
     if mean is not None:
         layers.append(Normalize(mean, (1.0,) * depth))
     if conv_layers:
+        _check_sizes(depth, channels=channels)
         if height % pool or width % pool:
             raise ValueError(f"pool={pool} does not divide an image of {height} x {width}")
         layers.append(ZeroPadChannels(channels))
@@ -84,10 +91,18 @@ def convex_potential_network(
         layers.append(ScaledAvgPool2d(pool))
         depth, height, width = channels, height // pool, width // pool
     width = depth * height * width
+    if head == "truncate" and width < classes:
+        raise ValueError(f"{width} features cannot be truncated to {classes} logits: unit-rows")
     layers.append(nn.Flatten())
     layers += [ConvexPotentialLinear(width, features, step=step) for _ in range(linear_layers)]
     layers.append(FirstChannels(classes) if head == "truncate" else LastLayer(width, classes))
     return nn.Sequential(*layers)
+
+
+def _check_sizes(least: int = 0, **sizes: int) -> None:
+    for name, size in sizes.items():
+        if size < least:
+            raise ValueError(f"{name} must be at least {least}, got {size}")
 
 
 cpl_s = partial(

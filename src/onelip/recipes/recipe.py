@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
+from onelip.data import DATASETS
 from onelip.errors import UsageError
 
 
@@ -34,7 +35,7 @@ class Recipe:
         seed: of weights, order and augmentation.
         precision: arithmetic of the training step; certificates are computed in 32 bits.
         compile: run the model through ``torch.compile``.
-        eps: radii, in pixel units of [0, 1], at which accuracy is reported.
+        eps: radii, in pixel units of [0, 1], at which accuracy is reported; as ``[0.1,0.2]``.
         attack_samples: test images that are attacked; 0 for none.
         attack_steps: steps of each L2 PGD run.
         attack_restarts: random starts of each L2 PGD run.
@@ -63,11 +64,16 @@ class Recipe:
     attack_restarts: int = 1
 
     def __post_init__(self) -> None:
+        if self.dataset not in DATASETS:
+            raise UsageError(f"no data set {self.dataset!r}; known: {', '.join(DATASETS)}")
         for name in ("epochs", "batch_size", "lr", "validation", "attack_steps", "attack_restarts"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"--{name} must be positive, got {getattr(self, name)}")
         for name in ("crop", "seed", "split_seed", "attack_samples"):
             if getattr(self, name) < 0:
                 raise UsageError(f"--{name} must not be negative, got {getattr(self, name)}")
+        for name in ("seed", "split_seed"):
+            if getattr(self, name) >= 2**63:
+                raise UsageError(f"--{name} must be below 2^63, got {getattr(self, name)}")
         if not self.eps or not all(0 < eps < float("inf") for eps in self.eps):
             raise UsageError(f"--eps must hold finite positive radii, got {list(self.eps)}")

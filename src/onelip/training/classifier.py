@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from onelip.data import Batches, ImageSet, crop_and_flip
 from onelip.errors import NonFiniteError
+from onelip.layers import batched_power_steps
 from onelip.recipes import Recipe
 from onelip.training.schedule import piecewise_triangular
 
@@ -57,11 +58,14 @@ class Classifier(L.LightningModule):
             NonFiniteError: the loss is infinite or NaN.
         """
         images, labels = batch
-        loss: Tensor = self.loss(self.model(images).float(), labels)
+        with batched_power_steps(self.model):
+            logits = self.model(images).float()
+        loss: Tensor = self.loss(logits, labels)
         if not torch.isfinite(loss):
+            kept = "; the epochs before it are kept in the run folder's checkpoint"
             raise NonFiniteError(
-                f"the loss is {float(loss)} in epoch {self.current_epoch + 1}: train with a lower "
-                "--lr; the epochs before it are kept in the run folder's checkpoint"
+                f"the loss is {loss.item()} in epoch {self.current_epoch + 1}: train with a lower "
+                f"--lr{kept if self.current_epoch else ''}"
             )
         self.log("loss", loss, on_step=False, on_epoch=True, sync_dist=True)
         return loss

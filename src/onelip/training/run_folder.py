@@ -5,6 +5,7 @@
 not at all: they are written under a temporary name and renamed.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -41,6 +42,7 @@ class RunFolder:
         self.checkpoint = path / "checkpoint.ckpt"
         self.weights = path / "model.safetensors"
         self._metrics = path / "metrics.json"
+        self._made: tuple[Path, ...] = ()
 
     @classmethod
     def create(cls, recipe: Recipe, path: Path | None) -> "RunFolder":
@@ -51,6 +53,7 @@ class RunFolder:
         """
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S-%f")[:-3]
         run = cls(path or Path("runs") / f"{recipe.name}-{stamp}")
+        missing = tuple(p for p in (run.path, *run.path.parents) if not p.exists())
         try:
             run.path.mkdir(parents=True)
         except FileExistsError:
@@ -59,7 +62,10 @@ class RunFolder:
                 f"onelip train --resume {run.path}"
             ) from None
         except OSError as error:
-            raise UsageError(f"{run.path} cannot be made: {error.strerror}") from None
+            raise UsageError(
+                f"{run.path} cannot be made: {error.strerror}; choose another --out"
+            ) from None
+        run._made = missing
         run.write({"recipe": dataclasses.asdict(_plain(recipe)), **environment()})
         return run
 
@@ -75,9 +81,12 @@ class RunFolder:
         return run
 
     def discard(self) -> None:
-        """Remove the folder of a run that could not start; one with a checkpoint stays."""
+        """Undo ``create`` for a run that could not start; one with a checkpoint stays."""
         if not self.checkpoint.exists():
             shutil.rmtree(self.path, ignore_errors=True)
+            with contextlib.suppress(OSError):  # a parent in use by now
+                for parent in self._made[1:]:
+                    parent.rmdir()
 
     def read(self) -> dict[str, Any]:
         """What ``metrics.json`` holds."""
@@ -88,9 +97,13 @@ class RunFolder:
                 f"{self.path} is no run folder: it has no metrics.json; onelip train makes one"
             ) from None
         except (OSError, ValueError) as error:
-            raise UsageError(f"{self._metrics} cannot be read: {error}") from None
+            raise UsageError(
+                f"{self._metrics} cannot be read ({error}): name the folder of another run"
+            ) from None
         if not isinstance(content, dict) or "recipe" not in content:
-            raise UsageError(f"{self._metrics} holds no recipe: it was not written by onelip train")
+            raise UsageError(
+                f"{self._metrics} holds no recipe: name a folder written by onelip train"
+            )
         return content
 
     def write(self, entries: dict[str, Any]) -> None:
@@ -106,7 +119,9 @@ class RunFolder:
         try:
             return Recipe(**{**content, "eps": tuple(content["eps"])})
         except (TypeError, KeyError) as error:
-            raise UsageError(f"{self._metrics} holds no valid recipe: {error}") from None
+            raise UsageError(
+                f"{self._metrics} holds no valid recipe ({error}): name the folder of another run"
+            ) from None
 
     @property
     def data_folder(self) -> Path | None:
@@ -137,7 +152,10 @@ class RunFolder:
             model.load_state_dict(safetensors.torch.load_file(self.weights))
         except (safetensors.SafetensorError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
-            raise UsageError(f"{self.weights} is corrupt or of another model: {reason}") from None
+            raise UsageError(
+                f"{self.weights} is corrupt or of another model ({reason.rstrip(':')}): write it "
+                f"again with onelip train --resume {self.path}"
+            ) from None
         return model.eval()
 
 
@@ -205,6 +223,7 @@ def _commit() -> str | None:
         ).stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # not installed elsewhere
         changed = git("status", "--porcelain", "--untracked-files=no")
         return git("rev-parse", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):

@@ -1,8 +1,11 @@
 """One training run: data, model, trainer, weights."""
 
+import contextlib
 import logging
 import os
+import signal
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import lightning as L
@@ -52,16 +55,15 @@ def train(
         load(recipe.dataset, "train", data), recipe.validation, recipe.split_seed
     )
     if len(train_set) < recipe.batch_size:
-        raise UsageError(f"--batch_size {recipe.batch_size} exceeds {len(train_set)} images")
+        raise UsageError(
+            f"--batch_size {recipe.batch_size} exceeds {len(train_set)} images: choose at most that"
+        )
     classifier = Classifier(model, build_loss(recipe), recipe, train_set, held_out)
     history, limit = History(), TimeLimit(max_minutes)
     trainer = _trainer(run, recipe, [history, limit], progress)
-    try:
-        trainer.fit(classifier, ckpt_path=run.checkpoint if run.checkpoint.exists() else None)
-    except (EOFError, RuntimeError) as error:
-        if not _is_corrupt_checkpoint(error):
-            raise
-        raise UsageError(f"{run.checkpoint} is corrupt: start again with another --out") from None
+    checkpoint = _checked_checkpoint(run, classifier)
+    with _interruptible():
+        trainer.fit(classifier, ckpt_path=checkpoint)
     complete = trainer.current_epoch >= recipe.epochs and not limit.reached
     if trainer.is_global_zero:
         _record(run, classifier, history, complete, data)
@@ -72,7 +74,10 @@ def build_loss(recipe: Recipe) -> torch.nn.Module:
     """The loss of a recipe."""
     if recipe.loss not in LOSSES:
         raise UsageError(f"no loss {recipe.loss!r}; known: {', '.join(LOSSES)}")
-    loss: torch.nn.Module = LOSSES[recipe.loss](**recipe.objective)
+    try:
+        loss: torch.nn.Module = LOSSES[recipe.loss](**recipe.objective)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{recipe.loss} cannot be built: {error}") from None
     return loss
 
 
@@ -128,5 +133,29 @@ def _trainer(
     )
 
 
-def _is_corrupt_checkpoint(error: Exception) -> bool:
-    return any(word in str(error) for word in ("zip archive", "Ran out of input", "unpickl"))
+def _checked_checkpoint(run: RunFolder, classifier: Classifier) -> Path | None:
+    """The checkpoint to go on from, if there is one."""
+    if not run.checkpoint.exists():
+        return None
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            content = torch.load(run.checkpoint, map_location="cpu", weights_only=True)
+            classifier.load_state_dict(content["state_dict"])
+    except Exception as error:  # a damaged pickle can raise anything
+        raise UsageError(
+            f"{run.checkpoint} is corrupt or of another model: start again with another --out"
+        ) from error
+    return run.checkpoint
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt; Lightning exits on it, and ignores every later one."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as error:
+        if not isinstance(error.__context__, KeyboardInterrupt):
+            raise
+        signal.signal(signal.SIGINT, handler)
+        raise KeyboardInterrupt from None

@@ -1,0 +1,177 @@
+"""One row per public layer, and per torch module with a rule: what the contract is put to."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations
+
+from onelip import layers
+
+
+@dataclass(frozen=True)
+class Case:
+    id: str
+    build: Callable[[], nn.Module]
+    input_shape: tuple[int, ...]
+
+
+def _convex(
+    name: str, channels: int = 2, hidden: int = 3, size: int | tuple[int, int] = 4, **options
+) -> Case:
+    """A convolutional Convex Potential layer; ``options`` may hold the kernel's size."""
+    kernel = options.pop("kernel_size", 3)
+    height, width = (size, size) if isinstance(size, int) else size
+    return Case(
+        f"ConvexPotentialConv2d-{name}",
+        lambda: layers.ConvexPotentialConv2d(channels, hidden, kernel, image_size=size, **options),
+        (channels, height, width),
+    )
+
+
+def _dense(name: str, features: int = 5, hidden: int = 7, **options) -> Case:
+    return Case(
+        f"ConvexPotentialLinear-{name}",
+        lambda: layers.ConvexPotentialLinear(features, hidden, **options),
+        (features,),
+    )
+
+
+def _gradient_step(**options) -> layers.GradientStep:
+    weight = 0.5 * torch.randn(3, 2, 3, 3)
+    step = torch.tensor(0.05)
+    return layers.GradientStep(weight, torch.randn(3), nn.ReLU(), step, **options)
+
+
+def _batch_norm(kind: type[nn.Module], channels: int, **options) -> nn.Module:
+    module = kind(channels, **options)
+    nn.init.normal_(module.running_mean)
+    nn.init.uniform_(module.running_var, 0.01, 2)
+    if module.affine:
+        nn.init.normal_(module.weight)
+    return module.eval()
+
+
+LAYERS = [
+    _convex("zeros"),
+    _convex("circular", padding_mode="circular"),
+    _convex("narrow", channels=3, hidden=1),
+    _convex("wide", channels=1, hidden=6),
+    _convex("1x1", kernel_size=1),
+    _convex("5x5", kernel_size=5),
+    _convex("5x5-circular", kernel_size=5, padding_mode="circular"),
+    _convex("wraps", kernel_size=5, padding_mode="circular", size=3),
+    _convex("not-square", size=(3, 5)),
+    _convex("not-square-circular", size=(5, 3), padding_mode="circular"),
+    _convex("tanh", activation=nn.Tanh()),
+    _convex("fixed-step", step=1.0),
+    _dense("relu"),
+    _dense("narrow", features=6, hidden=2),
+    _dense("tanh", activation=nn.Tanh()),
+    _dense("softplus", activation=nn.Softplus()),
+    _dense("leaky-relu", activation=nn.LeakyReLU(0.2)),
+    _dense("steep-leaky-relu", activation=nn.LeakyReLU(3.0)),
+    _dense("prelu", activation=nn.PReLU()),
+    _dense("elu", activation=nn.ELU(1.5)),
+    _dense("sigmoid", activation=nn.Sigmoid()),
+    _dense("fixed-step", step=1.0),
+    Case("FirstChannels", lambda: layers.FirstChannels(2), (3, 2, 2)),
+    Case("GradientStep", _gradient_step, (2, 4, 4)),
+    Case("GradientStep-sized", lambda: _gradient_step(image_size=(3, 4)), (2, 3, 4)),
+    Case("GradientStep-circular", lambda: _gradient_step(padding_mode="circular"), (2, 3, 3)),
+    Case("GroupSort-3", lambda: layers.GroupSort(3), (6, 2, 2)),
+    Case("GroupSort-all", lambda: layers.GroupSort(5), (5,)),
+    Case("InvertibleDownsampling", lambda: layers.InvertibleDownsampling(2), (2, 4, 4)),
+    Case("LastLayer", lambda: layers.LastLayer(4, 3), (4,)),
+    Case("LastLayer-wide", lambda: layers.LastLayer(3, 6), (3,)),
+    Case("MaxMin", layers.MaxMin, (4, 3)),
+    Case("Normalize", lambda: layers.Normalize([0.1, 0.2], [0.3, -0.2]), (2, 2, 2)),
+    Case("ScaledAvgPool2d", lambda: layers.ScaledAvgPool2d(2), (2, 4, 4)),
+    Case("ScaledAvgPool2d-overlap", lambda: layers.ScaledAvgPool2d(3, 2), (1, 7, 7)),
+    Case("ScaledMaxPool2d", lambda: layers.ScaledMaxPool2d(2), (2, 4, 4)),
+    Case("ScaledMaxPool2d-overlap", lambda: layers.ScaledMaxPool2d(3, 1), (1, 5, 5)),
+    Case("ZeroPadChannels", lambda: layers.ZeroPadChannels(4), (3, 2, 2)),
+]
+
+
+def _conv(name: str, shape: tuple[int, ...], *arguments, **options) -> Case:
+    return Case(f"Conv2d-{name}", lambda: nn.Conv2d(*arguments, **options), shape)
+
+
+def _elementwise(module: nn.Module) -> Case:
+    return Case(repr(module).replace(" ", ""), lambda: module, (6,))
+
+
+TORCH = [
+    Case("Linear", lambda: nn.Linear(4, 3), (4,)),
+    Case("Linear-without-bias", lambda: nn.Linear(2, 5, bias=False), (2,)),
+    Case("Linear-orthogonal", lambda: parametrizations.orthogonal(nn.Linear(4, 4)), (4,)),
+    _conv("valid", (2, 5, 5), 2, 3, 3),
+    _conv("zeros", (2, 4, 4), 2, 3, 3, padding=1),
+    _conv("circular", (2, 4, 4), 2, 3, 3, padding=1, padding_mode="circular"),
+    _conv("stride", (2, 5, 5), 2, 3, 3, padding=1, stride=2),
+    _conv("circular-stride", (1, 3, 3), 1, 1, 3, padding=1, padding_mode="circular", stride=2),
+    _conv("circular-excess", (1, 2, 2), 1, 2, 1, padding=1, padding_mode="circular"),
+    _conv("circular-even", (1, 1, 1), 1, 1, 2, padding=1, padding_mode="circular"),
+    _conv("dilation", (1, 5, 5), 1, 2, 3, padding=2, dilation=2),
+    _conv("groups", (4, 3, 3), 4, 4, 3, padding=1, groups=2),
+    _conv("depthwise", (3, 3, 3), 3, 6, 3, padding="same", groups=3),
+    _conv("even-same", (1, 4, 4), 1, 2, 4, padding="same"),
+    _conv("not-square", (1, 4, 3), 1, 2, (1, 3), padding=(0, 2)),
+    Case("AvgPool2d", lambda: nn.AvgPool2d(2), (1, 4, 4)),
+    Case("AvgPool2d-overlap", lambda: nn.AvgPool2d(3, stride=1, padding=1), (1, 4, 4)),
+    Case("AvgPool2d-stride", lambda: nn.AvgPool2d((2, 3), stride=(3, 2)), (1, 5, 5)),
+    Case("AvgPool2d-divisor", lambda: nn.AvgPool2d(2, divisor_override=3), (1, 4, 4)),
+    Case("MaxPool2d", lambda: nn.MaxPool2d(2), (1, 4, 4)),
+    Case("MaxPool2d-overlap", lambda: nn.MaxPool2d(3, stride=2, padding=1), (1, 5, 5)),
+    Case("MaxPool2d-dilation", lambda: nn.MaxPool2d(2, stride=2, dilation=2), (1, 5, 5)),
+    Case("MaxPool2d-ceil", lambda: nn.MaxPool2d(3, stride=2, ceil_mode=True), (1, 6, 6)),
+    Case("BatchNorm1d", lambda: _batch_norm(nn.BatchNorm1d, 4), (4,)),
+    Case("BatchNorm2d", lambda: _batch_norm(nn.BatchNorm2d, 2), (2, 2, 2)),
+    Case("BatchNorm2d-plain", lambda: _batch_norm(nn.BatchNorm2d, 2, affine=False), (2, 2, 2)),
+    Case("Dropout", lambda: nn.Dropout(0.5), (4,)),
+    Case("Flatten", nn.Flatten, (2, 2)),
+    Case("PixelShuffle", lambda: nn.PixelShuffle(2), (4, 2, 2)),
+    Case("ZeroPad2d", lambda: nn.ZeroPad2d(1), (1, 2, 2)),
+    *map(
+        _elementwise,
+        [
+            nn.ReLU(),
+            nn.Tanh(),
+            nn.Sigmoid(),
+            nn.GELU(),
+            nn.GELU(approximate="tanh"),
+            nn.SiLU(),
+            nn.Mish(),
+            nn.SELU(),
+            nn.Hardswish(),
+            nn.Softsign(),
+            nn.Softshrink(),
+            nn.CELU(0.5),
+            nn.ELU(-2.0),
+            nn.LeakyReLU(-1.5),
+            nn.PReLU(6),
+        ],
+    ),
+    Case(
+        "Sequential",
+        lambda: nn.Sequential(
+            layers.Normalize([0.5], [0.25]),
+            nn.Conv2d(1, 4, 2, stride=2),
+            layers.MaxMin(),
+            layers.ConvexPotentialConv2d(4, 3, image_size=2),
+            nn.Flatten(),
+            layers.LastLayer(16, 3),
+        ),
+        (1, 4, 4),
+    ),
+    Case("Sequential-shared", lambda: _twice(nn.Linear(3, 3)), (3,)),
+]
+
+
+def _twice(module: nn.Module) -> nn.Sequential:
+    return nn.Sequential(module, nn.ReLU(), module)
+
+
+CASES = LAYERS + TORCH

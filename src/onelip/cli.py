@@ -65,6 +65,7 @@ def recipes(arguments: list[str]) -> None:
 
 def train(arguments: list[str]) -> None:
     """Train a recipe or go on with a run, then certify, attack and plot."""
+    from onelip.data import load
     from onelip.training import RunFolder
     from onelip.training import train as train_run
 
@@ -79,6 +80,7 @@ def train(arguments: list[str]) -> None:
         run = _awaited(options.out)
     limits = {"max_minutes": options.max_minutes, "progress": not options.quiet}
     try:
+        load(run.recipe.dataset, "test", options.data or run.data_folder)  # fail before training
         complete = train_run(run, data=options.data, **limits)
     except OnelipError:
         if recipe is not None:

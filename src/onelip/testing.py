@@ -239,8 +239,8 @@ def largest_stretch(module: nn.Module, input_shape: Shape, *, steps: int = _ASCE
 def _stretch(module: nn.Module, x: Tensor, direction: Tensor, reach: Tensor) -> Tensor:
     unit = direction.flatten(1) / direction.flatten(1).norm(dim=1, keepdim=True)
     y = x + (unit * reach[:, None]).view_as(x)
-    fx: Tensor = module(x)
-    return _lengths(module(y) - fx) / _lengths(y - x)
+    difference: Tensor = module(y) - module(x)
+    return _lengths(difference) / _lengths(y - x)
 
 
 def _lengths(batch: Tensor) -> Tensor:

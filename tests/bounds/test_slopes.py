@@ -6,17 +6,18 @@ import pytest
 import torch
 from torch import nn
 
+import onelip
 from onelip.bounds.slopes import SLOPES, slopes
 from onelip.errors import NonFiniteError, UnboundedModuleError
 
 # Where curvature is large and where pieces meet, in steps of 1e-3 and finer around 0.
-GRID = (
-    torch.cat(
-        [torch.arange(-40_000, 40_001).double() / 1000, torch.linspace(-1e-3, 1e-3, 4001).double()]
-    )
-    .sort()[0]
-    .unique()
-)
+GRID = torch.cat(
+    [
+        torch.arange(-40_000, 0) / 1000.0,
+        torch.linspace(-9e-4, 9e-4, 4001),
+        torch.arange(1, 40_001) / 1000.0,
+    ]
+).double()
 
 MODULES = [
     *[kind() for kind in SLOPES if kind not in (nn.PReLU, nn.Softplus)],
@@ -89,13 +90,11 @@ def test_prelu_of_several_slopes():
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-@pytest.mark.parametrize("kind", [nn.PReLU, nn.LeakyReLU, nn.ELU, nn.CELU])
+@pytest.mark.parametrize("kind", [nn.PReLU, nn.LeakyReLU, nn.ELU])
 def test_settings_that_are_not_finite(kind, value):
     module = nn.PReLU(init=value) if kind is nn.PReLU else kind(value)
     with pytest.raises((NonFiniteError, UnboundedModuleError)):
-        low, high = slopes(module)
-        if not math.isfinite(low + high):
-            raise NonFiniteError  # refused one step later, by lipschitz_bound
+        onelip.lipschitz_bound(module)
 
 
 @pytest.mark.parametrize(

@@ -57,28 +57,37 @@ class _Axis:
 
     @property
     def phases(self) -> int:
-        """Stride with which the symbol is taken: 1 if circular wrapping breaks the phases."""
-        unaligned = self.circular and self.size is not None and self.size % self.stride
-        return 1 if unaligned else self.stride
+        """Stride with which the symbol is taken: 1 where circular wrapping may break the phases.
+
+        The map then keeps some rows of the one of stride 1.
+        """
+        broken = self.circular and (self.size is None or self.size % self.stride)
+        return 1 if broken else self.stride
+
+    @property
+    def degree(self) -> int:
+        """Of the symbol, as a trigonometric polynomial."""
+        return -(-self.reach // self.phases) - 1
 
     @property
     def grid(self) -> int:
         """Length of the circular grid that contains this axis, in strides."""
         if self.size is None:
-            return _OVERSAMPLING * max(1, -(-self.reach // self.phases) - 1)
+            return _OVERSAMPLING * max(1, self.degree)
         wanted = self.size if self.circular else self.size + max(self.before, self.after)
         return -(-wanted // self.phases)
 
     @property
     def excess(self) -> float:
-        """What the squared norm may exceed its largest value on the grid by, as a factor."""
+        """Factor by which the squared norm may exceed its largest value on the grid."""
+        repeats = 1
+        if self.circular:  # wide padding repeats rows, most often on the smallest image it fits
+            size = self.size or max(self.before, self.after, 1)
+            repeats = -(-(size + self.before + self.after - self.reach + 1) // size)
+        between = 1.0
         if self.size is None:
-            degree = -(-self.reach // self.phases) - 1
-            return 1 / math.cos(math.pi * degree / self.grid) * (1 + 1e-15)
-        if not self.circular:
-            return 1.0
-        span = self.size + self.before + self.after - self.reach + 1
-        return float(-(-span // self.size))  # rows that circular padding repeats
+            between = 1 / math.cos(math.pi * self.degree / self.grid) * (1 + 1e-15)
+        return max(1, repeats) * between
 
 
 def convolution(

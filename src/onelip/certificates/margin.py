@@ -84,10 +84,12 @@ def _radii(logits: Tensor, body: Tensor, head: Head | None) -> tuple[Tensor, Ten
     scores = logits.detach().double().cpu()
     prediction = scores.argmax(1)
     margins = scores.gather(1, prediction[:, None]) - scores
+    margins = margins.clamp(max=torch.finfo(scores.dtype).max)  # a difference that overflowed
     if head is None:
         slope = upward(body * math.sqrt(2), 2).expand(scores.shape[1], scores.shape[1])
     else:
         slope = upward(body * distances(head.weight), 1)
+    slope = slope.nan_to_num(nan=math.inf, posinf=math.inf)  # 0 times a distance that overflowed
     quotient = downward(margins / slope[prediction], 4)
     quotient = torch.where(margins > 0, quotient, 0.0)  # 0 / 0 in a constant network
     quotient.scatter_(1, prediction[:, None], math.inf)  # not its own rival

@@ -5,7 +5,9 @@ attacked <= clean is checked sample by sample: an example inside a certified rad
 a statistic.
 """
 
+import contextlib
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,20 @@ from onelip.training import RunFolder
 from onelip.training.run_folder import replacing
 
 DEFAULT_ATTACKS = ("pgd", "fgm")
+
+
+@contextlib.contextmanager
+def _without_tf32() -> Iterator[None]:
+    """Matrix products and convolutions in float32 proper, on GPUs that would round to TF32."""
+    backends: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [backend.allow_tf32 for backend in backends]
+    for backend in backends:
+        backend.allow_tf32 = False
+    try:
+        yield
+    finally:
+        for backend, allowed in zip(backends, before, strict=True):
+            backend.allow_tf32 = allowed
 
 
 def bound_run(run: RunFolder) -> dict[str, Any]:
@@ -66,15 +82,13 @@ def certify_run(run: RunFolder, data: Path | None = None) -> dict[str, Any]:
         "held_out": _accuracies(_certify(exported, held_out), held_out, recipe),
         "seconds": round(time.perf_counter() - start, 3),
     }
+    stored = {
+        "radius": certificate.radius.cpu(),
+        "prediction": certificate.prediction.cpu(),
+        "labels": test.labels,
+    }
     with replacing(run.path / "certificates.safetensors") as temporary:
-        safetensors.torch.save_file(
-            {
-                "radius": certificate.radius.cpu(),
-                "prediction": certificate.prediction.cpu(),
-                "labels": test.labels,
-            },
-            temporary,
-        )
+        temporary.write_bytes(safetensors.torch.save(stored))
     run.write({"certify": result})
     return result
 
@@ -112,6 +126,12 @@ def attack_run(
     return result
 
 
+@_without_tf32()
+def _certify(model: nn.Module, data: ImageSet) -> Certificate:
+    return certify(model, *_tensors(model, data))
+
+
+@_without_tf32()
 def _attacked(
     model: nn.Module,
     data: ImageSet,
@@ -151,10 +171,6 @@ def _methods(name: str, recipe: Recipe) -> list[Attack]:
         return [ATTACKS[name]()]
     steps, restarts = recipe.attack_steps, recipe.attack_restarts
     return [PGD(steps, restarts, "margin"), PGD(steps, restarts, "cross-entropy")]
-
-
-def _certify(model: nn.Module, data: ImageSet) -> Certificate:
-    return certify(model, *_tensors(model, data))
 
 
 def _accuracies(certificate: Certificate, data: ImageSet, recipe: Recipe) -> dict[str, Any]:

@@ -91,8 +91,11 @@ class ConvexPotential(LipschitzModule):
             _, moved = power_iteration(
                 self.inner, self.adjoint, self.direction, iterations=iterations
             )
-            usable = moved.isfinite().all() & moved.any()
-            self.direction.copy_(torch.where(usable, moved, self.direction))
+            self._turn(moved)
+
+    def _turn(self, moved: Tensor) -> None:
+        usable = moved.isfinite().all() & moved.any()
+        self.direction.copy_(torch.where(usable, moved, self.direction))
 
     def batch_key(self) -> object:
         """Layers of equal keys may step together."""
@@ -265,7 +268,9 @@ class ConvexPotentialConv2d(ConvexPotential):
 
     @override
     def batch_key(self) -> object:
-        return type(self), self.weight.shape, self.image_size, self.padding_mode
+        weight = self.weight
+        place = (weight.dtype, weight.device)
+        return type(self), weight.shape, *place, self.image_size, self.padding_mode
 
     @override
     def power_step_together(self, layers: Sequence[ConvexPotential]) -> None:
@@ -279,7 +284,7 @@ class ConvexPotentialConv2d(ConvexPotential):
             back = self._convolve(_unit_groups(images, len(layers)), mirrored, None, len(layers))
             moved = _unit_groups(back, len(layers))
             for layer, direction in zip(layers, moved.chunk(len(layers), 1), strict=True):
-                layer.direction.copy_(direction)
+                layer._turn(direction)
         return None
 
     @override

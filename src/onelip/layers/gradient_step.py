@@ -71,8 +71,7 @@ class GradientStep(LipschitzModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """``x - outer(step * activation(inner(x)))``."""
-        if self.image_size is not None:
-            check_image_size(x, self.image_size)
+        check_image_size(x, self.image_size)
         step: Tensor = self.outer(self.step * self.activation(self.inner(x)))
         return x - step
 
@@ -99,10 +98,10 @@ class GradientStep(LipschitzModule):
         )
 
 
-def check_image_size(x: Tensor, expected: tuple[int, int]) -> None:
+def check_image_size(x: Tensor, expected: tuple[int, int] | None) -> None:
     """A norm that was proved for one size of images says nothing about others."""
     size = tuple(x.shape[-2:])
-    if size != expected:
+    if expected is not None and size != expected:
         raise ValueError(
             f"the layer is proved for images of {expected}, got {size}: build it with that "
             "image_size"

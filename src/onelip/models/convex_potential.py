@@ -129,7 +129,7 @@ cpl_digits = partial(
 )
 cpl_mnist = partial(
     convex_potential_network,
-    linear_layers=6,
-    features=1024,
+    linear_layers=24,
+    features=256,
     head="unit-rows",
 )

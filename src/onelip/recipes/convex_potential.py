@@ -24,7 +24,7 @@ _MNIST = Recipe(
     dataset="mnist",
     model="cpl_mnist",
     objective={"offset": 3.0, "temperature": 0.5},
-    epochs=60,
+    epochs=45,
     lr=3e-3,
     eps=(0.3, 1.0, 1.58),
 )

@@ -132,10 +132,8 @@ class RunFolder:
     def save_model(self, model: nn.Module) -> None:
         """Write the weights."""
         with replacing(self.weights) as temporary:
-            safetensors.torch.save_file(
-                {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()},
-                temporary,
-            )
+            weights = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+            temporary.write_bytes(safetensors.torch.save(weights))
 
     def load_model(self) -> nn.Module:
         """The trained model, in eval mode.

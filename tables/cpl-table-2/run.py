@@ -1,0 +1,51 @@
+"""Train and certify a row of Table 2 of the Convex Potential paper in one call.
+
+    python tables/cpl-table-2/run.py --data FOLDER --out RUN --max-minutes 25
+
+A second call with the same ``--out`` goes on from the last epoch. It needs lightning, pyarrow and
+pillow; with foolbox it attacks too, and it uses neither jsonargparse nor a network. The record is
+``RUN/metrics.json``.
+"""
+
+import argparse
+import dataclasses
+import importlib.util
+from pathlib import Path
+
+import torch
+
+from onelip.evaluation import attack_run, certify_run, table
+from onelip.recipes import RECIPES
+from onelip.training import RunFolder, train
+
+
+def main() -> None:
+    """Train, or go on; certify when the run is complete."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--recipe", default="cpl-s-cifar10", choices=RECIPES)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--max-minutes", type=float)
+    parser.add_argument("--epochs", type=int, default=200)
+    parser.add_argument("--validation", type=int, default=5000)
+    parser.add_argument("--precision", choices=("32", "bf16"), default="32")
+    parser.add_argument("--compile", action="store_true")
+    options = parser.parse_args()
+    torch.set_float32_matmul_precision("high")  # in training; certificates switch it off
+    if (options.out / "metrics.json").exists():
+        run = RunFolder.open(options.out)
+    else:
+        changed = {k: getattr(options, k) for k in ("epochs", "validation", "precision", "compile")}
+        recipe = dataclasses.replace(RECIPES[options.recipe], **changed)
+        run = RunFolder.create(recipe, options.out)
+    if not train(run, data=options.data, max_minutes=options.max_minutes, progress=False):
+        print(f"stopped in time: call again with --out {run.path}")
+        return
+    certify_run(run, options.data)
+    if importlib.util.find_spec("foolbox"):
+        attack_run(run, options.data)
+    print(table(run.read()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,416 @@
+"""Bounds of convolutions against the materialised map, along both paths."""
+
+import math
+import sys
+from dataclasses import dataclass
+
+import pytest
+import torch
+from flint import arb, ctx
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from onelip import bounds
+from onelip.errors import NonFiniteError, UnboundedModuleError
+from tests.oracles import is_above, materialised, norm_below, sigma_max
+
+module = sys.modules["onelip.bounds.convolution"]  # the package shows the function of this name
+
+
+@pytest.fixture(params=["written out", "fourier"])
+def path(request, monkeypatch):
+    if request.param == "fourier":
+        monkeypatch.setattr(module, "_WRITTEN_OUT", 0)
+    return request.param
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What describes a convolution besides its weight."""
+
+    kernel: tuple[int, int] = (3, 3)
+    image: tuple[int, int] = (5, 5)
+    padding: int | tuple[int, int] | str = 0
+    mode: str = "zeros"
+    stride: int | tuple[int, int] = 1
+    dilation: int | tuple[int, int] = 1
+    groups: int = 1
+
+    def options(self) -> dict:
+        return {
+            "padding": self.padding,
+            "padding_mode": self.mode,
+            "stride": self.stride,
+            "dilation": self.dilation,
+            "groups": self.groups,
+        }
+
+    def weight(self, outputs: int = 2, inputs: int = 2) -> Tensor:
+        """float32 numbers, so that sums of wrapped taps are exact in float64."""
+        shape = (outputs * self.groups, inputs, *self.kernel)
+        return torch.randn(shape).float()
+
+    def matrix(self, weight: Tensor) -> Tensor:
+        channels = weight.shape[1] * self.groups
+        layer = nn.Conv2d(
+            channels,
+            weight.shape[0],
+            self.kernel,
+            bias=False,
+            dtype=torch.float64,
+            **self.options(),
+        )
+        layer.weight.data = weight.double()
+        with torch.no_grad():
+            return materialised(layer, (channels, *self.image))
+
+    def bound(self, weight: Tensor) -> Tensor:
+        return bounds.convolution(weight, image_size=self.image, **self.options())
+
+
+ZEROS = [
+    Setting(),
+    Setting(padding=1),
+    Setting(padding=1, image=(3, 6)),
+    Setting(padding=(0, 1), image=(4, 3)),
+    Setting(kernel=(1, 1)),
+    Setting(kernel=(1, 1), padding=2, image=(2, 3)),
+    Setting(kernel=(2, 2), padding=1),
+    Setting(kernel=(4, 2), padding="same", image=(5, 4)),
+    Setting(kernel=(2, 3), padding="same", dilation=(3, 1)),
+    Setting(kernel=(5, 5), padding=2, image=(3, 3)),
+    Setting(kernel=(5, 5), padding=4, image=(2, 2)),
+    Setting(kernel=(3, 3), padding=5, image=(2, 3)),
+    Setting(padding="valid", image=(3, 3)),
+    Setting(padding=1, stride=2, image=(4, 4)),
+    Setting(padding=1, stride=2),
+    Setting(padding=2, stride=3, image=(5, 4)),
+    Setting(kernel=(2, 2), stride=2, image=(4, 4)),
+    Setting(kernel=(2, 2), stride=3, image=(7, 5)),
+    Setting(kernel=(4, 4), padding=1, stride=2, image=(6, 6)),
+    Setting(padding=2, dilation=2),
+    Setting(padding=2, dilation=2, stride=2, image=(6, 5)),
+    Setting(padding=1, dilation=(1, 2), stride=(2, 1), image=(5, 6)),
+    Setting(padding=1, groups=2, image=(3, 4)),
+    Setting(padding=1, groups=3, stride=2, image=(4, 4)),
+]
+CIRCULAR = [
+    Setting(mode="circular", padding=1),
+    Setting(mode="circular", padding=1, image=(4, 6)),
+    Setting(mode="circular", padding="same", kernel=(2, 4), image=(4, 5)),
+    Setting(mode="circular", padding=1, kernel=(2, 2), image=(3, 3)),
+    Setting(mode="circular", padding=2, image=(4, 3)),
+    Setting(mode="circular", padding=1, kernel=(1, 1), image=(1, 1)),
+    Setting(mode="circular", padding=1, kernel=(1, 1), image=(2, 3)),
+    Setting(mode="circular", padding=0, image=(4, 4)),
+    Setting(mode="circular", padding=1, image=(2, 2)),
+    Setting(mode="circular", padding=2, kernel=(5, 5), image=(3, 2)),
+    Setting(mode="circular", padding=3, kernel=(7, 7), image=(3, 3)),
+    Setting(mode="circular", padding=1, stride=2, image=(4, 4)),
+    Setting(mode="circular", padding=1, stride=2, image=(3, 3)),
+    Setting(mode="circular", padding=1, stride=2, image=(4, 5)),
+    Setting(mode="circular", padding=2, stride=3, kernel=(4, 4), image=(5, 6)),
+    Setting(mode="circular", padding=2, stride=2, image=(4, 4)),
+    Setting(mode="circular", padding=2, dilation=2, image=(5, 4)),
+    Setting(mode="circular", padding=2, dilation=2, stride=2, image=(6, 4)),
+    Setting(mode="circular", padding=1, groups=2, image=(4, 3)),
+]
+
+
+@pytest.mark.parametrize("setting", ZEROS + CIRCULAR, ids=str)
+def test_never_below_the_materialised_map(setting: Setting, path: str):
+    for outputs, inputs in ((1, 1), (2, 3), (3, 2)):
+        weight = setting.weight(outputs, inputs)
+        assert is_above(setting.bound(weight), norm_below(setting.matrix(weight)))
+
+
+@pytest.mark.parametrize("setting", ZEROS + CIRCULAR, ids=str)
+@pytest.mark.parametrize("kind", ["box", "signs", "one tap", "rank 1"])
+def test_never_below_on_kernels_that_attain_the_extremes(setting: Setting, kind: str, path: str):
+    weight = setting.weight(2, 2)
+    if kind == "box":
+        weight = torch.ones_like(weight)
+    elif kind == "signs":
+        weight = weight.sign()
+    elif kind == "one tap":
+        keep = torch.zeros_like(weight)
+        keep[..., -1, 0] = weight[..., -1, 0]
+        weight = keep
+    else:
+        weight = weight[:, :1, :1, :1] * weight[:1]
+    assert is_above(setting.bound(weight), norm_below(setting.matrix(weight)))
+
+
+@pytest.mark.parametrize("setting", ZEROS, ids=str)
+def test_small_maps_are_exact(setting: Setting):
+    weight = setting.weight()
+    assert float(setting.bound(weight)) == pytest.approx(
+        sigma_max(setting.matrix(weight)), rel=1e-8
+    )
+
+
+@pytest.mark.parametrize("image", [(4, 4), (5, 3), (8, 8)], ids=str)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_circular_maps_are_tight(image, stride, path):
+    if any(size % stride for size in image):
+        pytest.skip("the phases do not close")
+    setting = Setting(image=image, padding=1, mode="circular", stride=stride)
+    weight = setting.weight(3, 2)
+    truth = sigma_max(setting.matrix(weight))
+    assert float(setting.bound(weight)) == pytest.approx(truth, rel=1e-8)
+
+
+def test_zero_padding_on_the_torus_is_not_far(monkeypatch):
+    monkeypatch.setattr(module, "_WRITTEN_OUT", 0)
+    setting = Setting(padding=1, image=(12, 12))
+    for _ in range(5):
+        weight = setting.weight(1, 1)
+        assert float(setting.bound(weight)) <= 1.1 * sigma_max(setting.matrix(weight))
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16], ids=str
+)
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+def test_dtypes_and_scales(dtype, scale, path):
+    setting = Setting(padding=1, image=(4, 4))
+    weight = (setting.weight() * scale).to(dtype)
+    if not weight.isfinite().all():
+        with pytest.raises(NonFiniteError):
+            setting.bound(weight)
+        return
+    assert is_above(setting.bound(weight), norm_below(setting.matrix(weight)))
+
+
+def test_subnormal_and_zero_weights(path):
+    setting = Setting(padding=1, mode="circular", image=(4, 4))
+    weight = setting.weight().sign() * 1.4e-45
+    assert is_above(setting.bound(weight), norm_below(setting.matrix(weight)))
+    assert float(setting.bound(torch.zeros(2, 2, 3, 3))) <= 1e-140
+
+
+def test_groups_that_differ_take_the_largest(path):
+    weight = torch.randn(4, 1, 3, 3) * torch.tensor([1e-3, 1.0, 30.0, 0.1]).view(4, 1, 1, 1)
+    setting = Setting(padding=1, groups=4, mode="circular")
+    alone = Setting(padding=1, mode="circular")
+    largest = max(float(alone.bound(weight[i : i + 1])) for i in range(4))
+    assert float(setting.bound(weight)) == pytest.approx(largest, rel=1e-8)
+
+
+def test_chunks_change_nothing(monkeypatch):
+    monkeypatch.setattr(module, "_WRITTEN_OUT", 0)
+    setting = Setting(padding=1, image=(6, 6))
+    weight = setting.weight()
+    whole = setting.bound(weight)
+    monkeypatch.setattr(module, "_CHUNK", 10)
+    assert float(setting.bound(weight)) == pytest.approx(float(whole), rel=1e-8)
+
+
+def test_one_dimensional_norms_by_hand():
+    """Taps [1, 1]: 2 cos(pi / (2 n + 1)) between two ends, 2 on a circle."""
+    weight = torch.ones(1, 1, 1, 2)
+    for n in (2, 3, 7):
+        valid = bounds.convolution(weight, image_size=(1, n))
+        assert float(valid) == pytest.approx(2 * math.cos(math.pi / (2 * n)), rel=1e-8)
+        circle = bounds.convolution(
+            weight, image_size=(1, n), padding="same", padding_mode="circular"
+        )
+        assert float(circle) == pytest.approx(2, rel=1e-8)
+
+
+# Without an image size
+
+
+EVERY_SIZE = [
+    Setting(padding=1),
+    Setting(padding=0, kernel=(2, 3)),
+    Setting(padding=3, kernel=(2, 2)),
+    Setting(padding=1, stride=2),
+    Setting(padding=1, stride=3, kernel=(4, 4)),
+    Setting(padding=2, dilation=2),
+    Setting(padding="same", kernel=(4, 4)),
+    Setting(padding=1, groups=2),
+    Setting(padding=1, mode="circular"),
+    Setting(padding="same", mode="circular", kernel=(2, 4)),
+    Setting(padding=1, mode="circular", stride=2),
+    Setting(padding=1, mode="circular", stride=3),
+    Setting(padding=1, mode="circular", kernel=(1, 1)),
+    Setting(padding=1, mode="circular", kernel=(2, 2)),
+    Setting(padding=2, mode="circular"),
+    Setting(padding=2, mode="circular", dilation=2),
+]
+
+
+@pytest.mark.parametrize("setting", EVERY_SIZE, ids=str)
+@pytest.mark.parametrize("kind", ["random", "ones"])
+def test_every_size_is_above_each_size(setting: Setting, kind: str):
+    weight = setting.weight()
+    if kind == "ones":
+        weight = torch.ones_like(weight)
+    bound = bounds.convolution(weight, **setting.options())
+    for height in range(1, 8):
+        for width in (height, 5):
+            sized = Setting(**{**vars(setting), "image": (height, width)})
+            try:
+                matrix = sized.matrix(weight)
+            except RuntimeError:
+                continue  # the kernel or the padding does not fit
+            assert is_above(bound, norm_below(matrix)), (height, width)
+
+
+@pytest.mark.parametrize("taps", [1, 2, 3, 5])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_every_size_is_close_to_the_supremum(taps, stride):
+    """A polynomial that peaks on the grid pays the whole factor of Riesz, half a percent."""
+    for weight in (torch.ones(1, 1, taps, taps), torch.randn(2, 2, taps, taps)):
+        bound = bounds.convolution(weight, stride=stride, padding=taps // 2)
+        large = bounds.convolution(
+            weight,
+            image_size=256 * stride,
+            padding=(taps - 1) // 2,
+            padding_mode="circular",
+            stride=stride,
+        )
+        assert float(large) * 0.9995 <= float(bound) <= float(large) * 1.006
+
+
+def test_riesz_between_grid_points():
+    """The factor by which a polynomial may exceed its largest value on the grid."""
+    degree, points = 2, 64
+    fine = torch.arange(100_000) * (2 * math.pi / 100_000)
+    coarse = torch.arange(points) * (2 * math.pi / points)
+    for _ in range(50):
+        a, b = torch.randn(2, degree + 1, dtype=torch.float64)
+        values = [
+            sum(
+                a[k] * torch.cos(k * t.double()) + b[k] * torch.sin(k * t.double())
+                for k in range(degree + 1)
+            )
+            for t in (fine, coarse)
+        ]
+        top = values[0].abs().max()
+        assert top <= values[1].abs().max() / math.cos(math.pi * degree / points) + 1e-12
+
+
+# Numbers below the symbol
+
+
+@pytest.mark.parametrize("first", [1, 65, 129, 193])
+def test_twiddles_keep_their_documented_error(first):
+    """Every j / N for N up to 256, against cos and sin in ball arithmetic."""
+    limit = module._TWIDDLE_ERROR
+    with ctx.workprec(150):
+        for size in range(first, first + 64):
+            j = torch.arange(size)
+            computed = module._twiddles(j, torch.zeros_like(j), torch.Size((2, 1)), (size, 1))[1]
+            for k, value in enumerate(computed.tolist()):
+                angle = arb(2 * k) / size
+                off = (arb(value.real) - angle.cos_pi()) ** 2 + (
+                    arb(value.imag) + angle.sin_pi()
+                ) ** 2
+                assert off < arb(limit) ** 2, (size, k)
+
+
+def test_products_of_twiddles_keep_twice_the_error():
+    y, x = torch.meshgrid(torch.arange(31), torch.arange(27), indexing="ij")
+    computed = module._twiddles(y.flatten(), x.flatten(), torch.Size((3, 4)), (31, 27))
+    with ctx.workprec(150):
+        for u, v, k in torch.randint(0, 10**6, (400, 3)).tolist():
+            tap, place = (u % 3) * 4 + v % 4, k % (31 * 27)
+            angle = arb(2 * (u % 3) * (place // 27)) / 31 + arb(2 * (v % 4) * (place % 27)) / 27
+            value = computed[tap, place]
+            off = (arb(value.real.item()) - angle.cos_pi()) ** 2
+            off += (arb(value.imag.item()) + angle.sin_pi()) ** 2
+            assert off < arb(2 * module._TWIDDLE_ERROR) ** 2
+
+
+# Errors
+
+
+@pytest.mark.parametrize("mode", ["reflect", "replicate", "nonsense"])
+def test_padding_that_repeats_pixels(mode):
+    with pytest.raises(UnboundedModuleError, match=f"padding_mode='{mode}'"):
+        bounds.convolution(torch.ones(1, 1, 3, 3), padding=1, padding_mode=mode)
+
+
+def test_kernels_that_do_not_fit():
+    with pytest.raises(ValueError, match="spans 5 pixels does not fit into 3"):
+        bounds.convolution(torch.ones(1, 1, 3, 3), image_size=3, dilation=2)
+
+
+@pytest.mark.parametrize(
+    ("shape", "groups"), [((3, 1, 3, 3), 2), ((2, 2, 3), 1), ((2, 1, 3, 3), 0)]
+)
+def test_shapes_that_are_no_kernel(shape, groups):
+    with pytest.raises(ValueError, match="is no kernel"):
+        bounds.convolution(torch.ones(shape), groups=groups)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("size", [None, 4])
+def test_non_finite_weights(value, size):
+    weight = torch.ones(1, 1, 3, 3)
+    weight[0, 0, 1, 1] = value
+    with pytest.raises(NonFiniteError):
+        bounds.convolution(weight, image_size=size, padding=1)
+
+
+def test_complex_kernels_are_not_halved():
+    """Half the frequencies stand for the other half only if the kernel is real."""
+    for _ in range(20):
+        weight = torch.randn(2, 2, 3, 3, dtype=torch.complex128)
+        matrix = materialised(
+            lambda x, w=weight: F.conv2d(F.pad(x, (1, 1, 1, 1), mode="circular").to(w), w),
+            (2, 5, 5),
+        )
+        try:
+            bound = bounds.convolution(weight, image_size=5, padding=1, padding_mode="circular")
+        except (TypeError, ValueError, RuntimeError):
+            return
+        assert is_above(bound, norm_below(matrix))
+
+
+# Counting
+
+
+def _random_kernels(count: int) -> Tensor:
+    """Gaussian, heavy-tailed, sparse and integer kernels of 3 x 3 and one channel."""
+    weights = torch.randn(count, 1, 1, 3, 3).float()
+    weights[1::4] = weights[1::4] ** 3
+    weights[2::4] *= torch.rand_like(weights[2::4]) < 0.4
+    weights[3::4] = weights[3::4].round()
+    return weights
+
+
+def _norms(weights: Tensor, size: int, *, circular: bool) -> Tensor:
+    """Exact norms of many kernels at once, from their materialised maps."""
+    basis = torch.eye(size * size, dtype=torch.float64).view(-1, 1, size, size)
+    padded = F.pad(basis, (1, 1, 1, 1), mode="circular" if circular else "constant")
+    images = F.conv2d(padded, weights.flatten(0, 1).double())
+    return torch.linalg.matrix_norm(images.flatten(2).permute(1, 2, 0), 2)
+
+
+def _never_below(count: int, size: int, *, circular: bool) -> None:
+    weights = _random_kernels(count)
+    truths = _norms(weights, size, circular=circular)
+    mode = "circular" if circular else "zeros"
+    for weight, truth in zip(weights, truths.tolist(), strict=True):
+        bound = bounds.convolution(weight, image_size=size, padding=1, padding_mode=mode)
+        assert float(bound) >= truth * (1 - 1e-14)
+
+
+@pytest.mark.parametrize("circular", [False, True], ids=["zeros", "circular"])
+@pytest.mark.parametrize("size", [3, 4, 5, 6])
+def test_ten_thousand_kernels(size, circular, monkeypatch):
+    """1250 of each kind, half of them along each path."""
+    _never_below(625, size, circular=circular)
+    monkeypatch.setattr(module, "_WRITTEN_OUT", 0)
+    _never_below(625, size, circular=circular)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("circular", [False, True], ids=["zeros", "circular"])
+@pytest.mark.parametrize("size", [3, 4, 7, 9])
+def test_hundred_thousand_kernels(size, circular, monkeypatch):
+    monkeypatch.setattr(module, "_WRITTEN_OUT", 0)
+    _never_below(12_500, size, circular=circular)

@@ -1,0 +1,509 @@
+"""The command line: what it prints and leaves behind, and that bad input ends in one line."""
+
+import io
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from onelip.attacks import ATTACKS, Boundary
+from onelip.cli import COMMANDS, main
+from onelip.evaluation import evaluate
+from onelip.losses import LOSSES, OffsetCrossEntropy
+from onelip.recipes import RECIPES
+from onelip.training.classifier import Classifier
+
+TINY = shlex.split(
+    "--network.conv_layers 1 --network.channels 4 --network.hidden_channels 4 "
+    "--network.linear_layers 1 --network.features 16 --epochs 3 --eps [0.1,0.3] "
+    "--attack_steps 5 --attack_samples 40 --quiet"
+)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    path = tmp_path_factory.mktemp("trained") / "run"
+    assert main(["train", "digits", *TINY, "--out", str(path)]) == 0
+    return path
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.setenv("ONELIP_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+
+
+@pytest.fixture
+def run(here, trained):
+    shutil.copytree(trained, "run")
+    return Path("run")
+
+
+@pytest.fixture
+def call(capsys):
+    def call(line, *more):
+        capsys.readouterr()
+        status = main([*shlex.split(line), *more])
+        return status, *capsys.readouterr()
+
+    return call
+
+
+@pytest.fixture
+def refused(call):
+    """Status 2, one line that shows the way out, and nothing changed on disk."""
+
+    def refused(line, message, *more):
+        before = contents()
+        status, out, err = call(line, *more)
+        assert status == 2
+        assert out == ""
+        assert_one_line(err, message)
+        assert contents() == before
+
+    return refused
+
+
+def assert_one_line(err, message):
+    lines = [line for line in err.splitlines() if line.strip()]
+    assert len(lines) == 1, err
+    assert lines[0].startswith("onelip: ")
+    assert message in lines[0]
+
+
+def contents():
+    return {p: p.read_bytes() if p.is_file() else None for p in Path().rglob("*")}
+
+
+def metrics(run):
+    return json.loads((run / "metrics.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("nonsense", "known: train, certify"),
+        ("recipes extra", "onelip recipes --help"),
+        ("train", "onelip recipes lists them"),
+        ("train --epochs 3", "onelip recipes lists them"),
+        ("train nope", "onelip recipes lists them"),
+        ("train digits extra", "onelip train digits --help"),
+        ("train digits --foo 3", "onelip train digits --help"),
+        ("train digits --epoch 3", "onelip train digits --help"),
+        ("train digits --name foo", "onelip train digits --help"),
+        ("train digits --network.foo 3", "onelip train digits --help"),
+        ("train digits --objective.margin 3", "onelip train digits --help"),
+        ("train digits --model foo", "known: cpl_digits"),
+        ("train digits --model=foo", "known: cpl_digits"),
+        ("train digits --loss foo", "known: hinge"),
+        ("train digits --dataset foo", "known: digits, mnist"),
+        ("train digits --precision fp16", "'bf16'"),
+        ("train digits --network.head foo", "'unit-rows'"),
+        ("train digits --epochs abc", "<class 'int'>"),
+        ("train digits --epochs 1.5", "<class 'int'>"),
+        ("train digits --lr inf", "<class 'float'>"),
+        ("train digits --eps 0.1", "<class 'tuple'>"),
+        ("train digits --eps []", "positive radii"),
+        ("train digits --eps [-0.1]", "positive radii"),
+        ("train digits --epochs -1", "--epochs must be positive"),
+        ("train digits --epochs 0", "--epochs must be positive"),
+        ("train digits --lr 0", "--lr must be positive"),
+        ("train digits --crop -1", "--crop must not be negative"),
+        ("train digits --seed -1", "--seed must not be negative"),
+        ("train digits --seed 9223372036854775808", "--seed must be below 2^63"),
+        ("train digits --max-minutes 0", "--max_minutes must be positive"),
+        ("train digits --batch_size 5000", "choose at most that"),
+        ("train digits --validation 5000", "choose 1 to 1346"),
+        ("train digits --network.pool 3", "does not divide an image of 8 x 8"),
+        ("train digits --network.pool 0", "pool must be at least 1"),
+        ("train digits --network.channels 0", "channels must be at least 1"),
+        ("train digits --network.hidden_channels -1", "hidden_channels must be at least 1"),
+        ("train digits --network.features 0", "features must be at least 1"),
+        ("train digits --network.conv_layers -1", "conv_layers must be at least 0"),
+        ("train digits --network.linear_layers -1", "linear_layers must be at least 0"),
+        ("train digits --network.kernel_size 2", "must be odd"),
+        ("train digits --network.step 0", "None keeps the layer 1-Lipschitz"),
+        ("train digits --network.mean [0.1,0.2]", "per channel"),
+        (
+            "train digits --network.head truncate --network.channels 1 --network.pool 8",
+            "10 logits: unit-rows",
+        ),
+        ("train digits --model cpl_s", "per channel"),
+        ("train digits --epochs 0 --out a/b", "--epochs must be positive"),
+        ("train digits --batch_size 5000 --out a/b/c", "choose at most that"),
+        ("train cpl-mnist --data nowhere", "pass --data DIR"),
+        ("train --resume", "onelip train --help"),
+        ("train --resume nowhere", "onelip train makes one"),
+        ("certify nowhere", "onelip train makes one"),
+        ("certify", "onelip certify --help"),
+        ("attack nowhere", "onelip train makes one"),
+        ("bound nowhere", "onelip train makes one"),
+        ("plot nowhere", "onelip train makes one"),
+        ("plot", "onelip plot --help"),
+    ],
+)
+def test_bad_arguments(refused, line, message):
+    refused(line, message)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("train digits --out run", "choose another --out, or go on with onelip train --resume run"),
+        ("train digits --out run/metrics.json/x", "choose another --out"),
+        ("train --resume run --epochs 5", "onelip train --help"),
+        ("train digits --resume run", "onelip train digits --help"),
+        ("certify run/metrics.json", "name the folder of another run"),
+        ("attack run --attacks pgd,foo", "known: pgd, fgm, boundary, pointwise"),
+        ("attack run --samples 0", "--samples must be 1 or more"),
+        ("attack run --samples -3", "--samples must be 1 or more"),
+        ("attack run --samples x", "onelip attack --help"),
+        ("bound run --samples 3", "onelip bound --help"),
+        ("plot run run", "--out FIGURE.png"),
+        ("plot run --out figure.xyz", "--out FIGURE.png"),
+        ("plot run --out .", "--out FIGURE.png"),
+        ("plot run --out no/where.png", "choose another --out"),
+    ],
+)
+def test_bad_arguments_with_a_run(refused, run, line, message):
+    refused(line, message)
+
+
+def replaced(name, data):
+    return lambda run: (run / name).write_bytes(data)
+
+
+def removed(name):
+    return lambda run: (run / name).unlink()
+
+
+def truncated(name):
+    return lambda run: os.truncate(run / name, (run / name).stat().st_size // 2)
+
+
+def edited(**changes):
+    def edit(run):
+        content = metrics(run)
+        content["recipe"] |= changes
+        (run / "metrics.json").write_text(json.dumps(content))
+
+    return edit
+
+
+def another_pickle(run):
+    torch.save({"a": 1}, run / "checkpoint.ckpt")
+
+
+NO_RECIPE = [
+    (replaced("metrics.json", b"\xff\x00"), "name the folder of another run"),
+    (replaced("metrics.json", b"{"), "name the folder of another run"),
+    (truncated("metrics.json"), "name the folder of another run"),
+    (replaced("metrics.json", b"[]"), "name a folder written by onelip train"),
+    (replaced("metrics.json", b"{}"), "name a folder written by onelip train"),
+    (replaced("metrics.json", b'{"recipe": {}}'), "name the folder of another run"),
+    (replaced("metrics.json", b'{"recipe": 3}'), "name the folder of another run"),
+    (edited(foo=3), "unexpected keyword argument 'foo'"),
+    (edited(eps=3), "name the folder of another run"),
+    (edited(epochs="a"), "name the folder of another run"),
+    (edited(dataset="foo"), "known: digits, mnist"),
+]
+NO_MODEL = [
+    (edited(model="foo"), "known: cpl_digits"),
+    (edited(network={"foo": 1}), "unexpected keyword argument 'foo'"),
+]
+NO_WEIGHTS = [
+    *NO_MODEL,
+    (removed("model.safetensors"), "onelip train --resume run"),
+    (truncated("model.safetensors"), "onelip train --resume run"),
+    (replaced("model.safetensors", b"abc"), "onelip train --resume run"),
+    (edited(network={"conv_layers": 2, "channels": 4}), "corrupt or of another model"),
+]
+NO_CERTIFICATE = [
+    (removed("certificates.safetensors"), "onelip certify run"),
+    (truncated("certificates.safetensors"), "onelip certify run"),
+    (replaced("certificates.safetensors", b"abc"), "onelip certify run"),
+]
+NO_CHECKPOINT = [
+    *NO_MODEL,
+    *((replaced("checkpoint.ckpt", data), "another --out") for data in (b"", b"abc", b"PK\3\4abc")),
+    (truncated("checkpoint.ckpt"), "another --out"),
+    (another_pickle, "another --out"),
+    (edited(network={"conv_layers": 2, "channels": 4}), "another --out"),
+    (edited(loss="foo"), "known: hinge"),
+    (edited(objective={"foo": 1}), "unexpected keyword argument 'foo'"),
+]
+
+
+@pytest.mark.parametrize(
+    ("line", "damage", "message"),
+    [
+        (line, *row)
+        for line, rows in {
+            "certify run": NO_RECIPE + NO_WEIGHTS,
+            "attack run": NO_RECIPE + NO_WEIGHTS,
+            "bound run": NO_RECIPE + NO_WEIGHTS,
+            "plot run": NO_RECIPE + NO_CERTIFICATE,
+            "train --quiet --resume run": NO_RECIPE + NO_CHECKPOINT,
+        }.items()
+        for row in rows
+    ],
+)
+def test_damaged_runs(refused, run, line, damage, message):
+    damage(run)
+    refused(line, message)
+
+
+def parquet(split, shape=(28, 28), label=3, count=4):
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    buffer = io.BytesIO()
+    Image.fromarray(np.zeros(shape, np.uint8)).save(buffer, "PNG")
+    rows = {"image": [{"bytes": buffer.getvalue()}] * count, "label": [label] * count}
+    Path("data").mkdir(exist_ok=True)
+    pq.write_table(pa.table(rows), f"data/{split}-00000-of-00001.parquet")
+
+
+@pytest.mark.parametrize("bad", ["train", "test"])
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ({"shape": (8, 8)}, "is 1x8x8, expected 1x28x28: is this another data set?"),
+        ({"label": 10}, "label 10 in row 0"),
+        ({"label": -1}, "outside 0..9"),
+    ],
+)
+def test_data_that_do_not_fit(refused, bad, fault, message):
+    for split in ("train", "test"):
+        parquet(split, **fault if split == bad else {})
+    refused("train cpl-mnist --data data --out run --quiet", message)
+
+
+def test_a_folder_with_one_split(refused):
+    parquet("train")
+    refused("train cpl-mnist --data data --out run --quiet", "no test-*.parquet for mnist")
+
+
+class TurnsNaN(OffsetCrossEntropy):
+    """NaN from the given batch on."""
+
+    start, batches = 0, 0
+
+    def forward(self, logits, labels):
+        TurnsNaN.batches += 1
+        return super().forward(logits, labels) * (torch.nan if self.batches > self.start else 1)
+
+
+@pytest.fixture
+def turns_nan(monkeypatch):
+    monkeypatch.setitem(LOSSES, "cross-entropy", TurnsNaN)
+    monkeypatch.setattr(TurnsNaN, "batches", 0)
+    return lambda start: monkeypatch.setattr(TurnsNaN, "start", start)
+
+
+def test_nan_in_the_first_epoch_leaves_nothing(refused, turns_nan):
+    turns_nan(3)
+    refused("train digits --out run", "the loss is nan in epoch 1: train with a lower --lr", *TINY)
+
+
+def test_nan_later_keeps_the_checkpoint(call, turns_nan):
+    turns_nan(40)
+    status, out, err = call("train digits --out run", *TINY)
+    assert (status, out) == (2, "")
+    assert_one_line(err, "in epoch 3: train with a lower --lr; the epochs before it are kept")
+    kept = torch.load("run/checkpoint.ckpt", weights_only=True)
+    assert kept["epoch"] == 1
+    assert all(torch.isfinite(tensor).all() for tensor in kept["state_dict"].values())
+
+
+def test_interrupted(call, monkeypatch):
+    real, handler = Classifier.training_step, signal.getsignal(signal.SIGINT)
+
+    def interrupted(self, batch, index):
+        if self.current_epoch == 1:
+            raise KeyboardInterrupt
+        return real(self, batch, index)
+
+    monkeypatch.setattr(Classifier, "training_step", interrupted)
+    assert call("train digits --out run", *TINY) == (
+        130,
+        "",
+        "onelip: interrupted; go on with: onelip train --resume run\n",
+    )
+    assert signal.getsignal(signal.SIGINT) == handler
+    monkeypatch.setattr(Classifier, "training_step", real)
+    assert call("train --quiet --resume run")[0] == 0
+    assert len(metrics(Path("run"))["train"]["epochs"]) == 3
+
+
+def test_stopped_in_time(call):
+    status, out, _ = call("train digits --out run --max-minutes 0.00001", *TINY)
+    assert (status, out) == (0, "stopped in time; go on with: onelip train --resume run\n")
+    assert not Path("run/model.safetensors").exists()
+    assert not metrics(Path("run"))["train"]["complete"]
+    assert call("certify run")[0] == 2
+    assert call("train --resume=run --quiet")[0] == 0
+    assert metrics(Path("run"))["train"]["complete"]
+
+
+def test_train(call):
+    status, out, err = call("train digits --out new/run", *TINY)
+    run = Path("new/run")
+    assert (status, err) == (0, "")
+    assert {path.name for path in run.iterdir()} == {
+        "metrics.json",
+        "model.safetensors",
+        "checkpoint.ckpt",
+        "certificates.safetensors",
+        "figure.png",
+    }
+    content = metrics(run)
+    assert f"proved Lipschitz bound of the network {content['certify']['bound']:.9f}" in out
+    assert "in front of the head 1.000000000" in out
+    assert str(run / "metrics.json") in out
+    assert str(run / "figure.png") in out
+    recipe = content["recipe"]
+    assert (recipe["seed"], recipe["epochs"], recipe["eps"]) == (0, 3, [0.1, 0.3])
+    assert recipe["network"]["channels"] == 4
+    assert content["versions"]["torch"] == torch.__version__
+    assert content["versions"]["onelip"] == version("onelip")
+    assert {"commit", "device", "started", "threads"} <= content.keys()
+    assert content["train"]["seconds"] > 0
+    assert len(content["train"]["epochs"]) == 3
+    assert content["certify"]["test"]["samples"] == 450
+    assert content["attack"]["samples"] == 40
+    assert [row["eps"] for row in content["attack"]["eps"]] == [0.1, 0.3]
+
+
+def test_the_default_folder_has_a_name_of_its_own(call):
+    for _ in range(2):
+        assert call("train digits --attack-samples 0 --epochs 1", *TINY[:10], "--quiet")[0] == 0
+    assert len(list(Path("runs").glob("digits-*/metrics.json"))) == 2
+
+
+def test_commands_on_a_run(call, run, monkeypatch):
+    monkeypatch.setitem(ATTACKS, "boundary", lambda: Boundary(steps=50))  # minutes of 5000
+    before = metrics(run)
+    line = "attack run --attacks pgd,fgm,boundary,pointwise --samples 10"
+    status, out, err = call(line)
+    assert (status, err) == (0, "")
+    assert "attacked on 10 of them" in out
+    attack = metrics(run)["attack"]
+    assert attack["samples"] == 10
+    assert [name.split("(")[0] for name in attack["attacks"]] == [
+        "PGD",
+        "PGD",
+        "FGM",
+        "Boundary",
+        "Pointwise",
+    ]
+    status, out, err = call("certify run")
+    assert (status, err) == (0, "")
+    assert f"{before['certify']['bound']:.9f}" in out
+    status, out, err = call("bound run")
+    assert (status, err) == (0, "")
+    assert "exported" in out
+    assert f"{before['certify']['bound']:.12f}" in out
+    assert metrics(run)["bound"]["exported"] == pytest.approx(before["certify"]["bound"], abs=1e-12)
+    assert call("plot run") == (0, "run/figure.png\n", "")
+    assert call("plot run run --out both.svg") == (0, "both.svg\n", "")
+    again = metrics(run)
+    for name in ("recipe", "train", "started", "commit"):
+        assert again[name] == before[name]
+    without_time = {**again["certify"], "seconds": before["certify"]["seconds"]}
+    assert without_time == before["certify"]
+
+
+def test_attack_of_a_run_without_certificates(call, run):
+    content = metrics(run)
+    del content["certify"], content["attack"]
+    (run / "metrics.json").write_text(json.dumps(content))
+    assert call("attack run --samples 3 --attacks fgm")[0] == 0
+    assert {"certify", "attack"} <= metrics(run).keys()
+
+
+def test_a_broken_certificate_is_an_error(call, run, monkeypatch):
+    def broken(*arguments):
+        raise evaluate.SoundnessError("sample 0 was broken: please report this run")
+
+    monkeypatch.setattr(evaluate, "_attacked", broken)
+    status, out, err = call("attack run")
+    assert (status, out) == (2, "")
+    assert_one_line(err, "please report this run")
+
+
+def test_recipes(call):
+    status, out, err = call("recipes")
+    assert (status, err) == (0, "")
+    assert [line.split()[0] for line in out.splitlines()] == list(RECIPES)
+
+
+def test_dashes_are_underscores(call):
+    line = "train digits --attack-samples 0 --batch-size=32 --network.linear-layers 0"
+    assert call(f"{line} --network.conv-layers=1 --epochs 1 --quiet --out a-b")[0] == 0
+    recipe = metrics(Path("a-b"))["recipe"]
+    assert (recipe["attack_samples"], recipe["batch_size"]) == (0, 32)
+    assert (recipe["network"]["linear_layers"], recipe["network"]["conv_layers"]) == (0, 1)
+
+
+def test_another_loss_brings_its_own_fields(call):
+    line = "train digits --loss hinge --objective.margin 0.3 --attack_samples 0 --epochs 1 --quiet"
+    assert call(f"{line} --out run", *TINY[:10])[0] == 0
+    assert metrics(Path("run"))["recipe"]["objective"] == {"margin": 0.3}
+
+
+@pytest.mark.parametrize("arguments", [[], ["-h"], ["--help"]])
+def test_help(capsys, arguments):
+    assert main(arguments) == 0
+    out = capsys.readouterr().out
+    assert all(f"  {command} " in out for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", ["train", "train digits", *list(COMMANDS)[1:]])
+def test_help_of_a_command(capsys, command):
+    with pytest.raises(SystemExit) as stop:
+        main([*command.split(), "--help"])
+    assert stop.value.code == 0
+    out, err = capsys.readouterr()
+    assert out.startswith(f"usage: onelip {command}")
+    assert err == ""
+    if command.startswith("train"):
+        assert all(word in out for word in ("--network.channels", "--objective.offset", "--out"))
+
+
+def process(line):
+    return subprocess.run(
+        [sys.executable, "-m", "onelip", *shlex.split(line)],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def test_process(run):
+    failed = process("certify nowhere")
+    assert (failed.returncode, failed.stdout) == (2, "")
+    assert_one_line(failed.stderr, "onelip train makes one")
+    done = process("certify run")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "proved Lipschitz bound" in done.stdout
+
+
+def test_process_with_a_loss_that_overflows():
+    """Warnings of other libraries stay out of the message."""
+    before = contents()
+    line = shlex.join([*TINY, "--network.step", "1e30"])
+    failed = process(f"train digits --out run {line}")
+    assert (failed.returncode, failed.stdout) == (2, "")
+    assert_one_line(failed.stderr, "train with a lower --lr")
+    assert contents() == before

@@ -1,0 +1,257 @@
+"""Known errors of the field: the naive way fails a check that ours passes.
+
+The numbers are those of the project's list of traps, as are the situations; the rest of the list
+concerns methods that are not here yet.
+"""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import onelip
+from onelip import bounds, certify, layers
+from onelip.errors import NonFiniteError, UnboundedModuleError
+from onelip.testing import jacobian_norm
+from tests.oracles import materialised, sigma_max
+
+
+def power_method(matrix: torch.Tensor, steps: int) -> float:
+    v = torch.ones(matrix.shape[1], dtype=matrix.dtype)
+    for _ in range(steps):
+        v = F.normalize(matrix.T @ (matrix @ v), dim=0)
+    return float((matrix @ v).norm())
+
+
+# 1: power iteration as an upper bound
+
+
+def test_trap_1_power_iteration_is_below_the_norm():
+    matrix = torch.randn(64, 64, dtype=torch.float64)
+    truth = sigma_max(matrix)
+    assert power_method(matrix, 3) < 0.97 * truth
+    assert truth <= float(bounds.dense(matrix)) <= truth * (1 + 1e-8)
+
+
+def test_trap_1_a_convex_potential_block_stretches():
+    layer = layers.ConvexPotentialLinear(40, 40).double().eval()
+    layer.weight.data = torch.randn(40, 40, dtype=torch.float64)
+    layer.bias.data.fill_(1e3)  # every unit active: the block is linear
+    layer.direction = torch.randn(40, dtype=torch.float64)
+    layer.power_step(3)
+    x = torch.randn(40, dtype=torch.float64)
+    true = float(jacobian_norm(layer, x))
+    assert true > 1.01  # what counts as 1-Lipschitz elsewhere
+    assert true <= float(onelip.lipschitz_bound(layer)) <= true * (1 + 1e-8)
+    exported = onelip.export(layer)
+    assert float(jacobian_norm(exported, x)) <= 1 + 1e-12
+    assert float(onelip.lipschitz_bound(exported)) == 1
+
+
+# 3: the input is scaled, the radius is not
+
+
+@pytest.mark.parametrize("naive", ["no scaling", "max(std)"])
+def test_trap_3_scaling_of_the_input(naive):
+    std = [0.5, 0.1]
+    head = nn.Linear(2, 2)
+    head.weight.data, head.bias.data = torch.tensor([[0.0, 1.0], [0.0, -1.0]]), torch.zeros(2)
+    model = nn.Sequential(layers.Normalize([0.5, 0.5], std), head).eval()
+    x = torch.tensor([[0.5, 0.6]])
+    margin = float(model(x)[0, 0] - model(x)[0, 1])
+    in_pixels = {"no scaling": margin / 2, "max(std)": margin / 2 * max(std)}[naive]
+    ours = certify(model, x).radius.item()
+
+    def prediction_at(radius: float) -> int:
+        return int(model(x - torch.tensor([[0.0, radius]])).argmax())
+
+    assert prediction_at(0.99 * in_pixels) == 1  # flipped inside of the naive radius
+    assert prediction_at(0.999 * ours) == 0
+    assert prediction_at(1.001 * ours) == 1  # ours is the exact distance here
+
+
+# 5: ties and NaN
+
+
+def _naive_radius(logits: torch.Tensor, bound: float) -> float:
+    """Masks every logit that equals the top one."""
+    top = logits.max()
+    rivals = logits.masked_fill(logits == top, -math.inf)
+    return float((top - rivals.max()) / (math.sqrt(2) * bound))
+
+
+def test_trap_5_ties():
+    head = nn.Linear(2, 3).eval()
+    head.weight.data, head.bias.data = torch.eye(3)[:, :2], torch.zeros(3)
+    x = torch.tensor([[0.5, 0.5]])
+    assert _naive_radius(head(x)[0].detach(), 1) > 0.3
+    assert certify(head, x).radius.item() == 0
+
+
+def test_trap_5_nan():
+    margin = 1.0
+    assert not margin < 0.5 * math.nan  # "not attackable": a NaN bound reads as robust
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)).eval()
+    model[0].weight.data[0, 0] = math.nan
+    with pytest.raises(NonFiniteError, match="infinite or NaN"):
+        certify(model, torch.rand(1, 2))
+
+
+# 6: what is not known counts as 1
+
+
+class _Tripled(nn.Module):
+    def forward(self, x):
+        return 3 * x
+
+
+def _naive_bound(model: nn.Sequential) -> float:
+    known = [m for m in model if isinstance(m, nn.Linear)]
+    return math.prod(sigma_max(m.weight) for m in known)
+
+
+def test_trap_6_an_unknown_module():
+    model = nn.Sequential(nn.Linear(3, 3), _Tripled()).eval().double()
+    x = torch.rand(3, dtype=torch.float64)
+    assert _naive_bound(model) < float(jacobian_norm(model, x)) / 2.9
+    with pytest.raises(UnboundedModuleError, match="_Tripled"):
+        onelip.lipschitz_bound(model)
+
+
+def test_trap_6_overlapping_max_pooling():
+    pool = nn.MaxPool2d(3, stride=2)
+    peak = torch.zeros(1, 1, 5, 5)
+    peak[0, 0, 2, 2] = 1.0  # in four windows
+    stretch = float(pool(peak).norm() / peak.norm())
+    assert stretch > 1.73
+    assert stretch <= float(onelip.lipschitz_bound(pool)) == 2
+    assert float(layers.ScaledMaxPool2d(3, 2)(peak).norm()) <= 1
+
+
+# 8: padding that repeats pixels
+
+
+@pytest.mark.parametrize("mode", ["reflect", "replicate"])
+def test_trap_8_reflect_and_replicate(mode):
+    conv = nn.Conv2d(1, 1, 3, padding=1, padding_mode=mode, bias=False).double()
+    size, worst = 3, 0.0
+    for _ in range(200):
+        conv.weight.data = torch.randn(1, 1, 3, 3, dtype=torch.float64)
+        with torch.no_grad():
+            true = sigma_max(materialised(conv, (1, size, size)))
+        circular = float(torch.fft.fft2(conv.weight.detach(), s=(size, size)).abs().max())
+        worst = max(worst, true / circular)
+    assert worst > 1.2
+    with pytest.raises(UnboundedModuleError, match=f"padding_mode='{mode}' repeats pixels"):
+        onelip.lipschitz_bound(conv)
+    with pytest.raises(UnboundedModuleError, match="repeats pixels"):
+        layers.ConvexPotentialConv2d(1, 1, image_size=3, padding_mode=mode)
+
+
+# 9: zero padding on the grid of the image
+
+
+def test_trap_9_zero_padding_on_the_image_grid(monkeypatch):
+    import sys
+
+    monkeypatch.setattr(sys.modules["onelip.bounds.convolution"], "_WRITTEN_OUT", 0)
+    size, worst = 4, 0.0
+    for _ in range(300):
+        weight = torch.randn(1, 1, 3, 3, dtype=torch.float64)
+        true = sigma_max(
+            materialised(lambda x, w=weight: F.conv2d(x, w, padding=1), (1, size, size))
+        )
+        worst = max(worst, true / float(torch.fft.fft2(weight, s=(size, size)).abs().max()))
+        assert float(bounds.convolution(weight, image_size=size, padding=1)) >= true * (1 - 1e-14)
+    assert worst > 1.01
+
+
+# 10: groups
+
+
+def test_trap_10_the_norm_of_groups_is_their_maximum():
+    conv = nn.Conv2d(2, 2, 1, groups=2, bias=False)
+    conv.weight.data = torch.tensor([1.0, 0.25]).view(2, 1, 1, 1)
+    naive = math.prod(float(w.abs()) for w in conv.weight.detach())
+    x = torch.zeros(1, 2, 3, 3)
+    x[0, 0] = 1.0
+    stretch = float(conv(x).norm() / x.norm())
+    assert naive == 0.25 < stretch == 1
+    assert float(onelip.lipschitz_bound(conv)) == pytest.approx(1, rel=1e-8)
+    assert float(onelip.lipschitz_bound(conv)) >= stretch
+
+
+# 11: mean pooling of non-integer ratio
+
+
+def test_trap_11_adaptive_average_pooling():
+    """From 5 to 3 pixels the windows overlap; scaled as if they were 5/3 wide, they stretch."""
+    size, target = 5, 3
+
+    def naive(x):
+        return F.adaptive_avg_pool2d(x, target) * (size / target)
+
+    assert sigma_max(materialised(naive, (1, size, size))) > 1.01
+    ours = layers.ScaledAvgPool2d(2)
+    assert sigma_max(materialised(ours, (1, size, size))) <= 1 + 1e-12
+    with pytest.raises(UnboundedModuleError, match="AdaptiveAvgPool2d"):
+        onelip.lipschitz_bound(nn.AdaptiveAvgPool2d(target))
+
+
+# 12: stale weights in eval
+
+
+class _StaleSigma(nn.Linear):
+    """Divides by the norm that it saw in the last forward pass in training."""
+
+    def __init__(self, features):
+        super().__init__(features, features, bias=False)
+        self.sigma = 1.0
+
+    def forward(self, x):
+        if self.training:
+            self.sigma = float(torch.linalg.matrix_norm(self.weight, 2))
+        return F.linear(x, self.weight / self.sigma)
+
+
+def _one_step(module: nn.Module) -> None:
+    optimizer = torch.optim.SGD(module.parameters(), lr=50.0)
+    x = torch.randn(8, 6)
+    module.train()
+    (module(x) * torch.randn(8, 6)).sum().backward()
+    optimizer.step()
+    module.eval()
+
+
+def test_trap_12_a_norm_that_is_one_step_old():
+    naive = _StaleSigma(6)
+    _one_step(naive)
+    assert float(jacobian_norm(naive, torch.rand(6))) > 1.5
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [layers.ConvexPotentialLinear(6, 6), layers.LastLayer(6, 6)],
+    ids=lambda m: type(m).__name__,
+)
+def test_trap_12_our_bounds_see_the_weights_of_now(layer):
+    layer = copy.deepcopy(layer)
+    onelip.lipschitz_bound(layer)
+    for _ in range(2):
+        _one_step(layer)
+        norm = float(jacobian_norm(layer, torch.rand(6)))
+        assert norm <= float(onelip.lipschitz_bound(layer)) * (1 + 1e-5)  # float32 evaluation
+
+
+def test_trap_12_certificates_follow_the_weights():
+    head = nn.Linear(2, 2, bias=False).eval()
+    head.weight.data = torch.eye(2)
+    x = torch.tensor([[1.0, 0.0]])
+    before = certify(head, x).radius.item()
+    head.weight.data = torch.tensor([[1.0, 0.0], [0.0, 5.0]])
+    after = certify(head, x).radius.item()
+    assert before == pytest.approx(1 / math.sqrt(2))
+    assert after == pytest.approx(1 / math.sqrt(26))

@@ -26,7 +26,7 @@ from onelip.training.classifier import Classifier
 TINY = shlex.split(
     "--network.conv_layers 1 --network.channels 4 --network.hidden_channels 4 "
     "--network.linear_layers 1 --network.features 16 --epochs 3 --eps [0.1,0.3] "
-    "--attack_steps 5 --attack_samples 40 --quiet"
+    "--batch_size 64 --lr 5e-3 --attack_steps 5 --attack_samples 40 --quiet"
 )
 
 

@@ -39,7 +39,6 @@ UNKNOWN = [
     nn.ReflectionPad2d(1),
     nn.Upsample(scale_factor=2),
     nn.ModuleList(),
-    nn.LazyLinear(3),
 ]
 
 
@@ -220,3 +219,12 @@ def test_the_result_is_plain():
     assert bound.dtype == torch.float64
     assert bound.shape == ()
     assert not bound.requires_grad
+
+
+def test_a_forward_written_later_does_not_inherit_a_proof():
+    class Doubled(onelip.layers.MaxMin):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    with pytest.raises(UnboundedModuleError, match="inherits lipschitz_bound from MaxMin"):
+        lipschitz_bound(Doubled())

@@ -80,6 +80,7 @@ def lipschitz_bound(module: nn.Module) -> Tensor:
     """
     refuse_hidden_behaviour(module)
     if isinstance(module, LipschitzModule):
+        _refuse_inherited_proof(type(module))
         value = module.lipschitz_bound()
     else:
         kind = type_before_parametrizations(module)
@@ -92,6 +93,19 @@ def lipschitz_bound(module: nn.Module) -> Tensor:
     if not torch.isfinite(value):
         raise NonFiniteError(f"the bound of {type(module).__name__} is {float(value)}")
     return value.to("cpu", torch.float64)
+
+
+def _refuse_inherited_proof(kind: type[LipschitzModule]) -> None:
+    """A proof is about the ``forward`` beside it or above it, not about one written later."""
+    forward, proof = (
+        next(i for i, base in enumerate(kind.__mro__) if name in vars(base))
+        for name in ("forward", "lipschitz_bound")
+    )
+    if forward < proof:
+        raise UnboundedModuleError(
+            f"{kind.__name__} has a forward of its own and inherits lipschitz_bound from "
+            f"{kind.__mro__[proof].__name__}: write a bound for it"
+        )
 
 
 def refuse_hidden_behaviour(module: nn.Module) -> None:

@@ -224,7 +224,7 @@ def largest_stretch(module: nn.Module, input_shape: Shape, *, steps: int = _ASCE
     reach = torch.logspace(-1, 1, _PAIRS, dtype=x.dtype)
     x, direction = x.clone().requires_grad_(), direction.clone().requires_grad_()
     optimizer = torch.optim.Adam([x, direction], lr=0.1)
-    largest = x.new_zeros(())
+    largest = torch.zeros((), dtype=x.dtype)
     for _ in range(steps + 1):
         stretch = _stretch(module, x, direction, reach)
         largest = torch.maximum(largest, stretch.detach().amax())

@@ -65,9 +65,12 @@ def test_scales_are_rounded_down_and_are_float32(kernel):
             )
 
 
-@pytest.mark.parametrize(("kernel", "stride", "dilation"), [
-    *((k, s, 1) for k, s in POOLS), (2, 1, 2), (2, 2, 2), (3, 2, 2), (3, 2, 3), (3, 3, 2), (3, 4, 2), (4, 6, 4),
-])  # fmt: skip
+DILATED = [(2, 1, 2), (2, 2, 2), (3, 2, 2), (3, 2, 3), (3, 3, 2), (3, 4, 2), (4, 6, 4)]
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "dilation"), [*((k, s, 1) for k, s in POOLS), *DILATED]
+)
 def test_windows_that_share_a_pixel_by_brute_force(kernel, stride, dilation):
     size = 60
     counts = [0] * size

@@ -6,6 +6,7 @@ times the sum of the absolute products. Every error term below follows from thes
 """
 
 import math
+from fractions import Fraction
 
 import torch
 from torch import Tensor
@@ -47,11 +48,15 @@ def frobenius(matrices: Tensor) -> Tensor:
 
 
 def product(factors: list[Tensor]) -> Tensor:
-    """Upper bound of a product of non-negative numbers; 1 for an empty list."""
-    result = torch.ones((), dtype=torch.float64)
-    for factor in factors:
-        result = upward(result * factor.to(result), 1)
-    return result
+    """The smallest float64 number not below the exact product; 1 for an empty list."""
+    wanted = math.prod((Fraction(float(factor)) for factor in factors), start=Fraction(1))
+    try:
+        value = float(wanted)
+    except OverflowError:
+        value = math.inf
+    if value < wanted:
+        value = math.nextafter(value, math.inf)
+    return torch.tensor(value, dtype=torch.float64)
 
 
 def exact(tensor: Tensor) -> Tensor:
@@ -68,4 +73,4 @@ def exact(tensor: Tensor) -> Tensor:
         raise RuntimeError("subnormal numbers are flushed: torch.set_flush_denormal(False) first")
     if tensor.device.type == "mps":
         tensor = tensor.cpu()  # no float64 there
-    return tensor.to(torch.complex128 if tensor.is_complex() else torch.float64)
+    return tensor.resolve_conj().to(torch.complex128 if tensor.is_complex() else torch.float64)

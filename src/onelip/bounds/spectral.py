@@ -69,7 +69,8 @@ def largest_norm(matrices: Tensor, error: Tensor | None = None) -> Tensor:
     if scaled.shape[-2] < scaled.shape[-1]:
         scaled = scaled.mT
     square = _norm_of_gram(scaled)
-    return upward(upward(square, 2).sqrt() / scale + error, 4)
+    norm = upward(upward(square, 2).sqrt() / scale + error, 4)
+    return torch.nextafter(norm, torch.full_like(norm, math.inf))  # for subnormal results
 
 
 def _norm_of_gram(matrices: Tensor) -> Tensor:

@@ -16,7 +16,6 @@ import abc
 import copy
 import math
 from collections.abc import Sequence
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +23,8 @@ from torch.nn import functional as F
 from typing_extensions import override
 
 from onelip import bounds
-from onelip.bounds.rounding import downward, upward
-from onelip.bounds.slopes import slopes
+from onelip.bounds.rounding import downward, exact, frobenius, upward
+from onelip.bounds.slopes import HOMOGENEOUS, slopes
 from onelip.estimates import power_iteration
 from onelip.layers.gradient_step import GradientStep, check_image_size, gradient_step_bound
 from onelip.lipschitz import LipschitzModule
@@ -37,7 +36,7 @@ _WARM_UP = 20  # power iterations at construction
 class ConvexPotential(LipschitzModule):
     """What the dense and the convolutional layer share. See the module's docstring."""
 
-    own_power_steps: ClassVar[bool] = True  # see onelip.layers.batched_power_steps
+    own_power_steps = True  # see onelip.layers.batched_power_steps
     direction: Tensor
     image_size: tuple[int, int] | None = None
     padding_mode: str = "zeros"
@@ -116,6 +115,7 @@ class ConvexPotential(LipschitzModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """``x - h W^T activation(W x + b)``; in training mode, after one power step."""
+        check_image_size(x, self.image_size)
         if self.training and self.fixed_step is None and self.own_power_steps:
             self.power_step()
         hidden = self.activation(self.inner(x, self.bias))
@@ -126,22 +126,34 @@ class ConvexPotential(LipschitzModule):
         return gradient_step_bound(self.step(), self.norm_bound(), slopes(self.activation))
 
     def export(self) -> GradientStep:
-        """Plain modules with the step fixed, no longer than what is proved to be 1-Lipschitz."""
+        """Plain modules with the step fixed, no longer than what is proved to be 1-Lipschitz.
+
+        With an activation that scales, such as ReLU, the root of the step goes into the weights.
+        """
+        step, root = self.proved_step(), None
+        if type(self.activation) in HOMOGENEOUS:
+            root = step.double().sqrt()
         return GradientStep(
-            self.weight,
-            self.bias,
+            _scaled(self.weight, root),
+            _scaled(self.bias, root),
             copy.deepcopy(self.activation),
-            self.proved_step(),
+            step if root is None else None,
             image_size=self.image_size,
             padding_mode=self.padding_mode,
         )
 
     def proved_step(self) -> Tensor:
-        """The step in use, shortened if need be so that the layer is proved 1-Lipschitz."""
+        """The step in use, shortened if need be so that the layer is proved 1-Lipschitz.
+
+        Room is left for rounding ``sqrt(step) W`` to the precision of W, and for a second proof
+        that comes out looser than the first by 1e-8.
+        """
         step = self.step().detach()
         if self.fixed_step is not None:
             return step  # a relaxed layer stays relaxed, and its bound says so
-        smoothness = upward(self.norm_bound().square() * slopes(self.activation)[1], 2)
+        lengths = frobenius(exact(self.weight).flatten(1)).cpu()
+        norm = self.norm_bound() + torch.finfo(self.weight.dtype).eps * lengths
+        smoothness = upward(norm.square() * (slopes(self.activation)[1] * (1 + 1e-8)), 8)
         longest = downward(2 / smoothness, 8).to(step.dtype)  # may round up by one unit
         return torch.minimum(step, torch.nextafter(longest, torch.zeros_like(longest)).to(step))
 
@@ -247,11 +259,6 @@ class ConvexPotentialConv2d(ConvexPotential):
         bounds.convolution(torch.zeros(1, 1, 1, 1), padding_mode=padding_mode)  # refuses others
         super().__init__(weight, torch.empty(1, channels, *self.image_size), activation, step)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``x - h W^T activation(W x + b)``; in training mode, after one power step."""
-        check_image_size(x, self.image_size)
-        return super().forward(x)
-
     @override
     def inner(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         return self._convolve(x, self.weight, bias)
@@ -295,6 +302,11 @@ class ConvexPotentialConv2d(ConvexPotential):
             padding=self.padding,
             padding_mode=self.padding_mode,
         )
+
+
+def _scaled(parameter: Tensor, factor: Tensor | None) -> Tensor:
+    """A parameter times a float64 factor, rounded once."""
+    return parameter if factor is None else (factor * parameter).to(parameter.dtype)
 
 
 def _unit_groups(x: Tensor, groups: int) -> Tensor:

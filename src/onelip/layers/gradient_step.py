@@ -40,7 +40,7 @@ class GradientStep(LipschitzModule):
         weight: ``(hidden, features)``, or ``(hidden, channels, k, k)`` with k odd.
         bias: ``(hidden,)``.
         activation: an elementwise activation of torch.
-        step: 0-d, the step h >= 0.
+        step: 0-d, the step h >= 0; None for 1.
         image_size: height and width of the input of a convolution, None for any.
         padding_mode: of a convolution.
 
@@ -48,31 +48,32 @@ class GradientStep(LipschitzModule):
         ValueError: a negative step; in ``forward``, an image of another size than ``image_size``.
     """
 
-    step: Tensor
+    step: Tensor | None
 
     def __init__(
         self,
         weight: Tensor,
         bias: Tensor,
         activation: nn.Module,
-        step: Tensor,
+        step: Tensor | None,
         *,
         image_size: tuple[int, int] | None = None,
         padding_mode: str = "zeros",
     ) -> None:
         super().__init__()
-        if step < 0:
+        if step is not None and step < 0:
             raise ValueError(f"step must not be negative, got {float(step)}")
         self.inner = _plain(weight, bias, padding_mode)
         self.activation = activation
         self.outer = _plain(_mirrored(weight), None, padding_mode)
-        self.image_size = image_size
+        self.image_size, self.padding_mode = image_size, padding_mode
         self.register_buffer("step", step)
 
     def forward(self, x: Tensor) -> Tensor:
         """``x - outer(step * activation(inner(x)))``."""
         check_image_size(x, self.image_size)
-        step: Tensor = self.outer(self.step * self.activation(self.inner(x)))
+        hidden = self.activation(self.inner(x))
+        step: Tensor = self.outer(hidden if self.step is None else self.step * hidden)
         return x - step
 
     def lipschitz_bound(self) -> Tensor:
@@ -81,11 +82,27 @@ class GradientStep(LipschitzModule):
         Raises:
             UnboundedModuleError: a weight was changed, and ``outer`` is no longer the adjoint.
         """
-        if self.outer.bias is not None or not torch.equal(
-            self.outer.weight, _mirrored(self.inner.weight)
-        ):
+        norm = self._norm()
+        if not self._is_adjoint():
             raise UnboundedModuleError("GradientStep.outer is no longer the adjoint of .inner")
-        return gradient_step_bound(self.step, self._norm(), slopes(self.activation))
+        step = torch.ones(()) if self.step is None else self.step
+        return gradient_step_bound(step, norm, slopes(self.activation))
+
+    def _is_adjoint(self) -> bool:
+        """Whether the weights match, number by number, and nothing else was changed."""
+        fresh = _plain(_mirrored(self.inner.weight), None, self.padding_mode)
+        settings = ("padding", "padding_mode", "stride", "dilation", "groups")
+        return (
+            torch.equal(self.outer.weight, fresh.weight)
+            and all(
+                type(part) is type(fresh)
+                and all(
+                    getattr(part, name, None) == getattr(fresh, name, None) for name in settings
+                )
+                for part in (self.inner, self.outer)
+            )
+            and self.outer.bias is None
+        )
 
     def _norm(self) -> Tensor:
         if isinstance(self.inner, nn.Linear):
@@ -94,7 +111,7 @@ class GradientStep(LipschitzModule):
             self.inner.weight,
             image_size=self.image_size,
             padding=self.inner.weight.shape[-1] // 2,
-            padding_mode=self.inner.padding_mode,
+            padding_mode=self.padding_mode,
         )
 
 

@@ -33,8 +33,11 @@ def batched_power_steps(model: nn.Module) -> Iterator[None]:
             groups[layer.batch_key()].append(layer)
     for layers in groups.values():
         layers[0].power_step_together(layers)
-    ConvexPotential.own_power_steps = False
+    together = [layer for layers in groups.values() for layer in layers]
+    for layer in together:
+        layer.own_power_steps = False
     try:
         yield
     finally:
-        ConvexPotential.own_power_steps = True
+        for layer in together:
+            layer.own_power_steps = True

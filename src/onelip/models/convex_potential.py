@@ -63,7 +63,7 @@ def convex_potential_network(
         >>> model = convex_potential_network((1, 8, 8), 10, conv_layers=2, channels=4, pool=2,
         ...                                  linear_layers=1, features=16)
         >>> sum(p.numel() for p in model.parameters())
-        1402
+        1410
     """
     depth, height, width = input_shape
     _check_sizes(conv_layers=conv_layers, linear_layers=linear_layers)

@@ -9,12 +9,12 @@ _DIGITS = Recipe(
     about="Convex Potential network on scikit-learn's digits; under a minute on two cores",
     dataset="digits",
     model="cpl_digits",
-    objective={"offset": 1.5, "temperature": 0.25},
-    epochs=30,
+    objective={"offset": 1.0, "temperature": 0.25},
+    epochs=60,
     batch_size=64,
-    lr=5e-3,
+    lr=1e-2,
     validation=150,
-    eps=(0.25, 0.5, 1.0, 1.5),
+    eps=(0.1, 0.25, 0.5, 0.75, 1.0),
     attack_samples=450,
 )
 

@@ -1,0 +1,107 @@
+"""Recipes: what they name exists, and what is written is what is read."""
+
+import dataclasses
+import inspect
+
+import pytest
+
+from onelip.data import DATASETS, SHAPES
+from onelip.errors import UsageError
+from onelip.losses import LOSSES
+from onelip.models import MODELS
+from onelip.recipes import RECIPES, Recipe
+from onelip.training import RunFolder
+
+ALL = pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+
+
+@ALL
+def test_names(recipe):
+    assert RECIPES[recipe.name] is recipe
+    assert recipe.dataset in DATASETS
+    assert recipe.model in MODELS
+    assert recipe.loss in LOSSES
+    assert "\n" not in recipe.about
+    assert recipe.about
+
+
+@ALL
+def test_arguments(recipe):
+    """Bound as they will be called, without building anything."""
+    shape, classes = SHAPES[recipe.dataset]
+    inspect.signature(MODELS[recipe.model]).bind(shape, classes, **recipe.network)
+    inspect.signature(LOSSES[recipe.loss]).bind(**recipe.objective)
+
+
+@ALL
+def test_json(recipe, tmp_path):
+    run = RunFolder.create(recipe, tmp_path / "run")
+    read = RunFolder.open(run.path).recipe
+    assert dataclasses.asdict(read) == dataclasses.asdict(run.recipe)
+    for field in dataclasses.fields(Recipe):
+        written = getattr(recipe, field.name)
+        expected = dict(written) if field.name in ("network", "objective") else written
+        assert getattr(read, field.name) == expected
+
+
+@ALL
+def test_eps(recipe):
+    """CIFAR's radii are those of the paper, in 255ths, and never a rounded 0.141."""
+    assert list(recipe.eps) == sorted(recipe.eps)
+    if recipe.dataset.startswith("cifar"):
+        assert recipe.eps == (36 / 255, 72 / 255, 108 / 255)
+
+
+@ALL
+def test_channels_fit_the_head(recipe):
+    assert recipe.network.get("head") in (None, "truncate", "unit-rows")
+    assert recipe.crop == (4 if recipe.dataset.startswith("cifar") else 0)
+    assert not (recipe.flip and recipe.dataset in ("digits", "mnist"))
+
+
+def test_the_tables_are_complete():
+    assert {f"cpl-{size}-cifar{n}" for size in ("s", "m", "l", "xl") for n in (10, 100)} <= {
+        *RECIPES
+    }
+    for size in ("s", "m", "l", "xl"):
+        cifar10, cifar100 = (RECIPES[f"cpl-{size}-cifar{n}"] for n in (10, 100))
+        assert cifar10.model == cifar100.model == f"cpl_{size}"
+        assert cifar10.network == {}
+        assert cifar100.network == {"head": "unit-rows"}
+        assert (cifar10.epochs, cifar10.batch_size, cifar10.lr) == (200, 256, 1e-3)
+        assert (cifar10.loss, cifar10.objective) == ("hinge", {"margin": 0.7})
+
+
+def test_a_recipe_cannot_be_changed():
+    recipe = RECIPES["digits"]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        recipe.epochs = 3
+    assert Recipe("a", "b", "digits", "cpl_digits").network == {}
+    with pytest.raises(TypeError):
+        Recipe("a", "b", "digits", "cpl_digits").network["pool"] = 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dataset": "foo"}, "no data set 'foo'; known: digits"),
+        ({"epochs": 0}, "--epochs must be positive, got 0"),
+        ({"batch_size": -1}, "--batch_size must be positive"),
+        ({"lr": 0.0}, "--lr must be positive"),
+        ({"lr": float("nan")}, "--lr must be positive, got nan"),
+        ({"validation": 0}, "--validation must be positive"),
+        ({"attack_steps": 0}, "--attack_steps must be positive"),
+        ({"attack_restarts": 0}, "--attack_restarts must be positive"),
+        ({"crop": -1}, "--crop must not be negative"),
+        ({"seed": -1}, "--seed must not be negative"),
+        ({"split_seed": 2**63}, "--split_seed must be below"),
+        ({"attack_samples": -1}, "--attack_samples must not be negative"),
+        ({"eps": ()}, "--eps must hold finite positive radii"),
+        ({"eps": (0.1, 0.0)}, "--eps must hold finite positive radii"),
+        ({"eps": (0.1, float("inf"))}, "--eps must hold finite positive radii"),
+        ({"eps": (float("nan"),)}, "--eps must hold finite positive radii"),
+    ],
+)
+def test_bad_values(changes, message):
+    with pytest.raises(UsageError, match=message):
+        dataclasses.replace(RECIPES["digits"], **changes)

@@ -49,7 +49,15 @@ def frobenius(matrices: Tensor) -> Tensor:
 
 def product(factors: list[Tensor]) -> Tensor:
     """The smallest float64 number not below the exact product; 1 for an empty list."""
-    wanted = math.prod((Fraction(float(factor)) for factor in factors), start=Fraction(1))
+    return _above(math.prod((Fraction(float(factor)) for factor in factors), start=Fraction(1)))
+
+
+def quotient(dividend: float, divisor: float) -> Tensor:
+    """The smallest float64 number not below the exact quotient of two positive numbers."""
+    return _above(Fraction(dividend) / Fraction(divisor))
+
+
+def _above(wanted: Fraction) -> Tensor:
     try:
         value = float(wanted)
     except OverflowError:

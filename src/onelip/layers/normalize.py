@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from onelip.bounds.rounding import exact, upward
+from onelip.bounds.rounding import exact, quotient
 from onelip.lipschitz import LipschitzModule
 
 
@@ -48,4 +48,4 @@ class Normalize(LipschitzModule):
 
     def lipschitz_bound(self) -> Tensor:
         """See the class."""
-        return upward(1 / exact(self.std).abs().min(), 1)
+        return quotient(1, float(exact(self.std).abs().min()))

@@ -1,5 +1,5 @@
 """Estimates of operator norms, from below: for training only, never for a certificate."""
 
-from onelip.estimates.power_iteration import power_iteration
+from onelip.estimates.power_iteration import leading_direction, power_iteration
 
-__all__ = ["power_iteration"]
+__all__ = ["leading_direction", "power_iteration"]

@@ -37,12 +37,20 @@ def power_iteration(
         >>> norm
         tensor(4.)
     """
-    with torch.no_grad():
-        direction = _unit(direction)
-        for _ in range(iterations):
-            direction = _unit(adjoint(_unit(operator(direction))))
+    direction = leading_direction(operator, adjoint, direction, iterations=iterations)
     norm: Tensor = torch.linalg.vector_norm(operator(direction))
     return norm, direction
+
+
+@torch.no_grad()
+def leading_direction(
+    operator: Operator, adjoint: Operator, direction: Tensor, *, iterations: int = 1
+) -> Tensor:
+    """The direction alone, which saves the call of ``operator`` that the estimate takes."""
+    direction = _unit(direction)
+    for _ in range(iterations):
+        direction = _unit(adjoint(_unit(operator(direction))))
+    return direction
 
 
 def _unit(vector: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from typing_extensions import override
 from onelip import bounds
 from onelip.bounds.rounding import downward, exact, frobenius, upward
 from onelip.bounds.slopes import HOMOGENEOUS, slopes
-from onelip.estimates import power_iteration
+from onelip.estimates import leading_direction
 from onelip.layers.gradient_step import GradientStep, check_image_size, gradient_step_bound
 from onelip.lipschitz import LipschitzModule
 
@@ -87,10 +87,9 @@ class ConvexPotential(LipschitzModule):
         It stays where it is if W maps it to 0 or overflows: from there it would never come back.
         """
         with torch.no_grad(), _full_precision(self.weight):
-            _, moved = power_iteration(
-                self.inner, self.adjoint, self.direction, iterations=iterations
+            self._turn(
+                leading_direction(self.inner, self.adjoint, self.direction, iterations=iterations)
             )
-            self._turn(moved)
 
     def _turn(self, moved: Tensor) -> None:
         usable = moved.isfinite().all() & moved.any()

@@ -53,7 +53,9 @@ def product(factors: list[Tensor]) -> Tensor:
 
 
 def quotient(dividend: float, divisor: float) -> Tensor:
-    """The smallest float64 number not below the exact quotient of two positive numbers."""
+    """The smallest float64 number not below the exact quotient; infinite for a divisor of 0."""
+    if divisor == 0:
+        return torch.tensor(math.inf, dtype=torch.float64)
     return _above(Fraction(dividend) / Fraction(divisor))
 
 

@@ -1,4 +1,4 @@
-"""Compare functions in one process: they take turns, and ratios of medians are what counts."""
+"""Compare functions in one process: they take turns, and medians of ratios are what counts."""
 
 import json
 import platform

@@ -22,8 +22,8 @@ def main() -> None:
     """Dense, circular and zero-padded maps of several sizes."""
     torch.manual_seed(0)
     rows = [_dense(n) for n in (64, 256, 1024, 2048)]
-    rows += [_circular(c, n) for c, n in ((3, 32), (16, 32), (64, 32), (128, 16), (256, 8))]
-    rows += [_zero_padded(c, n) for c, n in ((3, 8), (3, 16), (3, 32), (8, 16), (16, 16))]
+    rows += [_circular(c, n) for c, n in ((3, 32), (16, 32), (64, 32), (128, 16))]
+    rows += [_zero_padded(c, n) for c, n in ((3, 8), (3, 16), (3, 24), (8, 12))]
     save("norms", rows)
 
 
@@ -62,15 +62,16 @@ def _zero_padded(channels: int, size: int) -> dict[str, Any]:
         "proved, all sizes": lambda: bounds.convolution(weight, padding=1),
         "orthogonium, 5 iterations": lambda: compute_delattre2024(weight, n_iter=5),
     }
-    return _row(f"zero padding, {channels} channels, {size} x {size}", functions, rounds=7)
+    return _row(f"zero padding, {channels} channels, {size} x {size}", functions)
 
 
-def _row(what: str, functions: dict[str, Callable[[], Tensor]], rounds: int = 7) -> dict[str, Any]:
+def _row(what: str, functions: dict[str, Callable[[], Tensor]], rounds: int = 5) -> dict[str, Any]:
     exact = float(functions["svd"]())
     looseness = {
         name: float(f"{float(function()) / exact - 1:.2e}") for name, function in functions.items()
     }
     seconds = alternate(functions, rounds=rounds, warm_up=1)
+    print(f"{what}: done", flush=True)
     return {"map": what, "looseness": looseness, **summary(seconds, "svd")}
 
 

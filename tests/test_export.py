@@ -137,3 +137,44 @@ def test_a_single_layer_and_a_plain_module():
     assert type(onelip.export(layers.LastLayer(3, 2))) is nn.Linear
     assert type(onelip.export(nn.Linear(3, 2))) is nn.Linear
     assert type(onelip.export(layers.MaxMin())) is layers.MaxMin
+
+
+def test_a_container_of_ones_own_is_refused():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = nn.Sequential(layers.ConvexPotentialLinear(4, 4))
+
+        def forward(self, x):
+            return self.body(x)
+
+    with pytest.raises(UnboundedModuleError, match="Net holds onelip's layers"):
+        onelip.export(Net())
+
+
+def test_a_layer_of_ones_own_does_not_inherit_an_export():
+    class Doubled(layers.ConvexPotentialLinear):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+        def lipschitz_bound(self):
+            return 2 * super().lipschitz_bound()
+
+    with pytest.raises(UnboundedModuleError, match="Doubled inherits export"):
+        onelip.export(Doubled(4, 4))
+
+
+def test_a_container_layer_must_write_its_export():
+    class Twice(onelip.LipschitzModule):
+        def __init__(self):
+            super().__init__()
+            self.part = layers.ConvexPotentialLinear(4, 4)
+
+        def forward(self, x):
+            return self.part(self.part(x))
+
+        def lipschitz_bound(self):
+            return self.part.lipschitz_bound() ** 2
+
+    with pytest.raises(UnboundedModuleError, match="Twice holds layers"):
+        onelip.export(Twice())

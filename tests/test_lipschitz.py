@@ -51,7 +51,7 @@ def test_what_is_not_known_raises_and_is_named(module):
 
 
 def test_a_parametrised_module_keeps_its_rule():
-    layer = parametrizations.orthogonal(nn.Linear(4, 4))
+    layer = parametrizations.orthogonal(nn.Linear(4, 4)).eval()
     assert float(lipschitz_bound(layer)) == pytest.approx(1, abs=1e-5)
     layer.parametrizations.weight.original.data.normal_()
     assert float(lipschitz_bound(layer)) >= sigma_max(layer.weight)
@@ -87,7 +87,7 @@ def test_hidden_behaviour_is_refused_at_any_depth(spoil, depth):
     module = inner
     for _ in range(depth):
         module = nn.Sequential(nn.Flatten(), module)
-    with pytest.raises(UnboundedModuleError, match="ReLU has a forward hook or a patched forward"):
+    with pytest.raises(UnboundedModuleError, match="ReLU has a forward hook or a patched method"):
         lipschitz_bound(module)
 
 
@@ -228,3 +228,33 @@ def test_a_forward_written_later_does_not_inherit_a_proof():
 
     with pytest.raises(UnboundedModuleError, match="inherits lipschitz_bound from MaxMin"):
         lipschitz_bound(Doubled())
+
+
+@pytest.mark.parametrize("name", ["inner", "adjoint", "step", "norm_bound", "forward"])
+def test_a_layer_is_final(name):
+    kind = onelip.layers.ConvexPotentialLinear
+    derived = type("Derived", (kind,), {name: lambda self, *a: 5 * getattr(kind, name)(self, *a)})
+    layer = derived(4, 4) if name != "step" else derived(4, 4, step=1.0)
+    with pytest.raises(UnboundedModuleError, match="Derived inherits lipschitz_bound"):
+        lipschitz_bound(layer.eval())
+
+
+def test_global_hooks_and_patched_methods_are_refused():
+    conv = nn.Conv2d(1, 1, 1)
+    conv._conv_forward = lambda x, weight, bias: 5 * x
+    with pytest.raises(UnboundedModuleError, match="patched method"):
+        lipschitz_bound(conv)
+    handle = nn.modules.module.register_module_forward_hook(lambda module, x, y: 3 * y)
+    try:
+        with pytest.raises(UnboundedModuleError, match="for all modules"):
+            lipschitz_bound(nn.ReLU())
+    finally:
+        handle.remove()
+
+
+def test_a_query_does_not_move_the_power_iteration_of_torch():
+    layer = parametrizations.spectral_norm(nn.Linear(5, 5)).train()
+    before = {k: v.clone() for k, v in layer.state_dict().items()}
+    with pytest.raises(UnboundedModuleError, match="parametrized Linear"):
+        lipschitz_bound(layer)
+    assert all(torch.equal(v, before[k]) for k, v in layer.state_dict().items())

@@ -6,7 +6,8 @@ from collections import OrderedDict
 from torch import nn
 from torch.nn.utils import parametrize
 
-from onelip.lipschitz import LipschitzModule, refuse_hidden_behaviour
+from onelip.errors import UnboundedModuleError
+from onelip.lipschitz import LipschitzModule, refuse_hidden_behaviour, refuse_inherited
 
 
 def export(model: nn.Module) -> nn.Module:
@@ -41,10 +42,17 @@ def export(model: nn.Module) -> nn.Module:
 
 def _exported(module: nn.Module) -> nn.Module:
     if isinstance(module, LipschitzModule):
+        if type(module).export is not LipschitzModule.export:
+            refuse_inherited(module, "export")
         return module.export()
     if type(module) is nn.Sequential:
         names = module._modules  # unlike named_children(), with modules that occur twice
         return nn.Sequential(OrderedDict(zip(names, map(_exported, module), strict=True)))
+    if any(isinstance(part, LipschitzModule) for part in module.modules()):
+        raise UnboundedModuleError(
+            f"{type(module).__name__} holds onelip's layers: export it piece by piece, build it as "
+            "an nn.Sequential, or derive it from onelip.LipschitzModule"
+        )
     result = copy.deepcopy(module).eval()
     for part in result.modules():
         if parametrize.is_parametrized(part):

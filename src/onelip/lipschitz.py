@@ -7,6 +7,7 @@ All constants are with respect to the Euclidean norm of the flattened input and 
 
 import abc
 import copy
+import inspect
 import math
 from collections.abc import Callable
 from fractions import Fraction
@@ -14,7 +15,8 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.parametrize import type_before_parametrizations
+from torch.nn.modules import module as torch_module
+from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
 
 from onelip import bounds
 from onelip.bounds.rounding import downward, exact, product, upward
@@ -35,7 +37,13 @@ class LipschitzModule(nn.Module, abc.ABC):
         """
 
     def export(self) -> nn.Module:
-        """The same function from fixed weights; a layer without reparametrisation copies itself."""
+        """The same function from fixed weights; a layer without reparametrisation copies itself.
+
+        Raises:
+            UnboundedModuleError: it holds other layers, whose export it would have to arrange.
+        """
+        if any(isinstance(part, LipschitzModule) for part in self.children()):
+            raise UnboundedModuleError(f"{type(self).__name__} holds layers: write its export()")
         return copy.deepcopy(self)
 
 
@@ -80,7 +88,7 @@ def lipschitz_bound(module: nn.Module) -> Tensor:
     """
     refuse_hidden_behaviour(module)
     if isinstance(module, LipschitzModule):
-        _refuse_inherited_proof(type(module))
+        refuse_inherited(module, "lipschitz_bound")
         value = module.lipschitz_bound()
     else:
         kind = type_before_parametrizations(module)
@@ -89,22 +97,40 @@ def lipschitz_bound(module: nn.Module) -> Tensor:
                 f"no Lipschitz bound is known for {kind.__module__}.{kind.__qualname__}; derive it "
                 "from onelip.LipschitzModule or register a rule with onelip.lipschitz.rule"
             )
+        if module.training and is_parametrized(module):
+            raise UnboundedModuleError(
+                f"a parametrized {kind.__name__} may change its weight when it is read in "
+                "training mode: model.eval()"
+            )
         value = torch.as_tensor(RULES[kind](module), dtype=torch.float64)
-    if not torch.isfinite(value):
-        raise NonFiniteError(f"the bound of {type(module).__name__} is {float(value)}")
-    return value.to("cpu", torch.float64)
+    return finite(value.to("cpu", torch.float64), type(module).__name__)
 
 
-def _refuse_inherited_proof(kind: type[LipschitzModule]) -> None:
-    """A proof is about the ``forward`` beside it or above it, not about one written later."""
-    forward, proof = (
-        next(i for i, base in enumerate(kind.__mro__) if name in vars(base))
-        for name in ("forward", "lipschitz_bound")
-    )
-    if forward < proof:
+def finite(bound: Tensor, name: str) -> Tensor:
+    """The bound, if it is one.
+
+    Raises:
+        NonFiniteError: it is infinite or NaN.
+    """
+    if not torch.isfinite(bound):
+        raise NonFiniteError(f"the bound of {name} is {float(bound)}")
+    return bound
+
+
+def refuse_inherited(module: LipschitzModule, method: str) -> None:
+    """A layer is final: what it proves of itself says nothing about a class derived from it.
+
+    Raises:
+        UnboundedModuleError: the method comes from another concrete class than the module's own.
+    """
+    kind = type_before_parametrizations(module)
+    lineage = kind.__mro__
+    owner = next(i for i, base in enumerate(lineage) if method in vars(base))
+    concrete = [base for base in lineage[: owner + 1] if not inspect.isabstract(base)]
+    if len(concrete) > 1:
         raise UnboundedModuleError(
-            f"{kind.__name__} has a forward of its own and inherits lipschitz_bound from "
-            f"{kind.__mro__[proof].__name__}: write a bound for it"
+            f"{kind.__name__} inherits {method} from {lineage[owner].__name__}, which speaks for "
+            f"{concrete[1].__name__} only: write one for it"
         )
 
 
@@ -112,12 +138,16 @@ def refuse_hidden_behaviour(module: nn.Module) -> None:
     """Hooks and patched methods change what a module computes, out of sight of its rule.
 
     Raises:
-        UnboundedModuleError: the module, or one inside it, has a forward hook or a patched forward.
+        UnboundedModuleError: forward hooks or patched methods on the module or one inside it, or
+            forward hooks on all modules.
     """
+    if torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks:
+        raise UnboundedModuleError("a forward hook is registered for all modules: remove it")
     for part in module.modules():
-        if part._forward_hooks or part._forward_pre_hooks or "forward" in vars(part):
+        patched = [name for name in vars(part) if callable(getattr(type(part), name, None))]
+        if part._forward_hooks or part._forward_pre_hooks or patched:
             raise UnboundedModuleError(
-                f"{type(part).__name__} has a forward hook or a patched forward: remove it, or use "
+                f"{type(part).__name__} has a forward hook or a patched method: remove it, or use "
                 "torch.nn.utils.parametrizations instead of the hook"
             )
 

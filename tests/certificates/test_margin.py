@@ -254,7 +254,7 @@ def test_unknown_parts_and_hooks():
 def test_patched_forward_of_the_whole_model():
     model = nn.Sequential(nn.ReLU(), nn.Linear(2, 2)).eval()
     model.forward = lambda x: 100 * x
-    with pytest.raises(UnboundedModuleError, match="patched forward"):
+    with pytest.raises(UnboundedModuleError, match="patched method"):
         certify(model, torch.rand(1, 2))
 
 
@@ -353,10 +353,9 @@ def test_batches_and_records():
     assert whole.radius.tolist() == pytest.approx(split.radius.tolist(), rel=1e-5)
     assert whole.dtype == torch.float32
     assert whole.device == "cpu"
-    assert whole.reduced_precision is False
     assert whole.radius.dtype == torch.float64
     assert math.prod(bound for _, bound in whole.layer_bounds) == pytest.approx(float(whole.bound))
-    assert certify(model.bfloat16(), x.bfloat16()).reduced_precision is True
+    assert certify(model.bfloat16(), x.bfloat16()).dtype == torch.bfloat16
 
 
 def test_an_empty_batch():
@@ -392,3 +391,41 @@ def test_a_zero_body_before_a_huge_head():
         nn.Sequential(body, head).eval(), torch.zeros(1, 2, dtype=torch.float64)
     ).radius
     assert radius.item() >= 0  # and not NaN
+
+
+def test_autocast_and_fast_products_do_not_reach_the_logits():
+    model, x = onelip.export(body_and_head()), torch.rand(64, 6)
+    exact = model(x)
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("medium")
+        with torch.autocast("cpu", torch.bfloat16):
+            certificate = certify(model, x)
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert certificate.dtype == torch.float32
+    assert torch.equal(certificate.radius, certify(model, x).radius)
+    assert torch.equal(certificate.prediction, exact.argmax(1))
+
+
+def test_a_product_that_overflows_raises():
+    parts = [nn.Linear(3, 3).double() for _ in range(2)]
+    for part in parts:
+        part.weight.data = 1e200 * torch.eye(3, dtype=torch.float64)
+    with pytest.raises(NonFiniteError, match="bound of"):
+        certify(nn.Sequential(*parts, layers.FirstChannels(2)).eval(), torch.rand(2, 3).double())
+
+
+def test_a_model_that_mixes_samples_is_refused():
+    model = nn.Sequential(nn.Flatten(0), nn.Unflatten(0, (2, 8))).eval()
+    with pytest.raises(UsageError, match="not \\(4, 2 or more classes\\)"):
+        certify(model, torch.rand(4, 4))
+
+
+def test_channels_that_broadcasting_would_repeat_are_refused():
+    """One grey image against three channels: a stretch of 1.73 with a bound of 1."""
+    normalize = layers.Normalize([0.0] * 3, [1.0] * 3)
+    model = nn.Sequential(normalize, nn.Flatten(), nn.Linear(48, 2)).eval()
+    with pytest.raises(ValueError, match="3 channels are normalised"):
+        certify(model, torch.rand(2, 1, 4, 4))

@@ -214,3 +214,12 @@ def test_channels_that_do_not_divide():
         layers.GroupSort(3)(torch.ones(1, 4))
     with pytest.raises(ValueError, match="group_size must be positive, got 0"):
         layers.GroupSort(0)
+
+
+def test_pooling_under_another_default_dtype():
+    try:
+        torch.set_default_dtype(torch.float64)
+        scale = layers.ScaledMaxPool2d(3, stride=1).scale
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert scale == layers.ScaledMaxPool2d(3, stride=1).scale

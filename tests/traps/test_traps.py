@@ -93,8 +93,11 @@ def test_trap_5_ties():
 
 
 def test_trap_5_nan():
-    margin = 1.0
-    assert not margin < 0.5 * math.nan  # "not attackable": a NaN bound reads as robust
+    def naive_robust(margin: float, bound: float, eps: float) -> bool:
+        return not margin < eps * bound  # "no attack is known to fit"
+
+    assert not naive_robust(margin=1.0, bound=4.0, eps=0.5)
+    assert naive_robust(margin=1.0, bound=math.nan, eps=0.5)
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)).eval()
     model[0].weight.data[0, 0] = math.nan
     with pytest.raises(NonFiniteError, match="infinite or NaN"):

@@ -123,7 +123,8 @@ def convolution(
     Raises:
         UnboundedModuleError: reflect or replicate padding, which repeat pixels and stretch norms.
         NonFiniteError: a weight is infinite or NaN.
-        ValueError: a kernel that does not fit in the padded image, or groups that do not divide.
+        ValueError: a kernel that does not fit in the padded image, groups that do not divide, a
+            complex kernel.
 
     Example:
         >>> import torch, onelip
@@ -136,6 +137,8 @@ def convolution(
             f"padding_mode={padding_mode!r} repeats pixels and stretches norms; "
             "use 'zeros' or 'circular'"
         )
+    if weight.is_complex():
+        raise ValueError("a complex kernel has no half spectrum: bound the matrix with dense()")
     if weight.ndim != 4 or groups < 1 or weight.shape[0] % groups:
         raise ValueError(f"shape {tuple(weight.shape)} is no kernel of {groups} groups")
     axes = [
@@ -168,8 +171,8 @@ def _axis(
     return axis
 
 
-def _pair(value: int | Pair) -> Pair:
-    return (value, value) if isinstance(value, int) else value
+def _pair(value: int | tuple[int, ...]) -> Pair:
+    return (value, value) if isinstance(value, int) else (value[0], value[1])
 
 
 def _is_small(axes: list[_Axis], kernels: Tensor) -> bool:

@@ -24,9 +24,8 @@ class Certificate:
             (margin / sqrt(2) bound).
         level: ``"real"``: the proof is in exact arithmetic, for the weights as stored and the
             logits as computed; the rounding of the forward pass is not part of it.
-        dtype: in which the logits were computed.
+        dtype: in which the logits were computed, with autocast and TF32 off.
         device: where the logits were computed.
-        reduced_precision: whether matrix products may have run in TF32, bf16 or fp16.
     """
 
     prediction: Tensor
@@ -38,7 +37,6 @@ class Certificate:
     level: str
     dtype: torch.dtype
     device: str
-    reduced_precision: bool
 
     def accuracy(self, eps: float, labels: Tensor) -> float:
         """Certified accuracy: the share of samples that are right and have radius > eps."""

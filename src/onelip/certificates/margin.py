@@ -14,9 +14,10 @@ from torch.nn.utils.parametrize import type_before_parametrizations
 
 from onelip.bounds.rounding import downward, exact, frobenius, product, upward
 from onelip.certificates.certificate import Certificate
+from onelip.certificates.precision import full_precision
 from onelip.errors import UsageError
 from onelip.layers.last_layer import LastLayer
-from onelip.lipschitz import lipschitz_bound, refuse_hidden_behaviour
+from onelip.lipschitz import finite, lipschitz_bound, refuse_hidden_behaviour
 
 Head = nn.Linear | LastLayer
 
@@ -60,22 +61,22 @@ def certify(
     head = _linear_head(parts)
     factors = [bound for _, bound in layers]
     body = product(factors[:-1] if head is not None else factors)
-    logits = torch.cat([model(part) for part in x.split(batch_size)])
-    _check_logits(logits, labels)
+    with full_precision(x.device):
+        logits = torch.cat([model(part) for part in x.split(batch_size)])
+    _check_logits(logits, len(x), labels)
     prediction, radius = _radii(logits, body, head)
     if labels is not None:
         radius = torch.where(prediction == labels.to(prediction.device), radius, 0.0)
     return Certificate(
         prediction=prediction,
         radius=radius,
-        bound=product(factors),
+        bound=finite(product(factors), "the model"),
         body_bound=body,
         layer_bounds=tuple((name, float(bound)) for name, bound in layers),
         head="general" if head is None else "pairwise",
         level="real",
         dtype=logits.dtype,
         device=str(logits.device),
-        reduced_precision=_reduced_precision(logits),
     )
 
 
@@ -131,19 +132,12 @@ def _check_input(model: nn.Module, x: Tensor) -> None:
         )
 
 
-def _check_logits(logits: Tensor, labels: Tensor | None) -> None:
-    if logits.ndim != 2 or logits.shape[1] < 2:
-        raise UsageError(f"logits of shape {tuple(logits.shape)}: (batch, 2 or more classes) asked")
+def _check_logits(logits: Tensor, count: int, labels: Tensor | None) -> None:
+    if logits.ndim != 2 or len(logits) != count or logits.shape[1] < 2:
+        raise UsageError(f"logits of shape {tuple(logits.shape)}, not ({count}, 2 or more classes)")
     if labels is None:
         return
     if labels.shape != logits.shape[:1]:
         raise UsageError(f"{tuple(labels.shape)} labels for {len(logits)} samples")
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < logits.shape[1]:
         raise UsageError(f"labels from {int(labels.min())} to {int(labels.max())} are out of range")
-
-
-def _reduced_precision(logits: Tensor) -> bool:
-    tf32 = logits.is_cuda and (
-        torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32
-    )
-    return bool(tf32) or logits.dtype in (torch.float16, torch.bfloat16)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from onelip.bounds.rounding import exact, quotient
+from onelip.errors import UnboundedModuleError
 from onelip.lipschitz import LipschitzModule
 
 
@@ -23,12 +24,13 @@ class Normalize(LipschitzModule):
         std: one number per channel, not 0.
 
     Raises:
-        ValueError: a std of 0, or lengths that differ.
+        ValueError: a std of 0, or lengths that differ; in ``forward``, another number of channels,
+            which broadcasting would repeat.
 
     Example:
         >>> import onelip
         >>> onelip.lipschitz_bound(Normalize([0.5, 0.5], [0.5, 0.25]))
-        tensor(4.0000, dtype=torch.float64)
+        tensor(4., dtype=torch.float64)
     """
 
     mean: Tensor
@@ -43,9 +45,13 @@ class Normalize(LipschitzModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(x - mean) / std``."""
+        if x.ndim < 2 or x.shape[1] != len(self.mean):
+            raise ValueError(f"{len(self.mean)} channels are normalised, got {tuple(x.shape)}")
         shape = (-1,) + (1,) * (x.ndim - 2)
         return (x - self.mean.view(shape)) / self.std.view(shape)
 
     def lipschitz_bound(self) -> Tensor:
         """See the class."""
+        if self.mean.shape != self.std.shape or self.std.ndim != 1:
+            raise UnboundedModuleError("Normalize has a mean and a std of different shapes")
         return quotient(1, float(exact(self.std).abs().min()))

@@ -79,5 +79,5 @@ def _reciprocal_below(square: int) -> float:
     exact = torch.tensor(1 / root_above(square), dtype=torch.float64)
     rounded = exact.float()
     while rounded.double().square() * square > 1:
-        rounded = torch.nextafter(rounded, torch.zeros(()))
+        rounded = torch.nextafter(rounded, torch.zeros_like(rounded))
     return float(rounded)

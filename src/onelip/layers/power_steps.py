@@ -33,11 +33,11 @@ def batched_power_steps(model: nn.Module) -> Iterator[None]:
             groups[layer.batch_key()].append(layer)
     for layers in groups.values():
         layers[0].power_step_together(layers)
-    together = [layer for layers in groups.values() for layer in layers]
-    for layer in together:
+    together = [(layer, layer.own_power_steps) for layers in groups.values() for layer in layers]
+    for layer, _ in together:
         layer.own_power_steps = False
     try:
         yield
     finally:
-        for layer in together:
-            layer.own_power_steps = True
+        for layer, before in together:
+            layer.own_power_steps = before

@@ -1,0 +1,45 @@
+"""Arithmetic of the forward pass under a certificate: the precision of the weights, not less."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+
+@contextlib.contextmanager
+def full_precision(device: torch.device) -> Iterator[None]:
+    """Inside, autocast is off, and float32 products are not rounded to TF32 or bf16.
+
+    Args:
+        device: where the model runs.
+
+    Example:
+        >>> with torch.autocast("cpu", torch.bfloat16), full_precision(torch.device("cpu")):
+        ...     (torch.ones(1, 1) @ torch.ones(1, 1)).dtype
+        torch.float32
+    """
+    switches = _switches()
+    before = [getattr(owner, name) for owner, name, _ in switches]
+    try:
+        for owner, name, strict in switches:
+            setattr(owner, name, strict)
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        for (owner, name, _), value in zip(switches, before, strict=True):
+            setattr(owner, name, value)
+
+
+def _switches() -> list[tuple[Any, str, Any]]:
+    """Objects, attributes and the strict value: one switch per operation since torch 2.9."""
+    backends: Any = torch.backends
+    if hasattr(backends, "fp32_precision"):
+        owners = (
+            backends.cuda.matmul,
+            backends.cudnn.conv,
+            backends.mkldnn.matmul,
+            backends.mkldnn.conv,
+        )
+        return [(owner, "fp32_precision", "ieee") for owner in owners]
+    return [(owner, "allow_tf32", False) for owner in (backends.cuda.matmul, backends.cudnn)]

@@ -113,7 +113,7 @@ def metrics(run):
         ("train digits --epochs abc", "<class 'int'>"),
         ("train digits --epochs 1.5", "<class 'int'>"),
         ("train digits --lr inf", "<class 'float'>"),
-        ("train digits --eps 0.1", "<class 'tuple'>"),
+        ("train digits --eps x", "onelip train digits --help"),
         ("train digits --eps []", "positive radii"),
         ("train digits --eps [-0.1]", "positive radii"),
         ("train digits --epochs -1", "--epochs must be positive"),
@@ -347,10 +347,10 @@ def test_interrupted(call, monkeypatch):
 
 def test_stopped_in_time(call):
     status, out, _ = call("train digits --out run --max-minutes 0.00001", *TINY)
-    assert (status, out) == (0, "stopped in time; go on with: onelip train --resume run\n")
-    assert not Path("run/model.safetensors").exists()
+    assert status == 0
+    assert out.startswith("stopped in time; go on with: onelip train --resume run, or take it")
     assert not metrics(Path("run"))["train"]["complete"]
-    assert call("certify run")[0] == 2
+    assert "stopped after 1 of 3 epochs" in call("certify run")[1]
     assert call("train --resume=run --quiet")[0] == 0
     assert metrics(Path("run"))["train"]["complete"]
 
@@ -367,7 +367,7 @@ def test_train(call):
         "figure.png",
     }
     content = metrics(run)
-    assert f"proved Lipschitz bound of the network {content['certify']['bound']:.9f}" in out
+    assert f"proved Lipschitz bound {content['certify']['bound']:.9f}" in out
     assert "in front of the head 1.000000000" in out
     assert str(run / "metrics.json") in out
     assert str(run / "figure.png") in out
@@ -380,8 +380,9 @@ def test_train(call):
     assert content["train"]["seconds"] > 0
     assert len(content["train"]["epochs"]) == 3
     assert content["certify"]["test"]["samples"] == 450
-    assert content["attack"]["samples"] == 40
-    assert [row["eps"] for row in content["attack"]["eps"]] == [0.1, 0.3]
+    attack = content["attack"]["pgd, fgm on 40 images"]
+    assert attack["samples"] == 40
+    assert [row["eps"] for row in attack["eps"]] == [0.1, 0.3]
 
 
 def test_the_default_folder_has_a_name_of_its_own(call):
@@ -396,8 +397,9 @@ def test_commands_on_a_run(call, run, monkeypatch):
     line = "attack run --attacks pgd,fgm,boundary,pointwise --samples 10"
     status, out, err = call(line)
     assert (status, err) == (0, "")
-    assert "attacked on 10 of them" in out
-    attack = metrics(run)["attack"]
+    assert "attacked %, pgd, fgm, boundary, pointwise on 10 images" in out
+    assert "pgd, fgm on 40 images" in metrics(run)["attack"]  # another record is kept
+    attack = metrics(run)["attack"]["pgd, fgm, boundary, pointwise on 10 images"]
     assert attack["samples"] == 10
     assert [name.split("(")[0] for name in attack["attacks"]] == [
         "PGD",
@@ -507,3 +509,25 @@ def test_process_with_a_loss_that_overflows():
     assert (failed.returncode, failed.stdout) == (2, "")
     assert_one_line(failed.stderr, "train with a lower --lr")
     assert contents() == before
+
+
+@pytest.mark.parametrize("spelled", ["--eps 0.1,0.3", "--eps=0.1,0.3", "--eps [0.1,0.3]"])
+def test_radii_without_brackets(call, spelled):
+    line = f"train digits --epochs 1 --attack_samples 0 --out new --quiet {spelled}"
+    assert call(line)[0] == 0
+    assert metrics(Path("new"))["recipe"]["eps"] == [0.1, 0.3]
+
+
+def test_another_process_takes_only_a_new_folder(call, run, monkeypatch):
+    """Process 1 used to open, and to remove, a folder that process 0 had refused."""
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr("onelip.cli.time.sleep", lambda _: None)
+    content = metrics(run)
+    content["started"] = "2020-01-01T00:00:00+00:00"
+    (run / "metrics.json").write_text(json.dumps(content))
+    (run / "checkpoint.ckpt").unlink()
+    before = sorted(path.name for path in run.iterdir())
+    status, _, err = call("train digits --out run --quiet")
+    assert status == 2
+    assert "process 0 did not make run" in err
+    assert sorted(path.name for path in run.iterdir()) == before

@@ -11,6 +11,7 @@ import re
 import sys
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,9 @@ def main(arguments: list[str] | None = None) -> int:
         recipe = [word for word in rest[:1] if command == "train" and not word.startswith("-")]
         place = " ".join([command, *recipe])
         print(f"onelip: {_one_line(error)}; see onelip {place} --help", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"onelip: {error.filename or 'disk'}: {error.strerror or error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as error:
         print(f"onelip: interrupted{error}", file=sys.stderr)
@@ -91,7 +95,10 @@ def train(arguments: list[str]) -> None:
     if _rank() != 0:
         return
     if not complete:
-        print(f"stopped in time; go on with: onelip train --resume {run.path}")
+        print(
+            f"stopped in time; go on with: onelip train --resume {run.path}, "
+            f"or take it as it is: onelip certify {run.path}"
+        )
         return
     _evaluate(run, options.data)
 
@@ -108,7 +115,7 @@ def certify(arguments: list[str]) -> None:
 def attack(arguments: list[str]) -> None:
     """Attack a run."""
     from onelip.attacks import ATTACKS
-    from onelip.evaluation import attack_run, certify_run, table
+    from onelip.evaluation import attack_run, table
     from onelip.evaluation.evaluate import DEFAULT_ATTACKS
 
     def extend(parser: Any) -> None:
@@ -120,8 +127,6 @@ def attack(arguments: list[str]) -> None:
     run, options = _run_arguments("attack", arguments, extend)
     names = tuple(name.strip() for name in options.attacks.split(","))
     attack_run(run, options.data, samples=options.samples, attacks=names)
-    if "certify" not in run.read():
-        certify_run(run, options.data)
     print(table(run.read()))
 
 
@@ -162,9 +167,9 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
 def _evaluate(run: Any, data: Path | None) -> None:
     from onelip.evaluation import attack_run, certify_run, plot, table
 
-    certify_run(run, data)
+    certified = certify_run(run, data)
     if run.recipe.attack_samples:
-        attack_run(run, data)
+        attack_run(run, data, certified=certified)
     figure = plot([run])
     print(f"\n{table(run.read())}\n\nrecord {run.path / 'metrics.json'}\nfigure {figure}")
 
@@ -220,7 +225,7 @@ def _overridden(recipe: Any, arguments: list[str]) -> tuple[Any, Any]:
             **{f"objective.{k}": v for k, v in objective.items()},
         }
     )
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(_bracketed(arguments))
     changes = {name: getattr(options, name) for name in defaults}
     changes["network"] = options.network.as_dict()
     changes["objective"] = options.objective.as_dict()
@@ -280,17 +285,26 @@ def _rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
+def _bracketed(arguments: list[str]) -> list[str]:
+    """``--eps 0.1,0.2`` means ``--eps=[0.1,0.2]``, since the parser wants a list."""
+    joined = re.sub(r"(^|\0)--eps[\0=]([^[\0]+)", r"\1--eps=[\2]", "\0".join(arguments))
+    return joined.split("\0") if arguments else []
+
+
 def _awaited(path: Path | None) -> Any:
     """The folder that process 0 makes."""
     from onelip.training import RunFolder
 
     if path is None:
         raise UsageError("several processes need a common folder: --out DIR")
+    since = datetime.now(UTC) - timedelta(minutes=1)  # processes start seconds apart
     for _ in range(600):
         if (path / "metrics.json").exists():
-            return RunFolder.open(path)
+            run = RunFolder.open(path)
+            if datetime.fromisoformat(run.read()["started"]) >= since:
+                return run
         time.sleep(0.1)
-    raise UsageError(f"process 0 did not make {path}")
+    raise UsageError(f"process 0 did not make {path}: choose another --out if it exists")
 
 
 def _one_line(error: Exception) -> str:

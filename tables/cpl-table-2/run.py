@@ -2,7 +2,8 @@
 
     python tables/cpl-table-2/run.py --data FOLDER --out RUN --max-minutes 25
 
-A second call with the same ``--out`` goes on from the last epoch. It needs lightning, pyarrow and
+A second call with the same ``--out`` goes on from the last epoch; each ends with the certified
+accuracy so far. It needs lightning, pyarrow and
 pillow; with foolbox it attacks too, and it uses neither jsonargparse nor a network. The record is
 ``RUN/metrics.json``.
 """
@@ -20,7 +21,7 @@ from onelip.training import RunFolder, train
 
 
 def main() -> None:
-    """Train, or go on; certify when the run is complete."""
+    """Train, or go on; certify what there is when the time is over."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--recipe", default="cpl-s-cifar10", choices=RECIPES)
     parser.add_argument("--data", type=Path, required=True)
@@ -38,12 +39,10 @@ def main() -> None:
         changed = {k: getattr(options, k) for k in ("epochs", "validation", "precision", "compile")}
         recipe = dataclasses.replace(RECIPES[options.recipe], **changed)
         run = RunFolder.create(recipe, options.out)
-    if not train(run, data=options.data, max_minutes=options.max_minutes, progress=False):
-        print(f"stopped in time: call again with --out {run.path}")
-        return
-    certify_run(run, options.data)
-    if importlib.util.find_spec("foolbox"):
-        attack_run(run, options.data)
+    complete = train(run, data=options.data, max_minutes=options.max_minutes, progress=False)
+    certified = certify_run(run, options.data)
+    if complete and importlib.util.find_spec("foolbox"):
+        attack_run(run, options.data, certified=certified)
     print(table(run.read()))
 
 

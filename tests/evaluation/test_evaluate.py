@@ -57,7 +57,7 @@ def run(trained, tmp_path):
 
 
 def test_sandwich(trained):
-    attack = trained.read()["attack"]
+    (attack,) = trained.read()["attack"].values()
     assert [row["eps"] for row in attack["eps"]] == sorted(TINY.eps)
     attacked = [row["attacked"] for row in attack["eps"]]
     certified = [row["certified"] for row in attack["eps"]]
@@ -71,30 +71,30 @@ def test_sandwich(trained):
 def test_inflated_radii_are_caught(run, monkeypatch):
     real = evaluate._certify
 
-    def inflated(model, data):
-        certificate = real(model, data)
-        return dataclasses.replace(certificate, radius=10 * certificate.radius)
+    def inflated(*arguments):
+        return [dataclasses.replace(c, radius=10 * c.radius) for c in real(*arguments)]
 
     before = run.read()
     monkeypatch.setattr(evaluate, "_certify", inflated)
     with pytest.raises(SoundnessError, match=r"sample \d+ is certified to .* broken at eps="):
         attack_run(run)
-    assert run.read() == before
+    assert run.read()["attack"] == before["attack"]
 
 
 def test_a_radius_for_a_wrong_prediction_is_not_robust(run, monkeypatch):
     """Radii of mistakes do not count, so inflating only those changes nothing."""
     real, before = evaluate._certify, run.read()["attack"]
 
-    def inflated(model, data):
-        certificate = real(model, data)
-        wrong = certificate.prediction != data.labels
-        assert wrong.any()
-        return dataclasses.replace(certificate, radius=certificate.radius.where(~wrong, 9.0))
+    def inflated(model, *sets):
+        for certificate, data in zip(real(model, *sets), sets, strict=True):
+            wrong = certificate.prediction != data.labels
+            assert wrong.any()
+            yield dataclasses.replace(certificate, radius=certificate.radius.where(~wrong, 9.0))
 
     monkeypatch.setattr(evaluate, "_certify", inflated)
     attack_run(run)
-    assert run.read()["attack"]["eps"] == before["eps"]
+    after = run.read()["attack"]
+    assert [a["eps"] for a in after.values()] == [b["eps"] for b in before.values()]
 
 
 @pytest.mark.parametrize(
@@ -175,8 +175,8 @@ def test_format_eps(eps, text):
 
 
 METRICS = {
-    "recipe": {"name": "tiny", "about": "an example"},
-    "train": {"seconds": 12.34},
+    "recipe": {"name": "tiny", "about": "an example", "eps": [1.0, 36 / 255], "epochs": 5},
+    "train": {"seconds": 12.34, "complete": True, "epochs": [{}, {}]},
     "certify": {
         "method": "margin, pairwise",
         "level": "real",
@@ -191,36 +191,48 @@ ATTACK = {
     "samples": 3,
     "clean": 2 / 3,
     "seconds": 2.0,
-    "eps": [{"eps": 36 / 255, "certified": 0.5, "attacked": 0.6}],
+    "eps": [{"eps": 36 / 255, "certified": 1 / 3, "attacked": 0.6}],
 }
 
 
 def test_table():
-    assert table({**METRICS, "attack": ATTACK}).splitlines() == [
+    """Attacks on some images stand beside the certified accuracy of the same images."""
+    metrics = {**METRICS, "attack": {"fgm on 3 images": ATTACK}}
+    assert table(metrics).splitlines() == [
         "tiny: an example (CIFAR-10 (JPEG copy))",
         "",
-        "     eps  certified %  attacked %",
-        "       0        75.00       66.67",
-        "  36/255        50.00       60.00",
-        "       1        25.00           -",
+        "     eps  certified %, all 4  certified %, 3  attacked %, fgm on 3 images",
+        "       0               75.00           66.67                        66.67",
+        "  36/255               50.00           33.33                        60.00",
+        "       1               25.00               -                            -",
         "",
-        "clean accuracy        75.00 % of 4 images, attacked on 3 of them",
-        "proved Lipschitz bound of the network 1.250000000, in front of the head 1.000000000 "
+        "clean accuracy 75.00 %",
+        "proved Lipschitz bound 1.250000000, in front of the head 1.000000000 "
         "(margin, pairwise, level real)",
-        "seconds               train 12.3, certify 1.0, attack 2.0",
+        "seconds: train 12.3, certify 1.0, fgm on 3 images 2.0",
     ]
 
 
-def test_table_before_the_attack():
-    lines = table(METRICS).splitlines()
-    assert lines[3:5] == ["       0        75.00           -", "  36/255        50.00           -"]
-    assert lines[-1] == "seconds               train 12.3, certify 1.0"
+def test_table_of_all_images_needs_one_certified_column():
+    metrics = {**METRICS, "attack": {"fgm on 4 images": {**ATTACK, "samples": 4}}}
+    assert table(metrics).splitlines()[2] == (
+        "     eps  certified %, all 4  attacked %, fgm on 4 images"
+    )
+
+
+def test_table_before_the_attack_and_before_the_end():
+    train = {**METRICS["train"], "complete": False}
+    lines = table({**METRICS, "train": train}).splitlines()
+    assert lines[1] == "stopped after 2 of 5 epochs"
+    assert lines[4:6] == ["       0               75.00", "  36/255               50.00"]
+    assert lines[-1] == "seconds: train 12.3, certify 1.0"
 
 
 def test_table_of_a_run(trained):
     content = trained.read()
     text = table(content)
-    assert f"{100 * content['certify']['test']['clean']:.2f} % of 450 images" in text
+    assert f"clean accuracy {100 * content['certify']['test']['clean']:.2f} %" in text
+    assert "certified %, all 450" in text
     assert "  36/255  " in text
 
 

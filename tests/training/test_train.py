@@ -104,7 +104,7 @@ def test_resumed_after_every_epoch(tmp_path, uninterrupted):
         assert not train(run, progress=False, max_minutes=1e-6)
         assert len(epochs(run)) == count
         assert not run.read()["train"]["complete"]
-        assert not run.weights.exists()
+        assert run.weights.exists()
     assert train(run, progress=False, max_minutes=1e-6)
     assert run.read()["train"]["complete"]
     assert_same(weights(run), weights(uninterrupted))

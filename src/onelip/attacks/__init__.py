@@ -1,6 +1,6 @@
 """Attacks in the l2 norm: what looks for examples, and what judges them."""
 
-from onelip.attacks.evaluate import Attack, attack
+from onelip.attacks.evaluate import Attack, attack, attack_radii
 from onelip.attacks.foolbox_attacks import ATTACKS, FGM, PGD, Boundary, Pointwise
 from onelip.attacks.judge import AttackResult, judge
 
@@ -13,5 +13,6 @@ __all__ = [
     "Boundary",
     "Pointwise",
     "attack",
+    "attack_radii",
     "judge",
 ]

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 
-from onelip.attacks.judge import AttackResult, judge
+from onelip.attacks.judge import AttackResult, judge, mistakes
 from onelip.errors import UsageError
 
 
@@ -15,6 +16,10 @@ class Attack(Protocol):
     @property
     def name(self) -> str:
         """The name in tables."""
+
+    @property
+    def minimises(self) -> bool:
+        """Whether candidates are as close as the attack can bring them, whatever ``eps`` is."""
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, eps: float) -> Tensor:
         """Candidates, of the shape of ``images``, ideally within ``eps`` of them."""
@@ -57,6 +62,51 @@ def attack(
             found = judge(model, images[rows], labels[rows], candidates, eps, batch_size=batch_size)
             _keep(result, rows, found)
     return result
+
+
+def attack_radii(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    radii: Sequence[float],
+    attacks: Sequence[Attack],
+    *,
+    batch_size: int = 256,
+) -> list[Tensor]:
+    """Which images are broken at each of several radii, in ascending order.
+
+    What is broken in a ball is broken in a larger one, and is not attacked again. Attacks that look
+    for the closest example run once for all radii.
+
+    Args:
+        model: Maps images to logits; run in evaluation mode.
+        images: Clean images, floats in [0, 1], on the device of the model.
+        labels: Their labels.
+        radii: In pixel units of [0, 1].
+        attacks: What to run.
+        batch_size: Number of images attacked together.
+
+    Raises:
+        UsageError: If an argument has another shape, type or range.
+    """
+    broken = mistakes(model, images, labels)
+    batches = list(zip(images.split(batch_size), labels.split(batch_size), strict=True))
+    closest = [
+        torch.cat([method(model, *batch, max(radii)) for batch in batches])
+        for method in attacks
+        if method.minimises
+    ]
+    others = [method for method in attacks if not method.minimises]
+    at_radii = []
+    for eps in sorted(radii):
+        for candidates in closest:
+            broken = broken | judge(model, images, labels, candidates, eps).success
+        rows = (~broken).nonzero().squeeze(1)
+        found = attack(model, images[rows], labels[rows], eps, others, batch_size=batch_size)
+        broken = broken.clone()
+        broken[rows] = found.success
+        at_radii.append(broken)
+    return at_radii
 
 
 def _keep(result: AttackResult, rows: Tensor, found: AttackResult) -> None:

@@ -32,6 +32,7 @@ class PGD:
     """
 
     name: ClassVar[str] = "pgd"
+    minimises: ClassVar[bool] = False
     steps: int = 50
     restarts: int = 1
     loss: Loss = "margin"
@@ -68,6 +69,7 @@ class FGM:
     """
 
     name: ClassVar[str] = "fgm"
+    minimises: ClassVar[bool] = False
     loss: Loss = "cross-entropy"
 
     def __post_init__(self) -> None:
@@ -94,6 +96,7 @@ class Boundary:
     """
 
     name: ClassVar[str] = "boundary"
+    minimises: ClassVar[bool] = True
     steps: int = 5000
     seed: int = 0
 
@@ -119,6 +122,7 @@ class Pointwise:
     """
 
     name: ClassVar[str] = "pointwise"
+    minimises: ClassVar[bool] = True
     seed: int = 0
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, eps: float) -> Tensor:

@@ -5,9 +5,9 @@ attacked <= clean is checked sample by sample: an example inside a certified rad
 a statistic.
 """
 
-import contextlib
+import dataclasses
 import time
-from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from onelip.attacks import ATTACKS, PGD, Attack, attack
-from onelip.certificates import Certificate, certify
+from onelip.attacks import ATTACKS, PGD, Attack, attack_radii
+from onelip.certificates import Certificate, certify, full_precision
 from onelip.data import ImageSet, holdout, load
 from onelip.errors import SoundnessError, UsageError
 from onelip.export import export
@@ -28,18 +28,13 @@ from onelip.training.run_folder import replacing
 DEFAULT_ATTACKS = ("pgd", "fgm")
 
 
-@contextlib.contextmanager
-def _without_tf32() -> Iterator[None]:
-    """Matrix products and convolutions in float32 proper, on GPUs that would round to TF32."""
-    backends: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
-    before = [backend.allow_tf32 for backend in backends]
-    for backend in backends:
-        backend.allow_tf32 = False
-    try:
-        yield
-    finally:
-        for backend, allowed in zip(backends, before, strict=True):
-            backend.allow_tf32 = allowed
+@dataclass(frozen=True)
+class Certified:
+    """An exported network, the test set, and the certificate of the one on the other."""
+
+    model: nn.Module
+    test: ImageSet
+    certificate: Certificate
 
 
 def bound_run(run: RunFolder) -> dict[str, Any]:
@@ -58,19 +53,18 @@ def bound_run(run: RunFolder) -> dict[str, Any]:
     return result
 
 
-def certify_run(run: RunFolder, data: Path | None = None) -> dict[str, Any]:
+def certify_run(run: RunFolder, data: Path | None = None) -> Certified:
     """Certify every test image and every held-out training image.
 
     Radii, predictions and labels go to ``certificates.safetensors``.
     """
-    model, recipe = _on_device(run.load_model()), run.recipe
+    model, recipe, folder = _on_device(run.load_model()), run.recipe, data or run.data_folder
+    test = load(recipe.dataset, "test", folder)
+    whole_train = load(recipe.dataset, "train", folder)
+    _, held_out = holdout(whole_train, recipe.validation, recipe.split_seed)
     start = time.perf_counter()
     exported = export(model)
-    test = load(recipe.dataset, "test", data or run.data_folder)
-    _, held_out = holdout(
-        load(recipe.dataset, "train", data or run.data_folder), recipe.validation, recipe.split_seed
-    )
-    certificate = _certify(exported, test)
+    certificate, of_held_out = _certify(exported, test, held_out)
     result = {
         "method": f"margin, {certificate.head}",
         "level": certificate.level,
@@ -79,7 +73,7 @@ def certify_run(run: RunFolder, data: Path | None = None) -> dict[str, Any]:
         "logits": f"{certificate.dtype}, {certificate.device}".removeprefix("torch."),
         "data": test.note,
         "test": _accuracies(certificate, test, recipe),
-        "held_out": _accuracies(_certify(exported, held_out), held_out, recipe),
+        "held_out": _accuracies(of_held_out, held_out, recipe),
         "seconds": round(time.perf_counter() - start, 3),
     }
     stored = {
@@ -90,7 +84,7 @@ def certify_run(run: RunFolder, data: Path | None = None) -> dict[str, Any]:
     with replacing(run.path / "certificates.safetensors") as temporary:
         temporary.write_bytes(safetensors.torch.save(stored))
     run.write({"certify": result})
-    return result
+    return Certified(exported, test, certificate)
 
 
 def attack_run(
@@ -99,8 +93,18 @@ def attack_run(
     *,
     samples: int | None = None,
     attacks: tuple[str, ...] = DEFAULT_ATTACKS,
+    certified: Certified | None = None,
 ) -> dict[str, Any]:
     """Attack test images, spread evenly over the test set, at every eps of the recipe.
+
+    Each set of attacks and number of images has a record of its own.
+
+    Args:
+        run: a trained run.
+        data: folder of the data set, if it is not the one that the run was trained from.
+        samples: how many images; that of the recipe by default.
+        attacks: names in ``onelip.attacks.ATTACKS``.
+        certified: what ``certify_run`` returned; it is called if this is left out.
 
     Raises:
         SoundnessError: an attack succeeded inside a certified radius.
@@ -110,58 +114,57 @@ def attack_run(
     if count < 1:
         raise UsageError(f"no images to attack: --samples must be 1 or more, got {count}")
     methods = [method for name in attacks for method in _methods(name, recipe)]
-    test = load(recipe.dataset, "test", data or run.data_folder)
-    rows = torch.linspace(0, len(test) - 1, min(count, len(test))).long()
-    exported, subset = export(_on_device(run.load_model())), test.subset(rows)
+    certified = certified or certify_run(run, data)
+    rows = attacked_rows(len(certified.test), count)
     start = time.perf_counter()
-    certificate = _certify(exported, subset)
     result = {
         "attacks": [repr(method) for method in methods],
         "samples": len(rows),
-        "clean": certificate.accuracy(0.0, subset.labels),
-        "eps": _attacked(exported, subset, certificate, recipe, methods),
+        **_attacked(certified, rows, recipe, methods),
         "seconds": round(time.perf_counter() - start, 3),
     }
-    run.write({"attack": result})
+    key = f"{', '.join(attacks)} on {len(rows)} images"
+    run.write({"attack": {**run.read().get("attack", {}), key: result}})
     return result
 
 
-@_without_tf32()
-def _certify(model: nn.Module, data: ImageSet) -> Certificate:
-    return certify(model, *_tensors(model, data))
+def attacked_rows(total: int, count: int) -> Tensor:
+    """Which test images are attacked: ``count`` of them, spread evenly."""
+    return torch.linspace(0, total - 1, min(count, total)).long()
 
 
-@_without_tf32()
 def _attacked(
-    model: nn.Module,
-    data: ImageSet,
-    certificate: Certificate,
-    recipe: Recipe,
-    methods: list[Attack],
-) -> list[dict[str, float]]:
-    """Accuracy under attack at growing radii: what breaks in a ball is broken in a larger one."""
-    images, labels = _tensors(model, data)
-    broken = certificate.prediction != labels
-    rows = []
-    for eps in sorted(recipe.eps):
-        standing = (~broken).nonzero().squeeze(1)
-        found = attack(model, images[standing], labels[standing], eps, methods)
-        broken[standing] = found.success
-        certified = certificate.robust(eps, labels)
-        if bool((certified & broken).any()):
-            first = int((certified & broken).nonzero()[0])
-            raise SoundnessError(
-                f"sample {first} is certified to {float(certificate.radius[first]):.6f} and was "
-                f"broken at eps={eps}: please report this run"
-            )
-        rows.append(
-            {
-                "eps": eps,
-                "certified": float(certified.double().mean()),
-                "attacked": float((~broken).double().mean()),
-            }
+    certified: Certified, rows: Tensor, recipe: Recipe, methods: list[Attack]
+) -> dict[str, Any]:
+    """Clean, certified and attacked accuracy on some test images, at each radius."""
+    images, labels = _tensors(certified.model, certified.test.subset(rows))
+    certificate = _part(certified.certificate, rows)
+    clean = certificate.prediction == labels
+    radii = sorted(recipe.eps)
+    with full_precision(images.device):
+        broken = attack_radii(certified.model, images, labels, radii, methods)
+    at_radii = []
+    for eps, lost in zip(radii, broken, strict=True):
+        robust = certificate.robust(eps, labels)
+        _check_sandwich(robust, ~lost, clean, certificate.radius, eps)
+        at_radii.append({"eps": eps, "certified": _share(robust), "attacked": _share(~lost)})
+    return {"clean": _share(clean), "eps": at_radii}
+
+
+def _check_sandwich(
+    certified: Tensor, standing: Tensor, clean: Tensor, radius: Tensor, eps: float
+) -> None:
+    """Certified <= attacked <= clean, sample by sample."""
+    for sample in (certified & ~standing).nonzero()[:1].flatten().tolist():
+        raise SoundnessError(
+            f"sample {sample} is certified to {float(radius[sample]):.6f} and was broken at "
+            f"eps={eps}: please report this run"
         )
-    return rows
+    for sample in (standing & ~clean).nonzero()[:1].flatten().tolist():
+        raise SoundnessError(
+            f"sample {sample} is wrong without an attack and right under one: its logits are tied "
+            "up to rounding; please report this run"
+        )
 
 
 def _methods(name: str, recipe: Recipe) -> list[Attack]:
@@ -173,13 +176,30 @@ def _methods(name: str, recipe: Recipe) -> list[Attack]:
     return [PGD(steps, restarts, "margin"), PGD(steps, restarts, "cross-entropy")]
 
 
+def _certify(model: nn.Module, *sets: ImageSet) -> list[Certificate]:
+    """One certificate per set of images, on one proof."""
+    images, labels = zip(*(_tensors(model, data) for data in sets), strict=True)
+    whole = certify(model, torch.cat(images), torch.cat(labels))
+    rows = torch.arange(len(whole.radius)).split([len(data) for data in sets])
+    return [_part(whole, part) for part in rows]
+
+
+def _part(certificate: Certificate, rows: Tensor) -> Certificate:
+    """The certificate of some of its samples."""
+    prediction, radius = certificate.prediction[rows], certificate.radius[rows]
+    return dataclasses.replace(certificate, prediction=prediction, radius=radius)
+
+
 def _accuracies(certificate: Certificate, data: ImageSet, recipe: Recipe) -> dict[str, Any]:
-    labels = data.labels
     return {
         "samples": len(data),
-        "clean": float((certificate.prediction.cpu() == labels).double().mean()),
-        "certified": {repr(eps): certificate.accuracy(eps, labels) for eps in recipe.eps},
+        "clean": _share(certificate.prediction.cpu() == data.labels),
+        "certified": {repr(eps): certificate.accuracy(eps, data.labels) for eps in recipe.eps},
     }
+
+
+def _share(samples: Tensor) -> float:
+    return float(samples.double().mean())
 
 
 def _tensors(model: nn.Module, data: ImageSet) -> tuple[Tensor, Tensor]:

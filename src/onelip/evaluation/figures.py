@@ -1,5 +1,6 @@
 """Figures of runs: accuracy against eps, and the radii."""
 
+import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from onelip.data import SHAPES
 from onelip.errors import UsageError, missing_extra
+from onelip.evaluation.evaluate import attacked_rows
 from onelip.training import RunFolder
 from onelip.training.run_folder import replacing
 
@@ -32,12 +34,13 @@ def plot(runs: list[RunFolder], target: Path | None = None) -> Path:
         raise UsageError(f"{target} is no figure: --out FIGURE.png, .pdf or .svg")
     pyplot = _pyplot()
     figure, (curves, histogram) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    for color, run in zip(pyplot.rcParams["axes.prop_cycle"].by_key()["color"] * 9, runs):  # noqa: B905
+    colors = itertools.cycle(pyplot.rcParams["axes.prop_cycle"].by_key()["color"])
+    for run, color in zip(runs, colors, strict=False):
         _draw(run, curves, histogram, color)
     curves.set(xlabel="eps (l2, pixels in [0, 1])", ylabel="accuracy", ylim=(0, 1))
     curves.set_xlim(left=0)
     curves.grid(alpha=0.3)
-    curves.legend()
+    curves.legend(fontsize="small")
     histogram.set(xlabel="certified radius", ylabel="test images")
     histogram.set_xlim(left=0)
     try:
@@ -57,14 +60,17 @@ def _draw(run: RunFolder, curves: Any, histogram: Any, color: str) -> None:
     name = recipe.name
     radius = radius.clamp(max=math.prod(SHAPES[recipe.dataset][0]) ** 0.5)  # the cube's diagonal
     grid = torch.linspace(0, max(float(radius.max()), *recipe.eps) * 1.02, 400)
-    certified = [(right & (radius > eps)).double().mean() for eps in grid.tolist()]
-    curves.plot(grid, certified, color=color, label=f"{name}, certified")
-    if "attack" in metrics:
-        attack = metrics["attack"]
+    robust = right & (radius > grid[:, None])
+    curves.plot(grid, robust.double().mean(1), color=color, label=f"{name}, certified")
+    for (key, attack), mark in zip(metrics.get("attack", {}).items(), "osd^v<>" * 9, strict=False):
         eps = [0.0] + [row["eps"] for row in attack["eps"]]
         attacked = [attack["clean"]] + [row["attacked"] for row in attack["eps"]]
-        label = f"{name}, attacked ({attack['samples']} images)"
-        curves.plot(eps, attacked, "o--", color=color, markerfacecolor="white", label=label)
+        style = {"color": color, "markerfacecolor": "white"}
+        curves.plot(eps, attacked, f"{mark}--", label=f"{name}, attacked ({key})", **style)
+        if attack["samples"] < len(radius):
+            same = robust[:, attacked_rows(len(radius), attack["samples"])].double().mean(1)
+            label = f"{name}, certified, the same {attack['samples']}"
+            curves.plot(grid, same, ":", color=color, linewidth=1, label=label)
     histogram.hist(radius[right].numpy(), bins=40, color=color, alpha=0.6, label=name)
 
 

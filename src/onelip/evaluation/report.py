@@ -16,32 +16,46 @@ def format_eps(eps: float) -> str:
 
 
 def table(metrics: dict[str, Any]) -> str:
-    """Clean, certified and attacked accuracy at each radius, the bound and the seconds."""
-    certify, attack = metrics["certify"], metrics.get("attack")
-    attacked = {row["eps"]: row["attacked"] for row in attack["eps"]} if attack else {}
+    """Clean, certified and attacked accuracy at each radius, the bound and the seconds.
+
+    Attacks on a part of the test set stand beside the certified accuracy of the same images.
+    """
+    certify, test = metrics["certify"], metrics["certify"]["test"]
     note = f" ({certify['data']})" if certify["data"] else ""
-    test = certify["test"]
-    lines = [
-        f"{metrics['recipe']['name']}: {metrics['recipe']['about']}{note}",
-        "",
-        f"{'eps':>8}  {'certified %':>11}  {'attacked %':>10}",
-        f"{'0':>8}  {100 * test['clean']:>11.2f}  {_percent(attack and attack['clean']):>10}",
-    ]
-    for eps, certified in test["certified"].items():
-        under_attack = _percent(attacked.get(float(eps)))
-        lines.append(f"{format_eps(float(eps)):>8}  {100 * certified:>11.2f}  {under_attack:>10}")
-    samples = f", attacked on {attack['samples']} of them" if attack else ""
-    seconds = {
-        name: metrics[name]["seconds"] for name in ("train", "certify", "attack") if name in metrics
-    }
-    lines += [
-        "",
-        f"clean accuracy        {100 * test['clean']:.2f} % of {test['samples']} images{samples}",
-        f"proved Lipschitz bound of the network {certify['bound']:.9f}, in front of the head "
-        f"{certify['body_bound']:.9f} ({certify['method']}, level {certify['level']})",
-        "seconds               " + ", ".join(f"{k} {v:.1f}" for k, v in seconds.items()),
-    ]
-    return "\n".join(lines)
+    columns = [(f"certified %, all {test['samples']}", _certified(test))]
+    for key, attack in metrics.get("attack", {}).items():
+        if attack["samples"] < test["samples"]:
+            columns.append((f"certified %, {attack['samples']}", _column(attack, "certified")))
+        columns.append((f"attacked %, {key}", _column(attack, "attacked")))
+    lines = [f"{metrics['recipe']['name']}: {metrics['recipe']['about']}{note}"]
+    if not metrics["train"]["complete"]:
+        done = f"{len(metrics['train']['epochs'])} of {metrics['recipe']['epochs']}"
+        lines.append(f"stopped after {done} epochs")
+    radii = [0.0, *sorted(metrics["recipe"]["eps"])]
+    lines += ["", "     eps  " + "  ".join(title for title, _ in columns)]
+    for eps in radii:
+        cells = [f"{_percent(values.get(eps)):>{len(title)}}" for title, values in columns]
+        lines.append(f"{format_eps(eps):>8}  " + "  ".join(cells))
+    seconds = [(name, metrics[name]["seconds"]) for name in ("train", "certify")]
+    seconds += [(key, attack["seconds"]) for key, attack in metrics.get("attack", {}).items()]
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"clean accuracy {100 * test['clean']:.2f} %",
+            f"proved Lipschitz bound {certify['bound']:.9f}, in front of the head "
+            f"{certify['body_bound']:.9f} ({certify['method']}, level {certify['level']})",
+            "seconds: " + ", ".join(f"{what} {value:.1f}" for what, value in seconds),
+        ]
+    )
+
+
+def _certified(test: dict[str, Any]) -> dict[float, float]:
+    return {0.0: test["clean"]} | {float(eps): v for eps, v in test["certified"].items()}
+
+
+def _column(attack: dict[str, Any], what: str) -> dict[float, float]:
+    return {0.0: attack["clean"]} | {row["eps"]: row[what] for row in attack["eps"]}
 
 
 def _percent(share: float | None) -> str:

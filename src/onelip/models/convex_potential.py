@@ -18,6 +18,7 @@ from onelip.layers import (
 Shape = tuple[int, int, int]
 
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
+CIFAR100_MEAN = (0.5071, 0.4865, 0.4409)
 
 
 def convex_potential_network(

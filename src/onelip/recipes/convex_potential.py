@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from onelip.models.convex_potential import CIFAR100_MEAN
 from onelip.recipes.recipe import Recipe
 
 _DIGITS = Recipe(
@@ -47,7 +48,7 @@ _CIFAR = [
         about=f"CPL-{size.upper()} on CIFAR-{dataset[5:]}, Table {table}",
         dataset=dataset,
         model=f"cpl_{size}",
-        network={} if dataset == "cifar10" else {"head": "unit-rows"},
+        network={} if dataset == "cifar10" else {"head": "unit-rows", "mean": CIFAR100_MEAN},
     )
     for dataset, table in (("cifar10", 2), ("cifar100", 3))
     for size in ("s", "m", "l", "xl")

@@ -32,7 +32,7 @@ class Classifier(L.LightningModule):
         recipe = self.recipe
         augment = crop_and_flip(recipe.crop, recipe.flip) if recipe.crop or recipe.flip else None
         batches = Batches(
-            self._on_device(self.train_set),
+            self.train_set,
             recipe.batch_size,
             seed=recipe.seed,
             device=self.device,
@@ -45,11 +45,14 @@ class Classifier(L.LightningModule):
 
     def val_dataloader(self) -> Batches:
         """The held-out images, in order, on every process."""
-        data = self._on_device(self.held_out)
-        return Batches(data, 1000, seed=0, device=self.device, shuffle=False, drop_last=False)
+        return Batches(
+            self.held_out, 1000, seed=0, device=self.device, shuffle=False, drop_last=False
+        )
 
-    def _on_device(self, data: ImageSet) -> ImageSet:
-        return data.to(self.device)
+    def setup(self, stage: str) -> None:  # noqa: ARG002
+        """Move the images once; batches of every epoch are views of them."""
+        device = self.trainer.strategy.root_device
+        self.train_set, self.held_out = self.train_set.to(device), self.held_out.to(device)
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
         """The loss of a batch.

@@ -66,7 +66,7 @@ class RunFolder:
                 f"{run.path} cannot be made: {error.strerror}; choose another --out"
             ) from None
         run._made = missing
-        run.write({"recipe": dataclasses.asdict(_plain(recipe)), **environment()})
+        run.write({"recipe": dataclasses.asdict(_plain(recipe)), **environment(), "sessions": []})
         return run
 
     @classmethod
@@ -82,7 +82,7 @@ class RunFolder:
 
     def discard(self) -> None:
         """Undo ``create`` for a run that could not start; one with a checkpoint stays."""
-        if not self.checkpoint.exists():
+        if self._made and not self.checkpoint.exists():
             shutil.rmtree(self.path, ignore_errors=True)
             with contextlib.suppress(OSError):  # a parent in use by now
                 for parent in self._made[1:]:
@@ -105,6 +105,10 @@ class RunFolder:
                 f"{self._metrics} holds no recipe: name a folder written by onelip train"
             )
         return content
+
+    def note_session(self) -> None:
+        """Record commit, versions and machine of a process that works on this run."""
+        self.write({"sessions": [*self.read().get("sessions", []), environment()]})
 
     def write(self, entries: dict[str, Any]) -> None:
         """Add entries to ``metrics.json``."""
@@ -184,9 +188,12 @@ def build_model(recipe: Recipe) -> nn.Module:
         raise UsageError(f"no model {recipe.model!r}; known: {', '.join(MODELS)}")
     shape, classes = SHAPES[recipe.dataset]
     try:
-        return MODELS[recipe.model](shape, classes, **recipe.network)
+        model = MODELS[recipe.model](shape, classes, **recipe.network)
     except (TypeError, ValueError) as error:
         raise UsageError(f"{recipe.model} cannot be built: {error}") from None
+    if not any(True for _ in model.parameters()):
+        raise UsageError(f"{recipe.model} has no weights to train: give it a layer")
+    return model
 
 
 def environment() -> dict[str, Any]:

@@ -62,6 +62,8 @@ def train(
     history, limit = History(), TimeLimit(max_minutes)
     trainer = _trainer(run, recipe, [history, limit], progress)
     checkpoint = _checked_checkpoint(run, classifier)
+    if trainer.is_global_zero:
+        run.note_session()
     with _interruptible():
         trainer.fit(classifier, ckpt_path=checkpoint)
     complete = trainer.current_epoch >= recipe.epochs and not limit.reached
@@ -84,8 +86,7 @@ def build_loss(recipe: Recipe) -> torch.nn.Module:
 def _record(
     run: RunFolder, classifier: Classifier, history: History, complete: bool, data: Path | None
 ) -> None:
-    if complete:
-        run.save_model(classifier.model)
+    run.save_model(classifier.model)
     run.write(
         {
             "data": {

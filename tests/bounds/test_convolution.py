@@ -10,18 +10,25 @@ from flint import arb, ctx
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from onelip import bounds
+from onelip import bounds, estimates
 from onelip.errors import NonFiniteError, UnboundedModuleError
 from tests.oracles import is_above, materialised, norm_below, sigma_max
 
 module = sys.modules["onelip.bounds.convolution"]  # the package shows the function of this name
 
 
-@pytest.fixture(params=["written out", "fourier"])
+@pytest.fixture(params=["written out", "by rows", "fourier"])
 def path(request, monkeypatch):
-    if request.param == "fourier":
-        monkeypatch.setattr(module, "_WRITTEN_OUT", 0)
+    _forced(monkeypatch, request.param)
     return request.param
+
+
+def _forced(monkeypatch, path: str) -> None:
+    """Small maps would be written out, and zero-padded ones proved row by row."""
+    if path != "written out":
+        monkeypatch.setattr(module, "_WRITTEN_OUT", 0)
+    if path == "fourier":
+        monkeypatch.setattr(module, "_BY_ROWS", 0)
 
 
 @dataclass(frozen=True)
@@ -161,7 +168,7 @@ def test_circular_maps_are_tight(image, stride, path):
 
 
 def test_zero_padding_on_the_torus_is_not_far(monkeypatch):
-    monkeypatch.setattr(module, "_WRITTEN_OUT", 0)
+    _forced(monkeypatch, "fourier")
     setting = Setting(padding=1, image=(12, 12))
     for _ in range(5):
         weight = setting.weight(1, 1)
@@ -198,7 +205,7 @@ def test_groups_that_differ_take_the_largest(path):
 
 
 def test_chunks_change_nothing(monkeypatch):
-    monkeypatch.setattr(module, "_WRITTEN_OUT", 0)
+    _forced(monkeypatch, "fourier")
     setting = Setting(padding=1, image=(6, 6))
     weight = setting.weight()
     whole = setting.bound(weight)
@@ -402,15 +409,60 @@ def _never_below(count: int, size: int, *, circular: bool) -> None:
 @pytest.mark.parametrize("circular", [False, True], ids=["zeros", "circular"])
 @pytest.mark.parametrize("size", [3, 4, 5, 6])
 def test_ten_thousand_kernels(size, circular, monkeypatch):
-    """1250 of each kind, half of them along each path."""
-    _never_below(625, size, circular=circular)
-    monkeypatch.setattr(module, "_WRITTEN_OUT", 0)
-    _never_below(625, size, circular=circular)
+    """1250 of each kind, shared by the paths."""
+    for path, count in (("written out", 500), ("by rows", 150), ("fourier", 600)):
+        _forced(monkeypatch, path)
+        _never_below(count, size, circular=circular)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("circular", [False, True], ids=["zeros", "circular"])
 @pytest.mark.parametrize("size", [3, 4, 7, 9])
 def test_hundred_thousand_kernels(size, circular, monkeypatch):
-    monkeypatch.setattr(module, "_WRITTEN_OUT", 0)
+    _forced(monkeypatch, "fourier")
     _never_below(12_500, size, circular=circular)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("dilation", [1, 2])
+@pytest.mark.parametrize("kernel", [1, 2, 3, 4])
+def test_by_rows_is_exact(stride, dilation, kernel, monkeypatch):
+    """Every padding from none to more than the kernel, wide and narrow, on images that fit."""
+    _forced(monkeypatch, "by rows")
+    for padding in range(kernel + 1):
+        setting = Setting((kernel, kernel), (7, 9), padding, "zeros", stride, dilation)
+        for outputs, inputs in ((1, 3), (3, 1)):
+            weight = setting.weight(outputs, inputs)
+            truth = sigma_max(setting.matrix(weight))
+            assert truth * (1 - 1e-14) <= float(setting.bound(weight)) <= truth * (1 + 1e-8)
+
+
+def test_a_bad_guess_costs_tightness_and_not_truth(monkeypatch):
+    """Nothing is believed of Lanczos or of Cholesky."""
+    _forced(monkeypatch, "by rows")
+    setting = Setting(image=(8, 8), padding=1)
+    weight = setting.weight()
+    truth = sigma_max(setting.matrix(weight))
+    real = module.banded._largest_eigenvalue
+    for factor in (0.0, 0.5, 0.999999, 1.5, 100.0):
+        with monkeypatch.context() as patch:
+            patch.setattr(module.banded, "_largest_eigenvalue", lambda *a, f=factor: f * real(*a))
+            assert float(setting.bound(weight)) >= truth
+        with monkeypatch.context() as patch:
+            patch.setattr(module.banded, "_factor", lambda s, b, f=factor: (f * s, f * b))
+            assert float(setting.bound(weight)) >= truth
+
+
+def test_an_image_too_large_to_write_out(monkeypatch):
+    weight = torch.randn(2, 3, 3, 3, dtype=torch.float64)
+    exact = float(bounds.convolution(weight, image_size=24, padding=1))
+    _forced(monkeypatch, "fourier")
+    on_the_torus = float(bounds.convolution(weight, image_size=24, padding=1))
+    assert exact < on_the_torus < 1.02 * exact
+    power = estimates.power_iteration(
+        lambda x: torch.nn.functional.conv2d(x, weight, padding=1),
+        lambda y: torch.nn.functional.conv_transpose2d(y, weight, padding=1),
+        torch.randn(1, 3, 24, 24, dtype=torch.float64),
+        iterations=2000,
+    )[0]
+    assert float(power) <= exact <= float(power) * (1 + 1e-6)

@@ -12,7 +12,8 @@ frequencies (Sedghi et al., 2019). Every other case comes back to this one:
 * **no image size**: the supremum over all sizes is that of the symbol over the torus. Between the
   points of an N-grid a trigonometric polynomial of degree d exceeds its largest value on the grid
   by a factor of at most ``1 / cos(pi d / N)`` (M. Riesz); ``|D v|^2`` has ``d = taps - 1``.
-* **small maps** are written out as a matrix, which is exact for every one of these options.
+* **small maps** are written out as a matrix, which is exact for every one of these options;
+  **zero padding** on larger images is exact too where ``banded.py`` can afford it.
 """
 
 import math
@@ -22,13 +23,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from onelip.bounds import banded
 from onelip.bounds.rounding import exact, frobenius, gamma, upward
-from onelip.bounds.spectral import largest_norm
+from onelip.bounds.spectral import ends_above, largest_norm, power_of_two
 from onelip.errors import UnboundedModuleError
 
 Pair = tuple[int, int]
 
 _WRITTEN_OUT = 1024  # up to this many inputs or outputs a map is written out as a matrix
+_BY_ROWS = 4e9  # operations that a proof row by row may take: about a second
 _OVERSAMPLING = 32  # grid points per tap where no image size is given
 _CHUNK = 2**24  # complex numbers held at a time
 _TWIDDLE_ERROR = 2.0**-48  # of a computed cos or sin of 2 pi j / N, 0 <= j < N; see _twiddles
@@ -103,8 +106,9 @@ def convolution(
     """Proved upper bound of the spectral norm of ``torch.nn.functional.conv2d`` as a linear map.
 
     Bound: never below the exact norm. Within 1e-6, relative, of the exact norm for circular padding
-    whose stride divides the image and for maps of at most 1024 inputs or outputs (per group).
-    For zero padding on larger images it is the norm on a slightly larger torus;
+    whose stride divides the image, for maps of at most 1024 inputs or outputs (per group), and for
+    zero padding as long as a few rows of pixels are a small matrix: with 3 x 3 kernels on 32 x 32
+    up to 9 channels on one side. Beyond, zero padding gets the norm on a slightly larger torus;
     ``benchmarks/norms.py`` measures the gap. Without ``image_size``: at most 1 % above the supremum
     over all sizes.
     Shape: ``weight`` is ``(out_channels, in_channels / groups, height, width)``.
@@ -155,6 +159,8 @@ def convolution(
     kernels = exact(weight).unflatten(0, (groups, -1))
     if _is_small(axes, kernels):
         return largest_norm(_written_out(kernels, axes).flatten(1, 3).flatten(2, 4))
+    if _is_narrow(axes, kernels):
+        return torch.stack([_by_rows(kernel, axes) for kernel in kernels]).max()
     return fourier(kernels, axes)
 
 
@@ -182,6 +188,31 @@ def _is_small(axes: list[_Axis], kernels: Tensor) -> bool:
     inputs = kernels.shape[2] * math.prod(a.size or 0 for a in axes)
     outputs = kernels.shape[1] * math.prod(a.outputs for a in axes)
     return min(inputs, outputs) <= _WRITTEN_OUT and inputs * outputs <= _CHUNK
+
+
+def _is_narrow(axes: list[_Axis], kernels: Tensor) -> bool:
+    """Whether a proof row by row is affordable: zero padding, and small blocks."""
+    if any(axis.size is None or axis.circular for axis in axes):
+        return False
+    widths = kernels.shape[2] * (axes[1].size or 0), kernels.shape[1] * axes[1].outputs
+    size, blocks = banded.block_size(_rows(axes[0]), *widths)
+    return len(kernels) * blocks * size**3 <= _BY_ROWS
+
+
+def _by_rows(kernel: Tensor, axes: list[_Axis]) -> Tensor:
+    """The norm of one group, ``(out, in, height, width)``, proved row by row of pixels."""
+    scale, peak = power_of_two(kernel), kernel.abs().max()
+    if peak == 0:
+        return torch.zeros((), dtype=torch.float64)
+    columns = _taps_matrix(axes[1]).to(kernel)
+    maps = torch.einsum("oiuv,vxb->uoxib", kernel * scale, columns).flatten(3, 4).flatten(1, 2)
+    square = banded.squared_norm(maps, _rows(axes[0]))
+    return ends_above(upward(square, 2).sqrt() / scale).cpu()
+
+
+def _rows(axis: _Axis) -> banded.Rows:
+    inputs, outputs = axis.size or 0, axis.outputs
+    return banded.Rows(inputs, outputs, axis.taps, axis.stride, axis.dilation, axis.before)
 
 
 def _written_out(kernels: Tensor, axes: list[_Axis]) -> Tensor:

@@ -60,17 +60,28 @@ def largest_norm(matrices: Tensor, error: Tensor | None = None) -> Tensor:
         A 0-d float64 tensor on the CPU.
     """
     error = torch.zeros((), dtype=torch.float64) if error is None else error.cpu()
-    largest = torch.view_as_real(matrices).abs() if matrices.is_complex() else matrices.abs()
-    peak = float(largest.max()) if largest.numel() else 0.0
-    if peak == 0.0:
+    if not matrices.any():
         return error
-    scale = 2.0 ** max(-1000, min(1000, -math.frexp(peak)[1]))
+    scale = power_of_two(matrices)
     scaled = matrices * scale  # exact but for underflow: a power of two, entries now below 1
     if scaled.shape[-2] < scaled.shape[-1]:
         scaled = scaled.mT
     square = _norm_of_gram(scaled)
-    norm = upward(upward(square, 2).sqrt() / scale + error, 4)
-    return torch.nextafter(norm, torch.full_like(norm, math.inf))  # for subnormal results
+    return ends_above(upward(square, 2).sqrt() / scale + error)
+
+
+def power_of_two(numbers: Tensor) -> float:
+    """A factor that brings the largest number close to 1 and rounds nothing."""
+    parts = torch.view_as_real(numbers) if numbers.is_complex() else numbers
+    exponent = math.frexp(float(parts.abs().max()))[1]
+    scale: float = 2.0 ** max(-1000, min(1000, -exponent))
+    return scale
+
+
+def ends_above(norm: Tensor) -> Tensor:
+    """The last rounding of a norm, of subnormal numbers too."""
+    norm = upward(norm, 4)
+    return torch.nextafter(norm, torch.full_like(norm, math.inf))
 
 
 def _norm_of_gram(matrices: Tensor) -> Tensor:

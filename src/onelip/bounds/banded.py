@@ -1,0 +1,216 @@
+r"""The exact norm of a zero-padded convolution, row of pixels by row of pixels.
+
+Rows of the image further apart than the kernel reaches do not interact, so the Gram matrix of a
+convolution is block tridiagonal, with blocks of as many rows as that. The proof is the one of
+``spectral.py``, :math:`\|G\| \le s + \|s I - G - L L^T\|_F` for any L, here a block bidiagonal
+factor: n small factorisations instead of one of n times the size.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from onelip.bounds.rounding import UNDERFLOW, UNIT, frobenius, gamma, upward
+
+_MARGINS = (1e-9, 1e-7, 1e-5, 1e-3)  # how far above the guess the proof is tried, in turn
+_LANCZOS_STEPS = 120
+
+
+class Rows(NamedTuple):
+    """Output row o reads, through tap u, input row ``o stride + u dilation - before``."""
+
+    inputs: int
+    outputs: int
+    taps: int
+    stride: int
+    dilation: int
+    before: int
+
+
+class _Tridiagonal(NamedTuple):
+    """A symmetric block tridiagonal matrix, up to an error in Frobenius norm."""
+
+    diagonal: Tensor  # (blocks, size, size)
+    below: Tensor  # (blocks - 1, size, size)
+    error: Tensor
+
+
+def block_size(rows: Rows, inputs: int, outputs: int) -> tuple[int, int]:
+    """Size and number of blocks of the smaller of the two Gram matrices.
+
+    Args:
+        rows: how rows are read.
+        inputs: numbers in an input row, channels times width.
+        outputs: numbers in an output row.
+    """
+    return min(
+        (_reach(rows, of_outputs) * width, -(-count // _reach(rows, of_outputs)))
+        for of_outputs, width, count in (
+            (True, outputs, rows.outputs),
+            (False, inputs, rows.inputs),
+        )
+    )
+
+
+def squared_norm(maps: Tensor, rows: Rows) -> Tensor:
+    """Proved bound of the squared norm.
+
+    Args:
+        maps: ``(taps, outputs, inputs)``, float64: for each row of the kernel the map from an input
+            row to an output row, exactly.
+        rows: how rows are read.
+
+    Returns:
+        A 0-d float64 tensor.
+    """
+    of_outputs = maps.shape[1] * _reach(rows, True) <= maps.shape[2] * _reach(rows, False)
+    gram = _gram(maps if of_outputs else maps.mT, rows, of_outputs)
+    guess = _largest_eigenvalue(maps, rows)
+    best = upward(frobenius(gram.diagonal).square().sum().sqrt(), 8 + len(gram.diagonal))
+    best = upward(best + 2 * frobenius(gram.below).sum(), 8 + len(gram.diagonal))
+    for margin in _MARGINS:
+        best = torch.fmin(best, _verified(gram, guess * (1 + margin)))
+        if best <= guess * (1 + 2 * margin):
+            break
+    return upward(best + gram.error, 2)
+
+
+def _reach(rows: Rows, of_outputs: bool) -> int:
+    """How many rows apart two rows may still interact, at least 1."""
+    apart = (rows.taps - 1) * rows.dilation
+    return max(1, apart // rows.stride if of_outputs else apart)
+
+
+def _gram(maps: Tensor, rows: Rows, of_outputs: bool) -> _Tridiagonal:
+    """Gram matrix of the outputs or of the inputs; ``maps`` lead there from the other side."""
+    taps, width, length = maps.shape
+    reach, count = _reach(rows, of_outputs), rows.outputs if of_outputs else rows.inputs
+    products = torch.einsum("uik,vjk->uvij", maps, maps)
+    blocks = -(-count // reach)
+    whole = maps.new_zeros(blocks, 2, reach, reach, width, width)
+    for row in range(count):
+        for other in range(max(0, row - 2 * reach + 1), row + reach):
+            block, lag = row // reach, row // reach - other // reach
+            if other >= count or not 0 <= lag <= 1:
+                continue
+            for u, v in _meeting(rows, row, other, of_outputs):
+                whole[block, lag, row % reach, other % reach] += products[u, v]
+    joined = whole.transpose(3, 4).reshape(blocks, 2, reach * width, reach * width)
+    size = upward(frobenius(maps).square().sum() * count, taps + 8)  # |B|_F^2
+    error = upward(gamma(length + taps + 4) * size + count * taps * width**2 * UNDERFLOW, 4)
+    return _Tridiagonal(joined[:, 0], joined[1:, 1], error)
+
+
+def _meeting(rows: Rows, row: int, other: int, of_outputs: bool) -> Sequence[tuple[int, int]]:
+    """Taps u, v through which two rows meet in the same row of the other side."""
+    return [
+        (u, v)
+        for u in range(rows.taps)
+        for v in range(rows.taps)
+        if (met := _met(rows, row, u, of_outputs)) is not None
+        and met == _met(rows, other, v, of_outputs)
+    ]
+
+
+def _met(rows: Rows, row: int, tap: int, of_outputs: bool) -> int | None:
+    """The input row that an output row reads through a tap, or the output row that reads it."""
+    if of_outputs:
+        met = row * rows.stride + tap * rows.dilation - rows.before
+        return met if 0 <= met < rows.inputs else None
+    met, rest = divmod(row + rows.before - tap * rows.dilation, rows.stride)
+    return met if rest == 0 and 0 <= met < rows.outputs else None
+
+
+def _largest_eigenvalue(maps: Tensor, rows: Rows) -> Tensor:
+    """Of the operator's Gram matrix, by Lanczos, reorthogonalised: a guess, not a bound."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = (rows.outputs, maps.shape[1]), (rows.inputs, maps.shape[2])
+    there, back = (
+        (_backward, _forward)
+        if math.prod(shapes[0]) < math.prod(shapes[1])
+        else (_forward, _backward)
+    )
+    start = torch.randn(min(shapes, key=math.prod), generator=generator, dtype=torch.float64)
+    basis = [start.to(maps) / start.norm()]
+    alphas: list[Tensor] = []
+    betas: list[Tensor] = []
+    guess = maps.new_zeros(())
+    for step in range(min(_LANCZOS_STEPS, start.numel())):
+        image = back(maps, rows, there(maps, rows, basis[-1]))
+        alphas.append((image * basis[-1]).sum())
+        if step % 10 == 9 or step == start.numel() - 1:
+            before, guess = guess, _ritz_value(alphas, betas)
+            if guess - before <= 1e-12 * guess:
+                break
+        known = torch.stack(basis).flatten(1)
+        for _ in range(2):
+            image = image - ((known @ image.flatten()) @ known).reshape(start.shape)
+        betas.append(image.norm())
+        if betas[-1] <= 1e-14 * alphas[0].abs():
+            break
+        basis.append(image / betas[-1])
+    return torch.maximum(guess, _ritz_value(alphas, betas[: len(alphas) - 1]))
+
+
+def _forward(maps: Tensor, rows: Rows, x: Tensor) -> Tensor:
+    """The operator on ``(input rows, numbers in a row)``."""
+    image = x.new_zeros(rows.outputs, maps.shape[1])
+    for matrix, (outputs, inputs) in zip(maps, _reads(rows, x.device), strict=True):
+        image[outputs] += x[inputs] @ matrix.T
+    return image
+
+
+def _backward(maps: Tensor, rows: Rows, y: Tensor) -> Tensor:
+    """Its adjoint, on ``(output rows, numbers in a row)``."""
+    image = y.new_zeros(rows.inputs, maps.shape[2])
+    for matrix, (outputs, inputs) in zip(maps, _reads(rows, y.device), strict=True):
+        image[inputs] += y[outputs] @ matrix
+    return image
+
+
+def _reads(rows: Rows, device: torch.device) -> list[tuple[Tensor, Tensor]]:
+    """For each tap, the output rows that read an input row, and which."""
+    outputs = torch.arange(rows.outputs, device=device)
+    read = [outputs * rows.stride + tap * rows.dilation - rows.before for tap in range(rows.taps)]
+    inside = [(inputs >= 0) & (inputs < rows.inputs) for inputs in read]
+    return [(outputs[kept], inputs[kept]) for inputs, kept in zip(read, inside, strict=True)]
+
+
+def _ritz_value(alphas: list[Tensor], betas: list[Tensor]) -> Tensor:
+    """The largest eigenvalue of the tridiagonal matrix of Lanczos."""
+    matrix = torch.diag(torch.stack(alphas))
+    if betas:
+        off = torch.stack(betas)
+        matrix = matrix + torch.diag(off, 1) + torch.diag(off, -1)
+    largest: Tensor = torch.linalg.eigvalsh(matrix)[-1]
+    return largest
+
+
+def _verified(gram: _Tridiagonal, level: Tensor) -> Tensor:
+    """``level + |level I - gram - L L^T|_F`` for a block factor L, rounding added."""
+    size = gram.diagonal.shape[-1]
+    shifted = -gram.diagonal
+    shifted.diagonal(dim1=-2, dim2=-1).add_(level)
+    factors, links = _factor(shifted, gram.below)
+    squares = factors @ factors.mT
+    squares[1:] += links @ links.mT
+    on = frobenius(shifted - squares).square().sum()
+    off = frobenius(gram.below + links @ factors[:-1].mT).square().sum()
+    lengths = frobenius(factors).square().sum() + 2 * frobenius(links).square().sum()
+    entries = size * len(factors)
+    rounding = 2 * gamma(2 * size + 4) * lengths + entries * (2 * UNIT * (level + 1) + UNDERFLOW)
+    return upward(level + upward(on + 2 * off, entries).sqrt() + upward(rounding, entries), 8)
+
+
+def _factor(shifted: Tensor, below: Tensor) -> tuple[Tensor, Tensor]:
+    """Block Cholesky: ``factors`` on the diagonal, ``links`` below; garbage in, garbage out."""
+    factors, links = [torch.linalg.cholesky_ex(shifted[0]).L], []
+    for diagonal, off in zip(shifted[1:], below, strict=True):
+        link = torch.linalg.solve_triangular(factors[-1], -off.mT, upper=False).mT
+        links.append(link)
+        factors.append(torch.linalg.cholesky_ex(diagonal - link @ link.mT).L)
+    size = shifted.shape[-1]
+    return torch.stack(factors), torch.stack(links) if links else shifted.new_zeros(0, size, size)

@@ -449,7 +449,8 @@ def test_a_bad_guess_costs_tightness_and_not_truth(monkeypatch):
             patch.setattr(module.banded, "_largest_eigenvalue", lambda *a, f=factor: f * real(*a))
             assert float(setting.bound(weight)) >= truth
         with monkeypatch.context() as patch:
-            patch.setattr(module.banded, "_factor", lambda s, b, f=factor: (f * s, f * b))
+            wrong = lambda s, b, f=factor: module.banded._Factor(f * s, f * b)  # noqa: E731
+            patch.setattr(module.banded, "_factor", wrong)
             assert float(setting.bound(weight)) >= truth
 
 

@@ -7,7 +7,7 @@ factor: n small factorisations instead of one of n times the size.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -15,8 +15,11 @@ from torch import Tensor
 
 from onelip.bounds.rounding import UNDERFLOW, UNIT, frobenius, gamma, upward
 
-_MARGINS = (1e-9, 1e-7, 1e-5, 1e-3)  # how far above the guess the proof is tried, in turn
-_LANCZOS_STEPS = 120
+_FIRST_MARGIN = 1e-4  # how far above the first guess the proof is tried
+_MARGIN = 1e-9  # above a guess that a successful factorisation has refined
+_ROUNDS = 12
+_LANCZOS_STEPS = 60
+_INVERSE_STEPS = 15
 
 
 class Rows(NamedTuple):
@@ -68,12 +71,18 @@ def squared_norm(maps: Tensor, rows: Rows) -> Tensor:
     """
     of_outputs = maps.shape[1] * _reach(rows, True) <= maps.shape[2] * _reach(rows, False)
     gram = _gram(maps if of_outputs else maps.mT, rows, of_outputs)
-    guess = _largest_eigenvalue(maps, rows)
+    guess, margin = _largest_eigenvalue(maps, rows), _FIRST_MARGIN
     best = upward(frobenius(gram.diagonal).square().sum().sqrt(), 8 + len(gram.diagonal))
     best = upward(best + 2 * frobenius(gram.below).sum(), 8 + len(gram.diagonal))
-    for margin in _MARGINS:
-        best = torch.fmin(best, _verified(gram, guess * (1 + margin)))
-        if best <= guess * (1 + 2 * margin):
+    for _ in range(_ROUNDS):
+        level = guess * (1 + margin)
+        bound, factor = _verified(gram, level)
+        best = torch.fmin(best, bound)  # a failed factorisation gives NaN, or much
+        if not bound <= level * (1 + 10 * _MARGIN):
+            margin *= 10
+            continue
+        guess, margin = level - 1 / _inverse_norm(factor), _MARGIN
+        if best <= guess * (1 + 10 * _MARGIN):
             break
     return upward(best + gram.error, 2)
 
@@ -125,34 +134,40 @@ def _met(rows: Rows, row: int, tap: int, of_outputs: bool) -> int | None:
 
 
 def _largest_eigenvalue(maps: Tensor, rows: Rows) -> Tensor:
-    """Of the operator's Gram matrix, by Lanczos, reorthogonalised: a guess, not a bound."""
-    generator = torch.Generator().manual_seed(0)
+    """Of the Gram matrix of the operator: a guess, not a bound."""
     shapes = (rows.outputs, maps.shape[1]), (rows.inputs, maps.shape[2])
-    there, back = (
-        (_backward, _forward)
-        if math.prod(shapes[0]) < math.prod(shapes[1])
-        else (_forward, _backward)
-    )
-    start = torch.randn(min(shapes, key=math.prod), generator=generator, dtype=torch.float64)
-    basis = [start.to(maps) / start.norm()]
+    smaller = math.prod(shapes[0]) < math.prod(shapes[1])
+    there, back = (_backward, _forward) if smaller else (_forward, _backward)
+    start = _start(min(shapes, key=math.prod), maps)
+    return _lanczos(lambda x: back(maps, rows, there(maps, rows, x)), start, _LANCZOS_STEPS)
+
+
+def _start(shape: Sequence[int], like: Tensor) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64).to(like)
+
+
+def _lanczos(operator: Callable[[Tensor], Tensor], start: Tensor, steps: int) -> Tensor:
+    """Estimate from below of the largest eigenvalue of a symmetric map, reorthogonalised."""
+    basis = [start / start.norm()]
     alphas: list[Tensor] = []
     betas: list[Tensor] = []
-    guess = maps.new_zeros(())
-    for step in range(min(_LANCZOS_STEPS, start.numel())):
-        image = back(maps, rows, there(maps, rows, basis[-1]))
+    for _ in range(min(steps, start.numel())):
+        image = operator(basis[-1])
         alphas.append((image * basis[-1]).sum())
-        if step % 10 == 9 or step == start.numel() - 1:
-            before, guess = guess, _ritz_value(alphas, betas)
-            if guess - before <= 1e-12 * guess:
-                break
         known = torch.stack(basis).flatten(1)
         for _ in range(2):
             image = image - ((known @ image.flatten()) @ known).reshape(start.shape)
         betas.append(image.norm())
-        if betas[-1] <= 1e-14 * alphas[0].abs():
+        if not betas[-1] > 1e-14 * alphas[0].abs():
             break
         basis.append(image / betas[-1])
-    return torch.maximum(guess, _ritz_value(alphas, betas[: len(alphas) - 1]))
+    matrix = torch.diag(torch.stack(alphas))
+    if len(alphas) > 1:
+        off = torch.stack(betas[: len(alphas) - 1])
+        matrix = matrix + torch.diag(off, 1) + torch.diag(off, -1)
+    largest: Tensor = torch.linalg.eigvalsh(matrix)[-1]
+    return largest
 
 
 def _forward(maps: Tensor, rows: Rows, x: Tensor) -> Tensor:
@@ -179,38 +194,59 @@ def _reads(rows: Rows, device: torch.device) -> list[tuple[Tensor, Tensor]]:
     return [(outputs[kept], inputs[kept]) for inputs, kept in zip(read, inside, strict=True)]
 
 
-def _ritz_value(alphas: list[Tensor], betas: list[Tensor]) -> Tensor:
-    """The largest eigenvalue of the tridiagonal matrix of Lanczos."""
-    matrix = torch.diag(torch.stack(alphas))
-    if betas:
-        off = torch.stack(betas)
-        matrix = matrix + torch.diag(off, 1) + torch.diag(off, -1)
-    largest: Tensor = torch.linalg.eigvalsh(matrix)[-1]
-    return largest
+class _Factor(NamedTuple):
+    """A block bidiagonal lower triangular matrix L."""
+
+    diagonal: Tensor  # (blocks, size, size), each lower triangular
+    below: Tensor  # (blocks - 1, size, size)
+
+    def solve(self, vector: Tensor) -> Tensor:
+        """``(L L^T)^-1 x`` for ``x`` of shape ``(blocks, size)``."""
+        parts = list(vector[..., None])
+        for i in range(len(parts)):
+            ahead = self.below[i - 1] @ parts[i - 1] if i else 0
+            parts[i] = _triangular(self.diagonal[i], parts[i] - ahead, upper=False)
+        for i in reversed(range(len(parts))):
+            behind = self.below[i].mT @ parts[i + 1] if i + 1 < len(parts) else 0
+            parts[i] = _triangular(self.diagonal[i].mT, parts[i] - behind, upper=True)
+        return torch.stack(parts).squeeze(-1)
 
 
-def _verified(gram: _Tridiagonal, level: Tensor) -> Tensor:
+def _verified(gram: _Tridiagonal, level: Tensor) -> tuple[Tensor, _Factor]:
     """``level + |level I - gram - L L^T|_F`` for a block factor L, rounding added."""
     size = gram.diagonal.shape[-1]
     shifted = -gram.diagonal
     shifted.diagonal(dim1=-2, dim2=-1).add_(level)
-    factors, links = _factor(shifted, gram.below)
-    squares = factors @ factors.mT
-    squares[1:] += links @ links.mT
+    factor = _factor(shifted, gram.below)
+    squares = factor.diagonal @ factor.diagonal.mT
+    squares[1:] += factor.below @ factor.below.mT
     on = frobenius(shifted - squares).square().sum()
-    off = frobenius(gram.below + links @ factors[:-1].mT).square().sum()
-    lengths = frobenius(factors).square().sum() + 2 * frobenius(links).square().sum()
-    entries = size * len(factors)
+    off = frobenius(gram.below + factor.below @ factor.diagonal[:-1].mT).square().sum()
+    lengths = frobenius(factor.diagonal).square().sum() + 2 * frobenius(factor.below).square().sum()
+    entries = size * len(shifted)
     rounding = 2 * gamma(2 * size + 4) * lengths + entries * (2 * UNIT * (level + 1) + UNDERFLOW)
-    return upward(level + upward(on + 2 * off, entries).sqrt() + upward(rounding, entries), 8)
+    residual = upward(on + 2 * off, entries).sqrt()
+    return upward(level + residual + upward(rounding, entries), 8), factor
 
 
-def _factor(shifted: Tensor, below: Tensor) -> tuple[Tensor, Tensor]:
-    """Block Cholesky: ``factors`` on the diagonal, ``links`` below; garbage in, garbage out."""
-    factors, links = [torch.linalg.cholesky_ex(shifted[0]).L], []
-    for diagonal, off in zip(shifted[1:], below, strict=True):
-        link = torch.linalg.solve_triangular(factors[-1], -off.mT, upper=False).mT
+def _factor(shifted: Tensor, below: Tensor) -> _Factor:
+    """Block Cholesky of ``shifted`` on the diagonal and ``-below`` below it; never trusted."""
+    diagonal, links = [torch.linalg.cholesky_ex(shifted[0]).L], []
+    for block, off in zip(shifted[1:], below, strict=True):
+        link = _triangular(diagonal[-1], -off.mT, upper=False).mT
         links.append(link)
-        factors.append(torch.linalg.cholesky_ex(diagonal - link @ link.mT).L)
+        diagonal.append(torch.linalg.cholesky_ex(block - link @ link.mT).L)
     size = shifted.shape[-1]
-    return torch.stack(factors), torch.stack(links) if links else shifted.new_zeros(0, size, size)
+    empty = shifted.new_zeros(0, size, size)
+    return _Factor(torch.stack(diagonal), torch.stack(links) if links else empty)
+
+
+def _inverse_norm(factor: _Factor) -> Tensor:
+    """Norm of ``(L L^T)^-1``: from it follows a better guess."""
+    start = _start(factor.diagonal.shape[:2], factor.diagonal)
+    return _lanczos(factor.solve, start, _INVERSE_STEPS)
+
+
+def _triangular(matrix: Tensor, right: Tensor, *, upper: bool) -> Tensor:
+    solution: Tensor = torch.linalg.solve_triangular(matrix, right, upper=upper)
+    return solution

@@ -40,7 +40,7 @@ def plot(runs: list[RunFolder], target: Path | None = None) -> Path:
     curves.set(xlabel="eps (l2, pixels in [0, 1])", ylabel="accuracy", ylim=(0, 1))
     curves.set_xlim(left=0)
     curves.grid(alpha=0.3)
-    curves.legend(fontsize="small")
+    curves.legend(fontsize="small", loc="lower left")
     histogram.set(xlabel="certified radius", ylabel="test images")
     histogram.set_xlim(left=0)
     try:

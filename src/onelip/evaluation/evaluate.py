@@ -23,7 +23,7 @@ from onelip.export import export
 from onelip.lipschitz import lipschitz_bound
 from onelip.recipes import Recipe
 from onelip.training import RunFolder
-from onelip.training.run_folder import replacing
+from onelip.training.run_folder import replacing, use_threads
 
 DEFAULT_ATTACKS = ("pgd", "fgm")
 
@@ -58,6 +58,7 @@ def certify_run(run: RunFolder, data: Path | None = None) -> Certified:
 
     Radii, predictions and labels go to ``certificates.safetensors``.
     """
+    use_threads(run.recipe)
     model, recipe, folder = _on_device(run.load_model()), run.recipe, data or run.data_folder
     test = load(recipe.dataset, "test", folder)
     whole_train = load(recipe.dataset, "train", folder)

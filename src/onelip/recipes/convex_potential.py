@@ -15,6 +15,7 @@ _DIGITS = Recipe(
     batch_size=64,
     lr=1e-2,
     validation=150,
+    threads=1,
     eps=(0.1, 0.25, 0.5, 0.75, 1.0),
     attack_samples=450,
 )

@@ -33,6 +33,8 @@ class Recipe:
         validation: images held out of the training set, for every choice.
         split_seed: of the choice of the held-out images.
         seed: of weights, order and augmentation.
+        threads: CPU threads of a process; 0 for torch's choice. Small networks are fastest on one,
+            and many times slower on two while other work keeps a core busy.
         precision: arithmetic of the training step; certificates are computed in 32 bits.
         compile: run the model through ``torch.compile``.
         eps: radii, in pixel units of [0, 1], at which accuracy is reported; as ``[0.1,0.2]``.
@@ -56,6 +58,7 @@ class Recipe:
     validation: int = 5000
     split_seed: int = 0
     seed: int = 0
+    threads: int = 0
     precision: Literal["32", "bf16"] = "32"
     compile: bool = False
     eps: tuple[float, ...] = (36 / 255, 72 / 255, 108 / 255)
@@ -69,7 +72,7 @@ class Recipe:
         for name in ("epochs", "batch_size", "lr", "validation", "attack_steps", "attack_restarts"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"--{name} must be positive, got {getattr(self, name)}")
-        for name in ("crop", "seed", "split_seed", "attack_samples"):
+        for name in ("crop", "seed", "split_seed", "threads", "attack_samples"):
             if getattr(self, name) < 0:
                 raise UsageError(f"--{name} must not be negative, got {getattr(self, name)}")
         for name in ("seed", "split_seed"):

@@ -196,6 +196,12 @@ def build_model(recipe: Recipe) -> nn.Module:
     return model
 
 
+def use_threads(recipe: Recipe) -> None:
+    """Let torch use as many CPU threads as the recipe says."""
+    if recipe.threads:
+        torch.set_num_threads(recipe.threads)
+
+
 def environment() -> dict[str, Any]:
     """What else a number depends on: commit, versions, machine."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor()

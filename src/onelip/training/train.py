@@ -18,7 +18,7 @@ from onelip.losses import LOSSES
 from onelip.recipes import Recipe
 from onelip.training.callbacks import History, Progress, TimeLimit
 from onelip.training.classifier import Classifier
-from onelip.training.run_folder import RunFolder, build_model
+from onelip.training.run_folder import RunFolder, build_model, use_threads
 
 
 def train(
@@ -46,6 +46,7 @@ def train(
         NonFiniteError: the loss became infinite or NaN; the last checkpoint stays.
     """
     recipe = run.recipe
+    use_threads(recipe)
     torch.manual_seed(recipe.seed)
     model = build_model(recipe)
     if recipe.compile:

@@ -34,12 +34,9 @@ def full_precision(device: torch.device) -> Iterator[None]:
 def _switches() -> list[tuple[Any, str, Any]]:
     """Objects, attributes and the strict value: one switch per operation since torch 2.9."""
     backends: Any = torch.backends
-    if hasattr(backends, "fp32_precision"):
-        owners = (
-            backends.cuda.matmul,
-            backends.cudnn.conv,
-            backends.mkldnn.matmul,
-            backends.mkldnn.conv,
-        )
+    operations = [(backends.cuda, "matmul"), (backends.cudnn, "conv")]
+    operations += [(backends.mkldnn, "matmul"), (backends.mkldnn, "conv")]
+    owners = [getattr(backend, name, None) for backend, name in operations]
+    if hasattr(backends, "fp32_precision") and None not in owners:
         return [(owner, "fp32_precision", "ieee") for owner in owners]
     return [(owner, "allow_tf32", False) for owner in (backends.cuda.matmul, backends.cudnn)]

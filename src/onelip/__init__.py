@@ -1,6 +1,6 @@
 """Neural networks whose Lipschitz constant is proved."""
 
-from onelip import bounds, errors, estimates, layers
+from onelip import bounds, errors, estimates, layers, testing
 from onelip.certificates import Certificate, certify
 from onelip.export import export
 from onelip.lipschitz import LipschitzModule, lipschitz_bound
@@ -15,4 +15,5 @@ __all__ = [
     "export",
     "layers",
     "lipschitz_bound",
+    "testing",
 ]

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a command; exit status 0, 2 after an error that the user can mend, 130 after Ctrl-C."""
     arguments = sys.argv[1:] if arguments is None else arguments
     command, *rest = arguments or ["--help"]
-    if command in ("-h", "--help"):
-        print(USAGE)
+    if command in ("-h", "--help", "--version"):
+        print(USAGE if command != "--version" else metadata.version("onelip"))
         return 0
     try:
         if command not in COMMANDS:

@@ -36,11 +36,13 @@ def plot(runs: list[RunFolder], target: Path | None = None) -> Path:
     figure, (curves, histogram) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
     colors = itertools.cycle(pyplot.rcParams["axes.prop_cycle"].by_key()["color"])
     for run, color in zip(runs, colors, strict=False):
-        _draw(run, curves, histogram, color)
+        name = run.recipe.name if len(runs) == 1 else run.path.resolve().name
+        _draw(run, name, curves, color)
+        _draw_radii(run, histogram, color, "stepfilled" if len(runs) == 1 else "step")
     curves.set(xlabel="eps (l2, pixels in [0, 1])", ylabel="accuracy", ylim=(0, 1))
     curves.set_xlim(left=0)
     curves.grid(alpha=0.3)
-    curves.legend(fontsize="small", loc="lower left")
+    figure.legend(loc="outside lower center", ncols=3, fontsize="small")
     histogram.set(xlabel="certified radius", ylabel="test images")
     histogram.set_xlim(left=0)
     try:
@@ -55,10 +57,8 @@ def plot(runs: list[RunFolder], target: Path | None = None) -> Path:
     return target
 
 
-def _draw(run: RunFolder, curves: Any, histogram: Any, color: str) -> None:
+def _draw(run: RunFolder, name: str, curves: Any, color: str) -> None:
     metrics, recipe, (radius, right) = run.read(), run.recipe, _radii(run)
-    name = recipe.name
-    radius = radius.clamp(max=math.prod(SHAPES[recipe.dataset][0]) ** 0.5)  # the cube's diagonal
     grid = torch.linspace(0, max(float(radius.max()), *recipe.eps) * 1.02, 400)
     robust = right & (radius > grid[:, None])
     curves.plot(grid, robust.double().mean(1), color=color, label=f"{name}, certified")
@@ -71,14 +71,20 @@ def _draw(run: RunFolder, curves: Any, histogram: Any, color: str) -> None:
             same = robust[:, attacked_rows(len(radius), attack["samples"])].double().mean(1)
             label = f"{name}, certified, the same {attack['samples']}"
             curves.plot(grid, same, ":", color=color, linewidth=1, label=label)
-    histogram.hist(radius[right].numpy(), bins=40, color=color, alpha=0.6, label=name)
+
+
+def _draw_radii(run: RunFolder, histogram: Any, color: str, style: str) -> None:
+    radius, right = _radii(run)
+    histogram.hist(radius[right].numpy(), bins=40, color=color, alpha=0.6, histtype=style)
 
 
 def _radii(run: RunFolder) -> tuple[Tensor, Tensor]:
-    path = run.path / "certificates.safetensors"
+    """Radii, no longer than the diagonal of the cube of images, and which predictions are right."""
+    path, shape = run.path / "certificates.safetensors", SHAPES[run.recipe.dataset][0]
     try:
         stored = safetensors.torch.load_file(path)
-        return stored["radius"], stored["prediction"] == stored["labels"]
+        radius = stored["radius"].clamp(max=math.prod(shape) ** 0.5)
+        return radius, stored["prediction"] == stored["labels"]
     except FileNotFoundError:
         raise UsageError(f"{run.path} is not certified yet: onelip certify {run.path}") from None
     except (safetensors.SafetensorError, KeyError):

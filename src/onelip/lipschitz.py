@@ -19,6 +19,7 @@ from torch.nn.modules import module as torch_module
 from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
 
 from onelip import bounds
+from onelip.bounds.convolution import pair
 from onelip.bounds.rounding import downward, exact, product, upward
 from onelip.bounds.slopes import SLOPES, slopes
 from onelip.errors import NonFiniteError, UnboundedModuleError
@@ -215,7 +216,7 @@ def _batch_norm(module: nn.BatchNorm2d) -> Tensor:
 @rule(nn.AvgPool2d)
 def _average_pool(module: nn.AvgPool2d) -> float:
     """The box filter, its taps counted by phase of the stride: exact on large images."""
-    if module.ceil_mode or (_any(module.padding) and not module.count_include_pad):
+    if module.ceil_mode or (any(pair(module.padding)) and not module.count_include_pad):
         raise UnboundedModuleError(
             "AvgPool2d divides by less at the border: ceil_mode=False, count_include_pad=True"
         )
@@ -229,7 +230,7 @@ def _max_pool(module: nn.MaxPool2d) -> float:
     """A pixel reaches at most the windows that cover it: the root of their number."""
     if module.return_indices:
         raise UnboundedModuleError("MaxPool2d returns indices, which jump: return_indices=False")
-    return root_above(overlap_of_maxima(_windows(module), _pair(module.dilation)))
+    return root_above(overlap_of_maxima(_windows(module), pair(module.dilation)))
 
 
 Windows = list[tuple[int, int]]  # kernel size and stride along each axis
@@ -252,15 +253,7 @@ def overlap_of_maxima(windows: Windows, dilations: tuple[int, int] = (1, 1)) -> 
 
 
 def _windows(module: nn.AvgPool2d | nn.MaxPool2d) -> Windows:
-    return list(zip(_pair(module.kernel_size), _pair(module.stride), strict=True))
-
-
-def _pair(value: int | tuple[int, ...]) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else (value[0], value[1])
-
-
-def _any(padding: int | tuple[int, ...]) -> bool:
-    return any(_pair(padding))
+    return list(zip(pair(module.kernel_size), pair(module.stride), strict=True))
 
 
 def root_above(square: int, divisor: int = 1) -> float:

@@ -16,9 +16,10 @@ import torch
 from onelip.errors import NonFiniteError, UsageError
 from onelip.losses import OffsetCrossEntropy
 from onelip.recipes import Recipe
+from onelip.replacing import replacing
 from onelip.training import RunFolder, train
 from onelip.training.classifier import Classifier
-from onelip.training.run_folder import build_model, replacing
+from onelip.training.run_folder import build_model
 from onelip.training.schedule import piecewise_triangular
 from onelip.training.train import build_loss
 

@@ -136,11 +136,7 @@ def convolution(
         >>> onelip.bounds.convolution(box, image_size=8, padding=1, padding_mode="circular")
         tensor(1.0000, dtype=torch.float64)
     """
-    if padding_mode not in ("zeros", "circular"):
-        raise UnboundedModuleError(
-            f"padding_mode={padding_mode!r} repeats pixels and stretches norms; "
-            "use 'zeros' or 'circular'"
-        )
+    check_padding_mode(padding_mode)
     if weight.is_complex():
         raise ValueError("a complex kernel has no half spectrum: bound the matrix with dense()")
     if weight.ndim != 4 or groups < 1 or weight.shape[0] % groups:
@@ -148,11 +144,11 @@ def convolution(
     axes = [
         _axis(
             weight.shape[2 + i],
-            None if image_size is None else _pair(image_size)[i],
-            padding if isinstance(padding, str) else _pair(padding)[i],
+            None if image_size is None else pair(image_size)[i],
+            padding if isinstance(padding, str) else pair(padding)[i],
             circular=padding_mode == "circular",
-            stride=_pair(stride)[i],
-            dilation=_pair(dilation)[i],
+            stride=pair(stride)[i],
+            dilation=pair(dilation)[i],
         )
         for i in (0, 1)
     ]
@@ -162,6 +158,19 @@ def convolution(
     if _is_narrow(axes, kernels):
         return torch.stack([_by_rows(kernel, axes) for kernel in kernels]).max()
     return fourier(kernels, axes)
+
+
+def check_padding_mode(padding_mode: str) -> None:
+    """Refuse what repeats pixels.
+
+    Raises:
+        UnboundedModuleError: it is neither ``"zeros"`` nor ``"circular"``.
+    """
+    if padding_mode not in ("zeros", "circular"):
+        raise UnboundedModuleError(
+            f"padding_mode={padding_mode!r} repeats pixels and stretches norms; "
+            "use 'zeros' or 'circular'"
+        )
 
 
 def _axis(
@@ -177,7 +186,8 @@ def _axis(
     return axis
 
 
-def _pair(value: int | tuple[int, ...]) -> Pair:
+def pair(value: int | tuple[int, ...]) -> Pair:
+    """Torch's way to give one number for both axes."""
     return (value, value) if isinstance(value, int) else (value[0], value[1])
 
 
@@ -201,9 +211,9 @@ def _is_narrow(axes: list[_Axis], kernels: Tensor) -> bool:
 
 def _by_rows(kernel: Tensor, axes: list[_Axis]) -> Tensor:
     """The norm of one group, ``(out, in, height, width)``, proved row by row of pixels."""
-    scale, peak = power_of_two(kernel), kernel.abs().max()
-    if peak == 0:
+    if not kernel.any():
         return torch.zeros((), dtype=torch.float64)
+    scale = power_of_two(kernel)
     columns = _taps_matrix(axes[1]).to(kernel)
     maps = torch.einsum("oiuv,vxb->uoxib", kernel * scale, columns).flatten(3, 4).flatten(1, 2)
     square = banded.squared_norm(maps, _rows(axes[0]))

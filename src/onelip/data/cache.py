@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from onelip.data.parquet import Decoded, Shape
+from onelip.replacing import replacing
 
 _FORMAT = "1"  # raise it when decoding changes
 
@@ -65,11 +65,5 @@ def _write(path: Path, decoded: Decoded) -> None:
         {"images": decoded.images, "labels": decoded.labels},
         metadata={"jpeg": "yes" if decoded.jpeg else "no"},
     )
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)

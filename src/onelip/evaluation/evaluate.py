@@ -23,8 +23,9 @@ from onelip.errors import SoundnessError, UsageError
 from onelip.export import export
 from onelip.lipschitz import lipschitz_bound
 from onelip.recipes import Recipe
+from onelip.replacing import replacing
 from onelip.training import RunFolder
-from onelip.training.run_folder import replacing, use_threads
+from onelip.training.run_folder import use_threads
 
 DEFAULT_ATTACKS = ("pgd", "fgm")
 

@@ -13,8 +13,8 @@ from torch import Tensor
 from onelip.data import SHAPES
 from onelip.errors import UsageError, missing_extra
 from onelip.evaluation.evaluate import attacked_rows
+from onelip.replacing import replacing
 from onelip.training import RunFolder
-from onelip.training.run_folder import replacing
 
 
 def plot(runs: list[RunFolder], target: Path | None = None) -> Path:
@@ -37,8 +37,10 @@ def plot(runs: list[RunFolder], target: Path | None = None) -> Path:
     colors = itertools.cycle(pyplot.rcParams["axes.prop_cycle"].by_key()["color"])
     for run, color in zip(runs, colors, strict=False):
         name = run.recipe.name if len(runs) == 1 else run.path.resolve().name
-        _draw(run, name, curves, color)
-        _draw_radii(run, histogram, color, "stepfilled" if len(runs) == 1 else "step")
+        radius, right = _radii(run)
+        _draw(run, name, (radius, right), curves, color)
+        style = "stepfilled" if len(runs) == 1 else "step"
+        histogram.hist(radius[right].numpy(), bins=40, color=color, alpha=0.6, histtype=style)
     curves.set(xlabel="eps (l2, pixels in [0, 1])", ylabel="accuracy", ylim=(0, 1))
     curves.set_xlim(left=0)
     curves.grid(alpha=0.3)
@@ -57,8 +59,8 @@ def plot(runs: list[RunFolder], target: Path | None = None) -> Path:
     return target
 
 
-def _draw(run: RunFolder, name: str, curves: Any, color: str) -> None:
-    metrics, recipe, (radius, right) = run.read(), run.recipe, _radii(run)
+def _draw(run: RunFolder, name: str, radii: tuple[Tensor, Tensor], curves: Any, color: str) -> None:
+    metrics, recipe, (radius, right) = run.read(), run.recipe, radii
     grid = torch.linspace(0, max(float(radius.max()), *recipe.eps) * 1.02, 400)
     robust = right & (radius > grid[:, None])
     curves.plot(grid, robust.double().mean(1), color=color, label=f"{name}, certified")
@@ -71,11 +73,6 @@ def _draw(run: RunFolder, name: str, curves: Any, color: str) -> None:
             same = robust[:, attacked_rows(len(radius), attack["samples"])].double().mean(1)
             label = f"{name}, certified, the same {attack['samples']}"
             curves.plot(grid, same, ":", color=color, linewidth=1, label=label)
-
-
-def _draw_radii(run: RunFolder, histogram: Any, color: str, style: str) -> None:
-    radius, right = _radii(run)
-    histogram.hist(radius[right].numpy(), bins=40, color=color, alpha=0.6, histtype=style)
 
 
 def _radii(run: RunFolder) -> tuple[Tensor, Tensor]:

@@ -22,11 +22,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import override
 
-from onelip import bounds
+from onelip.bounds.convolution import check_padding_mode, pair
 from onelip.bounds.rounding import downward, exact, frobenius, upward
 from onelip.bounds.slopes import HOMOGENEOUS, slopes
 from onelip.estimates import leading_direction
-from onelip.layers.gradient_step import GradientStep, check_image_size, gradient_step_bound
+from onelip.layers.gradient_step import (
+    GradientStep,
+    check_image_size,
+    gradient_step_bound,
+    mirrored,
+    norm_bound,
+)
 from onelip.lipschitz import LipschitzModule
 
 _EPSILON = 1e-4  # added to the squared norm, so the step errs on the short side
@@ -77,9 +83,9 @@ class ConvexPotential(LipschitzModule):
     def adjoint(self, y: Tensor) -> Tensor:
         """``W^T y``."""
 
-    @abc.abstractmethod
     def norm_bound(self) -> Tensor:
         """Proved bound of the norm of W."""
+        return norm_bound(self.weight, self.image_size, self.padding_mode)
 
     def power_step(self, iterations: int = 1) -> None:
         """Move ``direction`` closer to the leading singular vector of W.
@@ -200,11 +206,7 @@ class ConvexPotentialLinear(ConvexPotential):
 
     @override
     def adjoint(self, y: Tensor) -> Tensor:
-        return F.linear(y, self.weight.t())
-
-    @override
-    def norm_bound(self) -> Tensor:
-        return bounds.dense(self.weight)
+        return F.linear(y, mirrored(self.weight))
 
 
 class ConvexPotentialConv2d(ConvexPotential):
@@ -248,14 +250,14 @@ class ConvexPotentialConv2d(ConvexPotential):
         activation: nn.Module | None = None,
         step: float | None = None,
     ) -> None:
+        check_padding_mode(padding_mode)
         if kernel_size % 2 == 0:
             raise ValueError(f"kernel_size must be odd to keep the image's size, got {kernel_size}")
-        self.image_size = (image_size, image_size) if isinstance(image_size, int) else image_size
+        self.image_size = pair(image_size)
         if padding_mode == "circular" and kernel_size // 2 > min(self.image_size):
             raise ValueError(f"a kernel of {kernel_size} wraps around an image of {image_size}")
         self.padding, self.padding_mode = kernel_size // 2, padding_mode
         weight = torch.empty(hidden_channels, channels, kernel_size, kernel_size)
-        bounds.convolution(torch.zeros(1, 1, 1, 1), padding_mode=padding_mode)  # refuses others
         super().__init__(weight, torch.empty(1, channels, *self.image_size), activation, step)
 
     @override
@@ -264,7 +266,7 @@ class ConvexPotentialConv2d(ConvexPotential):
 
     @override
     def adjoint(self, y: Tensor) -> Tensor:
-        return self._convolve(y, self.weight.flip(2, 3).transpose(0, 1), None)
+        return self._convolve(y, mirrored(self.weight), None)
 
     def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int = 1) -> Tensor:
         if self.padding_mode == "zeros":
@@ -292,15 +294,6 @@ class ConvexPotentialConv2d(ConvexPotential):
             for layer, direction in zip(layers, moved.chunk(len(layers), 1), strict=True):
                 layer._turn(direction)
         return None
-
-    @override
-    def norm_bound(self) -> Tensor:
-        return bounds.convolution(
-            self.weight,
-            image_size=self.image_size,
-            padding=self.padding,
-            padding_mode=self.padding_mode,
-        )
 
 
 def _scaled(parameter: Tensor, factor: Tensor | None) -> Tensor:

@@ -65,7 +65,7 @@ class GradientStep(LipschitzModule):
             raise ValueError(f"step must not be negative, got {float(step)}")
         self.inner = _plain(weight, bias, padding_mode)
         self.activation = activation
-        self.outer = _plain(_mirrored(weight), None, padding_mode)
+        self.outer = _plain(mirrored(weight), None, padding_mode)
         self.image_size, self.padding_mode = image_size, padding_mode
         self.register_buffer("step", step)
 
@@ -82,7 +82,7 @@ class GradientStep(LipschitzModule):
         Raises:
             UnboundedModuleError: a weight was changed, and ``outer`` is no longer the adjoint.
         """
-        norm = self._norm()
+        norm = norm_bound(self.inner.weight, self.image_size, self.padding_mode)
         if not self._is_adjoint():
             raise UnboundedModuleError("GradientStep.outer is no longer the adjoint of .inner")
         step = torch.ones(()) if self.step is None else self.step
@@ -90,7 +90,7 @@ class GradientStep(LipschitzModule):
 
     def _is_adjoint(self) -> bool:
         """Whether the weights match, number by number, and nothing else was changed."""
-        fresh = _plain(_mirrored(self.inner.weight), None, self.padding_mode)
+        fresh = _plain(mirrored(self.inner.weight), None, self.padding_mode)
         settings = ("padding", "padding_mode", "stride", "dilation", "groups")
         return (
             torch.equal(self.outer.weight, fresh.weight)
@@ -104,15 +104,17 @@ class GradientStep(LipschitzModule):
             and self.outer.bias is None
         )
 
-    def _norm(self) -> Tensor:
-        if isinstance(self.inner, nn.Linear):
-            return bounds.dense(self.inner.weight)
-        return bounds.convolution(
-            self.inner.weight,
-            image_size=self.image_size,
-            padding=self.inner.weight.shape[-1] // 2,
-            padding_mode=self.padding_mode,
-        )
+
+def norm_bound(weight: Tensor, image_size: tuple[int, int] | None, padding_mode: str) -> Tensor:
+    """Proved norm of a matrix, or of a convolution that keeps the image's size."""
+    if weight.ndim == 2:
+        return bounds.dense(weight)
+    return bounds.convolution(
+        weight,
+        image_size=image_size,
+        padding=weight.shape[-1] // 2,
+        padding_mode=padding_mode,
+    )
 
 
 def check_image_size(x: Tensor, expected: tuple[int, int] | None) -> None:
@@ -125,7 +127,7 @@ def check_image_size(x: Tensor, expected: tuple[int, int] | None) -> None:
         )
 
 
-def _mirrored(weight: Tensor) -> Tensor:
+def mirrored(weight: Tensor) -> Tensor:
     """The weight of the adjoint map."""
     return weight.t() if weight.ndim == 2 else weight.flip(2, 3).transpose(0, 1)
 

@@ -8,7 +8,6 @@ not at all: they are written under a temporary name and renamed.
 import contextlib
 import dataclasses
 import json
-import os
 import platform
 import shutil
 import subprocess
@@ -26,6 +25,7 @@ from onelip.data import SHAPES
 from onelip.errors import UsageError
 from onelip.models import MODELS
 from onelip.recipes import Recipe
+from onelip.replacing import replacing
 
 _VERSIONED = ("onelip", "torch", "lightning", "numpy", "safetensors", "foolbox")
 
@@ -159,23 +159,6 @@ class RunFolder:
                 f"again with onelip train --resume {self.path}"
             ) from None
         return model.eval()
-
-
-class replacing:  # noqa: N801
-    """A temporary path that takes the place of a file at the end, unless there was an error."""
-
-    def __init__(self, target: Path) -> None:
-        self.target = target
-        self.temporary = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")
-
-    def __enter__(self) -> Path:
-        return self.temporary
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        if kind is None:
-            os.replace(self.temporary, self.target)
-        else:
-            self.temporary.unlink(missing_ok=True)
 
 
 def build_model(recipe: Recipe) -> nn.Module:

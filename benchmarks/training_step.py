@@ -17,7 +17,7 @@ from harness import alternate, save, summary
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from onelip.layers import ConvexPotentialConv2d, ConvexPotentialLinear, batched_power_steps
+from onelip.layers import ConvexPotentialConv2d, ConvexPotentialLinear, computed_once
 
 
 class PlainConv(nn.Module):
@@ -163,7 +163,7 @@ def _model(kind: str, shape: Shape) -> nn.Module:
 
 def _step(model: nn.Module, x: Tensor, labels: Tensor, kind: str) -> Any:
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    together = batched_power_steps if kind == "onelip" else contextlib.nullcontext
+    together = computed_once if kind == "onelip" else contextlib.nullcontext
 
     def step() -> None:
         optimizer.zero_grad()

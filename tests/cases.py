@@ -53,7 +53,41 @@ def _batch_norm(kind: type[nn.Module], channels: int, **options) -> nn.Module:
     return module.eval()
 
 
+def _kernel(
+    name: str, shape: tuple[int, ...], kind: type[nn.Module], *arguments, **options
+) -> Case:
+    """A layer with a constrained kernel or matrix."""
+    return Case(f"{kind.__name__}-{name}", lambda: kind(*arguments, **options), shape)
+
+
+def _fixed_conv() -> layers.FixedConv2d:
+    conv = nn.Conv2d(2, 3, 3, stride=2, padding=1, padding_mode="circular")
+    return layers.FixedConv2d(conv, image_size=(4, 4))
+
+
 LAYERS = [
+    _kernel("square", (2, 4, 4), layers.AOCConv2d, 2, 2, 3),
+    _kernel("stride", (2, 4, 4), layers.AOCConv2d, 2, 3, 3, stride=2),
+    _kernel("stride-wide", (1, 6, 6), layers.AOCConv2d, 1, 5, 4, stride=2),
+    _kernel("stride-3", (2, 3, 3), layers.AOCConv2d, 2, 4, 4, stride=3, image_size=3),
+    _kernel("groups", (4, 3, 3), layers.AOCConv2d, 4, 6, 2, groups=2),
+    _kernel("square", (2, 4, 4), layers.BCOPConv2d, 2, 2, 3),
+    _kernel("grows", (2, 3, 3), layers.BCOPConv2d, 2, 5, 3),
+    _kernel("shrinks", (4, 3, 3), layers.BCOPConv2d, 4, 2, 2),
+    _kernel("zeros", (3, 3, 3), layers.BCOPConv2d, 3, 3, 3, padding_mode="zeros"),
+    _kernel("stride", (2, 4, 4), layers.BCOPConv2d, 2, 3, 4, stride=2),
+    _kernel("dilation", (2, 5, 5), layers.BCOPConv2d, 2, 2, 3, dilation=2),
+    _kernel("one-channel", (1, 4, 4), layers.BCOPConv2d, 1, 1, 3, bias=False),
+    _kernel("1x1", (2, 2, 2), layers.BCOPConv2d, 2, 3, 1),
+    _kernel("bjorck", (2, 3, 3), layers.BCOPConv2d, 2, 2, 2, orthogonalise=layers.bjorck),
+    _kernel("wide", (4,), layers.BjorckLinear, 4, 6),
+    _kernel("one-step", (4,), layers.BjorckLinear, 4, 3, iterations=1),
+    _kernel("narrow", (5,), layers.CholeskyLinear, 5, 3),
+    _kernel("wide", (3,), layers.CholeskyLinear, 3, 5, bias=False),
+    Case("FixedConv2d", _fixed_conv, (2, 4, 4)),
+    _kernel("same", (2, 4, 4), layers.RKOConv2d, 2, 3, 3),
+    _kernel("stride", (2, 4, 4), layers.RKOConv2d, 2, 3, 4, stride=2),
+    _kernel("groups-zeros", (4, 3, 3), layers.RKOConv2d, 4, 4, 3, groups=2, padding_mode="zeros"),
     _convex("zeros"),
     _convex("circular", padding_mode="circular"),
     _convex("narrow", channels=3, hidden=1),

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 import onelip
 from onelip.errors import NonFiniteError, UnboundedModuleError
-from onelip.layers import ConvexPotentialConv2d, ConvexPotentialLinear, batched_power_steps
+from onelip.layers import ConvexPotentialConv2d, ConvexPotentialLinear, computed_once
 from onelip.testing import jacobian_norm
 from tests.oracles import materialised, sigma_max
 
@@ -275,7 +275,7 @@ def test_a_negative_step_expands():
 
 
 @pytest.mark.parametrize("mode", ["zeros", "circular"])
-def test_batched_power_steps_are_those_of_the_layers(mode):
+def test_shared_power_steps_are_those_of_the_layers(mode):
     layers = [
         conv(padding_mode=mode),
         conv(padding_mode=mode),
@@ -284,7 +284,7 @@ def test_batched_power_steps_are_those_of_the_layers(mode):
     ]
     together = nn.ModuleList(layers).train()
     alone = copy.deepcopy(together)
-    with batched_power_steps(together):
+    with computed_once(together):
         for layer, same in zip(together, alone, strict=True):
             same.power_step()
             assert torch.allclose(layer.direction, same.direction, rtol=1e-10, atol=1e-12)
@@ -295,12 +295,12 @@ def test_batched_power_steps_are_those_of_the_layers(mode):
     assert not torch.equal(before, together[0].direction)
 
 
-def test_batched_power_steps_leave_evaluation_alone_and_survive_zeros():
+def test_shared_power_steps_leave_evaluation_alone_and_survive_zeros():
     layers = nn.ModuleList([conv(), conv(), conv()]).train()
     layers[0].eval()
     layers[1].weight.data.zero_()
     before = [layer.direction.clone() for layer in layers]
-    with batched_power_steps(layers):
+    with computed_once(layers):
         pass
     assert torch.equal(layers[0].direction, before[0])
     assert torch.equal(layers[1].direction, before[1])
@@ -309,7 +309,7 @@ def test_batched_power_steps_leave_evaluation_alone_and_survive_zeros():
 
 def test_an_error_inside_restores_the_steps():
     layer = conv().train()
-    with pytest.raises(RuntimeError, match="stop"), batched_power_steps(layer):
+    with pytest.raises(RuntimeError, match="stop"), computed_once(layer):
         raise RuntimeError("stop")
     before = layer.direction.clone()
     layer(torch.randn(1, 2, 4, 4, dtype=torch.float64))

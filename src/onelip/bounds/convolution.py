@@ -9,6 +9,7 @@ frequencies (Sedghi et al., 2019). Every other case comes back to this one:
 * **stride** s: the kernel is split into its s x s phases, as pixel-unshuffling splits the image.
 * **groups**: the norm is the largest over the groups, for they act on disjoint channels.
 * **dilation**: taps move apart. **Even kernels**: nothing changes, no symmetry is used.
+* **nearly orthogonal kernels**: the Gram kernel proves them for every size (``gram_kernel.py``).
 * **no image size**: the supremum over all sizes is that of the symbol over the torus. Between the
   points of an N-grid a trigonometric polynomial of degree d exceeds its largest value on the grid
   by a factor of at most ``1 / cos(pi d / N)`` (M. Riesz); ``|D v|^2`` has ``d = taps - 1``.
@@ -23,7 +24,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from onelip.bounds import banded
+from onelip.bounds import banded, gram_kernel
 from onelip.bounds.rounding import exact, frobenius, gamma, upward
 from onelip.bounds.spectral import ends_above, largest_norm, power_of_two
 from onelip.errors import UnboundedModuleError
@@ -31,8 +32,10 @@ from onelip.errors import UnboundedModuleError
 Pair = tuple[int, int]
 
 _WRITTEN_OUT = 1024  # up to this many inputs or outputs a map is written out as a matrix
+_GRAM_WORK = 1e12  # multiplications of a Gram kernel: some seconds
 _BY_ROWS = 4e9  # operations that a proof row by row may take: about a second
 _OVERSAMPLING = 32  # grid points per tap where no image size is given
+_NEARLY_ORTHOGONAL = 1e-4  # relative excess at which the Gram kernel's bound is taken
 _CHUNK = 2**24  # complex numbers held at a time
 _TWIDDLE_ERROR = 2.0**-48  # of a computed cos or sin of 2 pi j / N, 0 <= j < N; see _twiddles
 
@@ -48,6 +51,7 @@ class _Axis:
     stride: int
     dilation: int
     circular: bool
+    whole_strides: bool
 
     @property
     def reach(self) -> int:
@@ -64,8 +68,8 @@ class _Axis:
 
         The map then keeps some rows of the one of stride 1.
         """
-        broken = self.circular and (self.size is None or self.size % self.stride)
-        return 1 if broken else self.stride
+        whole = self.whole_strides if self.size is None else self.size % self.stride == 0
+        return self.stride if whole or not self.circular else 1
 
     @property
     def degree(self) -> int:
@@ -81,16 +85,21 @@ class _Axis:
         return -(-wanted // self.phases)
 
     @property
-    def excess(self) -> float:
-        """Factor by which the squared norm may exceed its largest value on the grid."""
+    def repeats(self) -> int:
+        """Factor by which rows that occur twice may raise the squared norm."""
         repeats = 1
         if self.circular:  # wide padding repeats rows, most often on the smallest image it fits
             size = self.size or max(self.before, self.after, 1)
             repeats = -(-(size + self.before + self.after - self.reach + 1) // size)
+        return max(1, repeats)
+
+    @property
+    def excess(self) -> float:
+        """Factor by which the squared norm may exceed its largest value on the grid."""
         between = 1.0
         if self.size is None:
             between = 1 / math.cos(math.pi * self.degree / self.grid) * (1 + 1e-15)
-        return max(1, repeats) * between
+        return self.repeats * between
 
 
 def convolution(
@@ -102,13 +111,15 @@ def convolution(
     stride: int | Pair = 1,
     dilation: int | Pair = 1,
     groups: int = 1,
+    whole_strides: bool = False,
 ) -> Tensor:
     """Proved upper bound of the spectral norm of ``torch.nn.functional.conv2d`` as a linear map.
 
     Bound: never below the exact norm. Within 1e-6, relative, of the exact norm for circular padding
     whose stride divides the image, for maps of at most 1024 inputs or outputs (per group), and for
     zero padding as long as a few rows of pixels are a small matrix: with 3 x 3 kernels on 32 x 32
-    up to 9 channels on one side. Beyond, zero padding gets the norm on a slightly larger torus;
+    up to 9 channels on one side. Kernels that are orthogonal up to rounding are within 1e-4 for
+    every size. Beyond, zero padding gets the norm on a slightly larger torus;
     ``benchmarks/norms.py`` measures the gap. Without ``image_size``: at most 1 % above the supremum
     over all sizes.
     Shape: ``weight`` is ``(out_channels, in_channels / groups, height, width)``.
@@ -123,6 +134,8 @@ def convolution(
         stride: step of the window.
         dilation: distance of the kernel's taps.
         groups: number of blocks of channels.
+        whole_strides: the image's sides are known to be multiples of the stride, which counts where
+            ``image_size`` is not given: other images repeat pixels under circular padding.
 
     Raises:
         UnboundedModuleError: reflect or replicate padding, which repeat pixels and stretch norms.
@@ -149,6 +162,7 @@ def convolution(
             circular=padding_mode == "circular",
             stride=pair(stride)[i],
             dilation=pair(dilation)[i],
+            whole_strides=whole_strides,
         )
         for i in (0, 1)
     ]
@@ -174,13 +188,20 @@ def check_padding_mode(padding_mode: str) -> None:
 
 
 def _axis(
-    taps: int, size: int | None, padding: int | str, *, circular: bool, stride: int, dilation: int
+    taps: int,
+    size: int | None,
+    padding: int | str,
+    *,
+    circular: bool,
+    stride: int,
+    dilation: int,
+    whole_strides: bool,
 ) -> _Axis:
     before = after = 0 if isinstance(padding, str) else padding
     if padding == "same":
         before = (taps - 1) * dilation // 2
         after = (taps - 1) * dilation - before
-    axis = _Axis(size, taps, before, after, stride, dilation, circular)
+    axis = _Axis(size, taps, before, after, stride, dilation, circular, whole_strides)
     if size is not None and axis.outputs < 1:
         raise ValueError(f"a kernel that spans {axis.reach} pixels does not fit into {size}")
     return axis
@@ -245,12 +266,33 @@ def _taps_matrix(axis: _Axis) -> Tensor:
 def fourier(kernels: Tensor, axes: list[_Axis]) -> Tensor:
     """Bound from the blocks of the symbol; ``kernels`` is ``(group, out, in, height, width)``."""
     phases = _phases(kernels, axes)
+    near = _from_gram_kernel(phases, axes)
+    if near is not None and near <= _length(phases) * (1 + _NEARLY_ORTHOGONAL):
+        return near
     height, width = axes[0].grid, axes[1].grid
     reach = frobenius(phases.abs().sum((-2, -1))).max()
     error = upward(reach * 2 * (_TWIDDLE_ERROR + gamma(phases.shape[-1] * phases.shape[-2] + 8)), 4)
     bounds = [largest_norm(block, error) for block in _symbol(phases, height, width)]
     excess = torch.tensor(axes[0].excess * axes[1].excess, dtype=torch.float64)
-    return upward(torch.stack(bounds).max() * upward(excess, 4).sqrt(), 4)
+    found = upward(torch.stack(bounds).max() * upward(excess, 4).sqrt(), 4)
+    return found if near is None else torch.minimum(near, found)
+
+
+def _from_gram_kernel(phases: Tensor, axes: list[_Axis]) -> Tensor | None:
+    """The bound of ``gram_kernel.py``, which holds on every grid; None if it takes too long."""
+    groups, rows, columns, height, width = phases.shape
+    work = groups * rows * columns * max(rows, columns) * height * width
+    if work * (2 * height - 1) * (2 * width - 1) > _GRAM_WORK or not phases.any():
+        return None
+    scale = power_of_two(phases)
+    square = gram_kernel.squared_norm(phases * scale) * (axes[0].repeats * axes[1].repeats)
+    return ends_above(upward(square, 4).sqrt() / scale)
+
+
+def _length(phases: Tensor) -> float:
+    """About the norm that an orthogonal kernel of these entries has."""
+    least = min(phases.shape[1:3])
+    return float(torch.linalg.vector_norm(phases.flatten(1), dim=1).max()) / math.sqrt(least)
 
 
 def _phases(kernels: Tensor, axes: list[_Axis]) -> Tensor:

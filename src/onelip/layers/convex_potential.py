@@ -26,23 +26,22 @@ from onelip.bounds.convolution import check_padding_mode, pair
 from onelip.bounds.rounding import downward, exact, frobenius, upward
 from onelip.bounds.slopes import HOMOGENEOUS, slopes
 from onelip.estimates import leading_direction
+from onelip.layers.constrained import ComputedOnce, check_image_size
 from onelip.layers.gradient_step import (
     GradientStep,
-    check_image_size,
     gradient_step_bound,
     mirrored,
     norm_bound,
 )
-from onelip.lipschitz import LipschitzModule
 
 _EPSILON = 1e-4  # added to the squared norm, so the step errs on the short side
 _WARM_UP = 20  # power iterations at construction
 
 
-class ConvexPotential(LipschitzModule):
+class ConvexPotential(ComputedOnce):
     """What the dense and the convolutional layer share. See the module's docstring."""
 
-    own_power_steps = True  # see onelip.layers.batched_power_steps
+    own_power_steps = True  # see onelip.layers.computed_once
     direction: Tensor
     image_size: tuple[int, int] | None = None
     padding_mode: str = "zeros"
@@ -104,6 +103,19 @@ class ConvexPotential(LipschitzModule):
     def batch_key(self) -> object:
         """Layers of equal keys may step together."""
         return id(self)
+
+    @classmethod
+    def begin(cls, layers: Sequence["ConvexPotential"]) -> None:
+        """One power step of the layers that are in training mode; none more until ``end``."""
+        moving = [layer for layer in layers if layer.training and layer.fixed_step is None]
+        if moving:
+            moving[0].power_step_together(moving)
+        for layer in moving:
+            layer.own_power_steps = False
+
+    def end(self) -> None:
+        """Take power steps in ``forward`` again."""
+        self.own_power_steps = True
 
     def power_step_together(self, layers: Sequence["ConvexPotential"]) -> None:
         """One power step of layers with the key of this one."""

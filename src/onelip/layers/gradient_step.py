@@ -9,6 +9,7 @@ from onelip import bounds
 from onelip.bounds.rounding import upward
 from onelip.bounds.slopes import Interval, slopes
 from onelip.errors import UnboundedModuleError
+from onelip.layers.constrained import check_image_size
 from onelip.lipschitz import LipschitzModule
 
 
@@ -115,16 +116,6 @@ def norm_bound(weight: Tensor, image_size: tuple[int, int] | None, padding_mode:
         padding=weight.shape[-1] // 2,
         padding_mode=padding_mode,
     )
-
-
-def check_image_size(x: Tensor, expected: tuple[int, int] | None) -> None:
-    """A norm that was proved for one size of images says nothing about others."""
-    size = tuple(x.shape[-2:])
-    if expected is not None and size != expected:
-        raise ValueError(
-            f"the layer is proved for images of {expected}, got {size}: build it with that "
-            "image_size"
-        )
 
 
 def mirrored(weight: Tensor) -> Tensor:

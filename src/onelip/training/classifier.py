@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from onelip.data import Batches, ImageSet, crop_and_flip
 from onelip.errors import NonFiniteError
-from onelip.layers import batched_power_steps
+from onelip.layers import computed_once
 from onelip.recipes import Recipe
 from onelip.training.schedule import piecewise_triangular
 
@@ -61,7 +61,7 @@ class Classifier(L.LightningModule):
             NonFiniteError: the loss is infinite or NaN.
         """
         images, labels = batch
-        with batched_power_steps(self.model):
+        with computed_once(self.model):
             logits = self.model(images).float()
         loss: Tensor = self.loss(logits, labels)
         if not torch.isfinite(loss):

@@ -1,0 +1,146 @@
+r"""Block convolution orthogonal parameterization (Li et al., NeurIPS 2019, Algorithm 1).
+
+For a projector :math:`P = Q Q^T` the kernel :math:`[P,\ I - P]` of two taps is orthogonal: its
+symbol :math:`P + e^{-i\omega}(I - P)` is unitary. BCOP composes an orthogonal matrix H with k - 1
+such kernels along each axis, in turn, with projectors of rank n / 2.
+
+Composition is a product of matrices over channels for each pair of taps (block convolution).
+Multiplying a kernel X of T taps by :math:`[P,\ I - P]` needs only the T products
+:math:`(X_t Q) Q^T`, since the other half is what is left of :math:`X_t`; no projector is ever
+formed. A 3 x 3 kernel takes 13 products of n x n matrices, where a tree of log depth over formed
+kernels takes 27 and more memory (``benchmarks/block_convolution.py``).
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from typing_extensions import override
+
+from onelip.layers.constrained import ConstrainedConv2d
+from onelip.layers.orthogonal import (
+    Orthogonalise,
+    OrthogonalLayer,
+    cholesky_qr,
+    oriented,
+    tall,
+)
+
+
+def block_kernel(matrix: Tensor, bases: Tensor) -> Tensor:
+    r"""``H`` composed with ``[Q Q^T, I - Q Q^T]`` for each basis, vertical and horizontal in turn.
+
+    Args:
+        matrix: H, ``(groups, out, n)``.
+        bases: Q, ``(groups, 2 (k - 1), n, rank)`` with orthonormal columns.
+
+    Returns:
+        A kernel ``(groups, out, n, k, k)``; orthogonal under circular padding if H is.
+    """
+    kernel = matrix[:, None, None]  # (groups, height, width, out, n)
+    for i, basis in enumerate(bases.unbind(1)):
+        columns = basis[:, None, None]
+        kept = (kernel @ columns) @ columns.mT
+        kernel = _shifted_sum(kept, kernel - kept, axis=1 + i % 2)
+    return kernel.permute(0, 3, 4, 1, 2)
+
+
+def _shifted_sum(kept: Tensor, moved: Tensor, axis: int) -> Tensor:
+    """Taps of two kernels added, the second one tap further along an axis."""
+    edge = torch.zeros_like(kept.narrow(axis, 0, 1))
+    return torch.cat([kept, edge], axis) + torch.cat([edge, moved], axis)
+
+
+def projector_bases(groups: int, kernel_size: int, channels: int) -> nn.Parameter:
+    """Free matrices for the ``2 (k - 1)`` bases of each group, of rank ``channels // 2``."""
+    return tall(channels, channels // 2, count=groups * 2 * (kernel_size - 1))
+
+
+class BCOPConv2d(OrthogonalLayer, ConstrainedConv2d):
+    r"""Orthogonal convolution by BCOP.
+
+    A stride is invertible downsampling followed by a convolution of ``kernel_size / stride``, as in
+    the paper, folded into one strided kernel. ``AOCConv2d`` strides without that restriction.
+
+    Bound: the proved norm of the kernel; 1 up to rounding. Under circular padding the map is
+    orthogonal (an isometry on the smaller side); under zero padding it is 1-Lipschitz only.
+    Shape: ``(batch, in_channels, h, w)`` to ``(batch, out_channels, h / stride, w / stride)``.
+    Cost: a convolution, and per step ``k^2 + (k - 1)^2`` products of n x n matrices,
+    n the larger number of channels.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        kernel_size: side k of the kernel.
+        stride: must divide ``kernel_size``.
+        padding: as in ``nn.Conv2d``; None keeps the image's size (divided by the stride).
+        padding_mode: ``"circular"`` or ``"zeros"``.
+        dilation: distance of the taps; 1 with a stride.
+        groups: blocks of channels.
+        bias: whether to add one number per channel.
+        image_size: on which the bound is taken; None for every size.
+        orthogonalise: how matrices are orthogonalised; ``onelip.layers.bjorck`` as in the paper.
+
+    Raises:
+        ValueError: the stride does not divide the kernel, or groups do not divide the channels.
+        UnboundedModuleError: reflect or replicate padding.
+
+    Example:
+        >>> import onelip
+        >>> layer = BCOPConv2d(4, 8, 3)
+        >>> bool(abs(onelip.lipschitz_bound(layer) - 1) < 1e-5)
+        True
+
+    Reference: Li, Haque, Anil, Lucas, Grosse, Jacobsen, "Preventing gradient attenuation in
+    Lipschitz constrained convolutional networks", NeurIPS 2019.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        stride: int = 1,
+        padding: int | str | None = None,
+        padding_mode: str = "circular",
+        dilation: int = 1,
+        groups: int = 1,
+        bias: bool = True,
+        image_size: int | tuple[int, int] | None = None,
+        orthogonalise: Orthogonalise = cholesky_qr,
+    ) -> None:
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride=stride,
+            padding=padding,
+            padding_mode=padding_mode,
+            dilation=dilation,
+            groups=groups,
+            bias=bias,
+            image_size=image_size,
+        )
+        if kernel_size % stride or (stride > 1 and dilation > 1):
+            raise ValueError(
+                f"a stride of {stride} needs a kernel_size that it divides and dilation=1, got "
+                f"{kernel_size} and {dilation}: AOCConv2d takes any kernel_size >= stride"
+            )
+        self.orthogonalise = orthogonalise
+        inputs, outputs = self.group_channels
+        self._inner = max(inputs * stride**2, outputs, 2)
+        self.raw_matrix = tall(outputs, self._inner, count=groups)
+        self.raw_bases = projector_bases(groups, kernel_size // stride, self._inner)
+
+    @override
+    def free_matrices(self) -> list[Tensor]:
+        return [self.raw_matrix, self.raw_bases]
+
+    @override
+    def assemble(self, matrices: list[Tensor]) -> Tensor:
+        inputs, outputs = self.group_channels
+        matrix = oriented(matrices[0], outputs, self._inner)
+        bases = matrices[1].unflatten(0, (self.groups, -1))
+        kernel = block_kernel(matrix, bases)[:, :, : inputs * self.stride**2].flatten(0, 1)
+        # an unshuffled channel (c, u, v) is the tap (u, v) of channel c
+        return F.pixel_shuffle(kernel, self.stride) if self.stride > 1 else kernel

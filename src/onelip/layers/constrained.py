@@ -1,0 +1,303 @@
+"""Layers whose weight is a function of free parameters: what every family of kernels shares.
+
+A family writes ``compute_weight`` (and, to be computed in batches, ``compute_weights``). The bound
+is measured on the weight that comes out, so nothing is promised by construction, and ``export``
+leaves a plain ``nn.Linear`` or ``nn.Conv2d``.
+"""
+
+import abc
+import copy
+from collections.abc import Sequence
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from onelip import bounds
+from onelip.bounds.convolution import check_padding_mode, pair
+from onelip.errors import UnboundedModuleError
+from onelip.lipschitz import LipschitzModule
+
+
+class ComputedOnce(LipschitzModule):
+    """A layer with work that does not depend on the input; see ``onelip.layers.computed_once``."""
+
+    @abc.abstractmethod
+    def batch_key(self) -> object:
+        """Layers of equal keys do that work together."""
+
+    @classmethod
+    @abc.abstractmethod
+    def begin(cls, layers: Sequence[Any]) -> None:
+        """Do it for layers of equal keys, and keep the results until ``end``."""
+
+    @abc.abstractmethod
+    def end(self) -> None:
+        """Drop the result."""
+
+
+class ConstrainedLayer(ComputedOnce):
+    """A layer whose weight is a function of free parameters."""
+
+    _held: Tensor | None = None
+
+    @property
+    def weight(self) -> Tensor:
+        """The weight that ``forward`` uses now."""
+        return self.compute_weight() if self._held is None else self._held
+
+    @abc.abstractmethod
+    def compute_weight(self) -> Tensor:
+        """The weight from the parameters."""
+
+    @classmethod
+    def compute_weights(cls, layers: Sequence[Self]) -> list[Tensor]:
+        """The weights of layers of equal keys; families that batch override it."""
+        return [layer.compute_weight() for layer in layers]
+
+    def batch_key(self) -> object:
+        """By default a layer computes alone."""
+        return id(self)
+
+    @classmethod
+    def begin(cls, layers: Sequence[Self]) -> None:
+        """Compute the weights once."""
+        for layer, weight in zip(layers, cls.compute_weights(layers), strict=True):
+            layer._held = weight
+
+    def end(self) -> None:
+        """Compute the weight anew from now on."""
+        self._held = None
+
+    @torch.no_grad()
+    def fixed_weight(self) -> Tensor:
+        """The weight for ``export``, computed in float64 and rounded once."""
+        twin = copy.deepcopy(self).eval().double()
+        return twin.compute_weight().to(next(self.parameters()).dtype)
+
+
+class ConstrainedLinear(ConstrainedLayer):
+    """``W x + b`` with a constrained W."""
+
+    def __init__(self, in_features: int, out_features: int, *, bias: bool) -> None:
+        super().__init__()
+        if min(in_features, out_features) < 1:
+            raise ValueError(f"features must be positive, got {in_features} and {out_features}")
+        self.in_features, self.out_features = in_features, out_features
+        self.bias = nn.Parameter(torch.zeros(out_features)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``W x + b``."""
+        return F.linear(x, self.weight, self.bias)
+
+    def lipschitz_bound(self) -> Tensor:
+        """The proved norm of the weight in use."""
+        return bounds.dense(self.weight)
+
+    def export(self) -> nn.Linear:
+        """A plain linear layer."""
+        plain = nn.Linear(self.in_features, self.out_features, bias=self.bias is not None)
+        _fill(plain, self.fixed_weight(), self.bias)
+        return plain
+
+    def extra_repr(self) -> str:
+        """As torch prints linear layers."""
+        return f"{self.in_features}, {self.out_features}, bias={self.bias is not None}"
+
+
+class FixedConv2d(LipschitzModule):
+    """A plain convolution that knows which images its bound is proved for.
+
+    ``nn.Conv2d`` takes images of every size; a bound for all of them can be far above that for
+    those it was made for, above all with strides under circular padding.
+
+    Bound: the proved norm of the kernel, on ``image_size`` or on all sides that the stride divides.
+    Shape: that of ``conv``.
+    Cost: that of ``conv``.
+
+    Args:
+        conv: a plain convolution.
+        image_size: height and width, or None.
+
+    Raises:
+        ValueError: in ``forward``, an image for which nothing is proved.
+
+    Example:
+        >>> layer = FixedConv2d(nn.Conv2d(2, 3, 2, stride=2), image_size=(4, 4))
+        >>> layer(torch.ones(1, 2, 4, 4)).shape
+        torch.Size([1, 3, 2, 2])
+    """
+
+    def __init__(self, conv: nn.Conv2d, *, image_size: tuple[int, int] | None) -> None:
+        super().__init__()
+        self.conv, self.image_size = conv, image_size
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve."""
+        check_image_size(x, self.image_size)
+        check_whole_strides(x, max(self.conv.stride), self.conv.padding_mode)
+        y: Tensor = self.conv(x)
+        return y
+
+    def lipschitz_bound(self) -> Tensor:
+        """See the class.
+
+        Raises:
+            UnboundedModuleError: the convolution is no plain ``nn.Conv2d`` any more.
+        """
+        conv = self.conv
+        if type(conv) is not nn.Conv2d:
+            raise UnboundedModuleError(f"FixedConv2d holds a {type(conv).__name__}, no nn.Conv2d")
+        return bounds.convolution(
+            conv.weight,
+            image_size=self.image_size,
+            padding=conv.padding,  # type: ignore[arg-type]
+            padding_mode=conv.padding_mode,
+            stride=conv.stride,  # type: ignore[arg-type]
+            dilation=conv.dilation,  # type: ignore[arg-type]
+            groups=conv.groups,
+            whole_strides=True,
+        )
+
+
+class ConstrainedConv2d(ConstrainedLayer):
+    """A convolution with a constrained kernel; arguments as those of ``nn.Conv2d``.
+
+    ``padding=None`` keeps the image's size for stride 1 and divides it by the stride otherwise.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        stride: int = 1,
+        padding: int | str | None = None,
+        padding_mode: str = "circular",
+        dilation: int = 1,
+        groups: int = 1,
+        bias: bool = True,
+        image_size: int | tuple[int, int] | None = None,
+    ) -> None:
+        super().__init__()
+        check_padding_mode(padding_mode)
+        sizes = (in_channels, out_channels, kernel_size, stride, dilation, groups)
+        if min(sizes) < 1:
+            raise ValueError(f"channels, sizes, stride and groups must be positive, got {sizes}")
+        if in_channels % groups or out_channels % groups:
+            raise ValueError(
+                f"groups={groups} must divide {in_channels} and {out_channels} channels"
+            )
+        if padding is None:
+            reach = dilation * (kernel_size - 1) + 1
+            padding = "same" if stride == 1 else max(0, reach - stride + 1) // 2
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.kernel_size, self.stride, self.dilation = kernel_size, stride, dilation
+        self.padding, self.padding_mode, self.groups = padding, padding_mode, groups
+        self.image_size = None if image_size is None else pair(image_size)
+        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
+
+    @property
+    def group_channels(self) -> tuple[int, int]:
+        """Input and output channels of one group."""
+        return self.in_channels // self.groups, self.out_channels // self.groups
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve."""
+        check_image_size(x, self.image_size)
+        check_whole_strides(x, self.stride, self.padding_mode)
+        return self.convolve(x, self.weight, self.bias)
+
+    def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """``nn.Conv2d`` with this weight and the layer's padding."""
+        if self.padding_mode == "circular":
+            around = self._around()
+            if any(around):
+                x = F.pad(x, around * 2, mode="circular")
+            padding: int | str = 0
+        else:
+            padding = self.padding
+        return F.conv2d(x, weight, bias, self.stride, padding, self.dilation, self.groups)
+
+    def _around(self) -> tuple[int, int]:
+        """Pixels that circular padding adds before and behind, as in ``nn.Conv2d``."""
+        if isinstance(self.padding, int):
+            return self.padding, self.padding
+        if self.padding == "valid":
+            return 0, 0
+        total = self.dilation * (self.kernel_size - 1)
+        return total // 2, total - total // 2
+
+    def lipschitz_bound(self) -> Tensor:
+        """The proved norm of the kernel in use, for ``image_size`` or for every size."""
+        return bounds.convolution(
+            self.weight,
+            image_size=self.image_size,
+            padding=self.padding,
+            padding_mode=self.padding_mode,
+            stride=self.stride,
+            dilation=self.dilation,
+            groups=self.groups,
+            whole_strides=True,
+        )
+
+    def export(self) -> nn.Conv2d | FixedConv2d:
+        """A plain convolution, in a ``FixedConv2d`` where its proof depends on the image."""
+        plain = nn.Conv2d(
+            self.in_channels,
+            self.out_channels,
+            self.kernel_size,
+            stride=self.stride,
+            padding=self.padding,
+            padding_mode=self.padding_mode,
+            dilation=self.dilation,
+            groups=self.groups,
+            bias=self.bias is not None,
+        )
+        _fill(plain, self.fixed_weight(), self.bias)
+        free = self.stride == 1 or self.padding_mode == "zeros"
+        if free and self.image_size is None:
+            return plain
+        return FixedConv2d(plain, image_size=self.image_size)
+
+    def extra_repr(self) -> str:
+        """As torch prints convolutions."""
+        return (
+            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, "
+            f"stride={self.stride}, padding={self.padding}, padding_mode={self.padding_mode}"
+        )
+
+
+def check_image_size(x: Tensor, expected: tuple[int, int] | None) -> None:
+    """A norm that was proved for one size of images says nothing about others.
+
+    Raises:
+        ValueError: the image has another size than expected.
+    """
+    size = tuple(x.shape[-2:])
+    if expected is not None and size != expected:
+        raise ValueError(
+            f"the layer is proved for images of {expected}, got {size}: build it with that "
+            "image_size"
+        )
+
+
+def check_whole_strides(x: Tensor, stride: int, padding_mode: str) -> None:
+    """Circular windows that do not end where they began read some pixels twice.
+
+    Raises:
+        ValueError: circular padding, and a stride that does not divide the image.
+    """
+    height, width = x.shape[-2:]
+    if padding_mode == "circular" and (height % stride or width % stride):
+        raise ValueError(
+            f"circular padding with stride {stride} needs sides that it divides, got "
+            f"{height} x {width}: pad the image, or use padding_mode='zeros'"
+        )
+
+
+def _fill(plain: nn.Linear | nn.Conv2d, weight: Tensor, bias: Tensor | None) -> None:
+    plain.weight = nn.Parameter(weight.contiguous())
+    plain.bias = None if bias is None else nn.Parameter(bias.detach().clone())

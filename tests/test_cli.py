@@ -531,3 +531,54 @@ def test_another_process_takes_only_a_new_folder(call, run, monkeypatch):
     assert status == 2
     assert "process 0 did not make run" in err
     assert sorted(path.name for path in run.iterdir()) == before
+
+
+@pytest.fixture
+def published():
+    """A folder of tables in the working directory, with one row and no run."""
+    Path("tables/one").mkdir(parents=True)
+    Path("tables/one/expected.csv").write_text("recipe,row,clean,source\ndigits,A,90.5,B\n")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("table", "name a table; known in tables: one"),
+        ("table nope", "no table 'nope'; known in tables: one"),
+        ("table one --tables nowhere", "name that of the tables with --tables DIR"),
+        ("table one --tables tables/one", "known in tables/one: none"),
+        ("table one two", "onelip table --help"),
+        ("table one --jsn", "onelip table --help"),
+    ],
+)
+def test_tables_that_are_not_there(refused, published, line, message):
+    refused(line, message)
+
+
+@pytest.mark.parametrize("name", ["expected.csv", "results/a.json"])
+def test_damaged_tables(refused, published, name):
+    Path("tables/one/results").mkdir()
+    Path("tables/one", name).write_bytes(b"\xff{")
+    refused("table one", f"tables/one/{name} is no ")
+
+
+def test_table(call, published, run):
+    assert call("table one") == (
+        0,
+        "one: B; per cent of the test set\n\n   clean\nA   90.5  no run stored (digits)\n",
+        "",
+    )
+    Path("tables/one/results").mkdir()
+    shutil.copy(run / "metrics.json", "tables/one/results/seed0.json")
+    status, out, err = call("table one --tables tables")
+    assert (status, err) == (0, "")
+    (ours,) = (line for line in out.splitlines() if line.startswith("  onelip"))
+    content = metrics(run)
+    assert f"{100 * content['certify']['test']['clean']:.2f}" in ours
+    assert f"3 epochs (recipe: {RECIPES['digits'].epochs})" in ours
+    assert "network.conv_layers 1; network.channels 4" in ours
+    status, out, err = call("table one --json")
+    assert (status, err) == (0, "")
+    (row,) = json.loads(out)["rows"]
+    assert row["published"] == {"clean": 90.5}
+    assert row["ours"][0]["bound"] == content["certify"]["bound"]

@@ -25,7 +25,8 @@ USAGE = """usage: onelip COMMAND [ARGUMENTS]
   certify RUN                        certified radii of every test image
   attack RUN                         accuracy under attack, below which no certificate may lie
   bound RUN                          the proved Lipschitz bound, layer by layer
-  plot RUN [RUN ...]                 accuracy against eps
+  plot RUN [RUN ...]                 accuracy against eps; --singular-values draws those of a run
+  table NAME                         a published table beside our stored runs
   recipes                            what can be trained
 
 --data DIR names a folder with a data set in the hub's parquet layout; else it is downloaded."""
@@ -146,13 +147,36 @@ def bound(arguments: list[str]) -> None:
 def plot(arguments: list[str]) -> None:
     """Draw runs."""
     from onelip.evaluation import plot as plot_runs
+    from onelip.evaluation import plot_singular_values
     from onelip.training import RunFolder
 
     parser = _parser("plot")
     parser.add_argument("runs", type=Path, nargs="+", help="run folders")
     parser.add_argument("--out", type=Path, help="file of the figure")
+    parser.add_argument(
+        "--singular_values", action="store_true", help="of each layer, before and after training"
+    )
     options = parser.parse_args(arguments)
+    if options.singular_values:
+        if len(options.runs) > 1:
+            raise UsageError("--singular-values draws one run: name one folder")
+        print(plot_singular_values(RunFolder.open(options.runs[0]), options.out))
+        return
     print(plot_runs([RunFolder.open(path) for path in options.runs], options.out))
+
+
+def table(arguments: list[str]) -> None:
+    """Print a published table beside our stored runs."""
+    from onelip.evaluation.table_text import table_text
+    from onelip.evaluation.tables import read_table
+
+    parser = _parser("table")
+    parser.add_argument("name", nargs="?", help="folder of the table; without one, lists them")
+    parser.add_argument("--tables", type=Path, help="folder of the tables")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    options = parser.parse_args(arguments)
+    stored = read_table(options.name, options.tables)
+    print(stored.as_json() if options.json else table_text(stored))
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
@@ -161,6 +185,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "attack": attack,
     "bound": bound,
     "plot": plot,
+    "table": table,
     "recipes": recipes,
 }
 

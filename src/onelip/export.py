@@ -2,12 +2,21 @@
 
 import copy
 from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
 
 from torch import nn
 from torch.nn.utils import parametrize
 
 from onelip.errors import UnboundedModuleError
-from onelip.lipschitz import LipschitzModule, refuse_hidden_behaviour, refuse_inherited
+from onelip.lipschitz import (
+    LipschitzModule,
+    of_library,
+    refuse_hidden_behaviour,
+    refuse_inherited,
+)
+
+Converter = Callable[[Any], nn.Module]
 
 
 def export(model: nn.Module) -> nn.Module:
@@ -48,11 +57,21 @@ def _exported(module: nn.Module) -> nn.Module:
     if type(module) is nn.Sequential:
         names = module._modules  # unlike named_children(), with modules that occur twice
         return nn.Sequential(OrderedDict(zip(names, map(_exported, module), strict=True)))
+    convert: Converter | None = of_library(
+        parametrize.type_before_parametrizations(module), "EXPORTS"
+    )
+    if convert is not None:
+        return convert(module)
     if any(isinstance(part, LipschitzModule) for part in module.modules()):
         raise UnboundedModuleError(
             f"{type(module).__name__} holds onelip's layers: export it piece by piece, build it as "
             "an nn.Sequential, or derive it from onelip.LipschitzModule"
         )
+    return fixed(module)
+
+
+def fixed(module: nn.Module) -> nn.Module:
+    """A copy in eval mode, with the values of parametrizations in their place."""
     result = copy.deepcopy(module).eval()
     for part in result.modules():
         if parametrize.is_parametrized(part):
@@ -65,7 +84,7 @@ def _fix(part: nn.Module) -> None:
 
     ``remove_parametrizations`` would edit the class, which a copy shares with its original.
     """
-    values = {name: getattr(part, name) for name in part.parametrizations}  # type: ignore[union-attr]
+    values = {name: weight() for name, weight in part.parametrizations.items()}  # type: ignore[operator, union-attr]
     part.__class__ = parametrize.type_before_parametrizations(part)
     del part.parametrizations
     for name, value in values.items():

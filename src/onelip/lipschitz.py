@@ -7,6 +7,7 @@ All constants are with respect to the Euclidean norm of the flattened input and 
 
 import abc
 import copy
+import importlib
 import inspect
 import math
 from collections.abc import Callable
@@ -65,6 +66,30 @@ def rule(*kinds: type[nn.Module]) -> Callable[[RuleT], RuleT]:
     return register
 
 
+LIBRARIES = {
+    "deel.torchlip": "onelip.foreign.deel_torchlip",
+    "orthogonium": "onelip.foreign.orthogonium",
+}
+"""Our files on the layers of other libraries, imported when such a layer is met."""
+
+
+def of_library(kind: type[nn.Module], table: str) -> Any:
+    """What our file on the library that a type comes from says of exactly this type, or None.
+
+    Raises:
+        UnboundedModuleError: the library has other classes than those that the file was written on.
+    """
+    for library, file in LIBRARIES.items():
+        if f"{kind.__module__}.".startswith(f"{library}."):
+            try:
+                return getattr(importlib.import_module(file), table).get(kind)
+            except (ImportError, AttributeError) as error:
+                raise UnboundedModuleError(
+                    f"{file} was written on another version of {library}: {error}"
+                ) from error
+    return None
+
+
 @torch.no_grad()
 def lipschitz_bound(module: nn.Module) -> Tensor:
     """Proved upper bound of the Lipschitz constant of a module, from l2 to l2.
@@ -93,7 +118,8 @@ def lipschitz_bound(module: nn.Module) -> Tensor:
         value = module.lipschitz_bound()
     else:
         kind = type_before_parametrizations(module)
-        if kind not in RULES:
+        known: Rule | None = RULES.get(kind) or of_library(kind, "RULES")
+        if known is None:
             raise UnboundedModuleError(
                 f"no Lipschitz bound is known for {kind.__module__}.{kind.__qualname__}; derive it "
                 "from onelip.LipschitzModule or register a rule with onelip.lipschitz.rule"
@@ -103,7 +129,8 @@ def lipschitz_bound(module: nn.Module) -> Tensor:
                 f"a parametrized {kind.__name__} may change its weight when it is read in "
                 "training mode: model.eval()"
             )
-        value = torch.as_tensor(RULES[kind](module), dtype=torch.float64)
+        refuse_moving_weights(module)
+        value = torch.as_tensor(known(module), dtype=torch.float64)
     return finite(value.to("cpu", torch.float64), type(module).__name__)
 
 
@@ -153,6 +180,29 @@ def refuse_hidden_behaviour(module: nn.Module) -> None:
             )
 
 
+def refuse_moving_weights(module: nn.Module) -> None:
+    """Some parametrizations go on with a power iteration when they are read, in eval mode too.
+
+    Raises:
+        UnboundedModuleError: weights of a copy, or its state, change from reading to reading.
+    """
+    if not is_parametrized(module):
+        return
+    twin = copy.deepcopy(module)
+    weights = [part() for part in twin.parametrizations.values()]  # type: ignore[operator]
+    again = [part() for part in twin.parametrizations.values()]  # type: ignore[operator]
+    pairs = [*zip(weights, again, strict=True), *zip(_state(module), _state(twin), strict=True)]
+    if not all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in pairs):
+        raise UnboundedModuleError(
+            f"{type_before_parametrizations(module).__name__} computes another weight each time it "
+            "is read, in eval mode too: onelip.export(model) fixes it"
+        )
+
+
+def _state(module: nn.Module) -> list[Tensor]:
+    return [*module.parameters(), *module.buffers()]
+
+
 @rule(*SLOPES)
 def _activation(module: nn.Module) -> float:
     low, high = slopes(module)
@@ -188,6 +238,31 @@ def _conv2d(module: nn.Conv2d) -> Tensor:
         module.weight,
         padding=module.padding,  # type: ignore[arg-type]
         padding_mode=module.padding_mode,
+        stride=module.stride,  # type: ignore[arg-type]
+        dilation=module.dilation,  # type: ignore[arg-type]
+        groups=module.groups,
+    )
+
+
+@rule(nn.Conv1d)
+def _conv1d(module: nn.Conv1d) -> Tensor:
+    padding = module.padding if isinstance(module.padding, str) else (0, module.padding[0])
+    return bounds.convolution(
+        module.weight[:, :, None],
+        padding=padding,
+        padding_mode=module.padding_mode,
+        stride=(1, module.stride[0]),
+        dilation=(1, module.dilation[0]),
+        groups=module.groups,
+    )
+
+
+@rule(nn.ConvTranspose2d)
+def _conv_transpose2d(module: nn.ConvTranspose2d) -> Tensor:
+    """The adjoint of ``nn.Conv2d`` with the same weight, or of a part of it, with zero padding."""
+    return bounds.convolution(
+        module.weight,
+        padding=module.padding,  # type: ignore[arg-type]
         stride=module.stride,  # type: ignore[arg-type]
         dilation=module.dilation,  # type: ignore[arg-type]
         groups=module.groups,

@@ -56,7 +56,7 @@ def test_eps(recipe):
 
 @ALL
 def test_channels_fit_the_head(recipe):
-    assert recipe.network.get("head") in (None, "truncate", "unit-rows")
+    assert recipe.network.get("head") in (None, "truncate", "unit-rows", "orthogonal")
     assert recipe.crop == (4 if recipe.dataset.startswith("cifar") else 0)
     assert not (recipe.flip and recipe.dataset in ("digits", "mnist"))
 

@@ -51,6 +51,22 @@ def test_trap_1_a_convex_potential_block_stretches():
     assert float(onelip.lipschitz_bound(exported)) == 1
 
 
+# 2: an epsilon on the wrong side of a division
+
+
+def test_trap_2_sll_with_an_epsilon_that_lengthens():
+    """The sum is over q, the division by q + 1e-6: for small q the step comes out too long."""
+    weight, q = torch.randn(6, 4, dtype=torch.float64), torch.full((6,), 1e-7, dtype=torch.float64)
+    naive = 1 / ((weight @ weight.T).abs() @ q / (q + 1e-6))
+    every_unit_active = torch.eye(4) - 2 * weight.T @ (naive[:, None] * weight)
+    assert sigma_max(every_unit_active) > 2
+    layer = layers.SLLLinear(4, 6).double().eval()
+    layer.weight.data, layer.log_q.data = weight, q.log()
+    layer.bias.data.fill_(1e3)
+    assert float(jacobian_norm(layer, torch.rand(4, dtype=torch.float64))) <= 1 + 1e-12
+    assert float(onelip.lipschitz_bound(layer)) <= 1 + 1e-9
+
+
 # 3: the input is scaled, the radius is not
 
 
@@ -260,3 +276,32 @@ def test_trap_12_certificates_follow_the_weights():
     after = certify(head, x).radius.item()
     assert before == pytest.approx(1 / math.sqrt(2))
     assert after == pytest.approx(1 / math.sqrt(26))
+
+
+# 14: a truncated exponential counts as orthogonal
+
+
+def test_trap_14_a_truncated_exponential_stretches():
+    layer = layers.SOCConv2d(4, 4, 3, image_size=4, terms=6, bias=False).double().eval()
+    kernel = layer.kernel().detach()
+
+    def convolved(x):
+        return F.conv2d(F.pad(x, (1,) * 4, mode="circular"), kernel)
+
+    norm = sigma_max(materialised(convolved, (4, 4, 4)))
+    layer.correction *= 1.5 / norm
+    kernel = layer.kernel().detach()
+
+    def naive(x):
+        term = total = x
+        for i in range(1, 6):
+            term = convolved(term) / i
+            total = total + term
+        return total
+
+    true = sigma_max(materialised(naive, (4, 4, 4)))
+    assert true > 1.004  # what counts as 1 elsewhere: 20 layers of it stretch by 1.09
+    assert true <= float(onelip.lipschitz_bound(layer)) <= true * (1 + 1e-6)
+    exported = onelip.export(layer)
+    assert sigma_max(materialised(exported, (4, 4, 4))) <= 1 + 1e-12
+    assert float(onelip.lipschitz_bound(exported)) == 1

@@ -1,5 +1,8 @@
-"""Activations that are not elementwise."""
+"""Activations that keep the norm of gradients."""
 
+from onelip.activations.absolute import Absolute
 from onelip.activations.group_sort import GroupSort, MaxMin
+from onelip.activations.householder import HouseHolder
+from onelip.activations.n_activation import NActivation
 
-__all__ = ["GroupSort", "MaxMin"]
+__all__ = ["Absolute", "GroupSort", "HouseHolder", "MaxMin", "NActivation"]

@@ -1,5 +1,7 @@
 """Sorting activations, which keep the norm of gradients (Anil, Lucas, Grosse, ICML 2019)."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -57,12 +59,41 @@ class MaxMin(LipschitzModule):
     def forward(self, x: Tensor) -> Tensor:
         """Sort pairs."""
         first, second = _grouped(x, 2).unbind(2)
-        pairs = (torch.maximum(first, second), torch.minimum(first, second))
-        return torch.stack(pairs, 2).flatten(1, 2)
+        y: Tensor = _SortedPair.apply(first, second)  # type: ignore[no-untyped-call]
+        return y
 
     def lipschitz_bound(self) -> Tensor:
         """1."""
         return torch.ones((), dtype=torch.float64)
+
+
+class _SortedPair(torch.autograd.Function):
+    """Maximum and minimum, with one mask for both gradients; autograd's own take six times as long.
+
+    Ties pass the gradient on as if nothing was swapped.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(first: Tensor, second: Tensor) -> Tensor:
+        """Interleave maxima and minima along dimension 1."""
+        return torch.stack((torch.maximum(first, second), torch.minimum(first, second)), 2).flatten(
+            1, 2
+        )
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:  # noqa: ARG004
+        """Remember where a pair was swapped."""
+        first, second = inputs
+        ctx.save_for_backward(first < second)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        """Swap the gradients where the pair was."""
+        (swapped,) = ctx.saved_tensors
+        upper, lower = gradients[0].unflatten(1, (-1, 2)).unbind(2)
+        return torch.where(swapped, lower, upper), torch.where(swapped, upper, lower)
 
 
 def _grouped(x: Tensor, size: int) -> Tensor:

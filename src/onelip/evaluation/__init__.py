@@ -3,5 +3,14 @@
 from onelip.evaluation.evaluate import attack_run, bound_run, certify_run
 from onelip.evaluation.figures import plot
 from onelip.evaluation.report import format_eps, table
+from onelip.evaluation.singular_values import plot_singular_values
 
-__all__ = ["attack_run", "bound_run", "certify_run", "format_eps", "plot", "table"]
+__all__ = [
+    "attack_run",
+    "bound_run",
+    "certify_run",
+    "format_eps",
+    "plot",
+    "plot_singular_values",
+    "table",
+]

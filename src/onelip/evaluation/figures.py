@@ -29,12 +29,10 @@ def plot(runs: list[RunFolder], target: Path | None = None) -> Path:
     """
     if target is None and len(runs) > 1:
         raise UsageError("a figure of several runs needs a file: --out FIGURE.png")
-    target = target or runs[0].path / "figure.png"
-    if target.suffix.lower() not in (".png", ".pdf", ".svg"):
-        raise UsageError(f"{target} is no figure: --out FIGURE.png, .pdf or .svg")
-    pyplot = _pyplot()
-    figure, (curves, histogram) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    colors = itertools.cycle(pyplot.rcParams["axes.prop_cycle"].by_key()["color"])
+    target = checked_target(target or runs[0].path / "figure.png")
+    plt = pyplot()
+    figure, (curves, histogram) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    colors = itertools.cycle(plt.rcParams["axes.prop_cycle"].by_key()["color"])
     for run, color in zip(runs, colors, strict=False):
         name = run.recipe.name if len(runs) == 1 else run.path.resolve().name
         radius, right = _radii(run)
@@ -47,15 +45,35 @@ def plot(runs: list[RunFolder], target: Path | None = None) -> Path:
     figure.legend(loc="outside lower center", ncols=3, fontsize="small")
     histogram.set(xlabel="certified radius", ylabel="test images")
     histogram.set_xlim(left=0)
+    return save_figure(figure, target)
+
+
+def checked_target(target: Path) -> Path:
+    """A path that a figure can be written to.
+
+    Raises:
+        UsageError: another suffix than .png, .pdf or .svg.
+    """
+    if target.suffix.lower() not in (".png", ".pdf", ".svg"):
+        raise UsageError(f"{target} is no figure: --out FIGURE.png, .pdf or .svg")
+    return target
+
+
+def save_figure(figure: Any, target: Path) -> Path:
+    """Write a figure whole or not at all, and close it.
+
+    Raises:
+        UsageError: the file cannot be written.
+    """
     try:
-        with replacing(target) as temporary:
+        with replacing(checked_target(target)) as temporary:
             figure.savefig(temporary, dpi=150)
     except OSError as error:
         raise UsageError(
             f"{target} cannot be written ({error.strerror}): choose another --out"
         ) from None
     finally:
-        pyplot.close(figure)
+        pyplot().close(figure)
     return target
 
 
@@ -88,7 +106,12 @@ def _radii(run: RunFolder) -> tuple[Tensor, Tensor]:
         raise UsageError(f"{path} is corrupt: onelip certify {run.path}") from None
 
 
-def _pyplot() -> Any:
+def pyplot() -> Any:
+    """Matplotlib, without a window.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
     try:
         import matplotlib as mpl
     except ImportError as error:

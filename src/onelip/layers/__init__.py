@@ -1,40 +1,81 @@
 """1-Lipschitz layers, one published method per file."""
 
-from onelip.activations import GroupSort, MaxMin
+from onelip.activations import Absolute, GroupSort, HouseHolder, MaxMin, NActivation
 from onelip.layers.aoc import AOCConv2d
+from onelip.layers.aoc_1d import AOCConv1d
+from onelip.layers.aoc_transposed import AOCConvTranspose2d
+from onelip.layers.aol import AOLConv2d, AOLLinear
 from onelip.layers.bcop import BCOPConv2d
 from onelip.layers.bjorck import BjorckLinear, CholeskyLinear
+from onelip.layers.bro import BROConv2d, BROLinear
+from onelip.layers.cayley import CayleyConv2d, CayleyLinear
+from onelip.layers.channel_max import ChannelMaxPool
 from onelip.layers.channels import FirstChannels, InvertibleDownsampling, ZeroPadChannels
 from onelip.layers.computed_once import computed_once
 from onelip.layers.constrained import FixedConv2d
 from onelip.layers.convex_potential import ConvexPotentialConv2d, ConvexPotentialLinear
+from onelip.layers.fourier_layer import FixedFourierConv2d
 from onelip.layers.gradient_step import GradientStep
 from onelip.layers.last_layer import LastLayer
+from onelip.layers.lot import LOTConv2d
 from onelip.layers.normalize import Normalize
 from onelip.layers.orthogonal import bjorck, cholesky_qr
-from onelip.layers.pooling import ScaledAvgPool2d, ScaledMaxPool2d
+from onelip.layers.ossn import OSSNConv2d
+from onelip.layers.pooling import ScaledAvgPool2d, ScaledL2NormPool2d, ScaledMaxPool2d
+from onelip.layers.projection_pool import CurvePool2d, ProjectionPool2d
 from onelip.layers.rko import RKOConv2d
+from onelip.layers.sandwich import Sandwich, SandwichLinear
+from onelip.layers.skew_exponential import FixedSOCConv2d
+from onelip.layers.sll import SLLConv2d, SLLLinear
+from onelip.layers.soc import SOCConv2d
+from onelip.layers.svcm import SVCMConv2d, project
 
 __all__ = [
+    "AOCConv1d",
     "AOCConv2d",
+    "AOCConvTranspose2d",
+    "AOLConv2d",
+    "AOLLinear",
+    "Absolute",
     "BCOPConv2d",
+    "BROConv2d",
+    "BROLinear",
     "BjorckLinear",
+    "CayleyConv2d",
+    "CayleyLinear",
+    "ChannelMaxPool",
     "CholeskyLinear",
     "ConvexPotentialConv2d",
     "ConvexPotentialLinear",
+    "CurvePool2d",
     "FirstChannels",
     "FixedConv2d",
+    "FixedFourierConv2d",
+    "FixedSOCConv2d",
     "GradientStep",
     "GroupSort",
+    "HouseHolder",
     "InvertibleDownsampling",
+    "LOTConv2d",
     "LastLayer",
     "MaxMin",
+    "NActivation",
     "Normalize",
+    "OSSNConv2d",
+    "ProjectionPool2d",
     "RKOConv2d",
+    "SLLConv2d",
+    "SLLLinear",
+    "SOCConv2d",
+    "SVCMConv2d",
+    "Sandwich",
+    "SandwichLinear",
     "ScaledAvgPool2d",
+    "ScaledL2NormPool2d",
     "ScaledMaxPool2d",
     "ZeroPadChannels",
     "bjorck",
     "cholesky_qr",
     "computed_once",
+    "project",
 ]

@@ -20,6 +20,36 @@ from onelip.layers.orthogonal import (
 )
 
 
+def strided_kernel(
+    matrix: Tensor, bases: Tensor, strides: tuple[int, int], axes: tuple[int, ...] = (1, 2)
+) -> Tensor:
+    """A strided matrix behind a BCOP kernel, as one kernel.
+
+    Args:
+        matrix: ``(groups, out, n height_stride width_stride)``.
+        bases: as in ``block_kernel``.
+        strides: vertical and horizontal.
+        axes: as in ``block_kernel``.
+
+    Returns:
+        ``(groups out, n, height, width)``.
+    """
+    groups, outputs = matrix.shape[:2]
+    tall, wide = strides
+    # one H for each tap of the strided matrix, stacked as rows
+    rows = matrix.unflatten(2, (-1, tall, wide)).permute(0, 1, 3, 4, 2).flatten(1, 3)
+    taps = block_kernel(rows, bases, axes)
+    if tall == wide == 1:
+        return taps.flatten(0, 1)
+    spread = taps.unflatten(1, (outputs, tall, wide))
+    height, width = taps.shape[-2:]
+    kernel = taps.new_zeros(groups, outputs, taps.shape[2], height + tall - 1, width + wide - 1)
+    for u in range(tall):
+        for v in range(wide):
+            kernel[..., u : u + height, v : v + width] += spread[:, :, u, v]
+    return kernel.flatten(0, 1)
+
+
 class AOCConv2d(OrthogonalLayer, ConstrainedConv2d):
     r"""Orthogonal convolution of any kernel size, stride up to it, groups and dilation.
 
@@ -91,7 +121,7 @@ class AOCConv2d(OrthogonalLayer, ConstrainedConv2d):
         inputs, outputs = self.group_channels
         self._inner = max(inputs, 2) if stride > 1 else max(inputs, outputs, 2)
         self.raw_matrix = tall(outputs, self._inner * stride**2, count=groups)
-        self.raw_bases = projector_bases(groups, kernel_size - stride + 1, self._inner)
+        self.raw_bases = projector_bases(groups, 2 * (kernel_size - stride), self._inner)
 
     @override
     def free_matrices(self) -> list[Tensor]:
@@ -100,18 +130,6 @@ class AOCConv2d(OrthogonalLayer, ConstrainedConv2d):
     @override
     def assemble(self, matrices: list[Tensor]) -> Tensor:
         inputs, outputs = self.group_channels
-        stride, inner = self.stride, self._inner
-        matrix = oriented(matrices[0], outputs, inner * stride**2)
+        matrix = oriented(matrices[0], outputs, self._inner * self.stride**2)
         bases = matrices[1].unflatten(0, (self.groups, -1))
-        # the strided matrix is one H for each of its taps, stacked as rows
-        rows = matrix.unflatten(2, (inner, stride, stride)).permute(0, 1, 3, 4, 2)
-        taps = block_kernel(rows.flatten(1, 3), bases)[:, :, :inputs]
-        if stride == 1:
-            return taps.flatten(0, 1)
-        spread = taps.unflatten(1, (outputs, stride, stride))
-        kernel = taps.new_zeros(self.groups, outputs, inputs, self.kernel_size, self.kernel_size)
-        size = taps.shape[-1]
-        for u in range(stride):
-            for v in range(stride):
-                kernel[..., u : u + size, v : v + size] += spread[:, :, u, v]
-        return kernel.flatten(0, 1)
+        return strided_kernel(matrix, bases, (self.stride, self.stride))[:, :inputs]

@@ -26,21 +26,22 @@ from onelip.layers.orthogonal import (
 )
 
 
-def block_kernel(matrix: Tensor, bases: Tensor) -> Tensor:
+def block_kernel(matrix: Tensor, bases: Tensor, axes: tuple[int, ...] = (1, 2)) -> Tensor:
     r"""``H`` composed with ``[Q Q^T, I - Q Q^T]`` for each basis, vertical and horizontal in turn.
 
     Args:
         matrix: H, ``(groups, out, n)``.
-        bases: Q, ``(groups, 2 (k - 1), n, rank)`` with orthonormal columns.
+        bases: Q, ``(groups, count, n, rank)`` with orthonormal columns.
+        axes: along which the two taps lie, in turn: 1 is vertical, 2 horizontal.
 
     Returns:
-        A kernel ``(groups, out, n, k, k)``; orthogonal under circular padding if H is.
+        A kernel ``(groups, out, n, height, width)``; orthogonal under circular padding if H is.
     """
     kernel = matrix[:, None, None]  # (groups, height, width, out, n)
     for i, basis in enumerate(bases.unbind(1)):
         columns = basis[:, None, None]
         kept = (kernel @ columns) @ columns.mT
-        kernel = _shifted_sum(kept, kernel - kept, axis=1 + i % 2)
+        kernel = _shifted_sum(kept, kernel - kept, axis=axes[i % len(axes)])
     return kernel.permute(0, 3, 4, 1, 2)
 
 
@@ -50,9 +51,9 @@ def _shifted_sum(kept: Tensor, moved: Tensor, axis: int) -> Tensor:
     return torch.cat([kept, edge], axis) + torch.cat([edge, moved], axis)
 
 
-def projector_bases(groups: int, kernel_size: int, channels: int) -> nn.Parameter:
-    """Free matrices for the ``2 (k - 1)`` bases of each group, of rank ``channels // 2``."""
-    return tall(channels, channels // 2, count=groups * 2 * (kernel_size - 1))
+def projector_bases(groups: int, count: int, channels: int) -> nn.Parameter:
+    """Free matrices for the bases of each group, of rank ``channels // 2``."""
+    return tall(channels, channels // 2, count=groups * count)
 
 
 class BCOPConv2d(OrthogonalLayer, ConstrainedConv2d):
@@ -130,7 +131,7 @@ class BCOPConv2d(OrthogonalLayer, ConstrainedConv2d):
         inputs, outputs = self.group_channels
         self._inner = max(inputs * stride**2, outputs, 2)
         self.raw_matrix = tall(outputs, self._inner, count=groups)
-        self.raw_bases = projector_bases(groups, kernel_size // stride, self._inner)
+        self.raw_bases = projector_bases(groups, 2 * (kernel_size // stride - 1), self._inner)
 
     @override
     def free_matrices(self) -> list[Tensor]:

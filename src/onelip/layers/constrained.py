@@ -44,8 +44,11 @@ class ConstrainedLayer(ComputedOnce):
 
     @property
     def weight(self) -> Tensor:
-        """The weight that ``forward`` uses now."""
-        return self.compute_weight() if self._held is None else self._held
+        """The weight that ``forward`` uses now, never computed in half precision."""
+        if self._held is not None:
+            return self._held
+        with full_precision(next(self.parameters())):
+            return self.compute_weight()
 
     @abc.abstractmethod
     def compute_weight(self) -> Tensor:
@@ -63,8 +66,9 @@ class ConstrainedLayer(ComputedOnce):
     @classmethod
     def begin(cls, layers: Sequence[Self]) -> None:
         """Compute the weights once."""
-        for layer, weight in zip(layers, cls.compute_weights(layers), strict=True):
-            layer._held = weight
+        with full_precision(next(layers[0].parameters())):
+            for layer, weight in zip(layers, cls.compute_weights(layers), strict=True):
+                layer._held = weight
 
     def end(self) -> None:
         """Compute the weight anew from now on."""
@@ -98,7 +102,7 @@ class ConstrainedLinear(ConstrainedLayer):
     def export(self) -> nn.Linear:
         """A plain linear layer."""
         plain = nn.Linear(self.in_features, self.out_features, bias=self.bias is not None)
-        _fill(plain, self.fixed_weight(), self.bias)
+        fill(plain, self.fixed_weight(), self.bias)
         return plain
 
     def extra_repr(self) -> str:
@@ -136,7 +140,7 @@ class FixedConv2d(LipschitzModule):
     def forward(self, x: Tensor) -> Tensor:
         """Convolve."""
         check_image_size(x, self.image_size)
-        check_whole_strides(x, max(self.conv.stride), self.conv.padding_mode)
+        check_whole_strides(x, pair(self.conv.stride), self.conv.padding_mode)
         y: Tensor = self.conv(x)
         return y
 
@@ -207,7 +211,7 @@ class ConstrainedConv2d(ConstrainedLayer):
     def forward(self, x: Tensor) -> Tensor:
         """Convolve."""
         check_image_size(x, self.image_size)
-        check_whole_strides(x, self.stride, self.padding_mode)
+        check_whole_strides(x, (self.stride, self.stride), self.padding_mode)
         return self.convolve(x, self.weight, self.bias)
 
     def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -251,12 +255,12 @@ class ConstrainedConv2d(ConstrainedLayer):
             self.kernel_size,
             stride=self.stride,
             padding=self.padding,
-            padding_mode=self.padding_mode,
+            padding_mode=self.padding_mode,  # type: ignore[arg-type]
             dilation=self.dilation,
             groups=self.groups,
             bias=self.bias is not None,
         )
-        _fill(plain, self.fixed_weight(), self.bias)
+        fill(plain, self.fixed_weight(), self.bias)
         free = self.stride == 1 or self.padding_mode == "zeros"
         if free and self.image_size is None:
             return plain
@@ -268,6 +272,11 @@ class ConstrainedConv2d(ConstrainedLayer):
             f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, "
             f"stride={self.stride}, padding={self.padding}, padding_mode={self.padding_mode}"
         )
+
+
+def full_precision(tensor: Tensor) -> torch.autocast:
+    """What decides about contraction is not left to autocast."""
+    return torch.autocast(tensor.device.type, enabled=False)
 
 
 def check_image_size(x: Tensor, expected: tuple[int, int] | None) -> None:
@@ -284,20 +293,21 @@ def check_image_size(x: Tensor, expected: tuple[int, int] | None) -> None:
         )
 
 
-def check_whole_strides(x: Tensor, stride: int, padding_mode: str) -> None:
+def check_whole_strides(x: Tensor, strides: tuple[int, int], padding_mode: str) -> None:
     """Circular windows that do not end where they began read some pixels twice.
 
     Raises:
         ValueError: circular padding, and a stride that does not divide the image.
     """
     height, width = x.shape[-2:]
-    if padding_mode == "circular" and (height % stride or width % stride):
+    if padding_mode == "circular" and (height % strides[0] or width % strides[1]):
         raise ValueError(
-            f"circular padding with stride {stride} needs sides that it divides, got "
+            f"circular padding with stride {max(strides)} needs sides that it divides, got "
             f"{height} x {width}: pad the image, or use padding_mode='zeros'"
         )
 
 
-def _fill(plain: nn.Linear | nn.Conv2d, weight: Tensor, bias: Tensor | None) -> None:
+def fill(plain: Any, weight: Tensor, bias: Tensor | None) -> None:
+    """Give a plain linear layer or convolution its weight, and a copy of the bias."""
     plain.weight = nn.Parameter(weight.contiguous())
     plain.bias = None if bias is None else nn.Parameter(bias.detach().clone())

@@ -26,7 +26,7 @@ from onelip.bounds.convolution import check_padding_mode, pair
 from onelip.bounds.rounding import downward, exact, frobenius, upward
 from onelip.bounds.slopes import HOMOGENEOUS, slopes
 from onelip.estimates import leading_direction
-from onelip.layers.constrained import ComputedOnce, check_image_size
+from onelip.layers.constrained import ComputedOnce, check_image_size, full_precision
 from onelip.layers.gradient_step import (
     GradientStep,
     gradient_step_bound,
@@ -91,7 +91,7 @@ class ConvexPotential(ComputedOnce):
 
         It stays where it is if W maps it to 0 or overflows: from there it would never come back.
         """
-        with torch.no_grad(), _full_precision(self.weight):
+        with torch.no_grad(), full_precision(self.weight):
             self._turn(
                 leading_direction(self.inner, self.adjoint, self.direction, iterations=iterations)
             )
@@ -126,7 +126,7 @@ class ConvexPotential(ComputedOnce):
         """The step h that ``forward`` takes now: ``2 / (s (estimate^2 + 1e-4))`` or a fixed one."""
         if self.fixed_step is not None:
             return self.weight.new_tensor(self.fixed_step)
-        with _full_precision(self.weight):
+        with full_precision(self.weight):
             square = self.inner(self.direction.clone()).square().sum()
             return 2 / (slopes(self.activation)[1] * (square + _EPSILON))
 
@@ -296,7 +296,7 @@ class ConvexPotentialConv2d(ConvexPotential):
     def power_step_together(self, layers: Sequence[ConvexPotential]) -> None:
         if len(layers) == 1:
             return self.power_step()
-        with torch.no_grad(), _full_precision(self.weight):
+        with torch.no_grad(), full_precision(self.weight):
             weights = torch.stack([layer.weight for layer in layers])
             mirrored = weights.flip(3, 4).transpose(1, 2).flatten(0, 1)
             directions = torch.cat([layer.direction for layer in layers], 1)
@@ -316,8 +316,3 @@ def _scaled(parameter: Tensor, factor: Tensor | None) -> Tensor:
 def _unit_groups(x: Tensor, groups: int) -> Tensor:
     """Scale each group of channels to length 1."""
     return F.normalize(x.reshape(groups, -1), eps=torch.finfo(x.dtype).tiny).reshape(x.shape)
-
-
-def _full_precision(weight: Tensor) -> torch.autocast:
-    """The step decides about contraction: it is never computed in half precision."""
-    return torch.autocast(weight.device.type, enabled=False)

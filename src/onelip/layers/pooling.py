@@ -1,4 +1,4 @@
-"""Average and max pooling, divided by their exact Lipschitz constants."""
+"""Average, max and norm pooling, divided by their exact Lipschitz constants."""
 
 import torch
 from torch import Tensor
@@ -36,6 +36,42 @@ class ScaledAvgPool2d(LipschitzModule):
     def forward(self, x: Tensor) -> Tensor:
         """Pool."""
         return F.avg_pool2d(x, self.kernel_size, self.stride, divisor_override=1) * self.scale
+
+    def lipschitz_bound(self) -> Tensor:
+        """1."""
+        return torch.ones((), dtype=torch.float64)
+
+
+class ScaledL2NormPool2d(LipschitzModule):
+    """Norm over windows, divided by the root of the number of windows that share a pixel.
+
+    Where the window is 0 the gradient is taken as 0.
+
+    Bound: 1, attained. Without overlap nothing is divided, and the norm of the image is kept.
+    Shape: ``(batch, c, h, w)`` to ``(batch, c, (h - k) / stride + 1, (w - k) / stride + 1)``.
+    Cost: one copy of the windows and its norms.
+
+    Args:
+        kernel_size: side k of a window.
+        stride: step of the window; ``kernel_size`` by default.
+
+    Example:
+        >>> ScaledL2NormPool2d(2)(torch.tensor([[[[1.0, 2.0], [2.0, 4.0]]]]))
+        tensor([[[[5.]]]])
+    """
+
+    def __init__(self, kernel_size: int, stride: int | None = None) -> None:
+        super().__init__()
+        self.kernel_size, self.stride = kernel_size, stride or kernel_size
+        overlap = overlap_of_maxima([(self.kernel_size, self.stride)] * 2)
+        self.scale = _reciprocal_below(overlap)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pool."""
+        rows = x.unfold(-2, self.kernel_size, self.stride)
+        windows = rows.unfold(-2, self.kernel_size, self.stride).flatten(-2)
+        norms: Tensor = torch.linalg.vector_norm(windows, dim=-1)
+        return norms if self.scale == 1 else norms * self.scale
 
     def lipschitz_bound(self) -> Tensor:
         """1."""

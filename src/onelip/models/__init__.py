@@ -1,5 +1,9 @@
 """Networks of the papers, as functions that hold their numbers."""
 
+from collections.abc import Callable
+
+from torch import nn
+
 from onelip.models.convex_potential import (
     convex_potential_network,
     cpl_digits,
@@ -9,24 +13,53 @@ from onelip.models.convex_potential import (
     cpl_s,
     cpl_xl,
 )
+from onelip.models.kw import convolutional_network, fc3, kw3, kw_large, kw_small
+from onelip.models.lip_convnet import lip_convnet
+from onelip.models.simple_convnet import (
+    simple_convnet,
+    simple_convnet_l,
+    simple_convnet_m,
+    simple_convnet_s,
+    simple_convnet_xs,
+)
 
-MODELS = {
+MODELS: dict[str, Callable[..., nn.Sequential]] = {
     "cpl_digits": cpl_digits,
     "cpl_mnist": cpl_mnist,
     "cpl_s": cpl_s,
     "cpl_m": cpl_m,
     "cpl_l": cpl_l,
     "cpl_xl": cpl_xl,
+    "kw_small": kw_small,
+    "kw_large": kw_large,
+    "kw3": kw3,
+    "fc3": fc3,
+    "lip_convnet": lip_convnet,
+    "simple_convnet_xs": simple_convnet_xs,
+    "simple_convnet_s": simple_convnet_s,
+    "simple_convnet_m": simple_convnet_m,
+    "simple_convnet_l": simple_convnet_l,
 }
 """Every model by name, for recipes and the command line."""
 
 __all__ = [
     "MODELS",
     "convex_potential_network",
+    "convolutional_network",
     "cpl_digits",
     "cpl_l",
     "cpl_m",
     "cpl_mnist",
     "cpl_s",
     "cpl_xl",
+    "fc3",
+    "kw3",
+    "kw_large",
+    "kw_small",
+    "lip_convnet",
+    "simple_convnet",
+    "simple_convnet_l",
+    "simple_convnet_m",
+    "simple_convnet_s",
+    "simple_convnet_xs",
 ]

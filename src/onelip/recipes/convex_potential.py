@@ -75,5 +75,4 @@ _DEEP = [
     for depth in (100, 300, 500, 700, 1000)
 ]
 
-RECIPES = {r.name: r for r in (_DIGITS, _MNIST, *_CIFAR, *_RELAXED, *_DEEP)}
-"""Every recipe by name."""
+RECIPES = (_DIGITS, _MNIST, *_CIFAR, *_RELAXED, *_DEEP)

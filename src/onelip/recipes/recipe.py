@@ -27,7 +27,11 @@ class Recipe:
         objective: keyword arguments of the loss.
         epochs: passes over the training split.
         batch_size: images per step, over all processes.
-        lr: peak learning rate of Adam, under the piecewise triangular schedule.
+        lr: peak learning rate.
+        optimizer: Adam, NAdam, or SGD with momentum 0.9.
+        schedule: of the learning rate; see ``onelip.training.schedule``.
+        weight_decay: of matrices and kernels; biases and parameters of activations do not decay.
+        projection_interval: updates between projections of layers that have one (SVCM); 0 for none.
         crop: zero padding of random crops, in pixels; 0 for none.
         flip: random horizontal flips.
         validation: images held out of the training set, for every choice.
@@ -53,6 +57,12 @@ class Recipe:
     epochs: int = 200
     batch_size: int = 256
     lr: float = 1e-3
+    optimizer: Literal["adam", "nadam", "sgd"] = "adam"
+    schedule: Literal[
+        "piecewise-triangular", "triangular", "one-cycle", "exponential", "steps"
+    ] = "piecewise-triangular"
+    weight_decay: float = 0.0
+    projection_interval: int = 0
     crop: int = 0
     flip: bool = False
     validation: int = 5000
@@ -72,8 +82,9 @@ class Recipe:
         for name in ("epochs", "batch_size", "lr", "validation", "attack_steps", "attack_restarts"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"--{name} must be positive, got {getattr(self, name)}")
-        for name in ("crop", "seed", "split_seed", "threads", "attack_samples"):
-            if getattr(self, name) < 0:
+        least = ("crop", "seed", "split_seed", "threads", "attack_samples", "projection_interval")
+        for name in (*least, "weight_decay"):
+            if not getattr(self, name) >= 0:
                 raise UsageError(f"--{name} must not be negative, got {getattr(self, name)}")
         for name in ("seed", "split_seed"):
             if getattr(self, name) >= 2**63:

@@ -1,5 +1,7 @@
-"""The Lightning module: a model, a loss, Adam, and batches that depend on seed and epoch alone."""
+"""The Lightning module: a model, a loss, and batches that depend on seed and epoch alone."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import lightning as L
@@ -8,9 +10,15 @@ from torch import Tensor, nn
 
 from onelip.data import Batches, ImageSet, crop_and_flip
 from onelip.errors import NonFiniteError
-from onelip.layers import computed_once
+from onelip.layers import computed_once, project
 from onelip.recipes import Recipe
-from onelip.training.schedule import piecewise_triangular
+from onelip.training.schedule import SCHEDULES
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adam": torch.optim.Adam,
+    "nadam": torch.optim.NAdam,
+    "sgd": partial(torch.optim.SGD, momentum=0.9),
+}
 
 
 class Classifier(L.LightningModule):
@@ -73,6 +81,12 @@ class Classifier(L.LightningModule):
         self.log("loss", loss, on_step=False, on_epoch=True, sync_dist=True)
         return loss
 
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Project the weights of layers that ask for it, every so many updates."""
+        interval = self.recipe.projection_interval
+        if interval and self.global_step % interval == 0:
+            project(self.model)
+
     def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
         """Accuracy on held-out images."""
         images, labels = batch
@@ -80,13 +94,24 @@ class Classifier(L.LightningModule):
         self.log("held_out_accuracy", right, batch_size=len(labels), sync_dist=True)
 
     def configure_optimizers(self) -> Any:
-        """Adam under the piecewise triangular schedule, moved every step."""
-        optimizer = torch.optim.Adam(self.model.parameters(), lr=self.recipe.lr)
-        steps = len(self.train_dataloader()) * self.recipe.epochs
-        scheduler = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: piecewise_triangular(step / steps)
+        """The recipe's optimizer under its schedule, moved every step."""
+        recipe = self.recipe
+        optimizer = OPTIMIZERS[recipe.optimizer](
+            _parameter_groups(self.model, recipe.weight_decay), lr=recipe.lr
         )
+        steps, factor = len(self.train_dataloader()) * recipe.epochs, SCHEDULES[recipe.schedule]
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: factor(step / steps))
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
+
+
+def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Weights decay; biases and other vectors do not."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]

@@ -1,19 +1,80 @@
-"""Learning rates over a run."""
+"""Learning rates over a run: factors of the peak rate at a share of the run."""
 
-_POSITIONS = (0.0, 2 / 5, 4 / 5, 1.0)
-_FACTORS = (0.0, 1.0, 1 / 20, 0.0)
+import itertools
+import math
+from collections.abc import Callable, Sequence
+
+_Points = Sequence[tuple[float, float]]
+
+_TRIANGULAR = ((0.0, 0.0), (2 / 5, 1.0), (4 / 5, 1 / 20), (1.0, 0.0))
+_FINAL = 0.96235062639**200  # what BCOP's decay of 0.96235 an epoch leaves after its 200 epochs
 
 
 def piecewise_triangular(progress: float) -> float:
-    """Factor of the peak learning rate at a share of the run (Meunier et al., 2022, section 5.1).
+    """Up, down to a twentieth, out (Meunier et al., 2022, section 5.1).
 
     Example:
         >>> [piecewise_triangular(p) for p in (0.0, 0.2, 0.4, 0.8, 1.0)]
         [0.0, 0.5, 1.0, 0.05, 0.0]
     """
-    for i in range(3):
-        left, right = _POSITIONS[i], _POSITIONS[i + 1]
+    return _between(_TRIANGULAR, progress)
+
+
+def triangular(progress: float) -> float:
+    """Up to the middle and down again (Trockman and Kolter, 2021).
+
+    Example:
+        >>> [triangular(p) for p in (0.0, 0.25, 0.5, 1.0)]
+        [0.0, 0.5, 1.0, 0.0]
+    """
+    return _between(((0.0, 0.0), (0.5, 1.0), (1.0, 0.0)), progress)
+
+
+def one_cycle(progress: float) -> float:
+    """Up over the first 30 % and down, along cosines (Smith, Topin, 2018).
+
+    Example:
+        >>> [round(one_cycle(p), 3) for p in (0.0, 0.15, 0.3, 0.65, 1.0)]
+        [0.04, 0.52, 1.0, 0.5, 0.0]
+    """
+    if progress < 0.3:
+        return 0.04 + 0.96 * (1 - math.cos(math.pi * progress / 0.3)) / 2
+    return (1 + math.cos(math.pi * min(1, (progress - 0.3) / 0.7))) / 2
+
+
+def exponential(progress: float) -> float:
+    """Down by a factor of about 2000 over the run (Li et al., 2019).
+
+    Example:
+        >>> round(exponential(1.0), 6)
+        0.000464
+    """
+    return math.exp(progress * math.log(_FINAL))
+
+
+def steps(progress: float) -> float:
+    """A tenth from the middle on, a hundredth from three quarters on (Singla, Feizi, 2021).
+
+    Example:
+        >>> [steps(p) for p in (0.0, 0.5, 0.75)]
+        [1.0, 0.1, 0.01]
+    """
+    return 1.0 if progress < 0.5 else 0.1 if progress < 0.75 else 0.01
+
+
+def _between(points: _Points, progress: float) -> float:
+    for (left, low), (right, high) in itertools.pairwise(points):
         if progress <= right:
             share = (progress - left) / (right - left)
-            return _FACTORS[i] * (1 - share) + _FACTORS[i + 1] * share
-    return 0.0
+            return low * (1 - share) + high * share
+    return points[-1][1]
+
+
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "piecewise-triangular": piecewise_triangular,
+    "triangular": triangular,
+    "one-cycle": one_cycle,
+    "exponential": exponential,
+    "steps": steps,
+}
+"""Every schedule by name, for recipes and the command line."""

@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from onelip.data import holdout, load
 from onelip.errors import UsageError
+from onelip.layers import project
 from onelip.losses import LOSSES
 from onelip.recipes import Recipe
 from onelip.training.callbacks import History, Progress, TimeLimit
@@ -49,6 +50,8 @@ def train(
     use_threads(recipe)
     torch.manual_seed(recipe.seed)
     model = build_model(recipe)
+    if recipe.projection_interval:
+        project(model)
     if recipe.compile:
         model.compile()
     data = data or run.data_folder

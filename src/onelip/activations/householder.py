@@ -1,0 +1,151 @@
+r"""Householder activations: folds of a plane (Singla, Singla, Feizi, ICLR 2022).
+
+A fold keeps one side of a line through 0 and reflects the other onto it. In polar coordinates it
+maps the angle :math:`\phi` to :math:`r - d(\phi, r)`, a tent with its peak on the ray at angle r,
+where d is the distance on the circle. An activation of order n is the highest of n tents:
+
+.. math:: (R, \phi) \mapsto (R, g(\phi)), \quad g = \max_k\, (p_k - d(\phi, r_k)).
+
+As g is 1-Lipschitz on the circle, whatever the angles, so is the map, by the law of cosines; slopes
+1 and -1 of g are rotations and reflections of the plane. Conversely, a continuous g with slopes 1
+and -1 and n peaks is the highest of the tents at its peaks, so nothing is left out: order 2 is the
+activation of four sectors and three angles of the paper. (An odd number of sectors does not close
+around 0.)
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from onelip.bounds.rounding import exact, upward
+from onelip.lipschitz import LipschitzModule
+
+Pair = tuple[Tensor, Tensor]
+
+
+def fold(point: Pair, ray: Tensor) -> Pair:
+    """``x - 2 v min(v.x, 0)``, with v normal to the ray: continuous for every v."""
+    cos, sin = ray
+    x, y = point
+    twice = 2 * (sin * x - cos * y).clamp(max=0)
+    return x - sin * twice, y + cos * twice
+
+
+def turn(point: Pair, angle: Tensor) -> Pair:
+    """Rotate."""
+    cos, sin = angle
+    x, y = point
+    return cos * x - sin * y, sin * x + cos * y
+
+
+@torch.no_grad()
+def height(point: Pair, ray: Tensor, peak: Tensor) -> Tensor:
+    """The tent ``p - d(phi, r)``."""
+    cos, sin = ray
+    x, y = point
+    return peak - torch.atan2((sin * x - cos * y).abs(), cos * x + sin * y)
+
+
+def highest_fold(point: Pair, rays: Tensor, turns: Tensor, peaks: Tensor) -> Pair:
+    """The image under the fold, turned to its peak, whose tent is the highest there."""
+    folded, highest = fold(point, rays[:, 0]), height(point, rays[:, 0], peaks[0])
+    for k in range(1, len(peaks)):
+        other = turn(fold(point, rays[:, k]), turns[:, k])
+        tent = height(point, rays[:, k], peaks[k])
+        folded = _select(tent > highest, other, folded)
+        highest = torch.maximum(highest, tent)
+    return folded
+
+
+class HouseHolder(LipschitzModule):
+    r"""Fold the plane of each pair of neighbouring channels along learnable lines.
+
+    Order 1 keeps a point x with :math:`v^T x \ge 0` and reflects the others by
+    :math:`I - 2 v v^T`, with :math:`v = (\sin \theta/2, -\cos \theta/2)`. It starts at
+    :math:`\theta = \pi/2`, where it is ``MaxMin``. Order n has n such folds, of which each point
+    takes the one described in the module's docstring; it starts from 2n equal sectors.
+
+    Published networks pair channel i with i + channels / 2. Here pairs are those of ``MaxMin``,
+    which differ from them by a permutation of the channels.
+
+    Bound: 1 for exact cosines; the largest norm of a piece with the cosines that were computed,
+    about ``1 + 1e-7`` in float32. Order 1 is continuous with these, too; for higher orders the
+    pieces then meet up to a few units in the last place of ``|x|``, which is rounding of the
+    forward pass.
+    Shape: ``(batch, channels, ...)`` to the same.
+    Cost: about ten elementwise operations; from order 2 on, twice as many and an arc tangent per
+    fold.
+
+    Args:
+        channels: channels of the input, an even number.
+        order: number of folds; 1 and 2 in the paper.
+
+    Raises:
+        ValueError: an odd number of channels; in ``forward``, another number of channels.
+
+    Example:
+        >>> HouseHolder(2)(torch.tensor([[1.0, 2.0]])).detach().round(decimals=4)
+        tensor([[2., 1.]])
+
+    Reference: Singla, Singla, Feizi, "Improved deterministic l2 robustness on CIFAR-10 and
+    CIFAR-100", ICLR 2022.
+    """
+
+    def __init__(self, channels: int, *, order: int = 1) -> None:
+        super().__init__()
+        if channels < 2 or channels % 2:
+            raise ValueError(
+                f"channels are folded in pairs: an even number is asked, got {channels}"
+            )
+        if order < 1:
+            raise ValueError(f"order must be at least 1, got {order}")
+        self.channels, self.order = channels, order
+        self.theta = nn.Parameter(torch.zeros(2 * order - 1, channels // 2))
+        with torch.no_grad():
+            self.theta[:order] = math.pi * (0.5 + 4 * torch.arange(order)[:, None] / order)
+
+    def tents(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Rays and turns, cosines before sines, ``(2, order, pairs)`` each, and the peaks.
+
+        The rays are at half of the first angles, and the turns lead from them to the peaks. The
+        other angles say by how much twice a peak is above the first, which is on its own ray.
+        """
+        rays = self.theta[: self.order] / 2
+        peaks = torch.cat([rays[:1], rays[:1] + self.theta[self.order :] / 2])
+        return _directions(rays), _directions(peaks - rays), peaks
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Fold."""
+        if x.shape[1] != self.channels:
+            raise ValueError(f"HouseHolder has angles for {self.channels}, got {x.shape[1]}")
+        rays, turns, peaks = (t.reshape(*t.shape, *(1,) * (x.ndim - 2)) for t in self.tents())
+        point = x.unflatten(1, (-1, 2)).unbind(2)
+        if self.order == 1:
+            folded = fold(point, rays[:, 0])
+        else:
+            folded = highest_fold(point, rays, turns, peaks)
+        return torch.stack(folded, 2).flatten(1, 2)
+
+    def lipschitz_bound(self) -> Tensor:
+        """The largest norm of a reflection ``|I - 2 v v^T|``, times that of its turn."""
+        rays, turns, _ = self.tents()
+        reflections = upward(2 * _squared_length(rays) - 1, 2).clamp(min=1)
+        return upward(reflections * _squared_length(turns).sqrt(), 2).max().cpu()
+
+    def extra_repr(self) -> str:
+        """Channels and order."""
+        return f"{self.channels}, order={self.order}"
+
+
+def _directions(angles: Tensor) -> Tensor:
+    return torch.stack([angles.cos(), angles.sin()])
+
+
+def _squared_length(directions: Tensor) -> Tensor:
+    return upward(exact(directions).square().sum(0), 3)
+
+
+def _select(condition: Tensor, first: Pair, second: Pair) -> Pair:
+    x, y = (torch.where(condition, a, b) for a, b in zip(first, second, strict=True))
+    return x, y

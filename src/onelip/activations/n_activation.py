@@ -1,0 +1,64 @@
+"""The N-activation: up, down and up again (Prach, Lampert, 2023)."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from onelip.bounds.rounding import exact
+from onelip.lipschitz import LipschitzModule
+
+_FAR = -100.0  # a threshold that inputs do not reach
+
+
+class NActivation(LipschitzModule):
+    r"""Slopes 1, -1, 1, with two learnable thresholds :math:`a \le b` for each channel.
+
+    ``x - 2 a`` below a, ``-x`` between, ``x - 2 b`` above b. Networks of one input with this
+    activation represent every continuous, piecewise linear, 1-Lipschitz function; with ``MaxMin``
+    they do not. The thresholds are the two stored numbers in ascending order, so a is never above
+    b, where the slope would be 3. Channels start by turns as the absolute value (a = -100, b = 0)
+    and as the identity (a = b = 0). The authors train the thresholds at a hundredth of the learning
+    rate and without weight decay.
+
+    Bound: 1, attained; the slopes are 1 and -1 for all thresholds.
+    Shape: ``(batch, channels, ...)`` to the same.
+    Cost: a few elementwise operations.
+
+    Args:
+        channels: channels of the input.
+
+    Raises:
+        ValueError: in ``forward``, another number of channels.
+
+    Example:
+        >>> NActivation(2)(torch.tensor([[-1.0, -1.0], [2.0, 2.0]]))
+        tensor([[ 1., -1.],
+                [ 2.,  2.]], grad_fn=<SubBackward0>)
+
+    Reference: Prach, Lampert, "1-Lipschitz Neural Networks are more expressive with N-Activations",
+    2023.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        if channels < 1:
+            raise ValueError(f"channels must be positive, got {channels}")
+        self.channels = channels
+        self.theta = nn.Parameter(torch.zeros(2, channels))
+        nn.init.constant_(self.theta[0, ::2], _FAR)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Fold at both thresholds."""
+        if x.shape[1] != self.channels:
+            raise ValueError(f"NActivation has thresholds for {self.channels}, got {x.shape[1]}")
+        low, high = self.theta.sort(dim=0, stable=True).values.view(2, -1, *(1,) * (x.ndim - 2))
+        return 2 * (F.relu(x - high) - F.relu(low - x)) - x
+
+    def lipschitz_bound(self) -> Tensor:
+        """1, for thresholds that are numbers."""
+        exact(self.theta)
+        return torch.ones((), dtype=torch.float64)
+
+    def extra_repr(self) -> str:
+        """The number of channels."""
+        return str(self.channels)

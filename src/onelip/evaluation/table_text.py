@@ -1,0 +1,65 @@
+"""A published table beside our runs, as aligned text."""
+
+from decimal import ROUND_CEILING, Decimal
+
+from onelip.evaluation.tables import Ours, Row, Table
+
+_Line = tuple[str, list[tuple[str, str]], list[str]]
+"""A label, numbers with their spread, and notes."""
+
+
+def table_text(table: Table) -> str:
+    """A line for each published row and, below it, one for each kind of run of ours."""
+    sources = {row.source for row, _ in table.rows}
+    lines: list[_Line] = [("", [(_heading(name), "") for name in table.columns], [])]
+    for row, groups in table.rows:
+        notes = [row.source] if len(sources) > 1 else []
+        if not groups:
+            notes.append(f"no run stored ({row.recipe})" if row.recipe else "published only")
+        lines.append((row.row, _published(row, table.columns), notes))
+        lines += [_line("  onelip", ours, table.columns) for ours in groups]
+    published = len(lines)
+    lines += [_line(f"  {ours.recipe}", ours, table.columns) for ours in table.other]
+    text = _aligned(lines)
+    title = f"{table.name}: {sources.pop()}" if len(sources) == 1 else table.name
+    other = ["", "other runs", *text[published:]] if table.other else []
+    return "\n".join([f"{title}; per cent of the test set", "", *text[:published], *other])
+
+
+def _published(row: Row, columns: list[str]) -> list[tuple[str, str]]:
+    cells = ((row.published.get(name, ""), row.published.get(f"std_{name}")) for name in columns)
+    return [(text, f" ±{spread}" if spread else "") for text, spread in cells]
+
+
+def _line(label: str, ours: Ours, columns: list[str]) -> _Line:
+    values = ((ours.mean[name], ours.std.get(name)) for name in columns)
+    cells = [
+        ("-" if mean is None else f"{mean:.2f}", "" if std is None else f" ±{std:.2f}")
+        for mean, std in values
+    ]
+    count = len(ours.seeds)
+    notes = ["1 run" if count == 1 else f"{count} runs", f"{ours.epochs}, {ours.minutes:.1f} min"]
+    if ours.bound is not None and ours.body_bound is not None:
+        body = _upwards(ours.body_bound)
+        notes.append(f"proved bound {_upwards(ours.bound)} ({body} in front of the head)")
+    return label, cells, [*notes, *ours.notes]
+
+
+def _upwards(bound: float) -> str:
+    return str(Decimal(bound).quantize(Decimal("0.000001"), ROUND_CEILING))
+
+
+def _heading(column: str) -> str:
+    return "s/epoch" if column == "seconds_per_epoch" else column.replace("_", " ")
+
+
+def _aligned(lines: list[_Line]) -> list[str]:
+    """Labels to the left, numbers to the right so that what stands behind ± is below itself."""
+    columns: list[list[str]] = [[label for label, _, _ in lines]]
+    columns[0] = [label.ljust(max(map(len, columns[0]))) for label in columns[0]]
+    for heading, *cells in zip(*(cells for _, cells, _ in lines), strict=True):
+        width = max((len(spread) for _, spread in cells), default=0)
+        texts = [heading[0], *(value + spread.ljust(width) for value, spread in cells)]
+        columns.append([text.rjust(max(map(len, texts))) for text in texts])
+    notes = ["; ".join(notes) for _, _, notes in lines]
+    return ["  ".join(line).rstrip() for line in zip(*columns, notes, strict=True)]

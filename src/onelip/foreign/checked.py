@@ -1,0 +1,218 @@
+"""What is 1-Lipschitz only on inputs of the right shape, with a look at the input."""
+
+import torch
+from torch import Tensor, nn
+
+from onelip.bounds.rounding import exact, upward
+from onelip.errors import UnboundedModuleError
+from onelip.export import export
+from onelip.layers.normalize import Normalize
+from onelip.lipschitz import LipschitzModule, Rule, lipschitz_bound
+
+
+UNCHECKED = "stretches inputs of another shape than it is made for, and does not look"
+
+
+def factor_above(factor: float) -> float:
+    """The size of a Python number as tensors of float32 or float64 are multiplied by it."""
+    rounded = float(torch.tensor(factor, dtype=torch.float32))
+    return max(abs(float(factor)), abs(rounded))
+
+
+def export_first(reason: str) -> Rule:
+    """The rule of modules of which ``onelip.export`` makes something that has a bound."""
+
+    def refuse(module: nn.Module) -> Tensor:
+        raise UnboundedModuleError(
+            f"{type(module).__name__} {reason}: onelip.export(model) puts layers there that are "
+            "bounded"
+        )
+
+    return refuse
+
+
+def normalized(mean: Tensor, std: Tensor) -> Normalize:
+    """``(x - mean) / std``, with the dtype and device of these."""
+    layer = Normalize([0.0] * len(mean), [1.0] * len(mean))
+    layer.mean, layer.std = mean.detach().clone(), std.detach().clone()
+    return layer
+
+
+class Centering(LipschitzModule):
+    """Subtract the mean over some axes, and add one number per channel.
+
+    Bound: 1, an orthogonal projection and a shift.
+    Shape: ``(batch, channels, ...)`` to the same.
+    Cost: elementwise.
+
+    Args:
+        axes: over which the mean is taken, as ``torch.mean`` counts them.
+        bias: ``(channels,)``, or None for any number of channels.
+
+    Raises:
+        ValueError: in ``forward``, another number of channels, or axes that hold the batch.
+
+    Example:
+        >>> Centering((-2, -1), None)(torch.tensor([[[[1.0, 3.0]]]]))
+        tensor([[[[-1.,  1.]]]])
+    """
+
+    def __init__(self, axes: tuple[int, ...], bias: Tensor | None) -> None:
+        super().__init__()
+        self.axes = axes
+        self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x - mean + bias``."""
+        if any(axis % x.ndim == 0 for axis in self.axes):
+            raise ValueError(f"axes {self.axes} hold the batch of an input with {x.ndim} axes")
+        centered = x - x.mean(self.axes, keepdim=True)
+        if self.bias is None:
+            return centered
+        _check_channels(x, len(self.bias))
+        return centered + self.bias.view(-1, *(1,) * (x.ndim - 2))
+
+    def lipschitz_bound(self) -> Tensor:
+        """1."""
+        return torch.ones((), dtype=torch.float64)
+
+
+class HalvesHouseHolder(LipschitzModule):
+    r"""Fold the planes of channels i and i + channels / 2, and scale.
+
+    A point with :math:`x \sin(\theta / 2) > y \cos(\theta / 2)` is reflected at that line.
+
+    Bound: the scale, times the largest norm of a reflection with the cosines that were computed,
+    about ``1 + 1e-7`` in float32. The pieces meet up to a few units in the last place.
+    Shape: ``(batch, channels, ...)`` to the same.
+    Cost: about ten elementwise operations.
+
+    Args:
+        theta: ``(channels / 2,)``.
+        scale: of the output.
+
+    Raises:
+        ValueError: in ``forward``, another number of channels.
+
+    Example:
+        >>> HalvesHouseHolder(torch.tensor([torch.pi / 2]))(torch.tensor([[1.0, 2.0]])).detach()
+        tensor([[1., 2.]])
+    """
+
+    def __init__(self, theta: Tensor, *, scale: float = 1.0) -> None:
+        super().__init__()
+        self.theta, self.scale = nn.Parameter(theta.detach().flatten().clone()), scale
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Fold."""
+        _check_channels(z, 2 * len(self.theta))
+        theta = self.theta.view(-1, *(1,) * (z.ndim - 2))
+        x, y = z.chunk(2, dim=1)
+        beyond = x * (theta / 2).sin() - y * (theta / 2).cos() > 0
+        first = torch.where(beyond, x * theta.cos() + y * theta.sin(), x)
+        second = torch.where(beyond, x * theta.sin() - y * theta.cos(), y)
+        return torch.cat([first, second], dim=1) * self.scale
+
+    def lipschitz_bound(self) -> Tensor:
+        """See the class."""
+        squares = exact(self.theta.cos()).square() + exact(self.theta.sin()).square()
+        reflection = upward(squares, 3).sqrt().max().clamp(min=1)
+        return upward(reflection * factor_above(self.scale), 2).cpu()
+
+
+class WeightedResidual(LipschitzModule):
+    """``skip * x + branch * fn(inner * x)``.
+
+    Bound: ``|skip| + |branch inner| L``, L that of fn.
+    Shape: that of fn, which must be its input's.
+    Cost: that of fn.
+
+    Args:
+        fn: a module with a bound.
+        skip: 0-d.
+        branch: 0-d.
+        inner: 0-d.
+
+    Raises:
+        ValueError: in ``forward``, fn changes the shape, which broadcasting would repeat.
+
+    Example:
+        >>> half = torch.tensor(0.5)
+        >>> WeightedResidual(nn.ReLU(), half, half, torch.tensor(-1.0))(torch.tensor([[2.0, -2.0]]))
+        tensor([[1., 0.]])
+    """
+
+    skip: Tensor
+    branch: Tensor
+    inner: Tensor
+
+    def __init__(self, fn: nn.Module, skip: Tensor, branch: Tensor, inner: Tensor) -> None:
+        super().__init__()
+        self.fn = fn
+        for name, value in (("skip", skip), ("branch", branch), ("inner", inner)):
+            self.register_buffer(name, value.detach().clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The weighted sum."""
+        return self.skip * x + self.branch * _same_shape(self.fn(self.inner * x), x)
+
+    def lipschitz_bound(self) -> Tensor:
+        """See the class."""
+        skip, branch, inner = (exact(t).abs().cpu() for t in (self.skip, self.branch, self.inner))
+        return upward(skip + branch * inner * lipschitz_bound(self.fn), 3)
+
+    def export(self) -> "WeightedResidual":
+        """With fn exported."""
+        return WeightedResidual(export(self.fn), self.skip, self.branch, self.inner)
+
+
+class MeanSquareResidual(LipschitzModule):
+    r""":math:`\sqrt{(x^2 + f(x)^2) / 2 + \epsilon}`, number by number.
+
+    Bound: ``sqrt((1 + L^2) / 2)``, L that of f: as a function of two numbers the root has a
+    gradient of length at most ``sqrt(1 / 2)``.
+    Shape: that of f, which must be its input's.
+    Cost: that of f.
+
+    Args:
+        fn: f, a module with a bound.
+        eps: not negative; it rounds the corner at 0.
+
+    Raises:
+        UnboundedModuleError: a negative eps, which makes the root steep without limit.
+        ValueError: in ``forward``, f changes the shape, which broadcasting would repeat.
+
+    Example:
+        >>> MeanSquareResidual(nn.Identity(), eps=0.0)(torch.tensor([[3.0, -4.0]]))
+        tensor([[3., 4.]])
+    """
+
+    def __init__(self, fn: nn.Module, *, eps: float) -> None:
+        super().__init__()
+        if not eps >= 0:
+            raise UnboundedModuleError(f"a root of squares plus {eps} is steep without limit")
+        self.fn, self.eps = fn, eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The root of the mean square."""
+        y = _same_shape(self.fn(x), x)
+        return torch.sqrt(0.5 * x**2 + 0.5 * y**2 + self.eps)
+
+    def lipschitz_bound(self) -> Tensor:
+        """See the class."""
+        return upward(((1 + lipschitz_bound(self.fn).square()) / 2).sqrt(), 4)
+
+    def export(self) -> "MeanSquareResidual":
+        """With f exported."""
+        return MeanSquareResidual(export(self.fn), eps=self.eps)
+
+
+def _check_channels(x: Tensor, channels: int) -> None:
+    if x.ndim < 2 or x.shape[1] != channels:
+        raise ValueError(f"{channels} channels are asked, got {tuple(x.shape)}")
+
+
+def _same_shape(y: Tensor, x: Tensor) -> Tensor:
+    if y.shape != x.shape:
+        raise ValueError(f"a residual branch turned {tuple(x.shape)} into {tuple(y.shape)}")
+    return y

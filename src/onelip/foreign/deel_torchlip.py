@@ -1,0 +1,175 @@
+"""deel-torchlip's layers (DEEL team, MIT licence), as of version 1.0.5.
+
+A coefficient that a ``Sequential`` hands out reaches pools and activations, which multiply by it,
+and not the weights, which were fixed before: what counts is what each ``forward`` multiplies by.
+"""
+
+from collections import OrderedDict
+from typing import Any
+
+import torch
+from deel.torchlip import modules as deel
+from torch import Tensor, nn
+
+from onelip.bounds.convolution import pair
+from onelip.bounds.rounding import exact, product, upward
+from onelip.errors import UnboundedModuleError
+from onelip.export import Converter, export, fixed
+from onelip.foreign.checked import (
+    UNCHECKED,
+    Centering,
+    HalvesHouseHolder,
+    export_first,
+    factor_above,
+    normalized,
+)
+from onelip.foreign.plain import bound_of, plain_conv, plain_conv_transpose, plain_linear
+from onelip.layers.normalize import Normalize
+from onelip.lipschitz import RULES as OF_TORCH
+from onelip.lipschitz import Rule, lipschitz_bound, overlap_of_maxima, root_above
+
+
+def padded_conv(module: Any) -> nn.Conv1d | nn.Conv2d:
+    """A plain convolution, if the padding that the class adds to torch's does nothing.
+
+    Raises:
+        UnboundedModuleError: symmetric padding.
+    """
+    owner = deel.PadConv1d if isinstance(module, deel.PadConv1d) else deel.PadConv2d
+    code = getattr(module.pad, "__code__", None)  # of a lambda that returns its argument
+    if code is None or code not in owner.__init__.__code__.co_consts:
+        raise UnboundedModuleError(
+            f"{type(module).__name__} with padding_mode={module.old_padding_mode!r} repeats pixels "
+            "and stretches norms; use 'zeros' or 'circular'"
+        )
+    return plain_conv(module)
+
+
+def _isometry(_: Any) -> float:
+    return 1.0
+
+
+def _scaled_isometry(module: Any) -> float:
+    return factor_above(module._coefficient_lip)
+
+
+def _max_min(module: Any) -> float:
+    """Of the positive and the negative parts: closer than the numbers, or as far."""
+    if module._dim is not None and module._dim < 1:
+        raise UnboundedModuleError(f"MaxMin along dim={module._dim} may mix the batch: dim=1")
+    return _scaled_isometry(module)
+
+
+def _lp_relu(module: Any) -> Tensor:
+    limit = module._coefficient_lip
+    return exact(torch.clamp(module.weight, -limit, limit)).abs().max().clamp(min=1)
+
+
+def _average_pool(module: Any) -> Tensor:
+    average = torch.as_tensor(OF_TORCH[nn.AvgPool2d](module), dtype=torch.float64)
+    factor = factor_above(module._coefficient_lip * module.scalingFactor)
+    return product([average, torch.tensor(factor, dtype=torch.float64)])
+
+
+def _whole_average(module: Any) -> Tensor:
+    """The root of the number of pixels is rounded to float32 at worst."""
+    factor = torch.tensor(factor_above(module._coefficient_lip), dtype=torch.float64)
+    return upward(factor * (1 + 2**-23), 4)
+
+
+def _l2_pool(module: Any) -> Tensor:
+    """Norms of windows: a pixel is in as many as overlap there."""
+    if module.ceil_mode or module.norm_type != 2:
+        raise UnboundedModuleError(
+            "ScaledL2NormPool2d stretches windows that leave the image: ceil_mode=False"
+        )
+    strides = module.kernel_size if module.stride is None else module.stride
+    windows = list(zip(pair(module.kernel_size), pair(strides), strict=True))
+    factors = [root_above(overlap_of_maxima(windows)), factor_above(module._coefficient_lip)]
+    return product([torch.tensor(factor, dtype=torch.float64) for factor in factors])
+
+
+def _sequential(module: Any) -> Tensor:
+    return product([lipschitz_bound(part) for part in module])
+
+
+def _export_sequential(module: Any) -> nn.Sequential:
+    names = module._modules  # unlike named_children(), with modules that occur twice
+    return nn.Sequential(OrderedDict(zip(names, map(export, module), strict=True)))
+
+
+def _export_batch_norm(module: Any) -> Normalize:
+    """``(x - mean) scale + bias`` with one scale, as ``(x - (mean - bias / scale)) / std``.
+
+    In eval mode ``forward`` first turns sums over batches into means; that changes no value but
+    the number of samples that the variance is corrected for, so it is done here, on numbers.
+    """
+    batches = module.running_num_batches.item()
+    mean, std = (
+        torch.zeros_like(module.running_sum_bmean),
+        torch.ones_like(module.running_sum_bmean),
+    )
+    if batches:
+        mean = module.running_sum_bmean / batches
+    if module.normalize and batches:
+        samples, total = module.running_mean_sample_per_batches, module.total_num_samples
+        samples = samples if batches > 1 or total == 0 else total
+        variance = (module.running_sum_bmeansq / batches - mean**2) * samples / (samples - 1)
+        variance = torch.where(variance < module.eps, 1.0, variance)
+        std = variance.max().sqrt().expand_as(mean)
+    return normalized(mean if module.bias is None else mean - module.bias * std, std)
+
+
+def _export_scale_bias(module: Any) -> Normalize:
+    """``x scale + bias`` as ``(x - (-bias / scale)) / (1 / scale)``."""
+    if module.bias is None or not torch.as_tensor(module.scalar).all():
+        raise UnboundedModuleError("ScaleBiasLayer without bias or with a scale of 0: leave it out")
+    std = (1 / torch.as_tensor(module.scalar).to(module.bias)).expand_as(module.bias)
+    return normalized(-module.bias * std, std)
+
+
+_CONVOLUTIONS = (
+    deel.PadConv1d,
+    deel.PadConv2d,
+    deel.SpectralConv1d,
+    deel.SpectralConv2d,
+    deel.FrobeniusConv2d,
+)
+_LINEAR = (deel.SpectralLinear, deel.FrobeniusLinear)
+_UNCHECKED = (
+    deel.HouseHolder,
+    deel.LayerCentering,
+    deel.BatchCentering,
+    deel.BatchLipNorm,
+    deel.ScaleBiasLayer,
+)
+_SORTS = (deel.GroupSort, deel.GroupSort2, deel.FullSort)
+
+RULES: dict[type[nn.Module], Rule] = {
+    **dict.fromkeys(_CONVOLUTIONS, bound_of(padded_conv)),
+    **dict.fromkeys(_LINEAR, bound_of(plain_linear)),
+    deel.SpectralConvTranspose2d: bound_of(plain_conv_transpose),
+    deel.Sequential: _sequential,
+    **dict.fromkeys(_SORTS, _scaled_isometry),
+    deel.MaxMin: _max_min,
+    deel.LPReLU: _lp_relu,
+    deel.ScaledAvgPool2d: _average_pool,
+    deel.ScaledAdaptiveAvgPool2d: _whole_average,
+    deel.ScaledL2NormPool2d: _l2_pool,
+    deel.ScaledAdaptativeL2NormPool2d: _scaled_isometry,
+    deel.InvertibleDownSampling: _isometry,
+    deel.InvertibleUpSampling: _isometry,
+    **dict.fromkeys(_UNCHECKED, export_first(UNCHECKED)),
+}
+
+EXPORTS: dict[type[nn.Module], Converter] = {
+    **dict.fromkeys(_CONVOLUTIONS, lambda module: padded_conv(fixed(module))),
+    **dict.fromkeys(_LINEAR, lambda module: plain_linear(fixed(module))),
+    deel.SpectralConvTranspose2d: lambda module: plain_conv_transpose(fixed(module)),
+    deel.Sequential: _export_sequential,
+    deel.HouseHolder: lambda module: HalvesHouseHolder(module.theta),
+    deel.LayerCentering: lambda module: Centering(tuple(module.dim), module.bias),
+    deel.BatchCentering: _export_batch_norm,
+    deel.BatchLipNorm: _export_batch_norm,
+    deel.ScaleBiasLayer: _export_scale_bias,
+}

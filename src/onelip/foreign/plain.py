@@ -1,0 +1,82 @@
+"""Plain torch modules with the weights that other classes compute, and with their padding."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from onelip.errors import UnboundedModuleError
+from onelip.layers.constrained import fill
+from onelip.lipschitz import Rule, lipschitz_bound
+
+Plain = Callable[[Any], nn.Module]
+
+
+def bound_of(plain: Plain) -> Rule:
+    """The rule of modules that do what a plain one does with the same numbers."""
+    return lambda module: lipschitz_bound(plain(module))
+
+
+def plain_linear(module: Any) -> nn.Linear:
+    """``nn.Linear`` with the module's weight and bias."""
+    weight = module.weight.detach()
+    linear = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
+    fill(linear, weight, module.bias)
+    return linear
+
+
+def plain_conv(module: Any) -> nn.Conv1d | nn.Conv2d:
+    """``nn.Conv1d`` or ``nn.Conv2d`` with the module's weight and bias.
+
+    A kernel may have outgrown its module. Torch goes on to wrap as many pixels as the kernel that
+    the constructor asked for, and so does the result.
+
+    Raises:
+        UnboundedModuleError: such a kernel wraps other amounts of pixels before and behind.
+    """
+    weight = module.weight.detach()
+    conv = _conv(module, weight, module.padding)
+    wrapped = list(module._reversed_padding_repeated_twice)
+    if module.padding_mode != "zeros" and list(conv._reversed_padding_repeated_twice) != wrapped:
+        if wrapped[::2] != wrapped[1::2]:
+            raise UnboundedModuleError(
+                f"{type(module).__name__} wraps more pixels on one side, for a kernel that it does "
+                "not have: no plain convolution does, use an int padding"
+            )
+        conv = _conv(module, weight, tuple(wrapped[::-2]))
+    fill(conv, weight, module.bias)
+    return conv
+
+
+def _conv(module: Any, weight: Tensor, padding: Any) -> nn.Conv1d | nn.Conv2d:
+    kind: Any = nn.Conv2d if weight.ndim == 4 else nn.Conv1d
+    conv: nn.Conv1d | nn.Conv2d = kind(
+        weight.shape[1] * module.groups,
+        weight.shape[0],
+        tuple(weight.shape[2:]),
+        stride=module.stride,
+        padding=padding,
+        dilation=module.dilation,
+        groups=module.groups,
+        padding_mode=module.padding_mode,
+        device="meta",
+    )
+    return conv
+
+
+def plain_conv_transpose(module: Any) -> nn.ConvTranspose2d:
+    """``nn.ConvTranspose2d`` with the module's weight and bias."""
+    weight = module.weight.detach()
+    conv = nn.ConvTranspose2d(
+        weight.shape[0],
+        weight.shape[1] * module.groups,
+        tuple(weight.shape[2:]),
+        stride=module.stride,
+        padding=module.padding,
+        output_padding=module.output_padding,
+        groups=module.groups,
+        dilation=module.dilation,
+        device="meta",
+    )
+    fill(conv, weight, module.bias)
+    return conv

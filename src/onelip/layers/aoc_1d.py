@@ -1,0 +1,134 @@
+"""Adaptive orthogonal convolution of sequences; the construction is in ``aoc.py``."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from typing_extensions import override
+
+from onelip import bounds
+from onelip.bounds.convolution import check_padding_mode
+from onelip.layers.aoc import strided_kernel
+from onelip.layers.bcop import projector_bases
+from onelip.layers.constrained import FixedConv2d, check_whole_strides, fill
+from onelip.layers.orthogonal import (
+    Orthogonalise,
+    OrthogonalLayer,
+    cholesky_qr,
+    oriented,
+    tall,
+)
+
+
+class AOCConv1d(OrthogonalLayer):
+    r"""Orthogonal convolution of sequences, of any kernel size and stride up to it.
+
+    Bound: the proved norm of the kernel; 1 up to rounding. Under circular padding on lengths that
+    the stride divides, the map is orthogonal (an isometry on the smaller side).
+    Shape: ``(batch, in_channels, length)`` to ``(batch, out_channels, length / stride)``.
+    Cost: a convolution, and per step ``k (k - 1) / 2`` products of n x n matrices.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        kernel_size: length k of the kernel.
+        stride: at most ``kernel_size``.
+        padding_mode: ``"circular"`` or ``"zeros"``; the length is kept, or divided by the stride.
+        groups: blocks of channels.
+        bias: whether to add one number per channel.
+        orthogonalise: how matrices are orthogonalised.
+
+    Raises:
+        ValueError: a stride beyond the kernel, or groups that do not divide; in ``forward``, a
+            length that the stride does not divide, under circular padding.
+        UnboundedModuleError: reflect or replicate padding.
+
+    Example:
+        >>> import onelip
+        >>> bool(abs(onelip.lipschitz_bound(AOCConv1d(4, 8, 3, stride=2)) - 1) < 1e-5)
+        True
+
+    Reference: Boissin et al., "An adaptive orthogonal convolution scheme for efficient and flexible
+    CNN architectures", ICML 2025.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        stride: int = 1,
+        padding_mode: str = "circular",
+        groups: int = 1,
+        bias: bool = True,
+        orthogonalise: Orthogonalise = cholesky_qr,
+    ) -> None:
+        super().__init__()
+        check_padding_mode(padding_mode)
+        if not 1 <= stride <= kernel_size:
+            raise ValueError(f"stride must be from 1 to kernel_size={kernel_size}, got {stride}")
+        if in_channels % groups or out_channels % groups:
+            raise ValueError(
+                f"groups={groups} must divide {in_channels} and {out_channels} channels"
+            )
+        self.stride, self.padding_mode, self.groups = stride, padding_mode, groups
+        self.padding: str | tuple[int, int] = "same"
+        self._around = ((kernel_size - 1) // 2, kernel_size // 2)
+        if stride > 1:
+            self._around = ((kernel_size - stride + 1) // 2,) * 2
+            self.padding = (0, self._around[0])
+        self.kernel_size, self.orthogonalise = kernel_size, orthogonalise
+        self._channels = in_channels // groups, out_channels // groups
+        self._inner = max(*self._channels, 2) if stride == 1 else max(self._channels[0], 2)
+        self.raw_matrix = tall(self._channels[1], self._inner * stride, count=groups)
+        self.raw_bases = projector_bases(groups, kernel_size - stride, self._inner)
+        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
+
+    @override
+    def free_matrices(self) -> list[Tensor]:
+        return [self.raw_matrix, self.raw_bases]
+
+    @override
+    def assemble(self, matrices: list[Tensor]) -> Tensor:
+        matrix = oriented(matrices[0], self._channels[1], self._inner * self.stride)
+        bases = matrices[1].unflatten(0, (self.groups, -1))
+        return strided_kernel(matrix, bases, (1, self.stride), (2,))[:, : self._channels[0]]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve."""
+        image = x[:, :, None]
+        check_whole_strides(image, (1, self.stride), self.padding_mode)
+        padding = self.padding
+        if self.padding_mode == "circular":
+            image = F.pad(image, (*self._around, 0, 0), mode="circular")
+            padding = (0, 0)
+        y = F.conv2d(image, self.weight, self.bias, (1, self.stride), padding, 1, self.groups)
+        return y[:, :, 0]
+
+    def lipschitz_bound(self) -> Tensor:
+        """The proved norm of the kernel in use."""
+        return bounds.convolution(
+            self.weight,
+            padding=self.padding,
+            padding_mode=self.padding_mode,
+            stride=(1, self.stride),
+            groups=self.groups,
+            whole_strides=True,
+        )
+
+    def export(self) -> nn.Sequential:
+        """A plain convolution of images of height 1, between two views."""
+        outputs, inputs = self._channels[1] * self.groups, self._channels[0] * self.groups
+        conv = nn.Conv2d(
+            inputs,
+            outputs,
+            (1, self.kernel_size),
+            stride=(1, self.stride),
+            padding=self.padding,
+            padding_mode=self.padding_mode,  # type: ignore[arg-type]
+            groups=self.groups,
+            bias=self.bias is not None,
+        )
+        fill(conv, self.fixed_weight(), self.bias)
+        fixed = FixedConv2d(conv, image_size=None)
+        return nn.Sequential(nn.Unflatten(2, (1, -1)), fixed, nn.Flatten(2))

@@ -1,0 +1,113 @@
+"""The adjoint of adaptive orthogonal convolutions, which enlarges images."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from typing_extensions import override
+
+from onelip import bounds
+from onelip.layers.aoc import strided_kernel
+from onelip.layers.bcop import projector_bases
+from onelip.layers.constrained import fill
+from onelip.layers.orthogonal import (
+    Orthogonalise,
+    OrthogonalLayer,
+    cholesky_qr,
+    oriented,
+    tall,
+)
+
+
+class AOCConvTranspose2d(OrthogonalLayer):
+    r"""Transposed convolution: the adjoint of an orthogonal one of any kernel size and stride.
+
+    Bound: the proved norm of the kernel, at most 1 up to rounding. The map is orthogonal where the
+    kernel's size is the stride; otherwise what reaches over the border is cut, as torch does.
+    Shape: ``(batch, in_channels, h, w)`` to ``(batch, out_channels, stride h, stride w)``.
+    Cost: a transposed convolution, and per step that of BCOP's kernel on the output's channels.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        kernel_size: side k of the kernel.
+        stride: at most ``kernel_size``.
+        groups: blocks of channels.
+        bias: whether to add one number per channel.
+        orthogonalise: how matrices are orthogonalised.
+
+    Raises:
+        ValueError: a stride beyond the kernel, or groups that do not divide.
+
+    Example:
+        >>> import onelip
+        >>> bool(abs(onelip.lipschitz_bound(AOCConvTranspose2d(8, 2, 2, stride=2)) - 1) < 1e-5)
+        True
+
+    Reference: Boissin et al., "An adaptive orthogonal convolution scheme for efficient and flexible
+    CNN architectures", ICML 2025.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        stride: int = 1,
+        groups: int = 1,
+        bias: bool = True,
+        orthogonalise: Orthogonalise = cholesky_qr,
+    ) -> None:
+        super().__init__()
+        if not 1 <= stride <= kernel_size:
+            raise ValueError(f"stride must be from 1 to kernel_size={kernel_size}, got {stride}")
+        if in_channels % groups or out_channels % groups:
+            raise ValueError(
+                f"groups={groups} must divide {in_channels} and {out_channels} channels"
+            )
+        self.kernel_size, self.stride, self.groups = kernel_size, stride, groups
+        self.padding = (kernel_size - stride + 1) // 2
+        self.output_padding = stride - kernel_size + 2 * self.padding
+        self.orthogonalise = orthogonalise
+        self._rows, self._columns = in_channels // groups, out_channels // groups
+        self._inner = max(self._columns, 2 if stride > 1 else max(self._rows, 2))
+        self.raw_matrix = tall(self._rows, self._inner * stride**2, count=groups)
+        self.raw_bases = projector_bases(groups, 2 * (kernel_size - stride), self._inner)
+        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
+
+    @override
+    def free_matrices(self) -> list[Tensor]:
+        return [self.raw_matrix, self.raw_bases]
+
+    @override
+    def assemble(self, matrices: list[Tensor]) -> Tensor:
+        matrix = oriented(matrices[0], self._rows, self._inner * self.stride**2)
+        bases = matrices[1].unflatten(0, (self.groups, -1))
+        return strided_kernel(matrix, bases, (self.stride, self.stride))[:, : self._columns]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve."""
+        return F.conv_transpose2d(
+            x, self.weight, self.bias, self.stride, self.padding, self.output_padding, self.groups
+        )
+
+    def lipschitz_bound(self) -> Tensor:
+        """The proved norm of the kernel in use."""
+        return bounds.convolution(
+            self.weight, padding=self.padding, stride=self.stride, groups=self.groups
+        )
+
+    def export(self) -> nn.ConvTranspose2d:
+        """A plain transposed convolution."""
+        plain = nn.ConvTranspose2d(
+            self._rows * self.groups,
+            self._columns * self.groups,
+            self.kernel_size,
+            stride=self.stride,
+            padding=self.padding,
+            output_padding=self.output_padding,
+            groups=self.groups,
+            bias=self.bias is not None,
+        )
+        fill(plain, self.fixed_weight(), self.bias)
+        return plain

@@ -1,0 +1,146 @@
+r"""One-sided spectral normalisation (Gouk, Frank, Pfahringer, Cree, 2018).
+
+A free kernel is divided by :math:`\max(1, \sigma)`, with :math:`\sigma` the norm of the convolution
+on images of one size. In training :math:`\sigma` comes from warm power iterations, an estimate from
+below: the layer may stretch by more than 1, and its bound says by how much. The paper of BCOP (Li
+et al., 2019, section 4.1) compares with it, at ten iterations per forward pass.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import override
+
+from onelip.bounds.convolution import pair
+from onelip.estimates import leading_direction
+from onelip.layers.constrained import ConstrainedConv2d, check_whole_strides, full_precision
+
+_WARM_UP = 20  # power iterations at construction
+
+
+class OSSNConv2d(ConstrainedConv2d):
+    r"""Convolution whose kernel is divided by an estimate of its norm, where that exceeds 1.
+
+    Bound: the proved norm of the kernel in use on ``image_size``. It may exceed 1, the more the
+    less converged the power iteration is.
+    Shape: ``(batch, in_channels, h, w)`` to ``(batch, out_channels, h / stride, w / stride)``.
+    Cost: a convolution; in training, ``2 iterations + 2`` more on a single image.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        kernel_size: side of the kernel.
+        image_size: height and width, on which the norm is taken.
+        stride: step of the window.
+        padding: as in ``nn.Conv2d``; None keeps the image's size (divided by the stride).
+        padding_mode: ``"circular"`` or ``"zeros"``.
+        dilation: distance of the taps.
+        groups: blocks of channels.
+        bias: whether to add one number per channel.
+        iterations: power iterations per forward pass in training.
+
+    Raises:
+        ValueError: groups that do not divide the channels, a stride that does not divide the image
+            under circular padding; in ``forward``, an image of another size.
+        UnboundedModuleError: reflect or replicate padding.
+
+    Example:
+        >>> import onelip
+        >>> layer = OSSNConv2d(4, 8, 3, image_size=8)
+        >>> layer.power_step(200)
+        >>> bool(onelip.lipschitz_bound(layer) < 1 + 1e-3)
+        True
+
+    Reference: Gouk et al., "Regularisation of neural networks by enforcing Lipschitz continuity",
+    2018.
+    """
+
+    direction: Tensor
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        image_size: int | tuple[int, int],
+        stride: int = 1,
+        padding: int | str | None = None,
+        padding_mode: str = "circular",
+        dilation: int = 1,
+        groups: int = 1,
+        bias: bool = True,
+        iterations: int = 10,
+    ) -> None:
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride=stride,
+            padding=padding,
+            padding_mode=padding_mode,
+            dilation=dilation,
+            groups=groups,
+            bias=bias,
+            image_size=image_size,
+        )
+        if iterations < 1:
+            raise ValueError(f"iterations must be positive, got {iterations}")
+        self.iterations = iterations
+        inputs, _ = self.group_channels
+        self.raw_weight = nn.Parameter(torch.empty(out_channels, inputs, kernel_size, kernel_size))
+        self.register_buffer("direction", torch.empty(1, in_channels, *pair(image_size)))
+        check_whole_strides(self.direction, (stride, stride), padding_mode)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the kernel as ``nn.Conv2d`` does, and warm up the power iteration."""
+        nn.init.kaiming_uniform_(self.raw_weight, a=math.sqrt(5))
+        nn.init.normal_(self.direction)
+        self.power_step(_WARM_UP)
+
+    @torch.no_grad()
+    def power_step(self, iterations: int = 1) -> None:
+        """Move ``direction`` closer to the leading singular vector of the free kernel.
+
+        It stays where it is if the kernel maps it to 0 or overflows: it would never come back.
+        """
+        kernel = self.raw_weight.detach()
+
+        def operator(image: Tensor) -> Tensor:
+            return self.convolve(image, kernel)
+
+        with full_precision(kernel):
+            pulled = torch.func.vjp(operator, self.direction)[1]  # the same at every image
+
+            def adjoint(y: Tensor) -> Tensor:
+                image: Tensor = pulled(y)[0]
+                return image
+
+            moved = leading_direction(operator, adjoint, self.direction, iterations=iterations)
+        usable = moved.isfinite().all() & moved.any()
+        self.direction.copy_(torch.where(usable, moved, self.direction))
+
+    @override
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve; in training mode, after the power iterations."""
+        if self.training and self._held is None:
+            self.power_step(self.iterations)
+        return super().forward(x)
+
+    @override
+    @classmethod
+    def begin(cls, layers: Sequence[Self]) -> None:
+        for layer in layers:
+            if layer.training:
+                layer.power_step(layer.iterations)
+        super().begin(layers)
+
+    @override
+    def compute_weight(self) -> Tensor:
+        image = self.convolve(self.direction.clone(), self.raw_weight)  # it moves before backward
+        estimate: Tensor = torch.linalg.vector_norm(image)
+        return self.raw_weight / estimate.clamp_min(1)

@@ -1,0 +1,177 @@
+"""The truncated exponential of a skew-symmetric convolution, as a layer."""
+
+import abc
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from typing_extensions import override
+
+from onelip import bounds
+from onelip.bounds.convolution import check_padding_mode, pair
+from onelip.bounds.exponential import truncated_exponential
+from onelip.errors import UnboundedModuleError
+from onelip.layers.constrained import check_image_size
+from onelip.layers.gradient_step import mirrored
+from onelip.layers.soc_gradient import exact_series, fast_series
+from onelip.lipschitz import LipschitzModule
+
+
+class SkewExponential(LipschitzModule):
+    """What ``SOCConv2d`` and its export share: all but where the kernel comes from."""
+
+    bias: nn.Parameter | None
+    exact_gradient = True
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        stride: int,
+        padding_mode: str,
+        image_size: int | tuple[int, int] | None,
+        terms: int,
+    ) -> None:
+        super().__init__()
+        check_padding_mode(padding_mode)
+        sizes = (in_channels, out_channels, kernel_size, stride)
+        if min(sizes) < 1 or kernel_size % 2 == 0:
+            raise ValueError(
+                f"channels, an odd kernel_size and stride must be positive, got {sizes}"
+            )
+        if terms < 2:
+            raise ValueError(f"a series of {terms} terms has no kernel in it: terms=5 or more")
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.kernel_size, self.stride, self.terms = kernel_size, stride, terms
+        self.padding_mode = padding_mode
+        self.image_size = None if image_size is None else pair(image_size)
+        self._check_sides()
+
+    def _check_sides(self) -> None:
+        if self.image_size is None:
+            return
+        if any(side % self.stride for side in self.image_size):
+            raise ValueError(
+                f"stride={self.stride} must divide the image's sides {self.image_size}: pad it"
+            )
+        if self.padding_mode == "circular" and self.kernel_size // 2 > min(self.sides or ()):
+            raise ValueError(
+                f"kernel_size={self.kernel_size} wraps more than once around an image of "
+                f"{self.sides} after the stride: padding_mode='zeros'"
+            )
+
+    @property
+    def channels(self) -> int:
+        """Inputs and outputs of the skew convolution."""
+        return max(self.in_channels * self.stride**2, self.out_channels)
+
+    @property
+    def sides(self) -> tuple[int, int] | None:
+        """Of the images that it convolves; None for any."""
+        if self.image_size is None:
+            return None
+        return self.image_size[0] // self.stride, self.image_size[1] // self.stride
+
+    @abc.abstractmethod
+    def kernel(self) -> Tensor:
+        """The skew kernel that ``forward`` uses now."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Unshuffle pixels, add channels of zeros, exponentiate, keep the first channels."""
+        check_image_size(x, self.image_size)
+        if self.stride > 1:
+            x = F.pixel_unshuffle(x, self.stride)
+        missing = self.channels - self.in_channels * self.stride**2
+        if missing:
+            x = F.pad(x, (0, 0, 0, 0, 0, missing))
+        series = exact_series if self.exact_gradient else fast_series
+        z = series(x, self.kernel(), self.terms, self.padding_mode)[:, : self.out_channels]
+        return z if self.bias is None else z + self.bias[:, None, None]
+
+    def lipschitz_bound(self) -> Tensor:
+        """From a proved norm of the kernel in use and the number of terms.
+
+        Raises:
+            UnboundedModuleError: the kernel was overwritten by one that is not skew.
+        """
+        kernel = self.kernel()
+        norm = bounds.convolution(
+            kernel,
+            image_size=self.sides,
+            padding=self.kernel_size // 2,
+            padding_mode=self.padding_mode,
+        )
+        if not torch.equal(kernel, -mirrored(kernel)):
+            raise UnboundedModuleError(
+                "the kernel is no longer skew, so nothing is known of its exponential"
+            )
+        return truncated_exponential(norm, self.terms)
+
+    def extra_repr(self) -> str:
+        """As torch prints convolutions."""
+        return (
+            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, "
+            f"stride={self.stride}, padding_mode={self.padding_mode}, terms={self.terms}"
+        )
+
+
+class FixedSOCConv2d(SkewExponential):
+    """The truncated exponential of a fixed skew kernel: what ``SOCConv2d`` is exported to.
+
+    Bound: that of ``SOCConv2d``; exactly 1 for 13 terms and a kernel of norm up to 3.37.
+    Shape: that of ``SOCConv2d``.
+    Cost: ``terms - 1`` convolutions.
+
+    Args:
+        weight: a skew kernel ``(c, c, k, k)``, c the larger of ``in_channels * stride^2`` and
+            ``out_channels``.
+        bias: ``(out_channels,)``, or None.
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        stride: must divide the image.
+        padding_mode: ``"circular"`` or ``"zeros"``.
+        image_size: of the input, on which the bound is taken; None for every size.
+        terms: of the series.
+
+    Raises:
+        ValueError: a weight of another shape, and what ``SOCConv2d`` raises.
+
+    Example:
+        >>> turn = torch.tensor([[0.0, 1.0], [-1.0, 0.0]])[..., None, None]
+        >>> layer = FixedSOCConv2d(turn, None, 2, 2)  # by one radian
+        >>> layer(torch.tensor([1.0, 0.0]).view(1, 2, 1, 1)).flatten().detach()
+        tensor([ 0.5403, -0.8415])
+    """
+
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor | None,
+        in_channels: int,
+        out_channels: int,
+        *,
+        stride: int = 1,
+        padding_mode: str = "circular",
+        image_size: int | tuple[int, int] | None = None,
+        terms: int = 13,
+    ) -> None:
+        super().__init__(
+            in_channels,
+            out_channels,
+            weight.shape[-1],
+            stride=stride,
+            padding_mode=padding_mode,
+            image_size=image_size,
+            terms=terms,
+        )
+        shape = (self.channels, self.channels, self.kernel_size, self.kernel_size)
+        if weight.shape != shape:
+            raise ValueError(f"the skew kernel must have shape {shape}, got {tuple(weight.shape)}")
+        self.weight = nn.Parameter(weight.detach().clone())
+        self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
+
+    @override
+    def kernel(self) -> Tensor:
+        return self.weight

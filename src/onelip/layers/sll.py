@@ -1,0 +1,248 @@
+r"""SDP-based Lipschitz layers (Araujo, Havens, Delattre, Allauzen, Hu, ICLR 2023).
+
+The layer is :math:`x - 2 W^T T \sigma(W x + b)` with :math:`T_i = (\sum_j |W W^T|_{ij}\, q_j / q_i)
+^{-1}` for any :math:`q > 0`. Then :math:`T^{-1} - W W^T` is diagonally dominant after scaling by
+q, hence positive semidefinite, and :math:`K = (2 T)^{1/2} W` has :math:`\|K\|^2 \le 2`. Where the
+activation scales, :math:`\sigma(r z) = r\, \sigma(z)` for r > 0, the layer is the gradient step
+
+.. math:: x - K^T \sigma(K x + c), \qquad c = (2 T)^{1/2} b ,
+
+of length 1: 1-Lipschitz for slopes in [0, 1]. With slopes up to s the 2 becomes 2 / s.
+
+T divides by sums with one q, the same above and below; any q > 0 will do, so it may be clamped. A
+constant is added to the diagonal of :math:`|W W^T|`, which shortens T. (The code that was published
+first added one to q in the denominator only: T came out too long for small q.)
+"""
+
+import abc
+import copy
+import math
+from collections.abc import Sequence
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from typing_extensions import override
+
+from onelip.bounds.convolution import check_padding_mode, pair
+from onelip.bounds.rounding import downward, exact, frobenius
+from onelip.bounds.slopes import HOMOGENEOUS, slopes
+from onelip.layers.constrained import ComputedOnce, check_image_size, full_precision
+from onelip.layers.gradient_step import GradientStep, gradient_step_bound, mirrored, norm_bound
+
+_EPSILON = 1e-12  # added to the squared lengths of rows
+Rows = tuple[Tensor, Tensor]  # K and c
+
+
+def row_scales(gram: Tensor, log_q: Tensor) -> Tensor:
+    r""":math:`T^{1/2}` from the absolute values of :math:`W W^T`; finite for empty rows.
+
+    Example:
+        >>> row_scales(torch.tensor([[4.0, 0.0], [0.0, 0.25]]), torch.tensor([0.0, 5.0]))
+        tensor([0.5000, 2.0000])
+    """
+    least = torch.finfo(gram.dtype).tiny ** 0.5
+    q = (log_q - log_q.detach().max()).exp().clamp_min(least)
+    inverse: Tensor = (gram @ q + max(_EPSILON, least) * q) / q
+    return inverse.rsqrt()
+
+
+class SLL(ComputedOnce):
+    """What the dense and the convolutional layer share. See the module's docstring."""
+
+    image_size: tuple[int, int] | None = None
+    padding_mode: str = "zeros"
+    _held: Rows | None = None
+
+    def __init__(self, weight: Tensor, activation: nn.Module | None) -> None:
+        super().__init__()
+        self.activation = nn.ReLU() if activation is None else activation
+        if type(self.activation) not in HOMOGENEOUS or slopes(self.activation)[0] < 0:
+            raise ValueError(
+                f"{self.activation} decreases or does not scale: use ReLU, LeakyReLU or PReLU, or "
+                "a Convex Potential layer, which takes any activation that does not decrease"
+            )
+        self.weight = nn.Parameter(weight)
+        self.bias = nn.Parameter(weight.new_empty(weight.shape[0]))
+        self.log_q = nn.Parameter(weight.new_empty(weight.shape[0]))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw weights with Xavier's variance; q = 1."""
+        nn.init.xavier_normal_(self.weight)
+        limit = 1 / math.sqrt(self.weight[0].numel())
+        nn.init.uniform_(self.bias, -limit, limit)
+        nn.init.zeros_(self.log_q)
+
+    @abc.abstractmethod
+    def absolute_gram(self) -> Tensor:
+        """``|W W^T|``; of a convolution, summed over the taps of its Gram kernel."""
+
+    @abc.abstractmethod
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """``weight x + bias``."""
+
+    def rows(self) -> Rows:
+        """K and c, as ``forward`` uses them now."""
+        return self.compute_rows() if self._held is None else self._held
+
+    def compute_rows(self) -> Rows:
+        """K and c from the parameters, never in half precision."""
+        with full_precision(self.weight):
+            steepest = slopes(self.activation)[1]
+            scale = row_scales(self.absolute_gram(), self.log_q) * math.sqrt(2 / steepest)
+            return (scale * self.weight.movedim(0, -1)).movedim(-1, 0), scale * self.bias
+
+    def batch_key(self) -> object:
+        """A layer computes alone."""
+        return id(self)
+
+    @classmethod
+    def begin(cls, layers: Sequence[Self]) -> None:
+        """Compute K and c once."""
+        for layer in layers:
+            layer._held = layer.compute_rows()
+
+    def end(self) -> None:
+        """Compute them anew from now on."""
+        self._held = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x - K^T activation(K x + c)``."""
+        check_image_size(x, self.image_size)
+        weight, bias = self.rows()
+        hidden = self.activation(self.linear(x, weight, bias))
+        return x - self.linear(hidden, mirrored(weight))
+
+    def lipschitz_bound(self) -> Tensor:
+        """``max(1, s |K|^2 - 1)`` with the K in use and s the largest slope."""
+        norm = norm_bound(self.rows()[0], self.image_size, self.padding_mode)
+        return gradient_step_bound(torch.ones(()), norm, slopes(self.activation))
+
+    @torch.no_grad()
+    def export(self) -> GradientStep:
+        """K and c, computed in float64, shortened to what is proved and rounded once."""
+        dtype, twin = self.weight.dtype, copy.deepcopy(self).double()
+        weight, bias = twin.compute_rows()
+        factor = self._proved_factor(weight, torch.finfo(dtype).eps).to(weight.device)
+        return GradientStep(
+            (factor * weight).to(dtype),
+            (factor * bias).to(dtype),
+            copy.deepcopy(self.activation),
+            None,
+            image_size=self.image_size,
+            padding_mode=self.padding_mode,
+        )
+
+    def _proved_factor(self, weight: Tensor, rounding: float) -> Tensor:
+        """1, or a little less if that is needed to prove that the layer is 1-Lipschitz.
+
+        Room is left for rounding K, and for a second proof looser than the first by 1e-8.
+        """
+        taps = math.sqrt(weight[0, 0].numel())
+        lengths = frobenius(exact(weight).flatten(1)).cpu() * taps
+        norm = norm_bound(weight, self.image_size, self.padding_mode) + rounding * lengths
+        longest = math.sqrt(2 / slopes(self.activation)[1]) * (1 - 1e-8)
+        return downward(longest / norm, 8).clamp_max(1)
+
+
+class SLLLinear(SLL):
+    r"""Dense SDP-based Lipschitz layer, ``x - 2 W^T T activation(W x + b)``.
+
+    Bound: ``max(1, s |K|^2 - 1)``, s the largest slope of the activation and K the scaled W; 1 up
+    to rounding, and 1 after ``export``.
+    Shape: ``(*, features)`` to the same.
+    Cost: two products with W, and ``hidden_features^2 features`` multiplications a step.
+
+    Args:
+        features: size of input and output.
+        hidden_features: rows of W.
+        activation: ReLU (the default), LeakyReLU or PReLU: its slopes s >= 0 shorten the step.
+
+    Raises:
+        ValueError: an activation that decreases or does not scale.
+
+    Example:
+        >>> import onelip
+        >>> onelip.lipschitz_bound(onelip.export(SLLLinear(8, 16)))
+        tensor(1., dtype=torch.float64)
+
+    Reference: Araujo et al., "A unified algebraic perspective on Lipschitz neural networks", 2023.
+    """
+
+    def __init__(
+        self, features: int, hidden_features: int, *, activation: nn.Module | None = None
+    ) -> None:
+        super().__init__(torch.empty(hidden_features, features), activation)
+
+    @override
+    def absolute_gram(self) -> Tensor:
+        return (self.weight @ self.weight.T).abs()
+
+    @override
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        return F.linear(x, weight, bias)
+
+
+class SLLConv2d(SLL):
+    r"""Convolutional SDP-based Lipschitz layer, ``x - 2 W^T T activation(W x + b)``.
+
+    Bound: ``max(1, s |K|^2 - 1)``, s the largest slope of the activation and K the scaled kernel;
+    1 up to rounding, and 1 after ``export``, which shortens K by as much.
+    Shape: ``(batch, channels, height, width)`` to the same.
+    Cost: two convolutions, and about ``4 k^4 hidden_channels^2 channels`` multiplications a step.
+
+    Args:
+        channels: channels of input and output.
+        hidden_channels: rows of W; 5 in the paper.
+        kernel_size: odd.
+        image_size: on which the bound is taken; None for every size.
+        padding_mode: ``"zeros"`` or ``"circular"``.
+        activation: ReLU (the default), LeakyReLU or PReLU: its slopes s >= 0 shorten the step.
+
+    Raises:
+        ValueError: an even kernel, an activation that decreases or does not scale; in ``forward``,
+            an image of another size.
+        UnboundedModuleError: another padding mode.
+
+    Example:
+        >>> import onelip
+        >>> onelip.lipschitz_bound(onelip.export(SLLConv2d(4, 6, 3)))
+        tensor(1., dtype=torch.float64)
+
+    Reference: Araujo et al., "A unified algebraic perspective on Lipschitz neural networks", 2023.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        hidden_channels: int,
+        kernel_size: int = 3,
+        *,
+        image_size: int | tuple[int, int] | None = None,
+        padding_mode: str = "zeros",
+        activation: nn.Module | None = None,
+    ) -> None:
+        check_padding_mode(padding_mode)
+        if kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size must be odd to keep the image's size, got {kernel_size}")
+        self.image_size = None if image_size is None else pair(image_size)
+        if self.image_size and kernel_size // 2 > min(self.image_size):
+            raise ValueError(f"a kernel of {kernel_size} wraps around an image of {image_size}")
+        self.padding_mode = padding_mode
+        super().__init__(
+            torch.empty(hidden_channels, channels, kernel_size, kernel_size), activation
+        )
+
+    @override
+    def absolute_gram(self) -> Tensor:
+        reach = self.weight.shape[-1] - 1
+        return F.conv2d(self.weight, self.weight, padding=reach).abs().sum((2, 3))
+
+    @override
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        padding = weight.shape[-1] // 2
+        if self.padding_mode == "circular" and padding:
+            x, padding = F.pad(x, (padding,) * 4, mode="circular"), 0
+        return F.conv2d(x, weight, bias, padding=padding)

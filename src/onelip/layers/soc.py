@@ -1,0 +1,206 @@
+r"""Skew Orthogonal Convolutions (Singla, Feizi, ICML 2021).
+
+A kernel minus that of its adjoint, :math:`L = M - M^*`, convolves as a skew-symmetric matrix, so
+its exponential is orthogonal. A truncated series of it is not: what that can stretch follows from
+a proved norm of L and the number of terms (``bounds/exponential.py``). Below a norm of 2.8 it is
+nothing at all for 5, 9 or 13 terms, and up to 0.5 % for 6.
+
+A short series needs a small norm, so L is divided by an estimate of it: the norm of its numbers as
+a matrix, :math:`c \times c k^2` or :math:`c k \times c k`, whichever is smaller. k times either is
+above the norm of the convolution (Singla, Feizi, "Fantastic Four", ICLR 2021; the other two of the
+four matrices have the same norms, since L is skew). One power iteration a step, from where the last
+one ended, comes close enough. The bound relies on none of this.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from typing_extensions import override
+
+from onelip.layers.constrained import ConstrainedLayer, full_precision
+from onelip.layers.skew_exponential import FixedSOCConv2d, SkewExponential
+
+_EPSILON = 1e-6  # added to the estimate: kernels of zeros stay what they are
+_WARM_UP = 50  # power iterations at construction
+
+
+def skew(kernels: Tensor) -> Tensor:
+    """Kernels ``(..., c, c, k, k)`` minus those of their adjoints: skew to the last bit."""
+    return kernels - kernels.flip(-2, -1).transpose(-4, -3)
+
+
+class SOCConv2d(ConstrainedLayer, SkewExponential):
+    r"""Skew Orthogonal Convolution: a truncated series of ``exp(L) x``, plus b.
+
+    A stride moves pixels into channels first. Missing channels are zeros, channels in excess are
+    dropped, so the whole is orthogonal, or one on the narrower side, up to the truncation.
+
+    Bound: the largest ``|sum_{i < terms} (i theta)^i / i!|`` with theta up to the proved norm of L:
+    exactly 1 for 5, 9 or 13 terms, at most 1.0048 for 6, if that norm is below 2.8.
+    Shape: ``(batch, in_channels, h, w)`` to ``(batch, out_channels, h / stride, w / stride)``.
+    Cost: ``terms - 1`` convolutions of ``max(in_channels stride^2, out_channels)`` channels, and
+    six products of a vector with a matrix of as many numbers as the kernel.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        kernel_size: odd.
+        stride: must divide the image's sides.
+        padding_mode: ``"circular"`` or ``"zeros"``.
+        image_size: of the input, on which the bound is taken; None for every size.
+        terms: of the series; 5 in the first paper, 6 in the second.
+        export_terms: of the series after ``export``; 12 in the first paper, 15 in the second.
+        correction: what the estimate of the norm of L is scaled to; None for the 0.7 of the papers,
+            or 1 for a kernel of 1 x 1. The norm of the convolution is up to k times that.
+        exact_gradient: of the kernel, instead of the second paper's (``soc_gradient.py``); about a
+            third slower.
+        bias: whether to add one number per channel.
+
+    Raises:
+        ValueError: an even kernel, fewer than 2 terms, a correction that is not positive, a stride
+            that does not divide ``image_size``, a kernel that wraps around it more than once; in
+            ``forward``, an image of another size.
+        UnboundedModuleError: reflect or replicate padding.
+
+    Example:
+        >>> import onelip
+        >>> layer = SOCConv2d(4, 8, 3, image_size=8)
+        >>> bool(onelip.lipschitz_bound(layer) < 1.005)
+        True
+        >>> onelip.lipschitz_bound(onelip.export(layer))
+        tensor(1., dtype=torch.float64)
+
+    Reference: Singla, Feizi, "Skew orthogonal convolutions", ICML 2021; Singla, Singla, Feizi,
+    "Improved deterministic l2 robustness on CIFAR-10 and CIFAR-100", ICLR 2022.
+    """
+
+    rows_direction: Tensor
+    square_direction: Tensor
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        stride: int = 1,
+        padding_mode: str = "circular",
+        image_size: int | tuple[int, int] | None = None,
+        terms: int = 6,
+        export_terms: int = 13,
+        correction: float | None = None,
+        exact_gradient: bool = False,
+        bias: bool = True,
+    ) -> None:
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride=stride,
+            padding_mode=padding_mode,
+            image_size=image_size,
+            terms=terms,
+        )
+        self.correction = (1.0 if kernel_size == 1 else 0.7) if correction is None else correction
+        if not self.correction > 0 or export_terms < 2:
+            raise ValueError(
+                f"correction must be positive and export_terms at least 2, got {correction} and "
+                f"{export_terms}"
+            )
+        self.export_terms, self.exact_gradient = export_terms, exact_gradient
+        width = self.channels
+        self.raw_weight = nn.Parameter(torch.empty(width, width, kernel_size, kernel_size))
+        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
+        self.register_buffer("rows_direction", torch.empty(width))
+        self.register_buffer("square_direction", torch.empty(width * kernel_size))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw normal numbers of variance ``1 / channels``, and warm up the power iterations."""
+        nn.init.normal_(self.raw_weight, std=self.channels**-0.5)
+        nn.init.normal_(self.rows_direction)
+        nn.init.normal_(self.square_direction)
+        self.power_steps([self], _WARM_UP)
+
+    @override
+    def kernel(self) -> Tensor:
+        return self.weight
+
+    @override
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and self._held is None:
+            self.power_steps([self])
+        return super().forward(x)
+
+    @override
+    def compute_weight(self) -> Tensor:
+        return self.compute_weights([self])[0]
+
+    @override
+    @classmethod
+    def compute_weights(cls, layers: Sequence[Self]) -> list[Tensor]:
+        kernels = _skew_kernels(layers)
+        norms = [
+            torch.linalg.vector_norm(torch.stack(directions)[:, None] @ matrices, dim=(1, 2))
+            for matrices, directions in _reshaped(kernels, layers)
+        ]
+        scales = layers[0].correction / (torch.minimum(*norms) + _EPSILON)
+        return list((scales[:, None, None, None, None] * kernels).unbind())
+
+    @classmethod
+    @torch.no_grad()
+    def power_steps(cls, layers: Sequence[Self], iterations: int = 1) -> None:
+        """Move the directions of layers of equal keys closer to the leading singular vectors.
+
+        One stays where it is if it is mapped to 0 or overflows: it would never come back.
+        """
+        with full_precision(layers[0].raw_weight):
+            for matrices, directions in _reshaped(_skew_kernels(layers), layers):
+                moved = torch.stack(directions)[:, :, None]
+                for _ in range(iterations):
+                    moved = F.normalize(matrices @ (matrices.mT @ moved), dim=1)
+                usable = moved.isfinite().all(1) & moved.any(1)
+                for new, old, use in zip(moved.squeeze(2), directions, usable, strict=True):
+                    old.copy_(torch.where(use, new, old))
+
+    @override
+    def batch_key(self) -> object:
+        some = self.raw_weight
+        return SOCConv2d, some.shape, some.dtype, some.device, self.correction, self.training
+
+    @override
+    @classmethod
+    def begin(cls, layers: Sequence[Self]) -> None:
+        """In training mode, after one power step."""
+        if layers[0].training:
+            cls.power_steps(layers)
+        super().begin(layers)
+
+    def export(self) -> FixedSOCConv2d:
+        """The kernel in use, and ``export_terms`` of the series."""
+        return FixedSOCConv2d(
+            self.kernel(),
+            self.bias,
+            self.in_channels,
+            self.out_channels,
+            stride=self.stride,
+            padding_mode=self.padding_mode,
+            image_size=self.image_size,
+            terms=self.export_terms,
+        )
+
+
+def _skew_kernels(layers: Sequence[SOCConv2d]) -> Tensor:
+    return skew(torch.stack([layer.raw_weight for layer in layers]))
+
+
+def _reshaped(
+    kernels: Tensor, layers: Sequence[SOCConv2d]
+) -> Iterator[tuple[Tensor, list[Tensor]]]:
+    """The kernels as matrices in two ways, and each layer's direction on the side of the rows."""
+    yield kernels.flatten(2), [layer.rows_direction for layer in layers]
+    squares = kernels.transpose(2, 3).flatten(3).flatten(1, 2)
+    yield squares, [layer.square_direction for layer in layers]

@@ -1,0 +1,97 @@
+r"""The truncated exponential of a skew-symmetric convolution, and two ways to its gradient.
+
+With L skew-symmetric and k terms, Horner's rule gives :math:`z = \sum_{i<k} L^i x / i!` as
+
+.. math:: u^{(k-1)} = x, \qquad u^{(i)} = x + L u^{(i+1)} / (i + 1), \qquad z = u^{(0)} .
+
+The gradient g of z comes back to x by the same rule with -L, through :math:`v^{(i)}`. For L the
+exact gradient needs one product of two images for each of the k - 1 convolutions. Singla, Singla
+and Feizi replace them by a single one, :math:`v^{(1)} \otimes u^{(1)}` (their equation 5). Why that
+is close: for the whole series the exact gradient is the mean over s in [0, 1] of
+:math:`e^{-(1-s)L} g \otimes e^{sL} x`, and u, v are the means of its two factors. The mean of a
+product differs from the product of the means by their covariance, which begins with
+:math:`L g \otimes L x / 12`: second order in the norm of L.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+from torch.nn.grad import conv2d_weight
+
+
+def exact_series(x: Tensor, kernel: Tensor, terms: int, padding_mode: str) -> Tensor:
+    """The truncated exponential with its exact gradient, by automatic differentiation.
+
+    Args:
+        x: an image.
+        kernel: skew-symmetric.
+        terms: k, counting the identity.
+        padding_mode: ``"zeros"`` or ``"circular"``.
+
+    Shape: ``(batch, c, h, w)`` to the same, for a kernel ``(c, c, k, k)`` with k odd.
+    Cost: ``terms - 1`` convolutions; backwards, as many and as many gradients of a kernel. All
+    their inputs are kept.
+    """
+    return _horner(x, kernel, terms, padding_mode)[0]
+
+
+def fast_series(x: Tensor, kernel: Tensor, terms: int, padding_mode: str) -> Tensor:
+    """The same value and gradient in x, and the gradient in the kernel by equation 5.
+
+    The kernel must be skew-symmetric (``skew``), for the backward pass takes -L for its adjoint.
+    Under autocast all of the series runs in the lower precision.
+
+    Shape: as ``exact_series``.
+    Cost: ``terms - 1`` convolutions; backwards, as many and one gradient of a kernel. One input of
+    a convolution is kept.
+
+    Reference: Singla, Singla, Feizi, "Improved deterministic l2 robustness on CIFAR-10 and
+    CIFAR-100", ICLR 2022, section 4.
+    """
+    device = x.device.type
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+        x, kernel = x.to(dtype), kernel.to(dtype)
+    with torch.autocast(device, enabled=False):
+        z: Tensor = _FastSeries.apply(x, kernel, terms, padding_mode)  # type: ignore[no-untyped-call]
+    return z
+
+
+class _FastSeries(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, kernel: Tensor, terms: int, padding_mode: str) -> Tensor:
+        z, first = _horner(x, kernel, terms, padding_mode)
+        ctx.save_for_backward(first, kernel)
+        ctx.terms, ctx.padding_mode = terms, padding_mode
+        return z
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
+        first, kernel = ctx.saved_tensors
+        (g,) = gradients
+        to_x, v = _horner(g, -kernel, ctx.terms, ctx.padding_mode)
+        to_kernel = None
+        if ctx.needs_input_grad[1]:
+            image, padding = _padded(first, kernel.shape[-1] // 2, ctx.padding_mode)
+            to_kernel = conv2d_weight(image, kernel.shape, v, padding=padding)
+        return to_x, to_kernel, None, None
+
+
+def _horner(x: Tensor, kernel: Tensor, terms: int, padding_mode: str) -> tuple[Tensor, Tensor]:
+    """The series and, of its last step, what was convolved: u^(0) and u^(1)."""
+    u = first = x
+    for i in range(terms - 1, 0, -1):
+        image, padding = _padded(u, kernel.shape[-1] // 2, padding_mode)
+        u, first = torch.add(x, F.conv2d(image, kernel, padding=padding), alpha=1 / i), u
+    return u, first
+
+
+def _padded(x: Tensor, around: int, padding_mode: str) -> tuple[Tensor, int]:
+    """An image, and the zeros that its convolution is still to add."""
+    if padding_mode == "zeros" or not around:
+        return x, around
+    return F.pad(x, (around,) * 4, mode="circular"), 0

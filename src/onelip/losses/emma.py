@@ -1,0 +1,57 @@
+"""Efficient margin maximisation (Hu et al., NeurIPS 2023)."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class EMMA(nn.Module):
+    """Cross-entropy after raising each rival as far as an attack of its own size could.
+
+    Class i gets ``constant * eps_i`` more, where ``eps_i = (f_y - f_i) / constant`` is the radius
+    at which it would tie with the label, kept within ``floor * epsilon`` and ``epsilon``. Rivals
+    closer than epsilon thus become ties, and not winners, which keeps the training stable; those
+    beyond are raised by the whole of epsilon. The eps_i are constants to the gradient. The authors
+    let epsilon grow from 0.1 to 3 times the radius they aim at, over half of the epochs.
+
+    Shape: logits ``(batch, classes)`` and labels ``(batch,)`` to a scalar.
+
+    Args:
+        epsilon: the radius to train for, in units of the input.
+        constant: Lipschitz constant of the difference of two logits; ``sqrt(2)`` for a 1-Lipschitz
+            network, and ``|w_y - w_i|``, at most 2, behind a head with rows of length 1.
+        floor: smallest eps_i as a share of epsilon.
+
+    Raises:
+        ValueError: a negative epsilon, a constant that is not positive, a floor outside [0, 1].
+
+    Example:
+        >>> EMMA(1.0, constant=1.0)(torch.tensor([[0.5, 0.0]]), torch.tensor([0]))
+        tensor(0.6931)
+
+    Reference: Hu, Zou, Wang, Leino, Fredrikson, "Unlocking Deterministic Robustness Certification
+    on ImageNet", NeurIPS 2023.
+    """
+
+    def __init__(
+        self, epsilon: float = 36 / 255, constant: float = 2**0.5, floor: float = 0.01
+    ) -> None:
+        super().__init__()
+        if not epsilon >= 0 or not constant > 0:
+            raise ValueError(
+                f"epsilon >= 0 and constant > 0 are asked, got {epsilon} and {constant}"
+            )
+        if not 0 <= floor <= 1:
+            raise ValueError(f"floor is a share between 0 and 1, got {floor}")
+        self.epsilon, self.constant, self.floor = epsilon, constant, floor
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The loss."""
+        return F.cross_entropy(logits + self.raised(logits, labels), labels)
+
+    @torch.no_grad()
+    def raised(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """``constant * eps_i`` for each rival, and 0 for the label."""
+        most = self.constant * self.epsilon
+        margins = logits.gather(1, labels[:, None]) - logits
+        return margins.clamp(self.floor * most, most).scatter(1, labels[:, None], 0)

@@ -1,0 +1,153 @@
+"""Layers by name: what a network of a paper is built from, so that families can be swapped."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal, get_args
+
+from torch import nn
+
+from onelip import layers
+from onelip.errors import UsageError
+
+Convolution = Literal[
+    "aoc", "aol", "bcop", "bro", "cayley", "cpl", "lot", "ossn", "rko", "sll", "soc", "svcm"
+]
+Linear = Literal["aol", "bjorck", "bro", "cayley", "cholesky"]
+Activation = Literal["absolute", "householder", "householder-2", "max-min", "n-activation", "relu"]
+CONVOLUTIONS: tuple[str, ...] = get_args(Convolution)
+"""Names of the families of convolutions."""
+
+Head = Literal["unit-rows", "orthogonal", "truncate"]
+Size = tuple[int, int]
+
+_PLAIN: dict[str, Callable[..., nn.Module]] = {
+    "aoc": layers.AOCConv2d,
+    "aol": partial(layers.AOLConv2d, padding_mode="zeros"),
+    "bcop": layers.BCOPConv2d,
+    "bro": layers.BROConv2d,
+    "cayley": layers.CayleyConv2d,
+    "lot": layers.LOTConv2d,
+    "ossn": layers.OSSNConv2d,
+    "rko": layers.RKOConv2d,
+    "soc": partial(layers.SOCConv2d, padding_mode="zeros"),
+    "svcm": layers.SVCMConv2d,
+}
+_RESIDUAL: dict[str, Callable[..., nn.Module]] = {
+    "cpl": layers.ConvexPotentialConv2d,
+    "sll": layers.SLLConv2d,
+}
+_LINEAR: dict[str, Callable[..., nn.Module]] = {
+    "aol": layers.AOLLinear,
+    "bjorck": layers.BjorckLinear,
+    "bro": layers.BROLinear,
+    "cayley": layers.CayleyLinear,
+    "cholesky": layers.CholeskyLinear,
+}
+_ACTIVATIONS: dict[str, Callable[[int], nn.Module]] = {
+    "absolute": lambda _: layers.Absolute(),
+    "householder": layers.HouseHolder,
+    "householder-2": partial(layers.HouseHolder, order=2),
+    "max-min": lambda _: layers.MaxMin(),
+    "n-activation": layers.NActivation,
+    "relu": lambda _: nn.ReLU(),
+}
+
+
+def convolution(
+    family: str,
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int,
+    *,
+    image_size: Size,
+    stride: int = 1,
+    activation: str | None = None,
+    **options: Any,
+) -> list[nn.Module]:
+    """A convolution of a family, and the activation behind it.
+
+    Families with an activation inside (``"cpl"``, ``"sll"``) keep the number of channels and the
+    image's size: they get channels padded or truncated and invertible downsampling around them, and
+    no other activation.
+
+    Raises:
+        UsageError: the family or the activation does not exist.
+    """
+    if family in _RESIDUAL:
+        return _residual(
+            family, in_channels, out_channels, kernel_size, image_size=image_size, stride=stride
+        )
+    shape = {"image_size": image_size, "stride": stride, **options}
+    if stride == 1:
+        del shape["stride"]
+    elif family == "soc":  # whose odd kernel acts behind invertible downsampling
+        kernel_size = max(1, kernel_size // stride) | 1
+    if family == "svcm":  # which projects onto kernels that fit into the image
+        kernel_size = min(kernel_size, *image_size)
+    layer = _chosen("convolution", _PLAIN, family)(in_channels, out_channels, kernel_size, **shape)
+    return [layer] if activation is None else [layer, activate(activation, out_channels)]
+
+
+def linear(family: str, in_features: int, out_features: int) -> nn.Module:
+    """A dense layer of a family.
+
+    Raises:
+        UsageError: the family does not exist.
+    """
+    return _chosen("linear", _LINEAR, family)(in_features, out_features)
+
+
+def activate(name: str, channels: int) -> nn.Module:
+    """An activation for this many channels.
+
+    Raises:
+        UsageError: it does not exist.
+    """
+    return _chosen("activation", _ACTIVATIONS, name)(channels)
+
+
+def classify(head: str, features: int, classes: int) -> nn.Module:
+    """The last layer: rows of length 1, orthonormal rows, or the first features.
+
+    Raises:
+        UsageError: it does not exist, or there are fewer features than logits.
+    """
+    heads: dict[str, Callable[[], nn.Module]] = {
+        "unit-rows": lambda: layers.LastLayer(features, classes),
+        "orthogonal": lambda: layers.CholeskyLinear(features, classes),
+        "truncate": lambda: layers.FirstChannels(classes),
+    }
+    if head == "truncate" and features < classes:
+        raise UsageError(f"{features} features cannot be truncated to {classes} logits: unit-rows")
+    return _chosen("head", heads, head)()
+
+
+def _residual(
+    family: str,
+    inputs: int,
+    outputs: int,
+    kernel_size: int,
+    *,
+    image_size: Size,
+    stride: int,
+) -> list[nn.Module]:
+    parts: list[nn.Module] = []
+    if stride > 1:
+        parts.append(layers.InvertibleDownsampling(stride))
+        inputs *= stride**2
+        image_size = (image_size[0] // stride, image_size[1] // stride)
+        kernel_size = max(1, kernel_size // stride) | 1
+    channels = max(inputs, outputs)
+    if channels > inputs:
+        parts.append(layers.ZeroPadChannels(channels))
+    parts.append(_RESIDUAL[family](channels, channels, kernel_size, image_size=image_size))
+    if outputs < channels:
+        parts.append(layers.FirstChannels(outputs))
+    return parts
+
+
+def _chosen(kind: str, known: dict[str, Any], name: str) -> Callable[..., nn.Module]:
+    if name not in known:
+        raise UsageError(f"no {kind} {name!r}; known: {', '.join(known)}")
+    found: Callable[..., nn.Module] = known[name]
+    return found

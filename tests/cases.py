@@ -190,6 +190,8 @@ LAYERS = [
     Case("HouseHolder-2", lambda: layers.HouseHolder(6, order=2), (6,)),
     Case("HouseHolder-3", lambda: layers.HouseHolder(2, order=3), (2, 3)),
     Case("InvertibleDownsampling", lambda: layers.InvertibleDownsampling(2), (2, 4, 4)),
+    _kernel("zeros", (2, 4, 4), layers.LiResNetConv2d, 2, image_size=4),
+    _kernel("circular", (3, 3, 3), layers.LiResNetConv2d, 3, image_size=3, padding_mode="circular"),
     Case("LastLayer", lambda: layers.LastLayer(4, 3), (4,)),
     Case("LastLayer-wide", lambda: layers.LastLayer(3, 6), (3,)),
     Case("MaxMin", layers.MaxMin, (4, 3)),

@@ -21,7 +21,7 @@ from onelip.models import (
 )
 from onelip.models.families import CONVOLUTIONS, convolution, linear
 
-MEASURED = ("ossn", "svcm")  # their norm is what power steps or projections left
+MEASURED = ("liresnet", "ossn", "svcm")  # their norm is what power steps or projections left
 REFINED = ("cpl", "soc")  # export shortens steps, or adds terms of a series
 DIGIT = (1, 8, 8)
 

@@ -23,14 +23,20 @@ from onelip.foreign.checked import (
     factor_above,
     normalized,
 )
-from onelip.foreign.plain import bound_of, plain_conv, plain_conv_transpose, plain_linear
+from onelip.foreign.plain import (
+    bound_of,
+    checked_conv,
+    plain_conv,
+    plain_conv_transpose,
+    plain_linear,
+)
 from onelip.layers.normalize import Normalize
 from onelip.lipschitz import RULES as OF_TORCH
 from onelip.lipschitz import Rule, lipschitz_bound, overlap_of_maxima, root_above
 
 
-def padded_conv(module: Any) -> nn.Conv1d | nn.Conv2d:
-    """A plain convolution, if the padding that the class adds to torch's does nothing.
+def unpadded(module: Any) -> Any:
+    """The convolution itself, if the padding that its class adds to torch's does nothing.
 
     Raises:
         UnboundedModuleError: symmetric padding.
@@ -42,7 +48,7 @@ def padded_conv(module: Any) -> nn.Conv1d | nn.Conv2d:
             f"{type(module).__name__} with padding_mode={module.old_padding_mode!r} repeats pixels "
             "and stretches norms; use 'zeros' or 'circular'"
         )
-    return plain_conv(module)
+    return module
 
 
 def _isometry(_: Any) -> float:
@@ -128,6 +134,11 @@ def _export_scale_bias(module: Any) -> Normalize:
     return normalized(-module.bias * std, std)
 
 
+def _export_centering(module: Any) -> Centering:
+    axes = (module.dim,) if isinstance(module.dim, int) else tuple(module.dim)
+    return Centering(axes, module.bias)
+
+
 _CONVOLUTIONS = (
     deel.PadConv1d,
     deel.PadConv2d,
@@ -146,7 +157,7 @@ _UNCHECKED = (
 _SORTS = (deel.GroupSort, deel.GroupSort2, deel.FullSort)
 
 RULES: dict[type[nn.Module], Rule] = {
-    **dict.fromkeys(_CONVOLUTIONS, bound_of(padded_conv)),
+    **dict.fromkeys(_CONVOLUTIONS, bound_of(lambda module: plain_conv(unpadded(module)))),
     **dict.fromkeys(_LINEAR, bound_of(plain_linear)),
     deel.SpectralConvTranspose2d: bound_of(plain_conv_transpose),
     deel.Sequential: _sequential,
@@ -163,12 +174,12 @@ RULES: dict[type[nn.Module], Rule] = {
 }
 
 EXPORTS: dict[type[nn.Module], Converter] = {
-    **dict.fromkeys(_CONVOLUTIONS, lambda module: padded_conv(fixed(module))),
+    **dict.fromkeys(_CONVOLUTIONS, lambda module: checked_conv(unpadded(fixed(module)))),
     **dict.fromkeys(_LINEAR, lambda module: plain_linear(fixed(module))),
     deel.SpectralConvTranspose2d: lambda module: plain_conv_transpose(fixed(module)),
     deel.Sequential: _export_sequential,
     deel.HouseHolder: lambda module: HalvesHouseHolder(module.theta),
-    deel.LayerCentering: lambda module: Centering(tuple(module.dim), module.bias),
+    deel.LayerCentering: _export_centering,
     deel.BatchCentering: _export_batch_norm,
     deel.BatchLipNorm: _export_batch_norm,
     deel.ScaleBiasLayer: _export_scale_bias,

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from onelip.errors import UnboundedModuleError
-from onelip.layers.constrained import fill
+from onelip.layers.constrained import FixedConv2d, fill
 from onelip.lipschitz import Rule, lipschitz_bound
 
 Plain = Callable[[Any], nn.Module]
@@ -34,21 +34,31 @@ def plain_conv(module: Any) -> nn.Conv1d | nn.Conv2d:
     Raises:
         UnboundedModuleError: such a kernel wraps other amounts of pixels before and behind.
     """
-    weight = module.weight.detach()
-    conv = _conv(module, weight, module.padding)
+    weight, mode = module.weight.detach(), module.padding_mode
     wrapped = list(module._reversed_padding_repeated_twice)
-    if module.padding_mode != "zeros" and list(conv._reversed_padding_repeated_twice) != wrapped:
+    conv = _conv(module, weight, module.padding, mode)
+    if mode != "zeros" and not any(wrapped):
+        conv = _conv(module, weight, 0, "zeros")
+    elif mode != "zeros" and list(conv._reversed_padding_repeated_twice) != wrapped:
         if wrapped[::2] != wrapped[1::2]:
             raise UnboundedModuleError(
                 f"{type(module).__name__} wraps more pixels on one side, for a kernel that it does "
                 "not have: no plain convolution does, use an int padding"
             )
-        conv = _conv(module, weight, tuple(wrapped[::-2]))
+        conv = _conv(module, weight, tuple(wrapped[::-2]), mode)
     fill(conv, weight, module.bias)
     return conv
 
 
-def _conv(module: Any, weight: Tensor, padding: Any) -> nn.Conv1d | nn.Conv2d:
+def checked_conv(module: Any) -> nn.Conv1d | nn.Conv2d | FixedConv2d:
+    """A plain convolution, in a layer that looks at the image where the proof depends on it."""
+    conv = plain_conv(module)
+    if isinstance(conv, nn.Conv2d) and conv.padding_mode == "circular" and max(conv.stride) > 1:
+        return FixedConv2d(conv, image_size=None)
+    return conv
+
+
+def _conv(module: Any, weight: Tensor, padding: Any, mode: str) -> nn.Conv1d | nn.Conv2d:
     kind: Any = nn.Conv2d if weight.ndim == 4 else nn.Conv1d
     conv: nn.Conv1d | nn.Conv2d = kind(
         weight.shape[1] * module.groups,
@@ -58,7 +68,7 @@ def _conv(module: Any, weight: Tensor, padding: Any) -> nn.Conv1d | nn.Conv2d:
         padding=padding,
         dilation=module.dilation,
         groups=module.groups,
-        padding_mode=module.padding_mode,
+        padding_mode=mode,
         device="meta",
     )
     return conv

@@ -17,6 +17,7 @@ from onelip.layers.convex_potential import ConvexPotentialConv2d, ConvexPotentia
 from onelip.layers.fourier_layer import FixedFourierConv2d
 from onelip.layers.gradient_step import GradientStep
 from onelip.layers.last_layer import LastLayer
+from onelip.layers.liresnet import LiResNetConv2d
 from onelip.layers.lot import LOTConv2d
 from onelip.layers.normalize import Normalize
 from onelip.layers.orthogonal import bjorck, cholesky_qr
@@ -58,6 +59,7 @@ __all__ = [
     "InvertibleDownsampling",
     "LOTConv2d",
     "LastLayer",
+    "LiResNetConv2d",
     "MaxMin",
     "NActivation",
     "Normalize",

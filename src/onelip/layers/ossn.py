@@ -6,9 +6,10 @@ below: the layer may stretch by more than 1, and its bound says by how much. The
 et al., 2019, section 4.1) compares with it, at ten iterations per forward pass.
 """
 
+import abc
 import math
 from collections.abc import Sequence
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,87 @@ from onelip.layers.constrained import ConstrainedConv2d, check_whole_strides, fu
 _WARM_UP = 20  # power iterations at construction
 
 
-class OSSNConv2d(ConstrainedConv2d):
+class SpectralConv2d(ConstrainedConv2d):
+    """A convolution whose free kernel is divided by ``max(1, estimate of its norm)``."""
+
+    direction: Tensor
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        image_size: int | tuple[int, int],
+        iterations: int,
+        **options: Any,
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, image_size=image_size, **options)
+        if iterations < 1:
+            raise ValueError(f"iterations must be positive, got {iterations}")
+        self.iterations = iterations
+        inputs, _ = self.group_channels
+        self.raw_weight = nn.Parameter(torch.empty(out_channels, inputs, kernel_size, kernel_size))
+        self.register_buffer("direction", torch.empty(1, in_channels, *pair(image_size)))
+        check_whole_strides(self.direction, (self.stride, self.stride), self.padding_mode)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the kernel as ``nn.Conv2d`` does, and warm up the power iteration."""
+        nn.init.kaiming_uniform_(self.raw_weight, a=math.sqrt(5))
+        nn.init.normal_(self.direction)
+        self.power_step(_WARM_UP)
+
+    @abc.abstractmethod
+    def free_kernel(self) -> Tensor:
+        """The kernel before it is divided."""
+
+    @torch.no_grad()
+    def power_step(self, iterations: int = 1) -> None:
+        """Move ``direction`` closer to the leading singular vector of the free kernel.
+
+        It stays where it is if the kernel maps it to 0 or overflows: it would never come back.
+        """
+        kernel = self.free_kernel().detach()
+
+        def operator(image: Tensor) -> Tensor:
+            return self.convolve(image, kernel)
+
+        with full_precision(kernel):
+            pulled = torch.func.vjp(operator, self.direction)[1]  # the same at every image
+
+            def adjoint(y: Tensor) -> Tensor:
+                image: Tensor = pulled(y)[0]
+                return image
+
+            moved = leading_direction(operator, adjoint, self.direction, iterations=iterations)
+        usable = moved.isfinite().all() & moved.any()
+        self.direction.copy_(torch.where(usable, moved, self.direction))
+
+    @override
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve; in training mode, after the power iterations."""
+        if self.training and self._held is None:
+            self.power_step(self.iterations)
+        return super().forward(x)
+
+    @override
+    @classmethod
+    def begin(cls, layers: Sequence[Self]) -> None:
+        for layer in layers:
+            if layer.training:
+                layer.power_step(layer.iterations)
+        super().begin(layers)
+
+    @override
+    def compute_weight(self) -> Tensor:
+        kernel = self.free_kernel()
+        image = self.convolve(self.direction.clone(), kernel)  # it moves before backward
+        estimate: Tensor = torch.linalg.vector_norm(image)
+        return kernel / estimate.clamp_min(1)
+
+
+class OSSNConv2d(SpectralConv2d):
     r"""Convolution whose kernel is divided by an estimate of its norm, where that exceeds 1.
 
     Bound: the proved norm of the kernel in use on ``image_size``. It may exceed 1, the more the
@@ -58,8 +139,6 @@ class OSSNConv2d(ConstrainedConv2d):
     2018.
     """
 
-    direction: Tensor
-
     def __init__(
         self,
         in_channels: int,
@@ -86,61 +165,9 @@ class OSSNConv2d(ConstrainedConv2d):
             groups=groups,
             bias=bias,
             image_size=image_size,
+            iterations=iterations,
         )
-        if iterations < 1:
-            raise ValueError(f"iterations must be positive, got {iterations}")
-        self.iterations = iterations
-        inputs, _ = self.group_channels
-        self.raw_weight = nn.Parameter(torch.empty(out_channels, inputs, kernel_size, kernel_size))
-        self.register_buffer("direction", torch.empty(1, in_channels, *pair(image_size)))
-        check_whole_strides(self.direction, (stride, stride), padding_mode)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draw the kernel as ``nn.Conv2d`` does, and warm up the power iteration."""
-        nn.init.kaiming_uniform_(self.raw_weight, a=math.sqrt(5))
-        nn.init.normal_(self.direction)
-        self.power_step(_WARM_UP)
-
-    @torch.no_grad()
-    def power_step(self, iterations: int = 1) -> None:
-        """Move ``direction`` closer to the leading singular vector of the free kernel.
-
-        It stays where it is if the kernel maps it to 0 or overflows: it would never come back.
-        """
-        kernel = self.raw_weight.detach()
-
-        def operator(image: Tensor) -> Tensor:
-            return self.convolve(image, kernel)
-
-        with full_precision(kernel):
-            pulled = torch.func.vjp(operator, self.direction)[1]  # the same at every image
-
-            def adjoint(y: Tensor) -> Tensor:
-                image: Tensor = pulled(y)[0]
-                return image
-
-            moved = leading_direction(operator, adjoint, self.direction, iterations=iterations)
-        usable = moved.isfinite().all() & moved.any()
-        self.direction.copy_(torch.where(usable, moved, self.direction))
 
     @override
-    def forward(self, x: Tensor) -> Tensor:
-        """Convolve; in training mode, after the power iterations."""
-        if self.training and self._held is None:
-            self.power_step(self.iterations)
-        return super().forward(x)
-
-    @override
-    @classmethod
-    def begin(cls, layers: Sequence[Self]) -> None:
-        for layer in layers:
-            if layer.training:
-                layer.power_step(layer.iterations)
-        super().begin(layers)
-
-    @override
-    def compute_weight(self) -> Tensor:
-        image = self.convolve(self.direction.clone(), self.raw_weight)  # it moves before backward
-        estimate: Tensor = torch.linalg.vector_norm(image)
-        return self.raw_weight / estimate.clamp_min(1)
+    def free_kernel(self) -> Tensor:
+        return self.raw_weight

@@ -55,8 +55,8 @@ class SOCConv2d(ConstrainedLayer, SkewExponential):
         export_terms: of the series after ``export``; 12 in the first paper, 15 in the second.
         correction: what the estimate of the norm of L is scaled to; None for the 0.7 of the papers,
             or 1 for a kernel of 1 x 1. The norm of the convolution is up to k times that.
-        exact_gradient: of the kernel, instead of the second paper's (``soc_gradient.py``); about a
-            third slower.
+        exact_gradient: of the kernel, instead of the second paper's (``soc_gradient.py``); a third
+            to a half slower.
         bias: whether to add one number per channel.
 
     Raises:
@@ -73,8 +73,8 @@ class SOCConv2d(ConstrainedLayer, SkewExponential):
         >>> onelip.lipschitz_bound(onelip.export(layer))
         tensor(1., dtype=torch.float64)
 
-    Reference: Singla, Feizi, "Skew orthogonal convolutions", ICML 2021; Singla, Singla, Feizi,
-    "Improved deterministic l2 robustness on CIFAR-10 and CIFAR-100", ICLR 2022.
+    Reference: Singla, Feizi, "Skew orthogonal convolutions", ICML 2021, and "Improved techniques
+    for deterministic l2 robustness", NeurIPS 2022.
     """
 
     rows_direction: Tensor

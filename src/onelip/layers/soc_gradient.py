@@ -5,8 +5,8 @@ With L skew-symmetric and k terms, Horner's rule gives :math:`z = \sum_{i<k} L^i
 .. math:: u^{(k-1)} = x, \qquad u^{(i)} = x + L u^{(i+1)} / (i + 1), \qquad z = u^{(0)} .
 
 The gradient g of z comes back to x by the same rule with -L, through :math:`v^{(i)}`. For L the
-exact gradient needs one product of two images for each of the k - 1 convolutions. Singla, Singla
-and Feizi replace them by a single one, :math:`v^{(1)} \otimes u^{(1)}` (their equation 5). Why that
+exact gradient needs one product of two images for each of the k - 1 convolutions. Singla and Feizi
+replace them by a single one, :math:`v^{(1)} \otimes u^{(1)}` (their equation 5). Why that
 is close: for the whole series the exact gradient is the mean over s in [0, 1] of
 :math:`e^{-(1-s)L} g \otimes e^{sL} x`, and u, v are the means of its two factors. The mean of a
 product differs from the product of the means by their covariance, which begins with
@@ -48,8 +48,8 @@ def fast_series(x: Tensor, kernel: Tensor, terms: int, padding_mode: str) -> Ten
     Cost: ``terms - 1`` convolutions; backwards, as many and one gradient of a kernel. One input of
     a convolution is kept.
 
-    Reference: Singla, Singla, Feizi, "Improved deterministic l2 robustness on CIFAR-10 and
-    CIFAR-100", ICLR 2022, section 4.
+    Reference: Singla, Feizi, "Improved techniques for deterministic l2 robustness", NeurIPS 2022,
+    section 4.
     """
     device = x.device.type
     if torch.is_autocast_enabled(device):

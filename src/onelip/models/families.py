@@ -10,7 +10,19 @@ from onelip import layers
 from onelip.errors import UsageError
 
 Convolution = Literal[
-    "aoc", "aol", "bcop", "bro", "cayley", "cpl", "lot", "ossn", "rko", "sll", "soc", "svcm"
+    "aoc",
+    "aol",
+    "bcop",
+    "bro",
+    "cayley",
+    "cpl",
+    "liresnet",
+    "lot",
+    "ossn",
+    "rko",
+    "sll",
+    "soc",
+    "svcm",
 ]
 Linear = Literal["aol", "bjorck", "bro", "cayley", "cholesky"]
 Activation = Literal["absolute", "householder", "householder-2", "max-min", "n-activation", "relu"]
@@ -33,9 +45,11 @@ _PLAIN: dict[str, Callable[..., nn.Module]] = {
     "svcm": layers.SVCMConv2d,
 }
 _RESIDUAL: dict[str, Callable[..., nn.Module]] = {
-    "cpl": layers.ConvexPotentialConv2d,
-    "sll": layers.SLLConv2d,
+    "cpl": lambda c, k, **size: layers.ConvexPotentialConv2d(c, c, k, **size),
+    "liresnet": layers.LiResNetConv2d,
+    "sll": lambda c, k, **size: layers.SLLConv2d(c, c, k, **size),
 }
+_ACTIVE = ("cpl", "sll")
 _LINEAR: dict[str, Callable[..., nn.Module]] = {
     "aol": layers.AOLLinear,
     "bjorck": layers.BjorckLinear,
@@ -66,16 +80,22 @@ def convolution(
 ) -> list[nn.Module]:
     """A convolution of a family, and the activation behind it.
 
-    Families with an activation inside (``"cpl"``, ``"sll"``) keep the number of channels and the
-    image's size: they get channels padded or truncated and invertible downsampling around them, and
-    no other activation.
+    Residual families (``"cpl"``, ``"liresnet"``, ``"sll"``) keep the number of channels and the
+    image's size: they get channels padded or truncated and invertible downsampling around them.
+    Those with an activation inside (``"cpl"``, ``"sll"``) get no other.
 
     Raises:
         UsageError: the family or the activation does not exist.
     """
     if family in _RESIDUAL:
         return _residual(
-            family, in_channels, out_channels, kernel_size, image_size=image_size, stride=stride
+            family,
+            in_channels,
+            out_channels,
+            kernel_size,
+            image_size=image_size,
+            stride=stride,
+            activation=activation,
         )
     shape = {"image_size": image_size, "stride": stride, **options}
     if stride == 1:
@@ -130,6 +150,7 @@ def _residual(
     *,
     image_size: Size,
     stride: int,
+    activation: str | None,
 ) -> list[nn.Module]:
     parts: list[nn.Module] = []
     if stride > 1:
@@ -140,9 +161,11 @@ def _residual(
     channels = max(inputs, outputs)
     if channels > inputs:
         parts.append(layers.ZeroPadChannels(channels))
-    parts.append(_RESIDUAL[family](channels, channels, kernel_size, image_size=image_size))
+    parts.append(_RESIDUAL[family](channels, kernel_size, image_size=image_size))
     if outputs < channels:
         parts.append(layers.FirstChannels(outputs))
+    if activation is not None and family not in _ACTIVE:
+        parts.append(activate(activation, outputs))
     return parts
 
 

@@ -58,9 +58,9 @@ class Recipe:
     batch_size: int = 256
     lr: float = 1e-3
     optimizer: Literal["adam", "nadam", "sgd"] = "adam"
-    schedule: Literal[
-        "piecewise-triangular", "triangular", "one-cycle", "exponential", "steps"
-    ] = "piecewise-triangular"
+    schedule: Literal["piecewise-triangular", "triangular", "one-cycle", "exponential", "steps"] = (
+        "piecewise-triangular"
+    )
     weight_decay: float = 0.0
     projection_interval: int = 0
     crop: int = 0

@@ -1,0 +1,102 @@
+"""Residual connections whose branch keeps the shape of its input, which is looked at."""
+
+import torch
+from torch import Tensor, nn
+
+from onelip.bounds.rounding import exact, upward
+from onelip.errors import UnboundedModuleError
+from onelip.export import export
+from onelip.lipschitz import LipschitzModule, lipschitz_bound
+
+
+class WeightedResidual(LipschitzModule):
+    """``skip * x + branch * fn(inner * x)``.
+
+    Bound: ``|skip| + |branch inner| L``, L that of fn.
+    Shape: that of fn, which must be its input's.
+    Cost: that of fn.
+
+    Args:
+        fn: a module with a bound.
+        skip: 0-d.
+        branch: 0-d.
+        inner: 0-d.
+
+    Raises:
+        ValueError: in ``forward``, fn changes the shape, which broadcasting would repeat.
+
+    Example:
+        >>> half = torch.tensor(0.5)
+        >>> WeightedResidual(nn.ReLU(), half, half, torch.tensor(-1.0))(torch.tensor([[2.0, -2.0]]))
+        tensor([[1., 0.]])
+    """
+
+    skip: Tensor
+    branch: Tensor
+    inner: Tensor
+
+    def __init__(self, fn: nn.Module, skip: Tensor, branch: Tensor, inner: Tensor) -> None:
+        super().__init__()
+        self.fn = fn
+        for name, value in (("skip", skip), ("branch", branch), ("inner", inner)):
+            self.register_buffer(name, value.detach().clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The weighted sum."""
+        return self.skip * x + self.branch * _same_shape(self.fn(self.inner * x), x)
+
+    def lipschitz_bound(self) -> Tensor:
+        """See the class."""
+        skip, branch, inner = (exact(t).abs().cpu() for t in (self.skip, self.branch, self.inner))
+        return upward(skip + branch * inner * lipschitz_bound(self.fn), 3)
+
+    def export(self) -> "WeightedResidual":
+        """With fn exported."""
+        return WeightedResidual(export(self.fn), self.skip, self.branch, self.inner)
+
+
+class MeanSquareResidual(LipschitzModule):
+    r""":math:`\sqrt{(x^2 + f(x)^2) / 2 + \epsilon}`, number by number.
+
+    Bound: ``sqrt((1 + L^2) / 2)``, L that of f: as a function of two numbers the root has a
+    gradient of length at most ``sqrt(1 / 2)``.
+    Shape: that of f, which must be its input's.
+    Cost: that of f.
+
+    Args:
+        fn: f, a module with a bound.
+        eps: not negative; it rounds the corner at 0.
+
+    Raises:
+        UnboundedModuleError: a negative eps, which makes the root steep without limit.
+        ValueError: in ``forward``, f changes the shape, which broadcasting would repeat.
+
+    Example:
+        >>> MeanSquareResidual(nn.Identity(), eps=0.0)(torch.tensor([[3.0, -4.0]]))
+        tensor([[3., 4.]])
+    """
+
+    def __init__(self, fn: nn.Module, *, eps: float) -> None:
+        super().__init__()
+        if not eps >= 0:
+            raise UnboundedModuleError(f"a root of squares plus {eps} is steep without limit")
+        self.fn, self.eps = fn, eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The root of the mean square."""
+        y = _same_shape(self.fn(x), x)
+        return torch.sqrt(0.5 * x**2 + 0.5 * y**2 + self.eps)
+
+    def lipschitz_bound(self) -> Tensor:
+        """See the class."""
+        return upward(((1 + lipschitz_bound(self.fn).square()) / 2).sqrt(), 4)
+
+    def export(self) -> "MeanSquareResidual":
+        """With f exported."""
+        return MeanSquareResidual(export(self.fn), eps=self.eps)
+
+
+def _same_shape(y: Tensor, x: Tensor) -> Tensor:
+    if y.shape != x.shape:
+        raise ValueError(f"a residual branch turned {tuple(x.shape)} into {tuple(y.shape)}")
+    return y

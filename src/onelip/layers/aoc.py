@@ -9,7 +9,7 @@ dilation act on each alike, and the adjoint is the transposed convolution.
 from torch import Tensor
 from typing_extensions import override
 
-from onelip.layers.bcop import block_kernel, projector_bases
+from onelip.layers.bcop import block_kernel, by_group, projector_bases
 from onelip.layers.constrained import ConstrainedConv2d
 from onelip.layers.orthogonal import (
     Orthogonalise,
@@ -18,6 +18,12 @@ from onelip.layers.orthogonal import (
     oriented,
     tall,
 )
+
+
+def inner_channels(inputs: int, outputs: int, kernel_size: int, stride: int) -> int:
+    """Channels of the BCOP kernel in front: at least 2, for a projector of rank 1 / 2 is none."""
+    needed = inputs if stride > 1 else max(inputs, outputs)
+    return needed if kernel_size == stride else max(needed, 2)
 
 
 def strided_kernel(
@@ -54,7 +60,8 @@ class AOCConv2d(OrthogonalLayer, ConstrainedConv2d):
     r"""Orthogonal convolution of any kernel size, stride up to it, groups and dilation.
 
     Bound: the proved norm of the kernel; 1 up to rounding. Under circular padding on images whose
-    sides the stride divides, the map is orthogonal (an isometry on the smaller side).
+    sides the stride divides, the map is orthogonal (an isometry on the smaller side), from 2
+    channels on.
     Shape: ``(batch, in_channels, h, w)`` to ``(batch, out_channels, h / stride, w / stride)``.
     Cost: a convolution, and per step that of BCOP's kernel on the input's channels.
 
@@ -119,7 +126,7 @@ class AOCConv2d(OrthogonalLayer, ConstrainedConv2d):
             )
         self.orthogonalise = orthogonalise
         inputs, outputs = self.group_channels
-        self._inner = max(inputs, 2) if stride > 1 else max(inputs, outputs, 2)
+        self._inner = inner_channels(inputs, outputs, kernel_size, stride)
         self.raw_matrix = tall(outputs, self._inner * stride**2, count=groups)
         self.raw_bases = projector_bases(groups, 2 * (kernel_size - stride), self._inner)
 
@@ -131,5 +138,5 @@ class AOCConv2d(OrthogonalLayer, ConstrainedConv2d):
     def assemble(self, matrices: list[Tensor]) -> Tensor:
         inputs, outputs = self.group_channels
         matrix = oriented(matrices[0], outputs, self._inner * self.stride**2)
-        bases = matrices[1].unflatten(0, (self.groups, -1))
+        bases = by_group(matrices[1], self.groups)
         return strided_kernel(matrix, bases, (self.stride, self.stride))[:, :inputs]

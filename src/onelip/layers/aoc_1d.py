@@ -7,9 +7,9 @@ from typing_extensions import override
 
 from onelip import bounds
 from onelip.bounds.convolution import check_padding_mode
-from onelip.layers.aoc import strided_kernel
-from onelip.layers.bcop import projector_bases
-from onelip.layers.constrained import FixedConv2d, check_whole_strides, fill
+from onelip.layers.aoc import inner_channels, strided_kernel
+from onelip.layers.bcop import by_group, projector_bases
+from onelip.layers.constrained import FixedConv2d, check_channels, check_whole_strides, fill
 from onelip.layers.orthogonal import (
     Orthogonalise,
     OrthogonalLayer,
@@ -67,10 +67,7 @@ class AOCConv1d(OrthogonalLayer):
         check_padding_mode(padding_mode)
         if not 1 <= stride <= kernel_size:
             raise ValueError(f"stride must be from 1 to kernel_size={kernel_size}, got {stride}")
-        if in_channels % groups or out_channels % groups:
-            raise ValueError(
-                f"groups={groups} must divide {in_channels} and {out_channels} channels"
-            )
+        check_channels(in_channels, out_channels, groups)
         self.stride, self.padding_mode, self.groups = stride, padding_mode, groups
         self.padding: str | tuple[int, int] = "same"
         self._around = ((kernel_size - 1) // 2, kernel_size // 2)
@@ -79,7 +76,7 @@ class AOCConv1d(OrthogonalLayer):
             self.padding = (0, self._around[0])
         self.kernel_size, self.orthogonalise = kernel_size, orthogonalise
         self._channels = in_channels // groups, out_channels // groups
-        self._inner = max(*self._channels, 2) if stride == 1 else max(self._channels[0], 2)
+        self._inner = inner_channels(*self._channels, kernel_size, stride)
         self.raw_matrix = tall(self._channels[1], self._inner * stride, count=groups)
         self.raw_bases = projector_bases(groups, kernel_size - stride, self._inner)
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
@@ -91,7 +88,7 @@ class AOCConv1d(OrthogonalLayer):
     @override
     def assemble(self, matrices: list[Tensor]) -> Tensor:
         matrix = oriented(matrices[0], self._channels[1], self._inner * self.stride)
-        bases = matrices[1].unflatten(0, (self.groups, -1))
+        bases = by_group(matrices[1], self.groups)
         return strided_kernel(matrix, bases, (1, self.stride), (2,))[:, : self._channels[0]]
 
     def forward(self, x: Tensor) -> Tensor:

@@ -6,9 +6,9 @@ from torch.nn import functional as F
 from typing_extensions import override
 
 from onelip import bounds
-from onelip.layers.aoc import strided_kernel
-from onelip.layers.bcop import projector_bases
-from onelip.layers.constrained import fill
+from onelip.layers.aoc import inner_channels, strided_kernel
+from onelip.layers.bcop import by_group, projector_bases
+from onelip.layers.constrained import check_channels, fill
 from onelip.layers.orthogonal import (
     Orthogonalise,
     OrthogonalLayer,
@@ -36,7 +36,8 @@ class AOCConvTranspose2d(OrthogonalLayer):
         orthogonalise: how matrices are orthogonalised.
 
     Raises:
-        ValueError: a stride beyond the kernel, or groups that do not divide.
+        ValueError: a stride beyond the kernel, groups that do not divide, an even kernel of
+            stride 1.
 
     Example:
         >>> import onelip
@@ -61,16 +62,15 @@ class AOCConvTranspose2d(OrthogonalLayer):
         super().__init__()
         if not 1 <= stride <= kernel_size:
             raise ValueError(f"stride must be from 1 to kernel_size={kernel_size}, got {stride}")
-        if in_channels % groups or out_channels % groups:
-            raise ValueError(
-                f"groups={groups} must divide {in_channels} and {out_channels} channels"
-            )
+        check_channels(in_channels, out_channels, groups)
+        if stride == 1 and kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size must be odd for stride 1, got {kernel_size}")
         self.kernel_size, self.stride, self.groups = kernel_size, stride, groups
         self.padding = (kernel_size - stride + 1) // 2
         self.output_padding = stride - kernel_size + 2 * self.padding
         self.orthogonalise = orthogonalise
         self._rows, self._columns = in_channels // groups, out_channels // groups
-        self._inner = max(self._columns, 2 if stride > 1 else max(self._rows, 2))
+        self._inner = inner_channels(self._columns, self._rows, kernel_size, stride)
         self.raw_matrix = tall(self._rows, self._inner * stride**2, count=groups)
         self.raw_bases = projector_bases(groups, 2 * (kernel_size - stride), self._inner)
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
@@ -82,7 +82,7 @@ class AOCConvTranspose2d(OrthogonalLayer):
     @override
     def assemble(self, matrices: list[Tensor]) -> Tensor:
         matrix = oriented(matrices[0], self._rows, self._inner * self.stride**2)
-        bases = matrices[1].unflatten(0, (self.groups, -1))
+        bases = by_group(matrices[1], self.groups)
         return strided_kernel(matrix, bases, (self.stride, self.stride))[:, : self._columns]
 
     def forward(self, x: Tensor) -> Tensor:

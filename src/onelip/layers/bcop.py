@@ -56,6 +56,11 @@ def projector_bases(groups: int, count: int, channels: int) -> nn.Parameter:
     return tall(channels, channels // 2, count=groups * count)
 
 
+def by_group(bases: Tensor, groups: int) -> Tensor:
+    """A stack of bases, which may be empty, as ``(groups, count, n, rank)``."""
+    return bases.unflatten(0, (groups, len(bases) // groups))
+
+
 class BCOPConv2d(OrthogonalLayer, ConstrainedConv2d):
     r"""Orthogonal convolution by BCOP.
 
@@ -63,7 +68,8 @@ class BCOPConv2d(OrthogonalLayer, ConstrainedConv2d):
     the paper, folded into one strided kernel. ``AOCConv2d`` strides without that restriction.
 
     Bound: the proved norm of the kernel; 1 up to rounding. Under circular padding the map is
-    orthogonal (an isometry on the smaller side); under zero padding it is 1-Lipschitz only.
+    orthogonal (an isometry on the smaller side), from 2 channels per group on. Of one channel,
+    whose orthogonal kernels are shifts, and under zero padding it is 1-Lipschitz only.
     Shape: ``(batch, in_channels, h, w)`` to ``(batch, out_channels, h / stride, w / stride)``.
     Cost: a convolution, and per step ``k^2 + (k - 1)^2`` products of n x n matrices,
     n the larger number of channels.
@@ -141,7 +147,7 @@ class BCOPConv2d(OrthogonalLayer, ConstrainedConv2d):
     def assemble(self, matrices: list[Tensor]) -> Tensor:
         inputs, outputs = self.group_channels
         matrix = oriented(matrices[0], outputs, self._inner)
-        bases = matrices[1].unflatten(0, (self.groups, -1))
+        bases = by_group(matrices[1], self.groups)
         kernel = block_kernel(matrix, bases)[:, :, : inputs * self.stride**2].flatten(0, 1)
         # an unshuffled channel (c, u, v) is the tap (u, v) of channel c
         return F.pixel_shuffle(kernel, self.stride) if self.stride > 1 else kernel

@@ -187,13 +187,7 @@ class ConstrainedConv2d(ConstrainedLayer):
     ) -> None:
         super().__init__()
         check_padding_mode(padding_mode)
-        sizes = (in_channels, out_channels, kernel_size, stride, dilation, groups)
-        if min(sizes) < 1:
-            raise ValueError(f"channels, sizes, stride and groups must be positive, got {sizes}")
-        if in_channels % groups or out_channels % groups:
-            raise ValueError(
-                f"groups={groups} must divide {in_channels} and {out_channels} channels"
-            )
+        check_channels(in_channels, out_channels, groups, kernel_size, stride, dilation)
         if padding is None:
             reach = dilation * (kernel_size - 1) + 1
             padding = "same" if stride == 1 else max(0, reach - stride + 1) // 2
@@ -277,6 +271,19 @@ class ConstrainedConv2d(ConstrainedLayer):
 def full_precision(tensor: Tensor) -> torch.autocast:
     """What decides about contraction is not left to autocast."""
     return torch.autocast(tensor.device.type, enabled=False)
+
+
+def check_channels(in_channels: int, out_channels: int, groups: int, *sizes: int) -> None:
+    """Numbers that a convolution can be built from.
+
+    Raises:
+        ValueError: one is not positive, or the groups do not divide the channels.
+    """
+    numbers = (in_channels, out_channels, groups, *sizes)
+    if min(numbers) < 1:
+        raise ValueError(f"channels, sizes, stride and groups must be positive, got {numbers}")
+    if in_channels % groups or out_channels % groups:
+        raise ValueError(f"groups={groups} must divide {in_channels} and {out_channels} channels")
 
 
 def check_image_size(x: Tensor, expected: tuple[int, int] | None) -> None:

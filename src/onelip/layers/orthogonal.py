@@ -44,6 +44,8 @@ def cholesky_qr(matrices: Tensor) -> Tensor:
         >>> (q.mT @ q).allclose(torch.eye(2), atol=1e-6)
         True
     """
+    if not matrices.numel():
+        return matrices
     q: Tensor = _CholeskyQR.apply(matrices)  # type: ignore[no-untyped-call]
     return q
 

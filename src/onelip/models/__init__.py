@@ -13,7 +13,7 @@ from onelip.models.convex_potential import (
     cpl_s,
     cpl_xl,
 )
-from onelip.models.kw import convolutional_network, fc3, kw3, kw_large, kw_small
+from onelip.models.kw import convolutional_network, fc3, kw3, kw_large, kw_small, mnist_dense
 from onelip.models.lip_convnet import lip_convnet
 from onelip.models.simple_convnet import (
     simple_convnet,
@@ -34,6 +34,7 @@ MODELS: dict[str, Callable[..., nn.Sequential]] = {
     "kw_large": kw_large,
     "kw3": kw3,
     "fc3": fc3,
+    "mnist_dense": mnist_dense,
     "lip_convnet": lip_convnet,
     "simple_convnet_xs": simple_convnet_xs,
     "simple_convnet_s": simple_convnet_s,
@@ -57,6 +58,7 @@ __all__ = [
     "kw_large",
     "kw_small",
     "lip_convnet",
+    "mnist_dense",
     "simple_convnet",
     "simple_convnet_l",
     "simple_convnet_m",

@@ -84,3 +84,4 @@ kw_small = convolutional_network
 kw_large = partial(convolutional_network, blocks=_LARGE, features=(512, 512))
 kw3 = partial(kw_large, width=3, convolution="cayley", linear="cayley", mean=CIFAR10_MEAN)
 fc3 = partial(convolutional_network, blocks=(), features=(1024, 1024, 1024))
+mnist_dense = partial(fc3, features=(512, 512, 512, 512), head="unit-rows")

@@ -1,11 +1,11 @@
 """Training runs as typed data: one file per paper, one entry per table row."""
 
-from onelip.recipes import bcop, convex_potential, lip_convnet
+from onelip.recipes import bcop, convex_potential, lip_convnet, mnist
 from onelip.recipes.recipe import Recipe
 
 RECIPES = {
     recipe.name: recipe
-    for recipes in (convex_potential.RECIPES, bcop.RECIPES, lip_convnet.RECIPES)
+    for recipes in (convex_potential.RECIPES, mnist.RECIPES, bcop.RECIPES, lip_convnet.RECIPES)
     for recipe in recipes
 }
 """Every recipe by name."""

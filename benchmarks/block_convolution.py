@@ -21,7 +21,7 @@ SHAPES = ((32, 3), (128, 3), (256, 3), (512, 3), (128, 5), (256, 7))
 def main() -> None:
     """Every shape."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    save(f"block_convolution_{device}", [_row(*shape, device) for shape in SHAPES])
+    save(f"block_convolution_{device}", (_row(*shape, device) for shape in SHAPES))
 
 
 def _row(channels: int, size: int, device: str) -> dict[str, Any]:
@@ -68,9 +68,7 @@ def _compose(first: Tensor, second: Tensor) -> Tensor:
     rows = products.new_zeros(height + tall - 1, width + wide - 1, n, n)
     for u in range(height):
         for v in range(width):
-            rows = rows + F.pad(
-                products[u, v], (0, 0, 0, 0, v, width - 1 - v, u, height - 1 - u)
-            )
+            rows = rows + F.pad(products[u, v], (0, 0, 0, 0, v, width - 1 - v, u, height - 1 - u))
     return rows
 
 

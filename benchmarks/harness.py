@@ -4,7 +4,7 @@ import json
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,25 @@ def alternate(
             if turn >= warm_up:
                 seconds[name].append(time.perf_counter() - start)
     return seconds
+
+
+def without_slow(
+    functions: Mapping[str, Callable[[], object]], limit: float
+) -> tuple[dict[str, Callable[[], object]], dict[str, float]]:
+    """Those that take less than a number of seconds, and the milliseconds of the others, once."""
+    fast, slow = {}, {}
+    for name, function in functions.items():
+        function()
+        _synchronise()
+        start = time.perf_counter()
+        function()
+        _synchronise()
+        seconds = time.perf_counter() - start
+        if seconds < limit:
+            fast[name] = function
+        else:
+            slow[name] = round(1e3 * seconds, 1)
+    return fast, slow
 
 
 def ratios(seconds: Mapping[str, list[float]], base: str) -> dict[str, float]:
@@ -58,10 +77,16 @@ def machine() -> dict[str, Any]:
     }
 
 
-def save(name: str, rows: list[dict[str, Any]]) -> None:
-    """Print the rows and store them with the machine."""
+def save(name: str, rows: Iterable[dict[str, Any]]) -> None:
+    """Print each row as it comes, and store all so far with the machine."""
+    done = []
     for row in rows:
-        print(json.dumps(row))
+        print(json.dumps(row), flush=True)
+        done.append(row)
+        _store(name, done)
+
+
+def _store(name: str, rows: list[dict[str, Any]]) -> None:
     content = {"machine": machine(), "rows": rows}
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")

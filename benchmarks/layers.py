@@ -8,12 +8,11 @@ for each matrix). Growth with channels and with the image's side is fitted from 
 
 import math
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from harness import alternate, save, summary
+from harness import alternate, save, summary, without_slow
 from naive import NaiveBCOPConv2d
 from torch import nn
 
@@ -22,7 +21,7 @@ from onelip.models import families
 
 _LAYERS = 4
 _BATCH = 128
-_SECONDS = 12.0  # a family slower than this per step is measured once and reported as such
+_SECONDS = 3.0  # a family slower than this per step is measured once and reported as such
 
 Build = Callable[[int, int], nn.Module]
 
@@ -72,26 +71,25 @@ def main() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     wanted = [word.split("x") for word in sys.argv[1:]]
     shapes = [(int(channels), int(side)) for channels, side in wanted] or SHAPES[device]
-    rows = [_row(channels, side, device) for channels, side in shapes]
-    save(f"layers_{device}", [*rows, *_growth(rows)])
+    save(f"layers_{device}", _rows(shapes, device))
+
+
+def _rows(shapes: Sequence[tuple[int, int]], device: str) -> Iterator[dict[str, Any]]:
+    rows = []
+    for channels, side in shapes:
+        rows.append(_row(channels, side, device))
+        yield rows[-1]
+    yield from _growth(rows)
 
 
 def _row(channels: int, side: int, device: str) -> dict[str, Any]:
     torch.manual_seed(0)
     x = torch.rand(_BATCH, channels, side, side, device=device)
-    steps, slow = {}, {}
-    for name, build in KINDS.items():
-        step = _step(build, x)
-        started = time.perf_counter()
-        step()
-        seconds = time.perf_counter() - started
-        if seconds < _SECONDS:
-            steps[name] = step
-        else:
-            slow[name] = round(1e3 * seconds, 3)
-    times = alternate(steps, rounds=7, warm_up=1)
+    steps, slow = without_slow({name: _step(build, x) for name, build in KINDS.items()}, _SECONDS)
+    times = alternate(steps, rounds=7, warm_up=0)
     row = {"channels": channels, "side": side, "batch": _BATCH, **summary(times, "plain")}
-    return {**row, "one_step_ms": slow} if slow else row
+    row |= {"one_step_ms": slow} if slow else {}
+    return row
 
 
 def _step(build: Build, x: torch.Tensor) -> Callable[[], None]:

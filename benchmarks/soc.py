@@ -40,7 +40,7 @@ GPU = (
 def main() -> None:
     """Zero and circular padding."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    save(f"soc_{device}", [_row(shape, device) for shape in (GPU if device == "cuda" else CPU)])
+    save(f"soc_{device}", (_row(shape, device) for shape in (GPU if device == "cuda" else CPU)))
 
 
 def _row(shape: Shape, device: str) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""Train and certify a row of Table 2 of the Convex Potential paper in one call.
+"""Train and certify a recipe of any table in one call.
 
-    python tables/cpl-table-2/run.py --data FOLDER --out RUN --max-minutes 25
+    python tables/run.py --recipe lipconvnet-5-cifar10-fast --data FOLDER --out RUN --max-minutes 25
 
 A second call with the same ``--out`` goes on from the last epoch; each ends with the certified
 accuracy so far. It needs lightning, pyarrow and

@@ -56,8 +56,8 @@ def tree(matrix: Tensor, bases: Tensor) -> Tensor:
     while len(level) > 1:
         joined = [_compose(a, b) for a, b in zip(level[::2], level[1::2], strict=False)]
         level = joined + level[2 * len(joined) :]
-    kernel = matrix[0] @ level[0]
-    return kernel.permute(2, 3, 0, 1)[None]
+    kernel: Tensor = (matrix[0] @ level[0]).permute(2, 3, 0, 1)[None]
+    return kernel
 
 
 def _compose(first: Tensor, second: Tensor) -> Tensor:

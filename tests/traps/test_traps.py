@@ -6,6 +6,7 @@ concerns methods that are not here yet.
 
 import copy
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -149,6 +150,19 @@ def test_trap_6_overlapping_max_pooling():
     assert stretch > 1.73
     assert stretch <= float(onelip.lipschitz_bound(pool)) == 2
     assert float(layers.ScaledMaxPool2d(3, 2)(peak).norm()) <= 1
+
+
+# 7: two truths for one constant
+
+
+def test_trap_7_a_network_that_declares_another_constant():
+    deel = pytest.importorskip("deel.torchlip")
+    model = deel.Sequential(deel.SpectralLinear(4, 4, k_coef_lip=2.0), k_coef_lip=1.0).eval()
+    assert model._coefficient_lip == model[0]._coefficient_lip == 1  # what both declare
+    true = float(jacobian_norm(model.double(), torch.randn(4, dtype=torch.float64)))
+    assert true == pytest.approx(2, rel=1e-5)
+    for ours in (model, onelip.export(model)):
+        assert true * (1 - 1e-12) <= float(onelip.lipschitz_bound(ours)) <= true * (1 + 1e-8)
 
 
 # 8: padding that repeats pixels
@@ -305,3 +319,60 @@ def test_trap_14_a_truncated_exponential_stretches():
     exported = onelip.export(layer)
     assert sigma_max(materialised(exported, (4, 4, 4))) <= 1 + 1e-12
     assert float(onelip.lipschitz_bound(exported)) == 1
+
+
+# 15: Bjorck stopped early, or left out, without measuring
+
+
+def test_trap_15_a_norm_that_is_only_estimated():
+    """deel-torchlip without Bjorck: declared 1, as is every layer of it."""
+    torchlip = pytest.importorskip("deel.torchlip")
+    torch.manual_seed(0)
+    naive = torchlip.SpectralLinear(16, 16, eps_bjorck=None)
+    optimizer = torch.optim.Adam(naive.parameters(), lr=1e-2)
+    x, target = torch.randn(64, 16), 3 * torch.randn(64, 16)
+    for _ in range(150):
+        optimizer.zero_grad()
+        (naive(x) - target).square().mean().backward()
+        optimizer.step()
+    stretch = float(jacobian_norm(naive.eval(), torch.zeros(16)))
+    assert stretch > 1.02
+    fixed = nn.Linear(16, 16)
+    fixed.weight.data = naive.weight.detach()
+    assert stretch * (1 - 1e-6) <= float(onelip.lipschitz_bound(fixed))
+
+
+@pytest.mark.parametrize(("iterations", "order"), [(0, 1), (1, 1), (1, 2)])
+def test_trap_15_ours_says_how_far_it_got(iterations, order):
+    """After one iteration of order 1 the norm is below 1; of order 2 it may stay above."""
+    stopped = partial(layers.bjorck, iterations=iterations, order=order, power_iterations=1)
+    layer = layers.RKOConv2d(30, 30, 1, orthogonalise=stopped, bias=False).double()
+    nn.init.normal_(layer.raw_weight)
+    values = torch.linalg.svdvals(layer.weight.detach().flatten(1))
+    largest, smallest = float(values.max()), float(values.min())
+    assert smallest < 0.5  # far from orthogonal
+    assert (largest > 1.001) == ((iterations, order) != (1, 1))
+    assert largest <= float(onelip.lipschitz_bound(layer)) <= largest * 1.01
+
+
+# 22: strided circular kernels on images that the stride does not divide
+
+
+@pytest.mark.parametrize("family", [layers.AOCConv2d, layers.BCOPConv2d, layers.RKOConv2d])
+def test_trap_22_odd_images(family):
+    """Windows that do not end where they began read some pixels twice."""
+    kernel_size = 3 if family is layers.AOCConv2d else 2
+    layer = family(2, 8, kernel_size, stride=2, bias=False).double()
+    assert float(onelip.lipschitz_bound(layer)) == pytest.approx(1, abs=1e-8)
+    fixed = onelip.export(layer)
+    for size in (3, 5, 7):
+        for part in (layer, fixed):
+            with pytest.raises(ValueError, match="pad the image, or use padding_mode='zeros'"):
+                part(torch.zeros(1, 2, size, size).double())
+    plain = nn.Conv2d(2, 8, 3, stride=2, padding=1, padding_mode="circular", bias=False).double()
+    plain.weight.data = layers.AOCConv2d(2, 8, 3, stride=2).double().weight.detach()
+    with torch.no_grad():
+        norms = [sigma_max(materialised(plain, (2, size, size))) for size in (3, 5, 7, 4, 6)]
+    assert min(norms[:3]) > 1.2  # an orthogonal kernel, counted as 1 elsewhere
+    assert max(norms[3:]) == pytest.approx(1, abs=1e-9)
+    assert max(norms) <= float(onelip.lipschitz_bound(plain))

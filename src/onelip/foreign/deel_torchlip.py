@@ -45,8 +45,8 @@ def unpadded(module: Any) -> Any:
     code = getattr(module.pad, "__code__", None)  # of a lambda that returns its argument
     if code is None or code not in owner.__init__.__code__.co_consts:
         raise UnboundedModuleError(
-            f"{type(module).__name__} with padding_mode={module.old_padding_mode!r} repeats pixels "
-            "and stretches norms; use 'zeros' or 'circular'"
+            f"{type(module).__name__} pads by {module.pad!r} of its own (padding_mode="
+            f"{module.old_padding_mode!r}), which may stretch norms; use 'zeros' or 'circular'"
         )
     return module
 
@@ -110,13 +110,9 @@ def _export_batch_norm(module: Any) -> Normalize:
     In eval mode ``forward`` first turns sums over batches into means; that changes no value but
     the number of samples that the variance is corrected for, so it is done here, on numbers.
     """
-    batches = module.running_num_batches.item()
-    mean, std = (
-        torch.zeros_like(module.running_sum_bmean),
-        torch.ones_like(module.running_sum_bmean),
-    )
-    if batches:
-        mean = module.running_sum_bmean / batches
+    batches, sums = module.running_num_batches.item(), module.running_sum_bmean
+    mean = sums / batches if batches else torch.zeros_like(sums)
+    std = torch.ones_like(sums)
     if module.normalize and batches:
         samples, total = module.running_mean_sample_per_batches, module.total_num_samples
         samples = samples if batches > 1 or total == 0 else total

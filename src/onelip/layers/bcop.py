@@ -58,7 +58,8 @@ def projector_bases(groups: int, count: int, channels: int) -> nn.Parameter:
 
 def by_group(bases: Tensor, groups: int) -> Tensor:
     """A stack of bases, which may be empty, as ``(groups, count, n, rank)``."""
-    return bases.unflatten(0, (groups, len(bases) // groups))
+    grouped: Tensor = bases.unflatten(0, (groups, len(bases) // groups))
+    return grouped
 
 
 class BCOPConv2d(OrthogonalLayer, ConstrainedConv2d):

@@ -1,9 +1,9 @@
 """Claim: a training step with any layer family costs little more than one with plain convolutions.
 
-Networks of four layers of equal shape, circular padding, MaxMin between them, forward, backward and
-an Adam step: every family, orthogonium's and deel-torchlip's layers where they have the family, and
+Networks of a few layers of equal shape with MaxMin between them, forward, backward and an Adam
+step: every family, orthogonium's and deel-torchlip's layers where they have the family, and
 BCOP as Algorithm 1 is printed (``naive``: formed projectors, loops over taps, Bjorck's iteration
-for each matrix). Growth with channels and with the image's side is fitted from the same rows.
+for each matrix). Growth with channels, with the image's side and with depth is fitted from the same rows.
 """
 
 import math
@@ -19,7 +19,6 @@ from torch import nn
 from onelip.layers import MaxMin, computed_once
 from onelip.models import families
 
-_LAYERS = 4
 _BATCH = 128
 _SECONDS = 3.0  # a family slower than this per step is measured once and reported as such
 
@@ -60,41 +59,57 @@ KINDS: dict[str, Build] = {
     "naive bcop": NaiveBCOPConv2d,
 }
 
-SHAPES = {
-    "cpu": ((32, 16), (64, 16), (128, 16), (32, 32)),
-    "cuda": tuple((channels, side) for side in (16, 32) for channels in (32, 64, 128, 256)),
+Shape = tuple[int, int, int]
+"""Channels, side of the image, layers."""
+
+SHAPES: dict[str, tuple[Shape, ...]] = {
+    "cpu": ((32, 16, 4), (64, 16, 4), (32, 32, 4), (32, 16, 2), (32, 16, 8), (128, 16, 4)),
+    "cuda": (
+        *((channels, side, 4) for side in (16, 32) for channels in (32, 64, 128, 256)),
+        (64, 16, 8),
+        (64, 16, 16),
+    ),
 }
 
 
 def main() -> None:
-    """All shapes, or those named on the command line as CHANNELSxSIDE."""
+    """All shapes, or those named on the command line as CHANNELSxSIDExLAYERS."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    wanted = [word.split("x") for word in sys.argv[1:]]
-    shapes = [(int(channels), int(side)) for channels, side in wanted] or SHAPES[device]
+    words = [word.split("x") for word in sys.argv[1:]]
+    shapes = [(int(c), int(side), int(depth)) for c, side, depth in words] or SHAPES[device]
     save(f"layers_{device}", _rows(shapes, device))
 
 
-def _rows(shapes: Sequence[tuple[int, int]], device: str) -> Iterator[dict[str, Any]]:
+def _rows(shapes: Sequence[Shape], device: str) -> Iterator[dict[str, Any]]:
     rows = []
-    for channels, side in shapes:
-        rows.append(_row(channels, side, device))
+    for shape in shapes:
+        rows.append(_row(shape, device))
         yield rows[-1]
     yield from _growth(rows)
 
 
-def _row(channels: int, side: int, device: str) -> dict[str, Any]:
+def _row(shape: Shape, device: str) -> dict[str, Any]:
+    channels, side, depth = shape
     torch.manual_seed(0)
     x = torch.rand(_BATCH, channels, side, side, device=device)
-    steps, slow = without_slow({name: _step(build, x) for name, build in KINDS.items()}, _SECONDS)
+    steps, slow = without_slow(
+        {name: _step(build, x, depth) for name, build in KINDS.items()}, _SECONDS
+    )
     times = alternate(steps, rounds=7, warm_up=0)
-    row = {"channels": channels, "side": side, "batch": _BATCH, **summary(times, "plain")}
+    row = {
+        "channels": channels,
+        "side": side,
+        "layers": depth,
+        "batch": _BATCH,
+        **summary(times, "plain"),
+    }
     row |= {"one_step_ms": slow} if slow else {}
     return row
 
 
-def _step(build: Build, x: torch.Tensor) -> Callable[[], None]:
+def _step(build: Build, x: torch.Tensor, depth: int) -> Callable[[], None]:
     _, channels, side, _ = x.shape
-    parts = [part for _ in range(_LAYERS) for part in (build(channels, side), MaxMin())]
+    parts = [part for _ in range(depth) for part in (build(channels, side), MaxMin())]
     model = nn.Sequential(*parts).to(x.device).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
 
@@ -108,20 +123,20 @@ def _step(build: Build, x: torch.Tensor) -> Callable[[], None]:
     return step
 
 
-def _growth(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Exponents p of time ~ channels^p at one side, and ~ side^p at one number of channels."""
-    found = []
-    for fixed, varied in (("side", "channels"), ("channels", "side")):
-        for value in sorted({row[fixed] for row in rows}):
-            group = [row for row in rows if row[fixed] == value]
-            if len(group) > 1:
-                names = set.intersection(*(set(row["median_ms"]) for row in group))
-                exponents = {
-                    name: round(_slope([(r[varied], r["median_ms"][name]) for r in group]), 2)
-                    for name in sorted(names)
-                }
-                found.append({"exponent_of": varied, fixed: value, **exponents})
-    return found
+def _growth(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Exponents p of time ~ x^p, x each of a shape's numbers with the other two as in the first."""
+    keys = ("channels", "side", "layers")
+    for varied in keys:
+        fixed = {key: rows[0][key] for key in keys if key != varied}
+        group = [row for row in rows if all(row[key] == value for key, value in fixed.items())]
+        names = set.intersection(*(set(row["median_ms"]) for row in group))
+        if len(group) > 1:
+            times = {name: [(r[varied], r["median_ms"][name]) for r in group] for name in names}
+            yield {
+                "exponent_of": varied,
+                **fixed,
+                **{name: round(_slope(times[name]), 2) for name in sorted(names)},
+            }
 
 
 def _slope(points: list[tuple[float, float]]) -> float:

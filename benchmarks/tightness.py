@@ -1,7 +1,7 @@
 """Claim: bounds are tight, and orthogonal families are orthogonal.
 
-Every family as a layer of 16 channels, 3 x 3, on 8 x 8 images, at its start and after 100 Adam steps
-that fit random targets: the proved bound, and the singular values of the map written out as a
+Every family as a layer of 16 channels, 3 x 3, on 8 x 8 images, at its start and after 100 Adam
+steps that fit random targets: the proved bound, and the singular values of the map written out as a
 matrix (of the Jacobian at one input, where an activation is inside).
 """
 

@@ -3,7 +3,8 @@
 Networks of a few layers of equal shape with MaxMin between them, forward, backward and an Adam
 step: every family, orthogonium's and deel-torchlip's layers where they have the family, and
 BCOP as Algorithm 1 is printed (``naive``: formed projectors, loops over taps, Bjorck's iteration
-for each matrix). Growth with channels, with the image's side and with depth is fitted from the same rows.
+for each matrix). Growth with channels, with the image's side and with depth is fitted from the
+same rows.
 """
 
 import math

@@ -312,8 +312,7 @@ def test_nested_contexts_give_the_same_outputs():
     assert_same((y, [parameter.grad for parameter in model.parameters()]), expected)
 
 
-# FAILS: the end of the inner context drops what the outer one holds. Outputs stay right, but the
-# weights are computed at every use from there on, and changes take effect before the outer end.
+# An inner context must not end what the outer one began.
 def test_the_outer_context_holds_its_weights_beyond_an_inner_one():
     count = Counting()
     layer = layers.BCOPConv2d(2, 2, 3, orthogonalise=count)
@@ -341,8 +340,7 @@ def test_copies_and_state_dicts_after_the_context(family):
     assert not torch.allclose(twin(x), layer(x), atol=1e-2)
 
 
-# FAILS: the copy holds the weight for good, as no context ends for it. It ignores its parameters:
-# training it, or loading a state dict, changes nothing (its bound is that of the held weight).
+# A copy would hold the weight for good, as no context ends for it.
 def test_a_copy_made_inside_follows_its_own_parameters():
     layer, x = layers.BCOPConv2d(2, 2, 3), torch.randn(2, 2, 4, 4)
     with torch.no_grad(), computed_once(layer):
@@ -352,8 +350,7 @@ def test_a_copy_made_inside_follows_its_own_parameters():
     assert not torch.allclose(twin(x), before, atol=1e-2)
 
 
-# FAILS: a weight with a gradient cannot be copied, so that neither a copy (an average of weights,
-# say) nor an export can be made inside, with a RuntimeError that speaks of graph leaves.
+# A weight with a gradient cannot be copied: averages of weights and exports are made inside too.
 @pytest.mark.parametrize("action", [copy.deepcopy, onelip.export])
 def test_copies_and_exports_inside_a_training_step(action):
     layer, x = layers.BCOPConv2d(2, 2, 3), torch.randn(2, 2, 4, 4)
@@ -390,9 +387,8 @@ def test_paddings_are_those_of_torch(family, mode, padding, kernel_size, dilatio
     assert norm * (1 - 1e-14) <= float(onelip.lipschitz_bound(layer)) <= norm * (1 + 1e-8)
 
 
-# FAILS, and is not sound: every word but "valid" pads as "same" in a circular forward, and every
-# word but "same" is no padding in the bound: the norm is 7.7 where the bound says 6.1. A tuple of
-# two numbers pads as "same" as well. nn.Conv2d refuses such words.
+# A word that forward and bound understand differently is not sound: the norm was 7.7 where the
+# bound said 6.1. nn.Conv2d refuses such words.
 @pytest.mark.parametrize("padding", ["Same", "full", (0, 0)], ids=str)
 def test_paddings_that_torch_does_not_know(padding):
     long = partial(torch.mul, 3.0)
@@ -404,8 +400,7 @@ def test_paddings_that_torch_does_not_know(padding):
     assert sigma_max(linear(layer, (2, 4, 4))) <= float(onelip.lipschitz_bound(layer))
 
 
-# FAILS: the layer is built, runs and has a bound, but torch refuses the convolution that it is
-# exported to: "padding='same' is not supported for strided convolutions". It could refuse at once.
+# torch refuses the convolution that it would be exported to.
 def test_same_padding_with_a_stride():
     try:
         layer = layers.AOCConv2d(2, 3, 3, stride=2, padding="same")

@@ -197,6 +197,8 @@ def _axis(
     dilation: int,
     whole_strides: bool,
 ) -> _Axis:
+    if isinstance(padding, str) and padding not in ("same", "valid"):
+        raise ValueError(f"padding must be a number of pixels, 'same' or 'valid', got {padding!r}")
     before = after = 0 if isinstance(padding, str) else padding
     if padding == "same":
         before = (taps - 1) * dilation // 2

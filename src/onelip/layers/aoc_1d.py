@@ -23,7 +23,8 @@ class AOCConv1d(OrthogonalLayer):
     r"""Orthogonal convolution of sequences, of any kernel size and stride up to it.
 
     Bound: the proved norm of the kernel; 1 up to rounding. Under circular padding on lengths that
-    the stride divides, the map is orthogonal (an isometry on the smaller side).
+    the stride divides, the map is orthogonal (an isometry on the smaller side), from 2 channels per
+    group on.
     Shape: ``(batch, in_channels, length)`` to ``(batch, out_channels, length / stride)``.
     Cost: a convolution, and per step ``k (k - 1) / 2`` products of n x n matrices.
 

@@ -30,13 +30,16 @@ def computed_once(model: nn.Module) -> Iterator[None]:
     """
     groups: dict[object, list[ComputedOnce]] = defaultdict(list)
     for layer in model.modules():
-        if isinstance(layer, ComputedOnce):
+        if isinstance(layer, ComputedOnce) and not layer.begun:
             groups[layer.batch_key()].append(layer)
     try:
         for layers in groups.values():
             layers[0].begin(layers)
+            for layer in layers:
+                layer.begun = True
         yield
     finally:
         for layers in groups.values():
             for layer in layers:
                 layer.end()
+                layer.begun = False

@@ -19,9 +19,14 @@ from onelip.bounds.convolution import check_padding_mode, pair
 from onelip.errors import UnboundedModuleError
 from onelip.lipschitz import LipschitzModule
 
+_OF_A_CONTEXT = ("begun", "_held", "own_power_steps")
+
 
 class ComputedOnce(LipschitzModule):
     """A layer with work that does not depend on the input; see ``onelip.layers.computed_once``."""
+
+    begun = False
+    """Whether a context holds the result; it alone sets this."""
 
     @abc.abstractmethod
     def batch_key(self) -> object:
@@ -35,6 +40,10 @@ class ComputedOnce(LipschitzModule):
     @abc.abstractmethod
     def end(self) -> None:
         """Drop the result."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies follow their own parameters, also those that are made inside a context."""
+        return {name: value for name, value in vars(self).items() if name not in _OF_A_CONTEXT}
 
 
 class ConstrainedLayer(ComputedOnce):
@@ -191,6 +200,7 @@ class ConstrainedConv2d(ConstrainedLayer):
         if padding is None:
             reach = dilation * (kernel_size - 1) + 1
             padding = "same" if stride == 1 else max(0, reach - stride + 1) // 2
+        _check_padding(padding, stride)
         self.in_channels, self.out_channels = in_channels, out_channels
         self.kernel_size, self.stride, self.dilation = kernel_size, stride, dilation
         self.padding, self.padding_mode, self.groups = padding, padding_mode, groups
@@ -284,6 +294,19 @@ def check_channels(in_channels: int, out_channels: int, groups: int, *sizes: int
         raise ValueError(f"channels, sizes, stride and groups must be positive, got {numbers}")
     if in_channels % groups or out_channels % groups:
         raise ValueError(f"groups={groups} must divide {in_channels} and {out_channels} channels")
+
+
+def _check_padding(padding: int | str, stride: int) -> None:
+    """Paddings that torch knows, and can be exported.
+
+    Raises:
+        ValueError: another one.
+    """
+    known = padding in ("same", "valid") if isinstance(padding, str) else isinstance(padding, int)
+    if not known or (isinstance(padding, int) and padding < 0):
+        raise ValueError(f"padding must be a number of pixels, 'same' or 'valid', got {padding!r}")
+    if padding == "same" and stride > 1:
+        raise ValueError(f"padding='same' has no meaning with stride {stride}: padding=None")
 
 
 def check_image_size(x: Tensor, expected: tuple[int, int] | None) -> None:

@@ -23,17 +23,17 @@ from onelip.layers.constrained import ConstrainedLayer
 Orthogonalise = Callable[[Tensor], Tensor]
 """From a batch of tall matrices to matrices with (nearly) orthonormal columns."""
 
-_ILL_CONDITIONED = 0.3  # smallest over largest pivot, below which a second pass is made
-_SHIFT = 4  # units of rounding added to the diagonal of a Gram matrix, per row
+_PROBES = (0.7, 1.3, 1.9, 2.6)
+_ROUGH = 100  # units of rounding per root of the columns, beyond which a second pass is made
+_SHIFT = 4  # units of rounding of its norm, added to the diagonal of a Gram matrix
 
 
 def cholesky_qr(matrices: Tensor) -> Tensor:
     r"""The Q factor of tall matrices: ``V L^{-T}`` with ``L L^T = V^T V``.
 
     In exact arithmetic it has orthonormal columns. In floating point one pass is off by about
-    ``condition^2`` units of rounding, and the pass is repeated where its pivots differ much.
-    Columns that depend on each other come out short, not long, because the diagonal is raised by a
-    few units first.
+    ``condition^2`` units of rounding, and the pass is repeated where that is much. Columns that
+    depend on each other come out short, not long.
 
     Shape: ``(batch, rows, columns)``, rows >= columns, to the same.
     Cost: ``3/2 rows columns^2`` multiplications and a factorisation of ``columns^3 / 6``; the
@@ -53,9 +53,20 @@ def cholesky_qr(matrices: Tensor) -> Tensor:
 def _orthogonalised_once(matrices: Tensor) -> tuple[Tensor, Tensor]:
     """Q and R from the Gram matrix, its diagonal raised by a few units of rounding."""
     gram = matrices.mT @ matrices
-    gram.diagonal(dim1=-2, dim2=-1).add_(_SHIFT * torch.finfo(gram.dtype).eps)
+    unit = torch.finfo(gram.dtype).eps
+    norm = gram.abs().sum(-1).amax(-1, keepdim=True).clamp_min(unit)  # zeros stay zeros
+    gram.diagonal(dim1=-2, dim2=-1).add_(_SHIFT * unit * norm)
     upper = torch.linalg.cholesky_ex(gram, upper=True).L
     return torch.linalg.solve_triangular(upper, matrices, upper=True, left=False), upper
+
+
+def _is_rough(q: Tensor) -> bool:
+    """Whether ``Q^T Q`` looks far from I: its Frobenius norm from a few fixed probes."""
+    count = q.shape[-1]
+    waves = torch.outer(torch.arange(1.0, count + 1), torch.tensor(_PROBES)).sin().sign()
+    probes = waves.to(q).expand(len(q), -1, -1)
+    error = torch.linalg.vector_norm(q.mT @ (q @ probes) - probes) / len(_PROBES) ** 0.5
+    return bool(error > _ROUGH * count**0.5 * torch.finfo(q.dtype).eps)
 
 
 class _CholeskyQR(torch.autograd.Function):
@@ -68,25 +79,25 @@ class _CholeskyQR(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, matrices: Tensor) -> Tensor:
         """Q, from the Gram matrix of V over its length."""
-        length = torch.linalg.vector_norm(matrices, dim=(-2, -1), keepdim=True)
-        length = length.clamp_min(torch.finfo(matrices.dtype).tiny)
-        q, upper = _orthogonalised_once(matrices / length)
-        pivots = upper.diagonal(dim1=-2, dim2=-1)
-        if (pivots.amin(-1) < _ILL_CONDITIONED * pivots.amax(-1)).any():
+        peak = matrices.abs().amax((-2, -1), keepdim=True)
+        peak = torch.where(peak > 0, peak, 1)  # first, for squares may overflow
+        length = torch.linalg.vector_norm(matrices / peak, dim=(-2, -1), keepdim=True).clamp_min(1)
+        q, upper = _orthogonalised_once(matrices / peak / length)
+        if _is_rough(q):
             q, correction = _orthogonalised_once(q)
             upper = correction @ upper
-        ctx.save_for_backward(q, upper, length)
+        ctx.save_for_backward(q, upper, peak, length)
         return q
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         """See the class."""
-        q, upper, length = ctx.saved_tensors
+        q, upper, peak, length = ctx.saved_tensors
         (gradient,) = gradients
         product = q.mT @ gradient
         inner = (product - product.mT).tril_(-1) - product
-        outer = torch.baddbmm(gradient, q, inner) / length
+        outer = torch.baddbmm(gradient, q, inner) / length / peak
         result: Tensor = torch.linalg.solve_triangular(upper.mT, outer, upper=False, left=False)
         return result
 
@@ -132,14 +143,20 @@ def bjorck(
 
 @torch.no_grad()
 def _norm_estimate(matrices: Tensor, iterations: int) -> Tensor:
-    vector = matrices.sum(-2, keepdim=True).mT  # no state, no randomness
-    vector = vector + torch.linspace(0, 1e-3, vector.shape[-2]).to(vector)[:, None]
-    tiny = torch.finfo(matrices.dtype).tiny
+    """From below: power iteration from a fixed vector, and no less than the longest column."""
+    peak = matrices.abs().amax((-2, -1), keepdim=True)
+    scaled = matrices / torch.where(peak > 0, peak, 1)  # squares may overflow
+    columns = torch.arange(1.0, scaled.shape[-1] + 1, dtype=scaled.dtype, device=scaled.device)
+    vector = columns.sin()[:, None].expand(*scaled.shape[:-2], -1, 1)
+    tiny = torch.finfo(scaled.dtype).tiny
     for _ in range(iterations):
         length = torch.linalg.vector_norm(vector, dim=(-2, -1), keepdim=True)
-        vector = matrices.mT @ (matrices @ (vector / length.clamp_min(tiny)))
-    norm: Tensor = torch.linalg.vector_norm(vector, dim=(-2, -1), keepdim=True).sqrt()
-    return norm.clamp_min(tiny)
+        vector = scaled.mT @ (scaled @ (vector / length.clamp_min(tiny)))
+    norm = torch.linalg.vector_norm(vector, dim=(-2, -1), keepdim=True).sqrt()
+    longest = torch.linalg.vector_norm(scaled, dim=-2, keepdim=True).amax(-1, keepdim=True)
+    estimate = torch.maximum(norm, longest)
+    found: Tensor = torch.where(peak > 0, estimate * peak, 1)
+    return found
 
 
 class OrthogonalLayer(ConstrainedLayer):

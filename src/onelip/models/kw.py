@@ -49,7 +49,7 @@ def convolutional_network(
     Example:
         >>> model = convolutional_network((1, 8, 8), 10, convolution="rko")
         >>> sum(p.numel() for p in model.parameters())
-        22090
+        22406
     """
     channels, height, side = input_shape
     parts: list[nn.Module] = []

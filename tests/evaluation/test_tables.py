@@ -410,10 +410,10 @@ def test_names(tables):
 def test_default_folder(tables, tmp_path, monkeypatch):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    assert read_table("cpl-mnist").rows  # those of the checkout
+    assert read_table("mnist-1.58").rows  # those of the checkout
     (tmp_path / "here" / "tables").symlink_to(tables)
     with pytest.raises(UsageError, match="known in tables: one"):
-        read_table("cpl-mnist")
+        read_table("mnist-1.58")
     assert read_table("one").name == "one"
 
 
@@ -485,7 +485,7 @@ def test_published_numbers(name, count, label, numbers):
 
 
 def test_the_stored_mnist_run():
-    table = read_table("cpl-mnist", OURS)
+    table = read_table("mnist-1.58", OURS)
     whole = next(ours for ours in table.other if ours.epochs == "45 epochs")
     assert whole.mean["certified_1.58"] == pytest.approx(70.14)
     assert whole.mean["pgd_1.58"] == pytest.approx(78.1)

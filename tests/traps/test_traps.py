@@ -17,6 +17,7 @@ import onelip
 from onelip import bounds, certify, layers
 from onelip.errors import NonFiniteError, UnboundedModuleError
 from onelip.testing import jacobian_norm
+from tests.cases import LAYERS
 from tests.oracles import materialised, sigma_max
 
 
@@ -290,6 +291,58 @@ def test_trap_12_certificates_follow_the_weights():
     after = certify(head, x).radius.item()
     assert before == pytest.approx(1 / math.sqrt(2))
     assert after == pytest.approx(1 / math.sqrt(26))
+
+
+# 13: a parameter born in forward, after the optimizer
+
+
+class CayleyWithLateScale(nn.Module):
+    """As in published code: the scale is made from the first batch's weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4, 4))
+        self.register_parameter("scale", None)
+
+    def forward(self, x):
+        if self.scale is None:
+            self.scale = nn.Parameter(self.weight.detach().norm())
+        skew = self.scale * (self.weight - self.weight.T) / self.weight.norm()
+        eye = torch.eye(4)
+        return x @ torch.linalg.solve(eye + skew, eye - skew).T
+
+
+def test_trap_13_a_parameter_that_the_optimizer_never_sees():
+    layer, x = CayleyWithLateScale(), torch.randn(5, 4)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+    layer(x)
+    before = layer.scale.detach().clone()
+    layer(x)[:, 0].sum().backward()
+    optimizer.step()
+    assert layer.scale.grad != 0
+    assert layer.scale == before  # and a checkpoint made before holds none
+
+
+@pytest.mark.parametrize("case", LAYERS, ids=lambda case: case.id)
+def test_trap_13_no_layer_makes_parameters_in_forward(case):
+    layer = case.build().train()
+    before = [(name, id(p)) for name, p in layer.named_parameters()]
+    buffers = [name for name, _ in layer.named_buffers()]
+    layer(torch.randn(3, *case.input_shape))
+    assert [(name, id(p)) for name, p in layer.named_parameters()] == before
+    assert [name for name, _ in layer.named_buffers()] == buffers
+
+
+def test_trap_13_the_scale_of_cayley_is_trained():
+    for layer, x in (
+        (layers.CayleyLinear(4, 4), torch.randn(5, 4)),
+        (layers.CayleyConv2d(2, 2, 3, image_size=4), torch.randn(5, 2, 4, 4)),
+    ):
+        optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+        before = layer.length.detach().clone()
+        (layer(x) * torch.randn_like(layer(x))).sum().backward()
+        optimizer.step()
+        assert layer.length != before
 
 
 # 14: a truncated exponential counts as orthogonal

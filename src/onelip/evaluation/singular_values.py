@@ -49,7 +49,7 @@ def plot_singular_values(run: RunFolder, target: Path | None = None) -> Path:
         axis.hist(before[name].numpy(), bins=bins, alpha=0.5, label="before training")
         axis.hist(values.numpy(), bins=bins, alpha=0.5, label="after training")
         axis.set(yscale="log", title=name)
-    figure.supxlabel("singular value")
+    figure.axes[-1].set_xlabel("singular value")
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize="small")
     return save_figure(figure, target or run.path / "singular-values.png")

@@ -6,7 +6,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from onelip.errors import UnboundedModuleError
-from onelip.layers.constrained import FixedConv2d, fill
+from onelip.layers.constrained import fill
+from onelip.layers.fixed_conv import FixedConv2d
 from onelip.lipschitz import Rule, lipschitz_bound
 
 Plain = Callable[[Any], nn.Module]

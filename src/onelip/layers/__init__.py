@@ -12,8 +12,8 @@ from onelip.layers.cayley import CayleyConv2d, CayleyLinear
 from onelip.layers.channel_max import ChannelMaxPool
 from onelip.layers.channels import FirstChannels, InvertibleDownsampling, ZeroPadChannels
 from onelip.layers.computed_once import computed_once
-from onelip.layers.constrained import FixedConv2d
 from onelip.layers.convex_potential import ConvexPotentialConv2d, ConvexPotentialLinear
+from onelip.layers.fixed_conv import FixedConv2d
 from onelip.layers.fourier_layer import FixedFourierConv2d
 from onelip.layers.gradient_step import GradientStep
 from onelip.layers.last_layer import LastLayer

@@ -9,7 +9,8 @@ from onelip import bounds
 from onelip.bounds.convolution import check_padding_mode
 from onelip.layers.aoc import inner_channels, strided_kernel
 from onelip.layers.bcop import by_group, projector_bases
-from onelip.layers.constrained import FixedConv2d, check_channels, check_whole_strides, fill
+from onelip.layers.constrained import check_channels, fill
+from onelip.layers.fixed_conv import FixedConv2d, check_whole_strides
 from onelip.layers.orthogonal import (
     Orthogonalise,
     OrthogonalLayer,

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from onelip import bounds
 from onelip.bounds.convolution import check_padding_mode, pair
-from onelip.errors import UnboundedModuleError
+from onelip.layers.fixed_conv import FixedConv2d, check_image_size, check_whole_strides
 from onelip.lipschitz import LipschitzModule
 
 _OF_A_CONTEXT = ("begun", "_held", "own_power_steps")
@@ -117,61 +117,6 @@ class ConstrainedLinear(ConstrainedLayer):
     def extra_repr(self) -> str:
         """As torch prints linear layers."""
         return f"{self.in_features}, {self.out_features}, bias={self.bias is not None}"
-
-
-class FixedConv2d(LipschitzModule):
-    """A plain convolution that knows which images its bound is proved for.
-
-    ``nn.Conv2d`` takes images of every size; a bound for all of them can be far above that for
-    those it was made for, above all with strides under circular padding.
-
-    Bound: the proved norm of the kernel, on ``image_size`` or on all sides that the stride divides.
-    Shape: that of ``conv``.
-    Cost: that of ``conv``.
-
-    Args:
-        conv: a plain convolution.
-        image_size: height and width, or None.
-
-    Raises:
-        ValueError: in ``forward``, an image for which nothing is proved.
-
-    Example:
-        >>> layer = FixedConv2d(nn.Conv2d(2, 3, 2, stride=2), image_size=(4, 4))
-        >>> layer(torch.ones(1, 2, 4, 4)).shape
-        torch.Size([1, 3, 2, 2])
-    """
-
-    def __init__(self, conv: nn.Conv2d, *, image_size: tuple[int, int] | None) -> None:
-        super().__init__()
-        self.conv, self.image_size = conv, image_size
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Convolve."""
-        check_image_size(x, self.image_size)
-        check_whole_strides(x, pair(self.conv.stride), self.conv.padding_mode)
-        y: Tensor = self.conv(x)
-        return y
-
-    def lipschitz_bound(self) -> Tensor:
-        """See the class.
-
-        Raises:
-            UnboundedModuleError: the convolution is no plain ``nn.Conv2d`` any more.
-        """
-        conv = self.conv
-        if type(conv) is not nn.Conv2d:
-            raise UnboundedModuleError(f"FixedConv2d holds a {type(conv).__name__}, no nn.Conv2d")
-        return bounds.convolution(
-            conv.weight,
-            image_size=self.image_size,
-            padding=conv.padding,  # type: ignore[arg-type]
-            padding_mode=conv.padding_mode,
-            stride=conv.stride,  # type: ignore[arg-type]
-            dilation=conv.dilation,  # type: ignore[arg-type]
-            groups=conv.groups,
-            whole_strides=True,
-        )
 
 
 class ConstrainedConv2d(ConstrainedLayer):
@@ -307,34 +252,6 @@ def _check_padding(padding: int | str, stride: int) -> None:
         raise ValueError(f"padding must be a number of pixels, 'same' or 'valid', got {padding!r}")
     if padding == "same" and stride > 1:
         raise ValueError(f"padding='same' has no meaning with stride {stride}: padding=None")
-
-
-def check_image_size(x: Tensor, expected: tuple[int, int] | None) -> None:
-    """A norm that was proved for one size of images says nothing about others.
-
-    Raises:
-        ValueError: the image has another size than expected.
-    """
-    size = tuple(x.shape[-2:])
-    if expected is not None and size != expected:
-        raise ValueError(
-            f"the layer is proved for images of {expected}, got {size}: build it with that "
-            "image_size"
-        )
-
-
-def check_whole_strides(x: Tensor, strides: tuple[int, int], padding_mode: str) -> None:
-    """Circular windows that do not end where they began read some pixels twice.
-
-    Raises:
-        ValueError: circular padding, and a stride that does not divide the image.
-    """
-    height, width = x.shape[-2:]
-    if padding_mode == "circular" and (height % strides[0] or width % strides[1]):
-        raise ValueError(
-            f"circular padding with stride {max(strides)} needs sides that it divides, got "
-            f"{height} x {width}: pad the image, or use padding_mode='zeros'"
-        )
 
 
 def fill(plain: Any, weight: Tensor, bias: Tensor | None) -> None:

@@ -26,7 +26,8 @@ from onelip.bounds.convolution import check_padding_mode, pair
 from onelip.bounds.rounding import downward, exact, frobenius, upward
 from onelip.bounds.slopes import HOMOGENEOUS, slopes
 from onelip.estimates import leading_direction
-from onelip.layers.constrained import ComputedOnce, check_image_size, full_precision
+from onelip.layers.constrained import ComputedOnce, full_precision
+from onelip.layers.fixed_conv import check_image_size
 from onelip.layers.gradient_step import (
     GradientStep,
     gradient_step_bound,

@@ -30,7 +30,8 @@ from typing_extensions import override
 
 from onelip import bounds
 from onelip.bounds.convolution import Pair, pair
-from onelip.layers.constrained import ConstrainedLayer, check_image_size, full_precision
+from onelip.layers.constrained import ConstrainedLayer, full_precision
+from onelip.layers.fixed_conv import check_image_size
 from onelip.lipschitz import LipschitzModule
 
 _CHUNK = 2**24  # complex numbers whose norms are proved at a time

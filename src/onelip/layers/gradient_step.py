@@ -9,7 +9,7 @@ from onelip import bounds
 from onelip.bounds.rounding import upward
 from onelip.bounds.slopes import Interval, slopes
 from onelip.errors import UnboundedModuleError
-from onelip.layers.constrained import check_image_size
+from onelip.layers.fixed_conv import check_image_size
 from onelip.lipschitz import LipschitzModule
 
 

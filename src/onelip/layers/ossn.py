@@ -17,7 +17,8 @@ from typing_extensions import override
 
 from onelip.bounds.convolution import pair
 from onelip.estimates import leading_direction
-from onelip.layers.constrained import ConstrainedConv2d, check_whole_strides, full_precision
+from onelip.layers.constrained import ConstrainedConv2d, full_precision
+from onelip.layers.fixed_conv import check_whole_strides
 
 _WARM_UP = 20  # power iterations at construction
 

@@ -11,7 +11,7 @@ from onelip import bounds
 from onelip.bounds.convolution import check_padding_mode, pair
 from onelip.bounds.exponential import truncated_exponential
 from onelip.errors import UnboundedModuleError
-from onelip.layers.constrained import check_image_size
+from onelip.layers.fixed_conv import check_image_size
 from onelip.layers.gradient_step import mirrored
 from onelip.layers.soc_gradient import exact_series, fast_series
 from onelip.lipschitz import LipschitzModule

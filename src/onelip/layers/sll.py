@@ -28,7 +28,8 @@ from typing_extensions import override
 from onelip.bounds.convolution import check_padding_mode, pair
 from onelip.bounds.rounding import downward, exact, frobenius
 from onelip.bounds.slopes import HOMOGENEOUS, slopes
-from onelip.layers.constrained import ComputedOnce, check_image_size, full_precision
+from onelip.layers.constrained import ComputedOnce, full_precision
+from onelip.layers.fixed_conv import check_image_size
 from onelip.layers.gradient_step import GradientStep, gradient_step_bound, mirrored, norm_bound
 
 _EPSILON = 1e-12  # added to the squared lengths of rows

@@ -17,7 +17,8 @@ from typing_extensions import override
 
 from onelip.bounds.convolution import Pair, pair
 from onelip.layers.aol import unshuffled
-from onelip.layers.constrained import ConstrainedConv2d, check_whole_strides
+from onelip.layers.constrained import ConstrainedConv2d
+from onelip.layers.fixed_conv import check_whole_strides
 from onelip.lipschitz import LipschitzModule
 
 

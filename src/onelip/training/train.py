@@ -10,6 +10,7 @@ from pathlib import Path
 
 import lightning as L
 import torch
+import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from onelip.data import holdout, load
@@ -68,7 +69,7 @@ def train(
     checkpoint = _checked_checkpoint(run, classifier)
     if trainer.is_global_zero:
         run.note_session()
-    with _interruptible():
+    with _interruptible(), _own_process_group():
         trainer.fit(classifier, ckpt_path=checkpoint)
     complete = trainer.current_epoch >= recipe.epochs and not limit.reached
     if trainer.is_global_zero:
@@ -151,6 +152,16 @@ def _checked_checkpoint(run: RunFolder, classifier: Classifier) -> Path | None:
             f"{run.checkpoint} is corrupt or of another model: start again with another --out"
         ) from error
     return run.checkpoint
+
+
+@contextlib.contextmanager
+def _own_process_group() -> Iterator[None]:
+    """End the process group that the trainer begins: its threads abort a process that exits."""
+    before = dist.is_available() and dist.is_initialized()
+    yield
+    if not before and dist.is_available() and dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()
 
 
 @contextlib.contextmanager

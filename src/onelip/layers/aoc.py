@@ -61,7 +61,7 @@ class AOCConv2d(OrthogonalLayer, ConstrainedConv2d):
 
     Bound: the proved norm of the kernel; 1 up to rounding. Under circular padding on images whose
     sides the stride divides, the map is orthogonal (an isometry on the smaller side), from 2
-    channels on.
+    channels per group on.
     Shape: ``(batch, in_channels, h, w)`` to ``(batch, out_channels, h / stride, w / stride)``.
     Cost: a convolution, and per step that of BCOP's kernel on the input's channels.
 

@@ -46,6 +46,8 @@ def cholesky_qr(matrices: Tensor) -> Tensor:
     """
     if not matrices.numel():
         return matrices
+    if matrices.dtype in (torch.float16, torch.bfloat16):  # which have no factorisations
+        return cholesky_qr(matrices.float()).to(matrices.dtype)
     q: Tensor = _CholeskyQR.apply(matrices)  # type: ignore[no-untyped-call]
     return q
 

@@ -119,7 +119,9 @@ def test_half_precision_is_measured(family, dtype):
     y = layer(torch.randn(2, *shape).to(dtype))
     assert y.dtype == layer.weight.dtype == dtype
     fixed = copy.deepcopy(onelip.export(layer)).double()
-    holder = next(m for m in fixed.modules() if isinstance(m, nn.Conv2d | nn.Linear))
+    holder = next(
+        m for m in fixed.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)
+    )
     holder.weight.data = layer.weight.detach().double()
     norm = sigma_max(linear(fixed, shape))
     assert norm <= float(onelip.lipschitz_bound(layer)) * (1 + 1e-13)

@@ -26,6 +26,7 @@ class FixedConv2d(LipschitzModule):
         ValueError: in ``forward``, an image for which nothing is proved.
 
     Example:
+        >>> import torch
         >>> layer = FixedConv2d(nn.Conv2d(2, 3, 2, stride=2), image_size=(4, 4))
         >>> layer(torch.ones(1, 2, 4, 4)).shape
         torch.Size([1, 3, 2, 2])

@@ -7,9 +7,8 @@ from torch import nn
 from onelip.errors import UsageError
 from onelip.layers import ChannelMaxPool, InvertibleDownsampling, Normalize, ProjectionPool2d
 from onelip.models import families
-from onelip.models.convex_potential import Shape
+from onelip.models.convex_potential import CIFAR10_MEAN, Shape
 
-CIFAR_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR_STD = (0.2507, 0.2507, 0.2507)
 
 
@@ -24,7 +23,7 @@ def lip_convnet(
     pooling: Literal["max", "projection", "stride"] = "max",
     exact_gradient: bool = False,
     head: families.Head = "unit-rows",
-    mean: tuple[float, ...] | None = CIFAR_MEAN,
+    mean: tuple[float, ...] | None = CIFAR10_MEAN,
     std: tuple[float, ...] | None = CIFAR_STD,
 ) -> nn.Sequential:
     """A first convolution and five blocks of ``depth / 5`` convolutions, each halving the image.

@@ -1,6 +1,6 @@
 """Claim: a proved norm costs about as much as an SVD in floating point, which proves nothing.
 
-Time and tightness of ``onelip.bounds`` against the float64 SVD of the same blocks and against the
+Time and tightness of ``onelip.norms`` against the float64 SVD of the same blocks and against the
 Gram iterations that orthogonium ships (with enough of them to come within 1e-6, where they can).
 """
 
@@ -15,7 +15,7 @@ from orthogonium.layers.conv.singular_values.delattre24 import (
 )
 from torch import Tensor
 
-from onelip import bounds
+from onelip import norms
 
 
 def main() -> None:
@@ -32,7 +32,7 @@ def _dense(n: int) -> dict[str, Any]:
     matrix = torch.randn(n, n)
     functions: dict[str, Callable[[], Tensor]] = {
         "svd": lambda: torch.linalg.matrix_norm(matrix.double(), 2),
-        "proved": lambda: bounds.dense(matrix),
+        "proved": lambda: norms.dense(matrix),
     }
     return _row(f"dense {n} x {n}", functions)
 
@@ -43,7 +43,7 @@ def _circular(channels: int, size: int) -> dict[str, Any]:
         "svd": lambda: torch.linalg.matrix_norm(
             torch.fft.rfft2(weight.double(), (size, size)).permute(2, 3, 0, 1), 2
         ).max(),
-        "proved": lambda: bounds.convolution(
+        "proved": lambda: norms.convolution(
             weight, image_size=size, padding=1, padding_mode="circular"
         ),
         "orthogonium, 6 iterations": lambda: compute_delattre2023(weight, n=size, n_iter=6),
@@ -59,8 +59,8 @@ def _zero_padded(channels: int, size: int) -> dict[str, Any]:
     operator = torch.nn.functional.conv2d(basis, weight.double(), padding=1).flatten(1)
     functions: dict[str, Callable[[], Tensor]] = {
         "svd": lambda: torch.linalg.matrix_norm(operator, 2),
-        "proved": lambda: bounds.convolution(weight, image_size=size, padding=1),
-        "proved, all sizes": lambda: bounds.convolution(weight, padding=1),
+        "proved": lambda: norms.convolution(weight, image_size=size, padding=1),
+        "proved, all sizes": lambda: norms.convolution(weight, padding=1),
         "orthogonium, 5 iterations": lambda: compute_delattre2024(weight, n_iter=5),
     }
     return _row(f"zero padding, {channels} channels, {size} x {size}", functions)
@@ -70,11 +70,11 @@ def _torus(inputs: int, outputs: int, size: int) -> dict[str, Any]:
     """What the torus gives for zero padding, where no SVD is at hand: against the exact proof."""
     weight = torch.randn(outputs, inputs, 3, 3)
     functions: dict[str, Callable[[], Tensor]] = {
-        "by rows": lambda: bounds.convolution(weight, image_size=size, padding=1),
-        "torus": lambda: bounds.convolution(
+        "by rows": lambda: norms.convolution(weight, image_size=size, padding=1),
+        "torus": lambda: norms.convolution(
             weight, image_size=size + 1, padding=1, padding_mode="circular"
         ),
-        "torus, all sizes": lambda: bounds.convolution(weight, padding=1),
+        "torus, all sizes": lambda: norms.convolution(weight, padding=1),
     }
     what = f"zero padding, {inputs} to {outputs} channels, {size} x {size}"
     return _row(what, functions, base="by rows")

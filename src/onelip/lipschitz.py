@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
 
-from onelip import bounds
-from onelip.bounds.convolution import pair
-from onelip.bounds.rounding import downward, exact, product, upward
-from onelip.bounds.slopes import SLOPES, slopes
+from onelip import norms
 from onelip.errors import NonFiniteError, UnboundedModuleError
+from onelip.norms.convolution import pair
+from onelip.norms.rounding import downward, exact, product, upward
+from onelip.norms.slopes import SLOPES, slopes
 
 
 class LipschitzModule(nn.Module, abc.ABC):
@@ -95,7 +95,7 @@ def lipschitz_bound(module: nn.Module) -> Tensor:
     """Proved upper bound of the Lipschitz constant of a module, from l2 to l2.
 
     Bound: for sequences, the product of the bounds of the parts.
-    Cost: that of the norms of all layers (``onelip.bounds``), once, in float64.
+    Cost: that of the norms of all layers (``onelip.norms``), once, in float64.
 
     Args:
         module: a ``LipschitzModule``, or a torch module with a rule.
@@ -228,13 +228,13 @@ def _sequential(module: nn.Sequential) -> Tensor:
 
 @rule(nn.Linear)
 def _linear(module: nn.Linear) -> Tensor:
-    return bounds.dense(module.weight)
+    return norms.dense(module.weight)
 
 
 @rule(nn.Conv2d)
 def _conv2d(module: nn.Conv2d) -> Tensor:
     """For every image size, since the module does not know its own."""
-    return bounds.convolution(
+    return norms.convolution(
         module.weight,
         padding=module.padding,  # type: ignore[arg-type]
         padding_mode=module.padding_mode,
@@ -247,7 +247,7 @@ def _conv2d(module: nn.Conv2d) -> Tensor:
 @rule(nn.Conv1d)
 def _conv1d(module: nn.Conv1d) -> Tensor:
     padding = module.padding if isinstance(module.padding, str) else (0, module.padding[0])
-    return bounds.convolution(
+    return norms.convolution(
         module.weight[:, :, None],
         padding=padding,
         padding_mode=module.padding_mode,
@@ -260,7 +260,7 @@ def _conv1d(module: nn.Conv1d) -> Tensor:
 @rule(nn.ConvTranspose2d)
 def _conv_transpose2d(module: nn.ConvTranspose2d) -> Tensor:
     """The adjoint of ``nn.Conv2d`` with the same weight, or of a part of it, with zero padding."""
-    return bounds.convolution(
+    return norms.convolution(
         module.weight,
         padding=module.padding,  # type: ignore[arg-type]
         stride=module.stride,  # type: ignore[arg-type]

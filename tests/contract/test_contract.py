@@ -32,7 +32,7 @@ def test_every_rule_that_is_not_an_isometry_has_a_row():
     covered = {type(m) for case in CASES for m in case.build().modules()}
     trivial = {nn.Identity, nn.Unflatten, nn.PixelUnshuffle, nn.ChannelShuffle, nn.BatchNorm3d}
     dropout = {nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout}
-    scalar = {kind for kind in RULES if kind in onelip.bounds.slopes.SLOPES}
+    scalar = {kind for kind in RULES if kind in onelip.norms.slopes.SLOPES}
     assert set(RULES) - covered - trivial - dropout - scalar == set()
 
 
@@ -108,7 +108,7 @@ class Caches(_Broken):
 
     def lipschitz_bound(self):
         if self.known is None:
-            self.known = onelip.bounds.dense(self.weight)
+            self.known = onelip.norms.dense(self.weight)
         return self.known
 
 

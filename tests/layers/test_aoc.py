@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import onelip
-from onelip import bounds
+from onelip import norms
 from onelip.errors import UnboundedModuleError
 from onelip.layers import AOCConv1d, AOCConv2d, AOCConvTranspose2d, BCOPConv2d, bjorck
 from onelip.layers.aoc import strided_kernel
@@ -438,7 +438,7 @@ def test_the_plain_convolution_does_not_know_its_images():
         with pytest.raises(ValueError, match="stride 2 needs sides that it divides, got 5 x 6"):
             part(torch.zeros(1, 2, 5, 6).double())
     plain = fixed.conv
-    known = bounds.convolution(
+    known = norms.convolution(
         plain.weight, padding=1, padding_mode="circular", stride=2, whole_strides=True
     )
     assert float(onelip.lipschitz_bound(fixed)) == float(known) <= 1 + 1e-8

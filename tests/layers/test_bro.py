@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import onelip
-from onelip import bounds
+from onelip import norms
 from onelip.layers import BROConv2d, BROLinear
 from onelip.layers.bro import block_reflector
 from onelip.layers.fourier_layer import symbol
@@ -91,7 +91,7 @@ def test_columns_that_depend_on_each_other(dtype, features, rank):
         wide = found.to(torch.promote_types(dtype, torch.float64))
         values = torch.linalg.svdvals(wide)
         assert float(values.max()) <= 1 + slack, name
-        bound = float(bounds.dense(found))
+        bound = float(norms.dense(found))
         assert float(values.max()) * (1 - 1e-13) <= bound <= 1 + slack + 1e-8, name
         if name != "nearly":
             assert float(values.min()) >= 1 - slack, name

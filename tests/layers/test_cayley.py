@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import onelip
-from onelip import bounds
+from onelip import norms
 from onelip.layers import CayleyConv2d, CayleyLinear
 from onelip.layers.cayley import cayley
 from tests.layers.test_fourier_layer import full_transform
@@ -125,7 +125,7 @@ def test_orthogonal_at_every_length(scale):
     layer.length.data.fill_(scale)
     values = torch.linalg.svdvals(layer.weight.detach())
     assert torch.allclose(values, torch.ones_like(values), atol=1e-9)
-    assert float(bounds.dense(layer.weight)) >= float(values.max()) * (1 - 1e-14)
+    assert float(norms.dense(layer.weight)) >= float(values.max()) * (1 - 1e-14)
 
 
 def test_after_violent_steps_the_dense_layer_is_orthogonal():

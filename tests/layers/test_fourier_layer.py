@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import onelip
-from onelip import bounds
+from onelip import norms
 from onelip.errors import NonFiniteError
 from onelip.layers import (
     BROConv2d,
@@ -123,7 +123,7 @@ def test_an_imaginary_block_of_a_self_conjugate_frequency_vanishes():
 
 def test_the_bound_finds_the_largest_block_in_any_chunk(monkeypatch):
     spectrum = random_spectrum((4, 5))
-    whole = bounds.dense(spectrum)
+    whole = norms.dense(spectrum)
     monkeypatch.setattr("onelip.layers.fourier_layer._CHUNK", 2 * 6)
     found = onelip.lipschitz_bound(FixedFourierConv2d(spectrum, None, image_size=(4, 5)))
     assert float(found) == pytest.approx(float(whole), rel=1e-9)
@@ -190,9 +190,7 @@ def test_export_is_a_convolution_with_a_kernel_of_the_image_s_size(family, size)
             for u, v in itertools.product(range(size[0]), range(size[1])):
                 plain.weight[:, channel, u, v] = response[:, centre[0] - u, centre[1] - v]
         assert torch.allclose(plain(x), exported(x), atol=1e-13)
-    norm = bounds.convolution(
-        plain.weight, image_size=size, padding="same", padding_mode="circular"
-    )
+    norm = norms.convolution(plain.weight, image_size=size, padding="same", padding_mode="circular")
     assert float(norm) == pytest.approx(float(onelip.lipschitz_bound(exported)), rel=1e-6)
 
 

@@ -11,10 +11,10 @@ from torch.nn import functional as F
 
 import onelip
 from onelip import layers
-from onelip.bounds.exponential import truncated_exponential
 from onelip.errors import NonFiniteError, UnboundedModuleError
 from onelip.layers.soc import skew
 from onelip.layers.soc_gradient import exact_series, fast_series
+from onelip.norms.exponential import truncated_exponential
 from tests.oracles import materialised, sigma_max
 
 MODES = ["zeros", "circular"]

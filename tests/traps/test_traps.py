@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import onelip
-from onelip import bounds, certify, layers
+from onelip import certify, layers, norms
 from onelip.errors import NonFiniteError, UnboundedModuleError
 from onelip.testing import jacobian_norm
 from tests.cases import LAYERS
@@ -35,7 +35,7 @@ def test_trap_1_power_iteration_is_below_the_norm():
     matrix = torch.randn(64, 64, dtype=torch.float64)
     truth = sigma_max(matrix)
     assert power_method(matrix, 3) < 0.97 * truth
-    assert truth <= float(bounds.dense(matrix)) <= truth * (1 + 1e-8)
+    assert truth <= float(norms.dense(matrix)) <= truth * (1 + 1e-8)
 
 
 def test_trap_1_a_convex_potential_block_stretches():
@@ -192,8 +192,8 @@ def test_trap_8_reflect_and_replicate(mode):
 def test_trap_9_zero_padding_on_the_image_grid(monkeypatch):
     import sys
 
-    monkeypatch.setattr(sys.modules["onelip.bounds.convolution"], "_WRITTEN_OUT", 0)
-    monkeypatch.setattr(sys.modules["onelip.bounds.convolution"], "_BY_ROWS", 0)
+    monkeypatch.setattr(sys.modules["onelip.norms.convolution"], "_WRITTEN_OUT", 0)
+    monkeypatch.setattr(sys.modules["onelip.norms.convolution"], "_BY_ROWS", 0)
     size, worst = 4, 0.0
     for _ in range(300):
         weight = torch.randn(1, 1, 3, 3, dtype=torch.float64)
@@ -201,7 +201,7 @@ def test_trap_9_zero_padding_on_the_image_grid(monkeypatch):
             materialised(lambda x, w=weight: F.conv2d(x, w, padding=1), (1, size, size))
         )
         worst = max(worst, true / float(torch.fft.fft2(weight, s=(size, size)).abs().max()))
-        assert float(bounds.convolution(weight, image_size=size, padding=1)) >= true * (1 - 1e-14)
+        assert float(norms.convolution(weight, image_size=size, padding=1)) >= true * (1 - 1e-14)
     assert worst > 1.01
 
 

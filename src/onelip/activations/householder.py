@@ -18,8 +18,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from onelip.bounds.rounding import exact, upward
 from onelip.lipschitz import LipschitzModule
+from onelip.norms.rounding import exact, upward
 
 Pair = tuple[Tensor, Tensor]
 

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from onelip.bounds.rounding import exact
 from onelip.lipschitz import LipschitzModule
+from onelip.norms.rounding import exact
 
 _FAR = -100.0  # a threshold that inputs do not reach
 

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
-from onelip.bounds.rounding import downward, exact, frobenius, product, upward
 from onelip.certificates.certificate import Certificate
 from onelip.certificates.precision import full_precision
 from onelip.errors import UsageError
 from onelip.layers.last_layer import LastLayer
 from onelip.lipschitz import finite, lipschitz_bound, refuse_hidden_behaviour
+from onelip.norms.rounding import downward, exact, frobenius, product, upward
 
 Head = nn.Linear | LastLayer
 

@@ -14,7 +14,7 @@ def power_iteration(
     """Estimate the norm of a linear map by iterating ``adjoint(operator(direction))``.
 
     The estimate never exceeds the norm in exact arithmetic, so it must not reach a certificate; see
-    ``onelip.bounds`` for that. It converges like ``(s2 / s1)^(2 iterations)``, s1 and s2 the two
+    ``onelip.norms`` for that. It converges like ``(s2 / s1)^(2 iterations)``, s1 and s2 the two
     largest singular values; start from the last direction to go on where it ended.
 
     Shape: ``direction`` is what ``operator`` takes; ``adjoint`` maps back.

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from onelip.attacks import ATTACKS, PGD, Attack, attack_radii
-from onelip.bounds.rounding import product
 from onelip.certificates import Certificate, certify, full_precision
 from onelip.data import ImageSet, holdout, load
 from onelip.errors import SoundnessError, UsageError
 from onelip.export import export
 from onelip.lipschitz import lipschitz_bound
+from onelip.norms.rounding import product
 from onelip.recipes import Recipe
 from onelip.replacing import replacing
 from onelip.training import RunFolder

@@ -4,10 +4,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from onelip import bounds
-from onelip.bounds.slopes import slopes
+from onelip import norms
 from onelip.layers.gradient_step import gradient_step_bound
 from onelip.lipschitz import LipschitzModule
+from onelip.norms.slopes import slopes
 
 
 class AdjointStep(LipschitzModule):
@@ -62,7 +62,7 @@ class AdjointStep(LipschitzModule):
 
     def lipschitz_bound(self) -> Tensor:
         """See the class."""
-        norm = bounds.convolution(self.weight, padding=self.padding, groups=self.groups)
+        norm = norms.convolution(self.weight, padding=self.padding, groups=self.groups)
         step = torch.tensor(self.step, dtype=torch.float64)
         return gradient_step_bound(step, norm, slopes(self.activation))
 

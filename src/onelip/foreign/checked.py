@@ -4,10 +4,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
-from onelip.bounds.rounding import exact, upward
 from onelip.errors import UnboundedModuleError
 from onelip.layers.normalize import Normalize
 from onelip.lipschitz import LipschitzModule, Rule
+from onelip.norms.rounding import exact, upward
 
 UNCHECKED = "stretches inputs of another shape than it is made for, and does not look"
 

@@ -11,8 +11,6 @@ import torch
 from deel.torchlip import modules as deel
 from torch import Tensor, nn
 
-from onelip.bounds.convolution import pair
-from onelip.bounds.rounding import exact, product, upward
 from onelip.errors import UnboundedModuleError
 from onelip.export import Converter, export, fixed
 from onelip.foreign.checked import (
@@ -33,6 +31,8 @@ from onelip.foreign.plain import (
 from onelip.layers.normalize import Normalize
 from onelip.lipschitz import RULES as OF_TORCH
 from onelip.lipschitz import Rule, lipschitz_bound, overlap_of_maxima, root_above
+from onelip.norms.convolution import pair
+from onelip.norms.rounding import exact, product, upward
 
 
 def unpadded(module: Any) -> Any:

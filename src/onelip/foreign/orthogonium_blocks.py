@@ -7,14 +7,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from onelip.bounds.rounding import UNDERFLOW, exact, frobenius
-from onelip.bounds.slopes import HOMOGENEOUS, slopes
-from onelip.bounds.spectral import largest_norm
 from onelip.errors import UnboundedModuleError
 from onelip.export import fixed
 from onelip.foreign.adjoint_step import AdjointStep
 from onelip.layers.constrained import fill
 from onelip.layers.gradient_step import GradientStep, gradient_step_bound
+from onelip.norms.rounding import UNDERFLOW, exact, frobenius
+from onelip.norms.slopes import HOMOGENEOUS, slopes
+from onelip.norms.spectral import largest_norm
 
 
 def block(module: Any) -> AdjointStep:

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor, nn
 
-from onelip.bounds.rounding import exact, upward
 from onelip.errors import UnboundedModuleError
 from onelip.export import export
 from onelip.lipschitz import LipschitzModule, lipschitz_bound
+from onelip.norms.rounding import exact, upward
 
 
 class WeightedResidual(LipschitzModule):

@@ -5,8 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import override
 
-from onelip import bounds
-from onelip.bounds.convolution import check_padding_mode
+from onelip import norms
 from onelip.layers.aoc import inner_channels, strided_kernel
 from onelip.layers.bcop import by_group, projector_bases
 from onelip.layers.constrained import check_channels, fill
@@ -18,6 +17,7 @@ from onelip.layers.orthogonal import (
     oriented,
     tall,
 )
+from onelip.norms.convolution import check_padding_mode
 
 
 class AOCConv1d(OrthogonalLayer):
@@ -106,7 +106,7 @@ class AOCConv1d(OrthogonalLayer):
 
     def lipschitz_bound(self) -> Tensor:
         """The proved norm of the kernel in use."""
-        return bounds.convolution(
+        return norms.convolution(
             self.weight,
             padding=self.padding,
             padding_mode=self.padding_mode,

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import override
 
-from onelip import bounds
+from onelip import norms
 from onelip.layers.aoc import inner_channels, strided_kernel
 from onelip.layers.bcop import by_group, projector_bases
 from onelip.layers.constrained import check_channels, fill
@@ -93,7 +93,7 @@ class AOCConvTranspose2d(OrthogonalLayer):
 
     def lipschitz_bound(self) -> Tensor:
         """The proved norm of the kernel in use."""
-        return bounds.convolution(
+        return norms.convolution(
             self.weight, padding=self.padding, stride=self.stride, groups=self.groups
         )
 

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from onelip import bounds
-from onelip.bounds.convolution import check_padding_mode, pair
+from onelip import norms
 from onelip.layers.fixed_conv import FixedConv2d, check_image_size, check_whole_strides
 from onelip.lipschitz import LipschitzModule
+from onelip.norms.convolution import check_padding_mode, pair
 
 _OF_A_CONTEXT = ("begun", "_held", "own_power_steps")
 
@@ -106,7 +106,7 @@ class ConstrainedLinear(ConstrainedLayer):
 
     def lipschitz_bound(self) -> Tensor:
         """The proved norm of the weight in use."""
-        return bounds.dense(self.weight)
+        return norms.dense(self.weight)
 
     def export(self) -> nn.Linear:
         """A plain linear layer."""
@@ -185,7 +185,7 @@ class ConstrainedConv2d(ConstrainedLayer):
 
     def lipschitz_bound(self) -> Tensor:
         """The proved norm of the kernel in use, for ``image_size`` or for every size."""
-        return bounds.convolution(
+        return norms.convolution(
             self.weight,
             image_size=self.image_size,
             padding=self.padding,

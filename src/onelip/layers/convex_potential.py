@@ -22,9 +22,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import override
 
-from onelip.bounds.convolution import check_padding_mode, pair
-from onelip.bounds.rounding import downward, exact, frobenius, upward
-from onelip.bounds.slopes import HOMOGENEOUS, slopes
 from onelip.estimates import leading_direction
 from onelip.layers.constrained import ComputedOnce, full_precision
 from onelip.layers.fixed_conv import check_image_size
@@ -34,6 +31,9 @@ from onelip.layers.gradient_step import (
     mirrored,
     norm_bound,
 )
+from onelip.norms.convolution import check_padding_mode, pair
+from onelip.norms.rounding import downward, exact, frobenius, upward
+from onelip.norms.slopes import HOMOGENEOUS, slopes
 
 _EPSILON = 1e-4  # added to the squared norm, so the step errs on the short side
 _WARM_UP = 20  # power iterations at construction

@@ -2,10 +2,10 @@
 
 from torch import Tensor, nn
 
-from onelip import bounds
-from onelip.bounds.convolution import pair
+from onelip import norms
 from onelip.errors import UnboundedModuleError
 from onelip.lipschitz import LipschitzModule
+from onelip.norms.convolution import pair
 
 
 class FixedConv2d(LipschitzModule):
@@ -52,7 +52,7 @@ class FixedConv2d(LipschitzModule):
         conv = self.conv
         if type(conv) is not nn.Conv2d:
             raise UnboundedModuleError(f"FixedConv2d holds a {type(conv).__name__}, no nn.Conv2d")
-        return bounds.convolution(
+        return norms.convolution(
             conv.weight,
             image_size=self.image_size,
             padding=conv.padding,  # type: ignore[arg-type]

@@ -28,11 +28,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import override
 
-from onelip import bounds
-from onelip.bounds.convolution import Pair, pair
+from onelip import norms
 from onelip.layers.constrained import ConstrainedLayer, full_precision
 from onelip.layers.fixed_conv import check_image_size
 from onelip.lipschitz import LipschitzModule
+from onelip.norms.convolution import Pair, pair
 
 _CHUNK = 2**24  # complex numbers whose norms are proved at a time
 
@@ -101,7 +101,7 @@ def spectrum_bound(spectrum: Tensor) -> Tensor:
     """Proved norm of the largest block; see the module's docstring for why it is a bound."""
     blocks = spectrum.flatten(0, 1)
     parts = blocks.split(max(1, _CHUNK // blocks[0].numel()))
-    return torch.stack([bounds.dense(part) for part in parts]).max()
+    return torch.stack([norms.dense(part) for part in parts]).max()
 
 
 class FixedFourierConv2d(LipschitzModule):

@@ -5,12 +5,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from onelip import bounds
-from onelip.bounds.rounding import upward
-from onelip.bounds.slopes import Interval, slopes
+from onelip import norms
 from onelip.errors import UnboundedModuleError
 from onelip.layers.fixed_conv import check_image_size
 from onelip.lipschitz import LipschitzModule
+from onelip.norms.rounding import upward
+from onelip.norms.slopes import Interval, slopes
 
 
 def gradient_step_bound(step: Tensor, norm: Tensor, slope: Interval) -> Tensor:
@@ -109,8 +109,8 @@ class GradientStep(LipschitzModule):
 def norm_bound(weight: Tensor, image_size: tuple[int, int] | None, padding_mode: str) -> Tensor:
     """Proved norm of a matrix, or of a convolution that keeps the image's size."""
     if weight.ndim == 2:
-        return bounds.dense(weight)
-    return bounds.convolution(
+        return norms.dense(weight)
+    return norms.convolution(
         weight,
         image_size=image_size,
         padding=weight.shape[-1] // 2,

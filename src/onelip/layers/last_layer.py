@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from onelip import bounds
+from onelip import norms
 from onelip.lipschitz import LipschitzModule
 
 
@@ -46,7 +46,7 @@ class LastLayer(LipschitzModule):
 
     def lipschitz_bound(self) -> Tensor:
         """Proved norm of the weight."""
-        return bounds.dense(self.weight)
+        return norms.dense(self.weight)
 
     def export(self) -> nn.Linear:
         """A plain linear layer."""

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from onelip.bounds.rounding import exact, quotient
 from onelip.errors import UnboundedModuleError
 from onelip.lipschitz import LipschitzModule
+from onelip.norms.rounding import exact, quotient
 
 
 class Normalize(LipschitzModule):

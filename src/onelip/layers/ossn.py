@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from onelip.bounds.convolution import pair
 from onelip.estimates import leading_direction
 from onelip.layers.constrained import ConstrainedConv2d, full_precision
 from onelip.layers.fixed_conv import check_whole_strides
+from onelip.norms.convolution import pair
 
 _WARM_UP = 20  # power iterations at construction
 

@@ -11,8 +11,8 @@ from functools import reduce
 import torch
 from torch import Tensor, nn
 
-from onelip.bounds.rounding import exact, upward
 from onelip.lipschitz import LipschitzModule
+from onelip.norms.rounding import exact, upward
 
 Plane = tuple[Tensor, Tensor]
 

@@ -28,13 +28,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import override
 
-from onelip.bounds.rounding import UNDERFLOW, UNIT, exact, frobenius, upward
-from onelip.bounds.slopes import Interval, slopes
-from onelip.bounds.spectral import largest_norm
 from onelip.errors import UnboundedModuleError
 from onelip.layers.cayley import cayley
 from onelip.layers.constrained import ComputedOnce, fill, full_precision
 from onelip.lipschitz import LipschitzModule
+from onelip.norms.rounding import UNDERFLOW, UNIT, exact, frobenius, upward
+from onelip.norms.slopes import Interval, slopes
+from onelip.norms.spectral import largest_norm
 
 Maps = tuple[Tensor, Tensor, Tensor]  # U, V and psi
 

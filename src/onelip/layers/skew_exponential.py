@@ -7,14 +7,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import override
 
-from onelip import bounds
-from onelip.bounds.convolution import check_padding_mode, pair
-from onelip.bounds.exponential import truncated_exponential
+from onelip import norms
 from onelip.errors import UnboundedModuleError
 from onelip.layers.fixed_conv import check_image_size
 from onelip.layers.gradient_step import mirrored
 from onelip.layers.soc_gradient import exact_series, fast_series
 from onelip.lipschitz import LipschitzModule
+from onelip.norms.convolution import check_padding_mode, pair
+from onelip.norms.exponential import truncated_exponential
 
 
 class SkewExponential(LipschitzModule):
@@ -97,7 +97,7 @@ class SkewExponential(LipschitzModule):
             UnboundedModuleError: the kernel was overwritten by one that is not skew.
         """
         kernel = self.kernel()
-        norm = bounds.convolution(
+        norm = norms.convolution(
             kernel,
             image_size=self.sides,
             padding=self.kernel_size // 2,

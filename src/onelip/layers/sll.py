@@ -25,12 +25,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import override
 
-from onelip.bounds.convolution import check_padding_mode, pair
-from onelip.bounds.rounding import downward, exact, frobenius
-from onelip.bounds.slopes import HOMOGENEOUS, slopes
 from onelip.layers.constrained import ComputedOnce, full_precision
 from onelip.layers.fixed_conv import check_image_size
 from onelip.layers.gradient_step import GradientStep, gradient_step_bound, mirrored, norm_bound
+from onelip.norms.convolution import check_padding_mode, pair
+from onelip.norms.rounding import downward, exact, frobenius
+from onelip.norms.slopes import HOMOGENEOUS, slopes
 
 _EPSILON = 1e-12  # added to the squared lengths of rows
 Rows = tuple[Tensor, Tensor]  # K and c

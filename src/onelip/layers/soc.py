@@ -2,7 +2,7 @@ r"""Skew Orthogonal Convolutions (Singla, Feizi, ICML 2021).
 
 A kernel minus that of its adjoint, :math:`L = M - M^*`, convolves as a skew-symmetric matrix, so
 its exponential is orthogonal. A truncated series of it is not: what that can stretch follows from
-a proved norm of L and the number of terms (``bounds/exponential.py``). Below a norm of 2.8 it is
+a proved norm of L and the number of terms (``norms/exponential.py``). Below a norm of 2.8 it is
 nothing at all for 5, 9 or 13 terms, and up to 0.5 % for 6.
 
 A short series needs a small norm, so L is divided by an estimate of it: the norm of its numbers as

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import override
 
-from onelip.bounds.convolution import Pair, pair
 from onelip.layers.aol import unshuffled
 from onelip.layers.constrained import ConstrainedConv2d
 from onelip.layers.fixed_conv import check_whole_strides
 from onelip.lipschitz import LipschitzModule
+from onelip.norms.convolution import Pair, pair
 
 
 class ProjectedLayer(LipschitzModule):

@@ -24,10 +24,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from onelip.bounds import banded, gram_kernel
-from onelip.bounds.rounding import exact, frobenius, gamma, upward
-from onelip.bounds.spectral import ends_above, largest_norm, power_of_two
 from onelip.errors import UnboundedModuleError
+from onelip.norms import banded, gram_kernel
+from onelip.norms.rounding import exact, frobenius, gamma, upward
+from onelip.norms.spectral import ends_above, largest_norm, power_of_two
 
 Pair = tuple[int, int]
 
@@ -146,7 +146,7 @@ def convolution(
     Example:
         >>> import torch, onelip
         >>> box = torch.full((1, 1, 3, 3), 1 / 9)
-        >>> onelip.bounds.convolution(box, image_size=8, padding=1, padding_mode="circular")
+        >>> onelip.norms.convolution(box, image_size=8, padding=1, padding_mode="circular")
         tensor(1.0000, dtype=torch.float64)
     """
     check_padding_mode(padding_mode)

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import onelip
-from onelip import bounds, layers
-from onelip.bounds.gram_kernel import squared_norm
+from onelip import layers, norms
+from onelip.norms.gram_kernel import squared_norm
 from tests.oracles import is_above, materialised, norm_below, sigma_max
 
-module = sys.modules["onelip.bounds.convolution"]  # the package shows the function of this name
+module = sys.modules["onelip.norms.convolution"]  # the package shows the function of this name
 
 
 def circular(kernel: Tensor, size: tuple[int, int]) -> Tensor:
@@ -174,7 +174,7 @@ def _never_below(seed: int) -> bool:
     options = {key: setting[key] for key in ("stride", "dilation", "padding", "padding_mode")}
     options |= {"groups": setting["groups"], "whole_strides": setting["whole"]}
     for known in (None, size) if seed % 2 else (None,):
-        bound = bounds.convolution(weight, image_size=known, **options)
+        bound = norms.convolution(weight, image_size=known, **options)
         assert float(bound) >= norm * (1 - 1e-13), (seed, known, setting)
         if seed % 40 == 0 and matrix.any() and matrix.numel() < 1000:
             assert is_above(bound, norm_below(matrix))
@@ -232,11 +232,11 @@ def test_wide_orthogonal_float32_kernels_as_they_are_trained():
 def test_the_scale_of_the_kernel(scale, size):
     kernel = near_orthogonal(4, 4, 3)
     options = {"image_size": size, "padding": 1, "padding_mode": "circular"}
-    bound = float(bounds.convolution(kernel * scale, **options))
+    bound = float(norms.convolution(kernel * scale, **options))
     assert scale * (1 - 1e-15) <= bound <= scale * (1 + 1e-8)
     rough = torch.randn(3, 2, 3, 3, dtype=torch.float64)
-    found = float(bounds.convolution(rough * scale, **options))
-    assert found == pytest.approx(scale * float(bounds.convolution(rough, **options)), rel=1e-9)
+    found = float(norms.convolution(rough * scale, **options))
+    assert found == pytest.approx(scale * float(norms.convolution(rough, **options)), rel=1e-9)
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -249,7 +249,7 @@ def test_kernels_scaled_as_almost_orthogonal_layers(stride):
         layer.raw_weight.data[:, :, :height, :width] = kernel
         weight = layer.weight.detach()
         for mode in ("zeros", "circular"):
-            found = bounds.convolution(
+            found = norms.convolution(
                 weight, padding_mode=mode, stride=stride, whole_strides=True, padding=0
             )
             assert float(found) <= 1 + 1e-6, (seed, mode)
@@ -265,8 +265,8 @@ def test_whole_strides_count_only_where_the_size_is_not_given(path, monkeypatch)
     weight = layers.AOCConv2d(2, 8, 3, stride=2, bias=False).double().weight.detach()
     options = {"stride": 2, "padding": 1, "padding_mode": "circular"}
     for size in ((5, 5), (4, 5), (3, 6)):
-        odd = bounds.convolution(weight, image_size=size, whole_strides=True, **options)
-        assert float(odd) == float(bounds.convolution(weight, image_size=size, **options))
+        odd = norms.convolution(weight, image_size=size, whole_strides=True, **options)
+        assert float(odd) == float(norms.convolution(weight, image_size=size, **options))
         layer = nn.Conv2d(2, 8, 3, bias=False, dtype=torch.float64, **options)
         layer.weight.data = weight
         with torch.no_grad():
@@ -278,23 +278,23 @@ def test_the_promise_is_needed():
     """The bound for images that the stride divides is below the norm on one that it does not."""
     weight = layers.AOCConv2d(2, 8, 3, stride=2, bias=False).double().weight.detach()
     options = {"stride": 2, "padding": 1, "padding_mode": "circular"}
-    divided = float(bounds.convolution(weight, whole_strides=True, **options))
-    every = float(bounds.convolution(weight, **options))
-    norms = []
+    divided = float(norms.convolution(weight, whole_strides=True, **options))
+    every = float(norms.convolution(weight, **options))
+    found = []
     for size in ((2, 2), (4, 6), (3, 3), (5, 5), (5, 4), (3, 7)):
         layer = nn.Conv2d(2, 8, 3, bias=False, dtype=torch.float64, **options)
         layer.weight.data = weight
         with torch.no_grad():
-            norms.append(sigma_max(materialised(layer, (2, *size))))
-    assert max(norms[:2]) <= divided <= 1 + 1e-8
-    assert 1.1 < max(norms[2:]) <= every
+            found.append(sigma_max(materialised(layer, (2, *size))))
+    assert max(found[:2]) <= divided <= 1 + 1e-8
+    assert 1.1 < max(found[2:]) <= every
 
 
 def test_zero_padding_needs_no_promise():
     weight = layers.AOCConv2d(2, 8, 3, stride=2, bias=False).double().weight.detach()
     options = {"stride": 2, "padding": 1}
-    every = float(bounds.convolution(weight, **options))
-    assert every == float(bounds.convolution(weight, whole_strides=True, **options)) <= 1 + 1e-8
+    every = float(norms.convolution(weight, **options))
+    assert every == float(norms.convolution(weight, whole_strides=True, **options)) <= 1 + 1e-8
     for size in ((3, 3), (5, 4), (1, 1), (7, 2)):
         matrix = materialised(lambda x: F.conv2d(x, weight, **options), (2, *size))
         assert sigma_max(matrix) <= every
@@ -305,13 +305,13 @@ def test_wide_padding_repeats_rows_of_orthogonal_kernels_too(monkeypatch):
     for side, padding in ((1, 1), (2, 2), (3, 3), (3, 2)):
         weight = near_orthogonal(3, 3, side)
         options = {"padding": padding, "padding_mode": "circular"}
-        every = float(bounds.convolution(weight, **options))
+        every = float(norms.convolution(weight, **options))
         for size in range(max(1, padding), 6):
             layer = nn.Conv2d(3, 3, side, bias=False, dtype=torch.float64, **options)
             layer.weight.data = weight
             with torch.no_grad():
                 norm = sigma_max(materialised(layer, (3, size, size)))
-            known = float(bounds.convolution(weight, image_size=size, **options))
+            known = float(norms.convolution(weight, image_size=size, **options))
             assert norm * (1 - 1e-14) <= known <= every
 
 

@@ -9,7 +9,7 @@ from flint import arb, ctx, fmpq, fmpq_poly, fmpz_poly
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onelip.bounds.exponential import squared_modulus, truncated_exponential
+from onelip.norms.exponential import squared_modulus, truncated_exponential
 from tests.oracles import is_above, relative_excess, sigma_max
 
 NORMS = [0.0, 1e-3, 0.7, 1.0, 1.5, 1.6, 2.0, 2.9, 3.1, 3.45, 5.0, 9.5, 40.0]

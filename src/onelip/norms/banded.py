@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from onelip.bounds.rounding import UNDERFLOW, UNIT, frobenius, gamma, upward
+from onelip.norms.rounding import UNDERFLOW, UNIT, frobenius, gamma, upward
 
 _FIRST_MARGIN = 1e-4  # how far above the first guess the proof is tried
 _MARGIN = 1e-9  # above a guess that a successful factorisation has refined

@@ -15,7 +15,7 @@ for :math:`C C^T`, and the smaller result counts.
 import torch
 from torch import Tensor
 
-from onelip.bounds.rounding import UNDERFLOW, frobenius, gamma, upward
+from onelip.norms.rounding import UNDERFLOW, frobenius, gamma, upward
 
 _TIGHT = 1e-4  # relative excess at which the first side's bound is taken
 _SQUARINGS = 20  # of the matrix whose leading eigenvector is sought

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 import onelip
-from onelip.bounds.slopes import SLOPES, slopes
 from onelip.errors import NonFiniteError, UnboundedModuleError
+from onelip.norms.slopes import SLOPES, slopes
 
 # Where curvature is large and where pieces meet, in steps of 1e-3 and finer around 0.
 GRID = torch.cat(

@@ -10,11 +10,11 @@ from flint import arb, ctx
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from onelip import bounds, estimates
+from onelip import estimates, norms
 from onelip.errors import NonFiniteError, UnboundedModuleError
 from tests.oracles import is_above, materialised, norm_below, sigma_max
 
-module = sys.modules["onelip.bounds.convolution"]  # the package shows the function of this name
+module = sys.modules["onelip.norms.convolution"]  # the package shows the function of this name
 
 
 @pytest.fixture(params=["written out", "by rows", "fourier"])
@@ -72,7 +72,7 @@ class Setting:
             return materialised(layer, (channels, *self.image))
 
     def bound(self, weight: Tensor) -> Tensor:
-        return bounds.convolution(weight, image_size=self.image, **self.options())
+        return norms.convolution(weight, image_size=self.image, **self.options())
 
 
 ZEROS = [
@@ -217,9 +217,9 @@ def test_one_dimensional_norms_by_hand():
     """Taps [1, 1]: 2 cos(pi / (2 n + 1)) between two ends, 2 on a circle."""
     weight = torch.ones(1, 1, 1, 2)
     for n in (2, 3, 7):
-        valid = bounds.convolution(weight, image_size=(1, n))
+        valid = norms.convolution(weight, image_size=(1, n))
         assert float(valid) == pytest.approx(2 * math.cos(math.pi / (2 * n)), rel=1e-8)
-        circle = bounds.convolution(
+        circle = norms.convolution(
             weight, image_size=(1, n), padding="same", padding_mode="circular"
         )
         assert float(circle) == pytest.approx(2, rel=1e-8)
@@ -254,7 +254,7 @@ def test_every_size_is_above_each_size(setting: Setting, kind: str):
     weight = setting.weight()
     if kind == "ones":
         weight = torch.ones_like(weight)
-    bound = bounds.convolution(weight, **setting.options())
+    bound = norms.convolution(weight, **setting.options())
     for height in range(1, 8):
         for width in (height, 5):
             sized = Setting(**{**vars(setting), "image": (height, width)})
@@ -270,8 +270,8 @@ def test_every_size_is_above_each_size(setting: Setting, kind: str):
 def test_every_size_is_close_to_the_supremum(taps, stride):
     """A polynomial that peaks on the grid pays the whole factor of Riesz, half a percent."""
     for weight in (torch.ones(1, 1, taps, taps), torch.randn(2, 2, taps, taps)):
-        bound = bounds.convolution(weight, stride=stride, padding=taps // 2)
-        large = bounds.convolution(
+        bound = norms.convolution(weight, stride=stride, padding=taps // 2)
+        large = norms.convolution(
             weight,
             image_size=256 * stride,
             padding=(taps - 1) // 2,
@@ -337,12 +337,12 @@ def test_products_of_twiddles_keep_twice_the_error():
 @pytest.mark.parametrize("mode", ["reflect", "replicate", "nonsense"])
 def test_padding_that_repeats_pixels(mode):
     with pytest.raises(UnboundedModuleError, match=f"padding_mode='{mode}'"):
-        bounds.convolution(torch.ones(1, 1, 3, 3), padding=1, padding_mode=mode)
+        norms.convolution(torch.ones(1, 1, 3, 3), padding=1, padding_mode=mode)
 
 
 def test_kernels_that_do_not_fit():
     with pytest.raises(ValueError, match="spans 5 pixels does not fit into 3"):
-        bounds.convolution(torch.ones(1, 1, 3, 3), image_size=3, dilation=2)
+        norms.convolution(torch.ones(1, 1, 3, 3), image_size=3, dilation=2)
 
 
 @pytest.mark.parametrize(
@@ -350,7 +350,7 @@ def test_kernels_that_do_not_fit():
 )
 def test_shapes_that_are_no_kernel(shape, groups):
     with pytest.raises(ValueError, match="is no kernel"):
-        bounds.convolution(torch.ones(shape), groups=groups)
+        norms.convolution(torch.ones(shape), groups=groups)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -359,7 +359,7 @@ def test_non_finite_weights(value, size):
     weight = torch.ones(1, 1, 3, 3)
     weight[0, 0, 1, 1] = value
     with pytest.raises(NonFiniteError):
-        bounds.convolution(weight, image_size=size, padding=1)
+        norms.convolution(weight, image_size=size, padding=1)
 
 
 def test_complex_kernels_are_not_halved():
@@ -371,7 +371,7 @@ def test_complex_kernels_are_not_halved():
             (2, 5, 5),
         )
         try:
-            bound = bounds.convolution(weight, image_size=5, padding=1, padding_mode="circular")
+            bound = norms.convolution(weight, image_size=5, padding=1, padding_mode="circular")
         except (TypeError, ValueError, RuntimeError):
             return
         assert is_above(bound, norm_below(matrix))
@@ -402,7 +402,7 @@ def _never_below(count: int, size: int, *, circular: bool) -> None:
     truths = _norms(weights, size, circular=circular)
     mode = "circular" if circular else "zeros"
     for weight, truth in zip(weights, truths.tolist(), strict=True):
-        bound = bounds.convolution(weight, image_size=size, padding=1, padding_mode=mode)
+        bound = norms.convolution(weight, image_size=size, padding=1, padding_mode=mode)
         assert float(bound) >= truth * (1 - 1e-14)
 
 
@@ -456,9 +456,9 @@ def test_a_bad_guess_costs_tightness_and_not_truth(monkeypatch):
 
 def test_an_image_too_large_to_write_out(monkeypatch):
     weight = torch.randn(2, 3, 3, 3, dtype=torch.float64)
-    exact = float(bounds.convolution(weight, image_size=24, padding=1))
+    exact = float(norms.convolution(weight, image_size=24, padding=1))
     _forced(monkeypatch, "fourier")
-    on_the_torus = float(bounds.convolution(weight, image_size=24, padding=1))
+    on_the_torus = float(norms.convolution(weight, image_size=24, padding=1))
     assert exact < on_the_torus < 1.02 * exact
     power = estimates.power_iteration(
         lambda x: torch.nn.functional.conv2d(x, weight, padding=1),

@@ -7,10 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onelip import bounds
-from onelip.bounds import spectral
+from onelip import norms
 from onelip.errors import NonFiniteError
 from onelip.estimates import power_iteration
+from onelip.norms import spectral
 from tests.oracles import is_above, norm_below, relative_excess, sigma_max
 
 DTYPES = [
@@ -25,7 +25,7 @@ SHAPES = [(1, 1), (1, 7), (7, 1), (5, 5), (3, 8), (8, 3), (16, 12)]
 
 
 def assert_proved(matrix: torch.Tensor, tightness: float = 1e-8):
-    bound, lower = bounds.dense(matrix), norm_below(matrix)
+    bound, lower = norms.dense(matrix), norm_below(matrix)
     assert bound.shape == ()
     assert bound.dtype == torch.float64
     assert is_above(bound, lower)
@@ -56,7 +56,7 @@ def test_subnormal_weights(dtype):
 def test_subnormal_results_are_not_rounded_below(columns):
     """sqrt(2) of the smallest double is not a double: 1 of it is too little."""
     matrix = torch.full((1, columns), 5e-324, dtype=torch.float64)
-    assert is_above(bounds.dense(matrix), norm_below(matrix))
+    assert is_above(norms.dense(matrix), norm_below(matrix))
 
 
 def test_entries_of_very_different_size():
@@ -82,7 +82,7 @@ def test_rank_one(shape):
 def test_integer_matrices_with_known_norms():
     assert_proved(torch.ones(8, 8))
     assert_proved(torch.tensor([[3.0, 4.0], [4.0, -3.0]]))
-    assert float(bounds.dense(torch.ones(4, 9))) == pytest.approx(6, rel=1e-9)
+    assert float(norms.dense(torch.ones(4, 9))) == pytest.approx(6, rel=1e-9)
 
 
 def test_nearly_equal_singular_values():
@@ -99,17 +99,17 @@ def test_hilbert_matrix_and_jordan_block():
 
 @pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0, 0), (0, 2, 2), (2, 0, 3)], ids=str)
 def test_empty(shape):
-    assert float(bounds.dense(torch.zeros(shape))) == 0
+    assert float(norms.dense(torch.zeros(shape))) == 0
 
 
 def test_zero():
-    assert float(bounds.dense(torch.zeros(3, 4))) == 0
-    assert float(bounds.dense(torch.zeros(5, 3, 4))) == 0
+    assert float(norms.dense(torch.zeros(3, 4))) == 0
+    assert float(norms.dense(torch.zeros(5, 3, 4))) == 0
 
 
 def test_vectors_are_no_matrices():
     with pytest.raises(ValueError, match="two dimensions"):
-        bounds.dense(torch.ones(3))
+        norms.dense(torch.ones(3))
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -117,14 +117,14 @@ def test_non_finite_weights(value):
     matrix = torch.ones(3, 3)
     matrix[1, 2] = value
     with pytest.raises(NonFiniteError, match="infinite or NaN"):
-        bounds.dense(matrix)
+        norms.dense(matrix)
 
 
 @pytest.mark.parametrize("count", [2, 7, 40])
 def test_batches(count):
     matrices = torch.randn(count, 5, 4, dtype=torch.float64)
     lower = [norm_below(matrix) for matrix in matrices]
-    bound = bounds.dense(matrices)
+    bound = norms.dense(matrices)
     assert all(is_above(bound, one) for one in lower)
     assert float(bound) == pytest.approx(
         sigma_max(matrices[max(range(count), key=lambda i: sigma_max(matrices[i]))]), rel=1e-8
@@ -133,7 +133,7 @@ def test_batches(count):
 
 def test_batches_of_batches():
     matrices = torch.randn(2, 3, 4, 5, dtype=torch.float64)
-    assert float(bounds.dense(matrices)) == pytest.approx(
+    assert float(norms.dense(matrices)) == pytest.approx(
         float(torch.linalg.matrix_norm(matrices, 2).max()), rel=1e-8
     )
 
@@ -159,7 +159,7 @@ def test_blocks_of_growing_norm():
 
 
 def assert_batch(matrices: torch.Tensor, norm: float):
-    bound = bounds.dense(matrices)
+    bound = norms.dense(matrices)
     assert float(bound) >= norm * (1 - 1e-15)
     assert float(bound) <= norm * (1 + 1e-8)
     assert all(is_above(bound, norm_below(matrix)) for matrix in matrices)
@@ -175,7 +175,7 @@ def test_any_doubles(rows, columns, data):
     number = st.floats(allow_nan=False, allow_infinity=False, min_value=-1e150, max_value=1e150)
     entries = data.draw(st.lists(number, min_size=rows * columns, max_size=rows * columns))
     matrix = torch.tensor(entries, dtype=torch.float64).view(rows, columns)
-    assert is_above(bounds.dense(matrix), norm_below(matrix))
+    assert is_above(norms.dense(matrix), norm_below(matrix))
 
 
 def test_a_useless_factorisation_loosens_the_bound_and_never_breaks_it(monkeypatch):
@@ -189,12 +189,12 @@ def test_a_useless_factorisation_loosens_the_bound_and_never_breaks_it(monkeypat
         return type(result)((result.L + 0.01 * torch.randn_like(result.L), result.info))
 
     monkeypatch.setattr(spectral.torch.linalg, "cholesky_ex", noisy)
-    assert is_above(bounds.dense(matrix), lower)
+    assert is_above(norms.dense(matrix), lower)
     monkeypatch.undo()
     monkeypatch.setattr(
         spectral.torch.linalg, "eigvalsh", lambda a: torch.zeros(len(a), a.shape[-1]).double()
     )
-    assert is_above(bounds.dense(matrix), lower)
+    assert is_above(norms.dense(matrix), lower)
 
 
 def test_transposes_conjugates_and_strides():
@@ -204,7 +204,7 @@ def test_transposes_conjugates_and_strides():
 
 
 def test_a_parameter_that_requires_a_gradient():
-    assert not bounds.dense(torch.nn.Linear(3, 3).weight).requires_grad
+    assert not norms.dense(torch.nn.Linear(3, 3).weight).requires_grad
 
 
 def test_flushed_subnormals_are_refused():
@@ -212,7 +212,7 @@ def test_flushed_subnormals_are_refused():
         pytest.skip("this processor cannot flush")
     try:
         with pytest.raises(RuntimeError, match="set_flush_denormal"):
-            bounds.dense(torch.ones(2, 2))
+            norms.dense(torch.ones(2, 2))
     finally:
         torch.set_flush_denormal(False)
 

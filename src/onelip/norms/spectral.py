@@ -17,7 +17,7 @@ import math
 import torch
 from torch import Tensor
 
-from onelip.bounds.rounding import UNDERFLOW, UNIT, exact, frobenius, gamma, upward
+from onelip.norms.rounding import UNDERFLOW, UNIT, exact, frobenius, gamma, upward
 
 _MARGIN = 1e-10  # how far above the guess the proof is tried first
 _GUESSES = 8  # blocks of a batch whose eigenvalues are computed in one round
@@ -41,7 +41,7 @@ def dense(matrix: Tensor) -> Tensor:
 
     Example:
         >>> import torch, onelip
-        >>> onelip.bounds.dense(torch.diag(torch.tensor([3.0, 4.0])))
+        >>> onelip.norms.dense(torch.diag(torch.tensor([3.0, 4.0])))
         tensor(4.0000, dtype=torch.float64)
     """
     if matrix.ndim < 2:

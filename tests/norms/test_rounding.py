@@ -9,8 +9,8 @@ from flint import arb, ctx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onelip.bounds.rounding import UNIT, downward, exact, frobenius, gamma, product, upward
 from onelip.errors import NonFiniteError
+from onelip.norms.rounding import UNIT, downward, exact, frobenius, gamma, product, upward
 
 positive = st.floats(1e-290, 1e290)
 fast = settings(max_examples=200, deadline=None, derandomize=True)

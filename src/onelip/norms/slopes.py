@@ -13,8 +13,8 @@ from typing import Any
 
 from torch import nn
 
-from onelip.bounds.rounding import exact
 from onelip.errors import NonFiniteError, UnboundedModuleError
+from onelip.norms.rounding import exact
 
 Interval = tuple[float, float]
 

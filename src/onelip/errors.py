@@ -9,6 +9,10 @@ class UnboundedModuleError(OnelipError, TypeError):
     """No proof is known for the Lipschitz constant of a module."""
 
 
+class NotApplicableError(OnelipError, ValueError):
+    """A method does not cover this network, or would take far too long; another may."""
+
+
 class NonFiniteError(OnelipError, ValueError):
     """A weight, a bound or a loss is infinite or not a number."""
 

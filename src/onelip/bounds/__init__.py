@@ -1,0 +1,1 @@
+"""Proved upper bounds of the Lipschitz constants of whole networks."""

@@ -1,0 +1,444 @@
+"""Linear maps between images or vectors, with their adjoints: what networks are made of.
+
+A map is called on a batch. ``affine`` adds the bias, which Lipschitz constants do not see. The
+tensors may require gradients: estimates differentiate through them. ``exact`` is the same map in
+float64, for proofs, with what rounding can do to it: for every x
+
+    |computed map(x) - map(x)| <= map.rounding * |x| + map.underflow
+
+in the Euclidean norm, and the same of the adjoint.
+"""
+
+import abc
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.grad import conv2d_input
+
+from onelip.norms.convolution import Pair, convolution
+from onelip.norms.rounding import UNDERFLOW, exact, frobenius, gamma, quotient, upward
+from onelip.norms.spectral import dense
+
+Shape = tuple[int, ...]
+
+
+class LinearMap(abc.ABC):
+    """A linear map from tensors of shape ``inputs`` to tensors of shape ``outputs``."""
+
+    inputs: Shape
+    outputs: Shape
+
+    @abc.abstractmethod
+    def __call__(self, x: Tensor) -> Tensor:
+        """The image of a batch, ``(batch, *inputs)``."""
+
+    @abc.abstractmethod
+    def adjoint(self, y: Tensor) -> Tensor:
+        """The image of a batch ``(batch, *outputs)`` under the adjoint."""
+
+    def affine(self, x: Tensor) -> Tensor:
+        """The map, plus its bias."""
+        return self(x)
+
+    def exact(self) -> Self:
+        """The same numbers in float64 on the CPU, detached."""
+        return self
+
+    @property
+    def rounding(self) -> float:
+        """See the top of the file; 0 for a map that only moves numbers."""
+        return 0.0
+
+    @property
+    def underflow(self) -> float:
+        """What is lost to underflow, in Euclidean norm, per column."""
+        return 2.0**-490 * (self.rounding > 0)
+
+    def norm(self) -> Tensor | None:
+        """A proved bound of the spectral norm, if there is a better way than writing it out."""
+        return None
+
+    @property
+    def rows(self) -> int:
+        """How many numbers the map returns."""
+        return math.prod(self.outputs)
+
+    @property
+    def columns(self) -> int:
+        """How many numbers the map takes."""
+        return math.prod(self.inputs)
+
+
+@dataclass(frozen=True)
+class Scale(LinearMap):
+    """Multiplication by a number, or by one per channel or entry (a tensor that broadcasts)."""
+
+    inputs: Shape
+    factor: Tensor
+    shift: Tensor | None = None
+
+    @property
+    def outputs(self) -> Shape:  # type: ignore[override]
+        """As the inputs."""
+        return self.inputs
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """``factor * x``."""
+        return x * self.factor
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """``factor * y``."""
+        return y * self.factor
+
+    def affine(self, x: Tensor) -> Tensor:
+        """``factor * x + shift``."""
+        return self(x) if self.shift is None else self(x) + self.shift
+
+    def exact(self) -> "Scale":
+        """In float64."""
+        return Scale(self.inputs, _exact(self.factor), _maybe(self.shift))
+
+    @property
+    def rounding(self) -> float:
+        """One product, none for a power of two."""
+        return gamma(1) * float(self.factor.detach().abs().max())
+
+    def norm(self) -> Tensor:
+        """The largest factor."""
+        return exact(self.factor).abs().max().cpu()
+
+
+@dataclass(frozen=True)
+class Dense(LinearMap):
+    """``weight @ x`` on vectors."""
+
+    weight: Tensor
+    bias: Tensor | None = None
+
+    @property
+    def inputs(self) -> Shape:  # type: ignore[override]
+        """One axis."""
+        return (self.weight.shape[1],)
+
+    @property
+    def outputs(self) -> Shape:  # type: ignore[override]
+        """One axis."""
+        return (self.weight.shape[0],)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """``weight @ x``."""
+        return F.linear(x, self.weight)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """``weight.T @ y``."""
+        return y @ self.weight
+
+    def affine(self, x: Tensor) -> Tensor:
+        """``weight @ x + bias``."""
+        return F.linear(x, self.weight, self.bias)
+
+    def exact(self) -> "Dense":
+        """In float64."""
+        return Dense(_exact(self.weight), _maybe(self.bias))
+
+    @cached_property
+    def rounding(self) -> float:
+        """Sums of as many products as the longer side."""
+        return _error(max(self.weight.shape), float(frobenius(exact(self.weight))))
+
+    def norm(self) -> Tensor:
+        """That of the matrix."""
+        return dense(self.weight).cpu()
+
+
+@dataclass(frozen=True)
+class Convolution(LinearMap):
+    """``conv2d`` on images ``(channels, height, width)``, padded on both sides of each axis."""
+
+    inputs: Shape
+    weight: Tensor
+    bias: Tensor | None = None
+    stride: Pair = (1, 1)
+    padding: Pair = (0, 0)
+    dilation: Pair = (1, 1)
+    groups: int = 1
+    circular: bool = False
+
+    @property
+    def outputs(self) -> Shape:  # type: ignore[override]
+        """Channels, height, width."""
+        sides = [
+            (n + 2 * p - d * (k - 1) - 1) // s + 1
+            for n, p, d, k, s in zip(
+                self.inputs[1:],
+                self.padding,
+                self.dilation,
+                self.weight.shape[2:],
+                self.stride,
+                strict=True,
+            )
+        ]
+        return (self.weight.shape[0], *sides)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The convolution."""
+        return self._convolved(x, None)
+
+    def affine(self, x: Tensor) -> Tensor:
+        """With the bias."""
+        return self._convolved(x, self.bias)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """The gradient of the convolution with respect to its input."""
+        wrapped = self.padding if self.circular else (0, 0)
+        height, width = (n + 2 * p for n, p in zip(self.inputs[1:], wrapped, strict=True))
+        x: Tensor = conv2d_input(
+            (len(y), self.inputs[0], height, width),
+            self.weight,
+            y,
+            self.stride,
+            (0, 0) if self.circular else self.padding,
+            self.dilation,
+            self.groups,
+        )
+        return _unwrapped(x, self.padding) if self.circular else x
+
+    def exact(self) -> "Convolution":
+        """In float64."""
+        return replace(self, weight=_exact(self.weight), bias=_maybe(self.bias))
+
+    @cached_property
+    def rounding(self) -> float:
+        """Each output is a product of the kernel and a patch, whose pixels may repeat."""
+        outputs, columns, height, width = self.weight.shape
+        terms = max(columns, outputs // self.groups) * height * width + (9 if self.circular else 0)
+        size = float(frobenius(exact(self.weight).flatten(1)))
+        patches = math.prod(self.outputs[1:]) * height * width
+        return _error(terms, size * math.sqrt(patches))
+
+    def norm(self) -> Tensor:
+        """That of the convolution on images of this size."""
+        return convolution(
+            self.weight,
+            image_size=(self.inputs[1], self.inputs[2]),
+            padding=self.padding,
+            padding_mode="circular" if self.circular else "zeros",
+            stride=self.stride,
+            dilation=self.dilation,
+            groups=self.groups,
+        ).cpu()
+
+    def _convolved(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        padding = self.padding
+        if self.circular and any(padding):
+            x = F.pad(x, (padding[1], padding[1], padding[0], padding[0]), mode="circular")
+            padding = (0, 0)
+        return F.conv2d(x, self.weight, bias, self.stride, padding, self.dilation, self.groups)
+
+
+@dataclass(frozen=True)
+class Gather(LinearMap):
+    """Moves numbers: output i is input ``index[i]``, or 0 where the index is -1."""
+
+    inputs: Shape
+    outputs: Shape
+    index: Tensor
+
+    def __post_init__(self) -> None:
+        taken = self.index[self.index >= 0]
+        if len(taken) != len(taken.unique()):
+            raise ValueError("Gather takes each number at most once")
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Take."""
+        taken = x.flatten(1)[:, self.index.clamp_min(0)] * (self.index >= 0)
+        image: Tensor = taken.unflatten(1, self.outputs)
+        return image
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """Put back."""
+        kept = self.index >= 0
+        x = y.new_zeros(len(y), self.columns)
+        x = x.index_copy(1, self.index[kept], y.flatten(1)[:, kept])
+        image: Tensor = x.unflatten(1, self.inputs)
+        return image
+
+    def norm(self) -> Tensor:
+        """At most 1."""
+        return torch.ones((), dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class Reshape(LinearMap):
+    """The same numbers in another shape; the identity where the shapes are equal."""
+
+    inputs: Shape
+    outputs: Shape
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Reshape."""
+        return x.reshape(len(x), *self.outputs)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """Reshape back."""
+        return y.reshape(len(y), *self.inputs)
+
+    def norm(self) -> Tensor:
+        """1."""
+        return torch.ones((), dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class GroupMean(LinearMap):
+    """Each channel's mean over its group of neighbours, or what remains without it."""
+
+    inputs: Shape
+    size: int
+    remainder: bool = False
+
+    @property
+    def outputs(self) -> Shape:  # type: ignore[override]
+        """As the inputs."""
+        return self.inputs
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Average."""
+        groups: Tensor = x.unflatten(1, (-1, self.size))
+        mean = groups.mean(2, keepdim=True).expand_as(groups)
+        return (groups - mean if self.remainder else mean).flatten(1, 2)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """The map is an orthogonal projection."""
+        return self(y)
+
+    @property
+    def rounding(self) -> float:
+        """A sum, a quotient and a difference."""
+        return 2 * gamma(self.size + 3) * math.sqrt(self.size)
+
+    def norm(self) -> Tensor:
+        """1."""
+        return torch.ones((), dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class Composition(LinearMap):
+    """Maps one after the other, the first first."""
+
+    maps: tuple[LinearMap, ...]
+
+    @property
+    def inputs(self) -> Shape:  # type: ignore[override]
+        """Of the first map."""
+        return self.maps[0].inputs
+
+    @property
+    def outputs(self) -> Shape:  # type: ignore[override]
+        """Of the last map."""
+        return self.maps[-1].outputs
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Apply in turn."""
+        for linear in self.maps:
+            x = linear(x)
+        return x
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """Apply the adjoints, the last first."""
+        for linear in reversed(self.maps):
+            y = linear.adjoint(y)
+        return y
+
+    def affine(self, x: Tensor) -> Tensor:
+        """With all biases."""
+        for linear in self.maps:
+            x = linear.affine(x)
+        return x
+
+    def exact(self) -> "Composition":
+        """In float64."""
+        return Composition(tuple(linear.exact() for linear in self.maps))
+
+
+@dataclass(frozen=True)
+class Sum(LinearMap):
+    """The sum of maps between the same shapes."""
+
+    maps: tuple[LinearMap, ...]
+
+    @property
+    def inputs(self) -> Shape:  # type: ignore[override]
+        """Of every map."""
+        return self.maps[0].inputs
+
+    @property
+    def outputs(self) -> Shape:  # type: ignore[override]
+        """Of every map."""
+        return self.maps[0].outputs
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Add the images."""
+        return torch.stack([linear(x) for linear in self.maps]).sum(0)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """Add the images under the adjoints."""
+        return torch.stack([linear.adjoint(y) for linear in self.maps]).sum(0)
+
+    def affine(self, x: Tensor) -> Tensor:
+        """With all biases."""
+        return torch.stack([linear.affine(x) for linear in self.maps]).sum(0)
+
+    def exact(self) -> "Sum":
+        """In float64."""
+        return Sum(tuple(linear.exact() for linear in self.maps))
+
+
+def identity(shape: Shape) -> Reshape:
+    """The map that changes nothing."""
+    return Reshape(shape, shape)
+
+
+def composed(maps: Sequence[LinearMap]) -> LinearMap:
+    """Maps one after the other, without nesting and without identities."""
+    flat: list[LinearMap] = []
+    for linear in maps:
+        flat += linear.maps if isinstance(linear, Composition) else [linear]
+    kept = [m for m in flat if not (isinstance(m, Reshape) and m.inputs == m.outputs)]
+    if not kept:
+        return flat[0]
+    return kept[0] if len(kept) == 1 else Composition(tuple(kept))
+
+
+def reciprocal(numbers: Tensor) -> Tensor:
+    """``1 / numbers``, entry by entry, each rounded away from 0."""
+    wanted = [quotient(1, abs(float(n))) * (1 if n > 0 else -1) for n in exact(numbers).flatten()]
+    return torch.stack(wanted).reshape(numbers.shape)
+
+
+def _error(terms: int, size: float) -> float:
+    return float(upward(torch.tensor(gamma(terms + 2) * size, dtype=torch.float64), 8)) + UNDERFLOW
+
+
+def _exact(tensor: Tensor) -> Tensor:
+    return exact(tensor).cpu()
+
+
+def _maybe(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else _exact(tensor)
+
+
+def _unwrapped(x: Tensor, padding: Pair) -> Tensor:
+    """The adjoint of circular padding: what was copied is added back."""
+    for axis, pad in ((2, padding[0]), (3, padding[1])):
+        if pad:
+            before, middle, after = x.split([pad, x.shape[axis] - 2 * pad, pad], axis)
+            x = middle.clone()
+            x.narrow(axis, x.shape[axis] - pad, pad).add_(before)
+            x.narrow(axis, 0, pad).add_(after)
+    return x

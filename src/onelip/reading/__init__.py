@@ -1,0 +1,1 @@
+"""Reading networks: torch modules, exported programs and ONNX files, as chains."""

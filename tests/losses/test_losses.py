@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from onelip.losses import LOSSES, MarginHinge, OffsetCrossEntropy
+from onelip.losses import LOSSES, MarginHinge, OffsetCrossEntropy, RadiusLoss
 
 
 @pytest.fixture
@@ -61,11 +61,18 @@ def test_no_overflow():
     assert logits.grad.isfinite().all()
 
 
+def _called(loss, logits, labels):
+    """Losses on radii get the constants of a 1-Lipschitz network."""
+    if isinstance(loss, RadiusLoss):
+        return loss(logits, labels, 2**0.5 * (1 - torch.eye(logits.shape[1])).to(logits))
+    return loss(logits, labels)
+
+
 @pytest.mark.parametrize("name", LOSSES)
 def test_gradients(batch, name):
     logits, labels = batch
     loss = LOSSES[name]()
-    assert torch.autograd.gradcheck(lambda x: loss(x, labels), logits.requires_grad_())
+    assert torch.autograd.gradcheck(lambda x: _called(loss, x, labels), logits.requires_grad_())
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -75,8 +82,8 @@ def test_defaults(batch, name):
     loss = LOSSES[name]()
     assert not list(loss.parameters())
     assert not loss.state_dict()
-    value = loss(logits.float(), labels)
+    value = _called(loss, logits.float(), labels)
     assert value.shape == ()
     assert value.dtype == torch.float32
     order = torch.randperm(7)
-    torch.testing.assert_close(loss(logits[order].float(), labels[order]), value)
+    torch.testing.assert_close(_called(loss, logits[order].float(), labels[order]), value)

@@ -1,5 +1,6 @@
-"""Estimates of operator norms, from below: for training only, never for a certificate."""
+"""Estimates of norms and constants: for training and comparison, never for a certificate."""
 
+from onelip.estimates.liplt import LipLTEstimate, NaiveEstimate
 from onelip.estimates.power_iteration import leading_direction, power_iteration
 
-__all__ = ["leading_direction", "power_iteration"]
+__all__ = ["LipLTEstimate", "NaiveEstimate", "leading_direction", "power_iteration"]

@@ -2,9 +2,12 @@
 
 from onelip.losses.annealing import LogitAnnealing
 from onelip.losses.certificate import CertificateRegularized
+from onelip.losses.crm import CRM
 from onelip.losses.emma import EMMA
 from onelip.losses.generalized import GeneralizedCrossEntropy
+from onelip.losses.gloro import GloRo
 from onelip.losses.margin import MarginHinge, OffsetCrossEntropy
+from onelip.losses.radius import RadiusLoss
 
 LOSSES = {
     "hinge": MarginHinge,
@@ -13,15 +16,20 @@ LOSSES = {
     "certificate": CertificateRegularized,
     "emma": EMMA,
     "generalized": GeneralizedCrossEntropy,
+    "crm": CRM,
+    "gloro": GloRo,
 }
 """Every loss by name, for recipes and the command line."""
 
 __all__ = [
+    "CRM",
     "EMMA",
     "LOSSES",
     "CertificateRegularized",
     "GeneralizedCrossEntropy",
+    "GloRo",
     "LogitAnnealing",
     "MarginHinge",
     "OffsetCrossEntropy",
+    "RadiusLoss",
 ]

@@ -25,6 +25,8 @@ class Recipe:
         network: keyword arguments of the model other than its defaults.
         loss: a name in ``onelip.losses.LOSSES``.
         objective: keyword arguments of the loss.
+        constants: where a loss on radii takes the constants of logit differences from: LipLT or the
+            product of norms, both on power iterations, or the head alone, of a 1-Lipschitz network.
         epochs: passes over the training split.
         batch_size: images per step, over all processes.
         lr: peak learning rate.
@@ -54,6 +56,7 @@ class Recipe:
     network: Mapping[str, Any] = field(default_factory=_nothing)
     loss: str = "cross-entropy"
     objective: Mapping[str, Any] = field(default_factory=_nothing)
+    constants: Literal["liplt", "naive", "head"] = "liplt"
     epochs: int = 200
     batch_size: int = 256
     lr: float = 1e-3

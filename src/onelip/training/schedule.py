@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 
 _Points = Sequence[tuple[float, float]]
 
@@ -52,6 +53,16 @@ def exponential(progress: float) -> float:
     return math.exp(progress * math.log(_FINAL))
 
 
+def late_exponential(progress: float, *, start: float) -> float:
+    """The peak rate up to ``start``, then down to a thousandth (Leino et al., 2021).
+
+    Example:
+        >>> [round(late_exponential(p, start=0.5), 6) for p in (0.0, 0.5, 0.75, 1.0)]
+        [1.0, 1.0, 0.031623, 0.001]
+    """
+    return 1e-3 ** max(0.0, (progress - start) / (1 - start))
+
+
 def steps(progress: float) -> float:
     """A tenth from the middle on, a hundredth from three quarters on (Singla, Feizi, 2021).
 
@@ -75,6 +86,9 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
     "triangular": triangular,
     "one-cycle": one_cycle,
     "exponential": exponential,
+    "exponential-from-1/16": partial(late_exponential, start=1 / 16),
+    "exponential-from-1/3": partial(late_exponential, start=1 / 3),
+    "exponential-from-1/2": partial(late_exponential, start=1 / 2),
     "steps": steps,
 }
 """Every schedule by name, for recipes and the command line."""

@@ -1,0 +1,71 @@
+"""Certified radius maximisation (Fazlyab, Entesari, Roy, Chellappa, NeurIPS 2023)."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from onelip.losses.radius import RadiusLoss
+
+
+class CRM(RadiusLoss):
+    r"""Cross-entropy, minus the soft certified radius of samples that are right but not far enough.
+
+    The radius :math:`\min_i (z_y - z_i) / L_{yi}` (equation 5) is replaced by its soft lower bound
+    :math:`-\frac1t \log \sum_i \exp(-t (z_y - z_i) / L_{yi})` (equation 6). Samples that are right
+    and whose radius is below ``radius`` have it raised, with gradients through logits and
+    constants; the others, cross-entropy alone (equation 8).
+
+    Shape: logits ``(batch, classes)``, labels ``(batch,)``, constants ``(classes, classes)`` to a
+    scalar.
+
+    Args:
+        radius: r0, up to which radii are rewarded, in units of the input.
+        weight: lambda, of the radii against cross-entropy.
+        temperature: t of the soft minimum: the larger, the closer to the minimum.
+        start_epoch: epochs of plain cross-entropy first.
+
+    Raises:
+        ValueError: a radius or temperature that is not positive, a negative weight or epoch.
+
+    Example:
+        >>> constants = torch.tensor([[0.0, 2.0], [2.0, 0.0]])
+        >>> loss = CRM(radius=1.0, weight=10.0, temperature=5.0)
+        >>> loss(torch.tensor([[1.0, 0.0]]), torch.tensor([0]), constants)  # 0.3133 - 10 * 0.5
+        tensor(-4.6867)
+    """
+
+    def __init__(
+        self,
+        radius: float = 2.2,
+        weight: float = 30.0,
+        temperature: float = 5.0,
+        start_epoch: int = 10,
+    ) -> None:
+        super().__init__()
+        if not radius > 0 or not temperature > 0:
+            raise ValueError(
+                f"radius and temperature must be positive, got {radius} and {temperature}"
+            )
+        if not weight >= 0 or start_epoch < 0:
+            raise ValueError(
+                f"weight and start_epoch must not be negative, got {weight} and {start_epoch}"
+            )
+        self.radius, self.weight, self.temperature = radius, weight, temperature
+        self.start_epoch = start_epoch
+
+    def forward(self, logits: Tensor, labels: Tensor, constants: Tensor) -> Tensor:
+        """See the class."""
+        radii = rival_radii(logits, labels, constants)
+        soft = -torch.logsumexp(-self.temperature * radii, 1) / self.temperature
+        hard = radii.amin(1)
+        close = (hard > 0) & (hard < self.radius)
+        gained = torch.where(close, soft, 0.0).sum() / len(logits)
+        return F.cross_entropy(logits, labels) - self.weight * gained
+
+
+def rival_radii(logits: Tensor, labels: Tensor, constants: Tensor) -> Tensor:
+    """``(z_y - z_i) / L_yi`` for every rival i, ``(batch, classes)``; infinite for the label."""
+    margins = logits.gather(1, labels[:, None]) - logits
+    own = F.one_hot(labels, logits.shape[1]).bool()
+    slopes = torch.where(own, 1.0, constants[labels])
+    return torch.where(own, torch.inf, margins / slopes)

@@ -1,0 +1,56 @@
+"""Globally robust networks (Leino, Wang, Fredrikson, ICML 2021)."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from onelip.errors import UsageError
+from onelip.losses.radius import RadiusLoss
+
+
+class GloRo(RadiusLoss):
+    r"""Cross-entropy, and the divergence to the same logits with one more for "not robust".
+
+    The extra logit is what the strongest rival can reach within ``epsilon``:
+    :math:`\max_{i \ne j} z_i + \epsilon L_{ji}`, j the prediction. It is the largest exactly where
+    the certificate fails. ``weight`` times the Kullback-Leibler divergence of the two distributions
+    keeps its probability low, as TRADES does with attacks.
+
+    Shape: logits ``(batch, classes)``, labels ``(batch,)``, constants ``(classes, classes)`` to a
+    scalar.
+
+    Args:
+        epsilon: the radius to certify, in units of the input.
+        weight: of the divergence.
+
+    Raises:
+        ValueError: a negative epsilon or weight.
+
+    Example:
+        >>> constants = torch.tensor([[0.0, 2.0], [2.0, 0.0]])
+        >>> GloRo(epsilon=0.5).extended(torch.tensor([[1.5, 0.0]]), constants)
+        tensor([[1.5000, 0.0000, 1.0000]])
+    """
+
+    def __init__(self, epsilon: float = 36 / 255, weight: float = 1.5) -> None:
+        super().__init__()
+        if not epsilon >= 0 or not weight >= 0:
+            raise ValueError(f"epsilon and weight must not be negative, got {epsilon} and {weight}")
+        self.epsilon, self.weight = epsilon, weight
+
+    def forward(self, logits: Tensor, labels: Tensor, constants: Tensor) -> Tensor:
+        """See the class."""
+        known = F.log_softmax(logits, 1)
+        # The divergence of p from the extended q; p has no mass on the extra class.
+        extended = F.log_softmax(self.extended(logits, constants), 1)[:, :-1]
+        divergence = (known.exp() * (known - extended)).sum(1).mean()
+        return F.cross_entropy(logits, labels) + self.weight * divergence
+
+    def extended(self, logits: Tensor, constants: Tensor) -> Tensor:
+        """The logits, and behind them the extra one."""
+        if logits.shape[1] < 2:
+            raise UsageError("one class has no rival")
+        predicted = logits.argmax(1)
+        raised = logits + self.epsilon * constants[predicted]
+        rival = raised.scatter(1, predicted[:, None], -torch.inf).amax(1, keepdim=True)
+        return torch.cat([logits, rival], 1)

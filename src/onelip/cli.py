@@ -6,6 +6,7 @@ Bad input ends in one line on standard error and exit status 2.
 import argparse
 import dataclasses
 import inspect
+import json
 import os
 import re
 import sys
@@ -24,7 +25,7 @@ USAGE = """usage: onelip COMMAND [ARGUMENTS]
   train --resume RUN                 go on with a run that was stopped
   certify RUN                        certified radii of every test image
   attack RUN                         accuracy under attack, below which no certificate may lie
-  bound RUN                          the proved Lipschitz bound, layer by layer
+  bound FILE                         proved Lipschitz bounds of a run, a .pt2 or an ONNX file
   plot RUN [RUN ...]                 accuracy against eps; --singular-values draws those of a run
   table NAME                         a published table beside our stored runs
   recipes                            what can be trained
@@ -133,15 +134,20 @@ def attack(arguments: list[str]) -> None:
 
 
 def bound(arguments: list[str]) -> None:
-    """Print the proved bounds of a run."""
-    from onelip.evaluation import bound_run
+    """Print the proved bounds of a run, or of a file with a network."""
+    from onelip.evaluation import bound_file, bound_run, bound_text
+    from onelip.training import RunFolder
 
-    run, _ = _run_arguments("bound", arguments)
-    result = bound_run(run)
-    for name, value in result["layers"].items():
-        print(f"{name:>6}  {value:.12f}")
-    print(f"exported    {result['exported']:.12f}   what certificates rest on")
-    print(f"as trained  {result['as_trained']:.12f}   with the steps that training used last")
+    parser = _parser("bound")
+    parser.add_argument("file", type=Path, help="run folder, .pt2 or .onnx file")
+    parser.add_argument("--seconds", type=float, default=60.0, help="for all methods together")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    options = parser.parse_args(arguments)
+    if options.file.suffix in (".pt2", ".onnx"):
+        result = bound_file(options.file, seconds=options.seconds)
+    else:
+        result = bound_run(RunFolder.open(options.file), seconds=options.seconds)
+    print(json.dumps(result, indent=1) if options.json else bound_text(result))
 
 
 def plot(arguments: list[str]) -> None:

@@ -10,7 +10,7 @@ from torch.nn.utils import parametrizations
 
 import onelip
 from onelip import certify, layers
-from onelip.certificates.margin import distances
+from onelip.certificates.constants import distances
 from onelip.errors import NonFiniteError, UnboundedModuleError, UsageError
 
 

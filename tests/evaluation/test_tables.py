@@ -311,6 +311,8 @@ def test_json(tables):
         ("recipe,row,clean,clean,source\n", "none twice"),
         ("recipe,row,claen,source\n", "no column can be 'claen'; known: clean"),
         ("recipe,row,clean_0.3,source\n", "no column can be 'clean_0.3'"),
+        ("recipe,row,naive_min,source\n", "no column can be 'naive_min'; known: clean"),
+        ("recipe,row,liplt_sum,clean,source\na,b,101,101,c\n", "101 per cent under clean"),
         ("recipe,row,certified,source\n", "no column can be 'certified'"),
         ("recipe,row,pgd,source\n", "known: clean, seconds_per_epoch, certified_EPS, pgd_EPS"),
         ("recipe,row,certified_36_255,source\n", "'36_255' is no number"),
@@ -372,6 +374,10 @@ WRONG = [
     {"certify/test/certified": {"x": 0.5}},
     {"certify/test/certified": {"0.3": -0.5}},
     {"certify/test/certified": [0.5]},
+    {"constants": [0.5]},
+    {"constants": {"naive": 3}},
+    {"constants": {"naive": {"sum": "x"}}},
+    {"constants": {"liplt": {"sqrt2": float("inf")}}},
     {"attack": ["pgd"]},
     {"attack": {"pgd on 3 images": {}}},
     {"attack": {"pgd on 3 images": {"attacks": ["a"], "samples": 3, "eps": [{"eps": 1}]}}},
@@ -382,6 +388,61 @@ def assert_names(file, tables):
     with pytest.raises(UsageError, match=r"is no metrics\.json of a run") as error:
         read_table("one", tables)
     assert str(error.value).startswith(str(file))
+
+
+CONSTANTS = {
+    "naive": {"pairwise": 266.0, "sum": 1285.5, "sqrt2": 2759.25},
+    "liplt": {"pairwise": 64.125, "sum": 212.75, "sqrt2": 419.0},
+}
+
+
+def constants_table(tables):
+    header = "recipe,row,naive_pairwise,naive_sqrt2,liplt_pairwise,liplt_sum,source"
+    file = tables / "one" / "expected.csv"
+    file.write_text(f"{header}\ndigits,A,266.08,2759.63,64.10,212.68,somewhere\n")
+
+
+def test_constants(tables):
+    """Averages over pairs of classes; they exceed a hundred, and are not per cent."""
+    constants_table(tables)
+    store(tables, {"constants": CONSTANTS})
+    assert only(tables).mean == {
+        "naive_pairwise": 266,
+        "naive_sqrt2": 2759.25,
+        "liplt_pairwise": 64.125,
+        "liplt_sum": 212.75,
+    }
+    lines = table_text(read_table("one", tables)).splitlines()
+    assert lines[0] == "one: somewhere"
+    shown = [" ".join(line.split()) for line in lines[2:5]]
+    assert shown[0] == "naive pairwise naive sqrt2 liplt pairwise liplt sum"
+    assert shown[1] == "A 266.08 2759.63 64.10 212.68"
+    assert shown[2].startswith("onelip 266.00 2759.25 64.12 212.75 1 run")
+    assert json.loads(read_table("one", tables).as_json())["rows"][0]["published"] == {
+        "naive_pairwise": 266.08,
+        "naive_sqrt2": 2759.63,
+        "liplt_pairwise": 64.1,
+        "liplt_sum": 212.68,
+    }
+
+
+def test_constants_that_a_run_does_not_hold(tables):
+    constants_table(tables)
+    store(tables, {"constants": {"liplt": {"pairwise": 64.0, "seconds": 3}, "else": {"sum": 1.0}}})
+    assert only(tables).mean == {
+        "naive_pairwise": None,
+        "naive_sqrt2": None,
+        "liplt_pairwise": 64,
+        "liplt_sum": None,
+    }
+
+
+def test_constants_beside_accuracies(tables):
+    file = tables / "one" / "expected.csv"
+    file.write_text("recipe,row,clean,liplt_sum,source\ndigits,A,90,212.68,somewhere\n")
+    store(tables, {"constants": CONSTANTS})
+    assert only(tables).mean == {"clean": 74, "liplt_sum": 212.75}
+    assert "somewhere; per cent of the test set" in table_text(read_table("one", tables))
 
 
 @pytest.mark.parametrize("content", MALFORMED.values(), ids=MALFORMED)
@@ -431,11 +492,17 @@ def test_rows_of_our_tables(name):
     for row in rows:
         accuracies = [float(v) for k, v in row.published.items() if k.startswith(("cl", "cert"))]
         assert accuracies == sorted(accuracies, reverse=True)
-        assert len(accuracies) > 1
+        assert len(accuracies) > 1 or name == "crm-table-2"
         if row.recipe:
             radii = RECIPES[row.recipe].eps
             at = {k.split("_")[1] for k in row.published if k.startswith("certified")}
-            exact = {"36/255": 36 / 255, "72/255": 72 / 255, "108/255": 108 / 255, "1.58": 1.58}
+            exact = {
+                "18/255": 18 / 255,
+                "36/255": 36 / 255,
+                "72/255": 72 / 255,
+                "108/255": 108 / 255,
+                "1.58": 1.58,
+            }
             assert {exact[radius] for radius in at} <= {*radii}
 
 
@@ -473,6 +540,12 @@ def test_improved_l2_tables_1_and_3_agree_on_crc():
         ("cpl-table-2", 9, "CPL-XL", "78.5 64.4 48.0 33.0 163"),
         ("cpl-table-2", 9, "SOC+-20", "76.3 62.6 48.7 36.0"),
         ("cpl-table-3", 9, "Cayley (KW3)", "43.3 29.2 18.8 11.0 31.3"),
+        ("crm-table-1", 24, "MNIST CRM 4C3F", "96.27 88.04 63.37"),
+        ("crm-table-1", 24, "CIFAR-10 Local-Lip-B + MaxMin 6C2F", "77.4 70.4 60.7"),
+        ("crm-table-1", 24, "CIFAR-10 LipConvnet 15-CR", "76.39 62.96"),
+        ("crm-table-1", 24, "Tiny-ImageNet CRM 8C2F*", "23.97 23.04 17.98"),
+        ("crm-table-2", 4, "MNIST 4C3F", "266.08 1285.18 2759.63 64.10 212.68 419.83"),
+        ("crm-table-2", 4, "Tiny-ImageNet 8C2F*", "313.62 485.62 2057.00 9.46 14.77 60.37"),
         ("improved-l2-table-1", 16, "26 SOC layers, previous", "77.18 62.46 100.70"),
         ("improved-l2-table-3", 18, "LipConvnet-40 + Fast", "71.60 56.15 39.82 25.63"),
         ("improved-l2-table-4", 18, "LipConvnet-35 + CRC", "51.42 39.01 28.94 20.29"),
@@ -482,6 +555,32 @@ def test_published_numbers(name, count, label, numbers):
     rows = {row.row: row.published for row, _ in read_table(name, OURS).rows}
     assert len(rows) == count
     assert list(rows[label].values()) == numbers.split()
+
+
+def test_both_radii_of_crm_on_cifar10():
+    """One published number, at the radius that is printed and at the one that its code uses."""
+    rows = {row.recipe: row for row, _ in read_table("crm-table-1", OURS).rows}
+    printed, released = rows["crm-cifar10"], rows["crm-cifar10-released"]
+    assert printed.published == {
+        "clean": "74.82",
+        "pgd_36/255": "72.31",
+        "certified_36/255": "64.16",
+    }
+    at_half = {k.replace("36/", "18/"): v for k, v in printed.published.items()}
+    assert released.published == at_half
+    assert "not the radius" in released.source
+    assert RECIPES["crm-cifar10"].eps == RECIPES["crm-cifar10-released"].eps
+    assert {18 / 255, 36 / 255} < {*RECIPES["crm-cifar10"].eps}
+
+
+def test_what_crm_gains():
+    """Each kind of constant is larger than the one before, and LipLT below the product."""
+    for row, _ in read_table("crm-table-2", OURS).rows:
+        numbers = [float(text) for text in row.published.values()]
+        naive, liplt = numbers[:3], numbers[3:]
+        assert naive == sorted(naive)
+        assert liplt == sorted(liplt)
+        assert all(4 < a / b < 35 for a, b in zip(naive, liplt, strict=True))
 
 
 def test_the_stored_mnist_run():

@@ -50,14 +50,18 @@ def test_json(recipe, tmp_path):
 def test_eps(recipe):
     """CIFAR's radii are those of the paper, in 255ths, and never a rounded 0.141."""
     assert list(recipe.eps) == sorted(recipe.eps)
-    if recipe.dataset.startswith("cifar"):
-        assert recipe.eps == (36 / 255, 72 / 255, 108 / 255)
+    if recipe.dataset.startswith(("cifar", "tiny")):
+        *more, first, second, third = recipe.eps
+        assert (first, second, third) == (36 / 255, 72 / 255, 108 / 255)
+        assert more == ([18 / 255] if recipe.model == "6c2f" else [])
 
 
 @ALL
 def test_channels_fit_the_head(recipe):
     assert recipe.network.get("head") in (None, "truncate", "unit-rows", "orthogonal")
-    assert recipe.crop == (4 if recipe.dataset.startswith("cifar") else 0)
+    moved = 4 if recipe.dataset.startswith("cifar") and not recipe.rotate else 0
+    assert recipe.crop == moved
+    assert bool(recipe.rotate) == bool(recipe.translate)
     assert not (recipe.flip and recipe.dataset in ("digits", "mnist"))
 
 
@@ -96,6 +100,11 @@ def test_a_recipe_cannot_be_changed():
         ({"attack_steps": 0}, "--attack_steps must be positive"),
         ({"attack_restarts": 0}, "--attack_restarts must be positive"),
         ({"crop": -1}, "--crop must not be negative"),
+        ({"rotate": -1.0}, "--rotate must be in 0 to 180, got -1.0"),
+        ({"rotate": 180.5}, "--rotate must be in 0 to 180"),
+        ({"rotate": float("nan")}, "--rotate must be in 0 to 180, got nan"),
+        ({"translate": -0.1}, "--translate must be in 0 to 1, got -0.1"),
+        ({"translate": 1.5}, "--translate must be in 0 to 1"),
         ({"seed": -1}, "--seed must not be negative"),
         ({"split_seed": 2**63}, "--split_seed must be below"),
         ({"attack_samples": -1}, "--attack_samples must not be negative"),

@@ -10,7 +10,7 @@ from torch import nn
 from onelip import layers
 from onelip.recipes import RECIPES
 from onelip.training.classifier import OPTIMIZERS, Classifier, _parameter_groups
-from onelip.training.schedule import SCHEDULES, exponential, one_cycle
+from onelip.training.schedule import SCHEDULES, exponential, late_exponential, one_cycle
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
@@ -20,11 +20,24 @@ def test_factors(name):
     assert min(factors) >= -1e-12
     assert SCHEDULES[name](1.0) < 0.011
     largest_jump = max(abs(a - b) for a, b in itertools.pairwise(factors))
-    assert largest_jump <= (0.9 + 1e-9 if name == "steps" else 0.01)
+    assert largest_jump <= (0.9 + 1e-9 if name == "steps" else 0.015)
 
 
 def test_exponential_is_the_published_rate():
     assert exponential(1 / 200) == pytest.approx(0.96235062639, rel=1e-12)
+
+
+@pytest.mark.parametrize(("name", "start", "epochs"), [("1/16", 25, 400), ("1/3", 100, 300)])
+def test_late_exponentials_in_epochs(name, start, epochs):
+    """Constant, then the same factor every epoch, to a thousandth behind the last."""
+    rates = [SCHEDULES[f"exponential-from-{name}"](e / epochs) for e in range(epochs + 1)]
+    factor = 0.001 ** (1 / (epochs - start))
+    expected = [1.0] * start + [factor**e for e in range(epochs - start + 1)]
+    assert rates == pytest.approx(expected, rel=1e-9)
+
+
+def test_late_exponential_from_the_start():
+    assert late_exponential(0.25, start=0.0) == pytest.approx(1e-3**0.25)
 
 
 def test_one_cycle_is_torchs():

@@ -20,8 +20,9 @@ class Certificate:
         bound: 0-d float64, the proved Lipschitz bound of the whole model.
         body_bound: 0-d float64, that of the part in front of a linear head, or ``bound``.
         layer_bounds: the factors of ``bound``, by layer.
-        head: ``"pairwise"`` (margin / body_bound / |w_y - w_i|) or ``"general"``
-            (margin / sqrt(2) bound).
+        method: ``"product"`` of the layers' bounds, or ``"liplt"``.
+        head: ``"pairwise"`` (a constant for each pair of logits: body_bound |w_y - w_i|, or that of
+            LipLT) or ``"general"`` (margin / sqrt(2) bound).
         level: ``"real"``: the proof is in exact arithmetic, for the weights as stored and the
             logits as computed; the rounding of the forward pass is not part of it.
         dtype: in which the logits were computed, with autocast and TF32 off.
@@ -33,6 +34,7 @@ class Certificate:
     bound: Tensor
     body_bound: Tensor
     layer_bounds: tuple[tuple[str, float], ...]
+    method: str
     head: str
     level: str
     dtype: torch.dtype

@@ -4,8 +4,9 @@ A block is :math:`x \mapsto H x + G \phi(W x)`: ``skip`` H, ``outer`` G, ``inner
 has neither skip nor outer. The chain ends in a linear map (equation 17 of Fazlyab et al., 2023).
 """
 
+import copy
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -178,11 +179,11 @@ class Chain:
         return self.last.affine(x)
 
     def exact(self) -> "Chain":
-        """With maps in float64 on the CPU."""
+        """With maps and the parameters of activations in float64 on the CPU."""
         blocks = tuple(
             Block(
                 block.inner.exact(),
-                block.nonlinearity,
+                replace(block.nonlinearity, module=_doubled(block.nonlinearity.module)),
                 None if block.outer is None else block.outer.exact(),
                 None if block.skip is None else block.skip.exact(),
                 block.constant,
@@ -206,3 +207,10 @@ def transformed(block: Block) -> tuple[LinearMap | None, LinearMap, LinearMap]:
         parts.append(composed([block.inner, split.centre, outer]))
     around = None if not parts else parts[0] if len(parts) == 1 else Sum(tuple(parts))
     return around, composed([split.after, outer]), composed([block.inner, split.before])
+
+
+def _doubled(module: nn.Module) -> nn.Module:
+    """The module, or a copy in float64 if it holds numbers."""
+    if not [*module.parameters(), *module.buffers()]:
+        return module
+    return copy.deepcopy(module).cpu().double()

@@ -77,11 +77,15 @@ class LinearMap(abc.ABC):
 
 @dataclass(frozen=True)
 class Scale(LinearMap):
-    """Multiplication by a number, or by one per channel or entry (a tensor that broadcasts)."""
+    """Multiplication by a number, or by one per channel or entry (a tensor that broadcasts).
+
+    A factor that is a quotient or a root was rounded: ``operations`` counts how often, in float64.
+    """
 
     inputs: Shape
     factor: Tensor
     shift: Tensor | None = None
+    operations: int = 0
 
     @property
     def outputs(self) -> Shape:  # type: ignore[override]
@@ -90,28 +94,29 @@ class Scale(LinearMap):
 
     def __call__(self, x: Tensor) -> Tensor:
         """``factor * x``."""
-        return x * self.factor
+        return x * self.factor.to(x.dtype)
 
     def adjoint(self, y: Tensor) -> Tensor:
         """``factor * y``."""
-        return y * self.factor
+        return self(y)
 
     def affine(self, x: Tensor) -> Tensor:
         """``factor * x + shift``."""
-        return self(x) if self.shift is None else self(x) + self.shift
+        return self(x) if self.shift is None else self(x) + self.shift.to(x.dtype)
 
     def exact(self) -> "Scale":
         """In float64."""
-        return Scale(self.inputs, _exact(self.factor), _maybe(self.shift))
+        return Scale(self.inputs, _exact(self.factor), _maybe(self.shift), self.operations)
 
     @property
     def rounding(self) -> float:
-        """One product, none for a power of two."""
-        return gamma(1) * float(self.factor.detach().abs().max())
+        """One product, and those of the factor."""
+        return gamma(1 + self.operations) * float(self.factor.detach().abs().max())
 
     def norm(self) -> Tensor:
         """The largest factor."""
-        return exact(self.factor).abs().max().cpu()
+        largest = exact(self.factor).abs().max().cpu()
+        return upward(largest, self.operations) if self.operations else largest
 
 
 @dataclass(frozen=True)
@@ -268,6 +273,10 @@ class Gather(LinearMap):
         x = x.index_copy(1, self.index[kept], y.flatten(1)[:, kept])
         image: Tensor = x.unflatten(1, self.inputs)
         return image
+
+    def exact(self) -> "Gather":
+        """On the CPU."""
+        return replace(self, index=self.index.cpu())
 
     def norm(self) -> Tensor:
         """At most 1."""

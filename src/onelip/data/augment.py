@@ -1,7 +1,7 @@
 """Augmentation of a whole batch at once, on its device."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -9,8 +9,33 @@ from torch import Tensor
 
 from onelip.errors import UsageError
 
+Augment = Callable[[Tensor, torch.Generator], Tensor]
 
-def crop_and_flip(padding: int, flip: bool) -> Callable[[Tensor, torch.Generator], Tensor]:
+
+def augmentation(
+    *, crop: int = 0, flip: bool = False, rotate: float = 0.0, translate: float = 0.0
+) -> Augment | None:
+    """Rotations and translations, then crops and flips; None if there is nothing to do.
+
+    See `rotate_and_translate` and `crop_and_flip`, which are called with the same generator.
+
+    Raises:
+        UsageError: If a number is outside its range.
+
+    Example:
+        >>> augment = augmentation(flip=True, rotate=10.0, translate=0.1)
+        >>> augment(torch.rand(8, 3, 32, 32), torch.Generator().manual_seed(0)).shape
+        torch.Size([8, 3, 32, 32])
+    """
+    steps: list[Augment] = []
+    if rotate or translate:
+        steps.append(rotate_and_translate(rotate, translate))
+    if crop or flip:
+        steps.append(crop_and_flip(crop, flip))
+    return functools.partial(_in_turn, steps=steps) if steps else None
+
+
+def crop_and_flip(padding: int, flip: bool) -> Augment:
     """Random crops after zero padding and, if ``flip``, random horizontal flips.
 
     The result is called with images of shape ``(n, channels, height, width)`` and a generator on
@@ -30,6 +55,28 @@ def crop_and_flip(padding: int, flip: bool) -> Callable[[Tensor, torch.Generator
     return functools.partial(_crop_and_flip, padding=padding, flip=flip)
 
 
+def rotate_and_translate(degrees: float, share: float) -> Augment:
+    """Random rotations about the centre, then random translations by whole pixels.
+
+    Each image gets its own angle, uniform in ``-degrees..degrees``, and its own offsets, uniform in
+    ``-share..share`` of height and of width and rounded. Pixels are interpolated bilinearly; what
+    comes from outside the image is 0.
+
+    Raises:
+        UsageError: If ``degrees`` is outside 0 to 180, or ``share`` outside 0 to 1.
+
+    Example:
+        >>> augment = rotate_and_translate(20.0, 0.2)
+        >>> augment(torch.rand(8, 3, 64, 64), torch.Generator().manual_seed(0)).shape
+        torch.Size([8, 3, 64, 64])
+    """
+    if not 0 <= degrees <= 180:
+        raise UsageError(f"rotation by {degrees} degrees: choose 0 to 180")
+    if not 0 <= share <= 1:
+        raise UsageError(f"translation by {share} of the side: choose 0 to 1")
+    return functools.partial(_rotate_and_translate, degrees=degrees, share=share)
+
+
 def _crop_and_flip(
     images: Tensor, generator: torch.Generator, *, padding: int, flip: bool
 ) -> Tensor:
@@ -47,3 +94,36 @@ def _crop_and_flip(
     image = torch.arange(count, device=device)[:, None, None, None]
     channel = torch.arange(channels, device=device)[None, :, None, None]
     return padded[image, channel, rows[:, None, :, None], columns[:, None, None, :]]
+
+
+def _rotate_and_translate(
+    images: Tensor, generator: torch.Generator, *, degrees: float, share: float
+) -> Tensor:
+    count, _, height, width = images.shape
+    drawn = 2 * torch.rand(3, count, generator=generator, device=images.device) - 1
+    angles = torch.deg2rad(degrees * drawn[0])
+    return _moved(
+        images, angles, (share * height * drawn[1]).round(), (share * width * drawn[2]).round()
+    )
+
+
+def _moved(images: Tensor, angles: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Each image turned counterclockwise by its angle, then moved down and to the right."""
+    height, width = images.shape[2:]
+    cos, sin = angles.cos(), angles.sin()
+    # Where each pixel comes from, in halves of the width and of the height from the centre.
+    right, down = 2 * columns / width, 2 * rows / height
+    ratio = height / width
+    source = [
+        [cos, -sin * ratio, -cos * right + sin * ratio * down],
+        [sin / ratio, cos, -sin / ratio * right - cos * down],
+    ]
+    theta = torch.stack([torch.stack(row, 1) for row in source], 1).to(images.dtype)
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, mode="bilinear", align_corners=False)
+
+
+def _in_turn(images: Tensor, generator: torch.Generator, *, steps: Sequence[Augment]) -> Tensor:
+    for step in steps:
+        images = step(images, generator)
+    return images

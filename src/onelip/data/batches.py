@@ -1,15 +1,14 @@
 """Minibatches from memory: one permutation and one stream of random numbers per epoch."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from onelip.data.augment import Augment
 from onelip.data.datasets import ImageSet
 from onelip.errors import UsageError
-
-Augment = Callable[[Tensor, torch.Generator], Tensor]
 
 _ORDER, _AUGMENT = 0, 1
 

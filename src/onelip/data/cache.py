@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from onelip.data.parquet import Decoded, Shape
+from onelip.data.pixels import Decoded, Shape
 from onelip.replacing import replacing
 
 _FORMAT = "1"  # raise it when decoding changes

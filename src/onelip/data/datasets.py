@@ -1,13 +1,15 @@
-"""Data sets by name: the embedded digits, and the others from Parquet files or the hub."""
+"""Data sets by name: the embedded digits, and the others from files or the hub."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from onelip.data import cache, parquet
+from onelip.data import cache, parquet, tiny_imagenet
+from onelip.data.pixels import Decoded
 from onelip.errors import UsageError, missing_extra
 
 SPLITS = ("train", "test")
@@ -58,6 +60,14 @@ class _Published:
     shape: tuple[int, int, int]
     classes: int
     label_columns: tuple[str, ...] = ("label", "fine_label")
+    test_files: str = "test"
+    test_note: str = ""
+    lossy: bool = False  # published as JPEG files
+
+    def note(self, split: str, jpeg: bool) -> str:
+        if jpeg and not self.lossy:
+            return f"{self.title} (JPEG copy)"
+        return self.test_note if split == "test" else ""
 
 
 _PUBLISHED = {
@@ -66,6 +76,15 @@ _PUBLISHED = {
     "cifar10": _Published("CIFAR-10", "uoft-cs/cifar10", (3, 32, 32), 10),
     "cifar100": _Published(
         "CIFAR-100", "uoft-cs/cifar100", (3, 32, 32), 100, ("fine_label", "label")
+    ),
+    "tiny-imagenet": _Published(
+        "Tiny-ImageNet",
+        "zh-plus/tiny-imagenet",
+        tiny_imagenet.SHAPE,
+        tiny_imagenet.CLASSES,
+        test_files="valid",
+        test_note="Tiny-ImageNet, validation split",
+        lossy=True,
     ),
 }
 DATASETS = ("digits", *_PUBLISHED)
@@ -83,9 +102,10 @@ def load(name: str, split: str, folder: str | Path | None = None) -> ImageSet:
 
     Args:
         name: One of `DATASETS`.
-        split: ``"train"`` or ``"test"``.
+        split: ``"train"`` or ``"test"``, which for Tiny-ImageNet is its validation split.
         folder: Folder of the files ``{split}-*.parquet`` in the layout of the hub, or a parent
-            of it. Without it the files are downloaded. The digits need neither.
+            of it; for Tiny-ImageNet also that of its unpacked archive. Without it the files are
+            downloaded. The digits need neither.
 
     Raises:
         UsageError: If the name or the split is unknown, or the files are missing or unusable.
@@ -98,16 +118,22 @@ def load(name: str, split: str, folder: str | Path | None = None) -> ImageSet:
         return _digits(split)
     published = _PUBLISHED[name]
     root = _download(published.repository) if folder is None else Path(folder).expanduser()
-    files = parquet.find(root, name, split)
-    decoded = cache.load_or_build(
-        name,
-        split,
-        files,
-        published.shape,
-        lambda: parquet.decode(files, published.shape, published.classes, published.label_columns),
-    )
-    note = f"{published.title} (JPEG copy)" if decoded.jpeg else ""
+    decoded = _decoded(name, split, root)
+    note = published.note(split, decoded.jpeg)
     return ImageSet(decoded.images, decoded.labels, published.classes, note)
+
+
+def _decoded(name: str, split: str, root: Path) -> Decoded:
+    published = _PUBLISHED[name]
+    shape, classes, columns = published.shape, published.classes, published.label_columns
+    archive = tiny_imagenet.find(root) if name == "tiny-imagenet" else None
+    if archive is None:
+        files = parquet.find(root, name, published.test_files if split == "test" else split)
+        build = partial(parquet.decode, files, shape, classes, columns)
+    else:
+        files = tiny_imagenet.sources(archive, split)
+        build = partial(tiny_imagenet.decode, archive, split)
+    return cache.load_or_build(name, split, files, shape, build)
 
 
 def _digits(split: str) -> ImageSet:

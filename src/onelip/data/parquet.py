@@ -1,32 +1,19 @@
 """Find and decode image data sets in the hub's Parquet layout."""
 
-import io
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
+from onelip.data.pixels import Decoded, Pixels, Shape, decode_image, is_jpeg
 from onelip.errors import UsageError, missing_extra
 
 IMAGE_COLUMNS = ("image", "img")
-_JPEG_MAGIC = b"\xff\xd8"
 _ROWS_PER_READ = 4096
-
-Shape = tuple[int, int, int]
-Pixels = npt.NDArray[np.uint8]
-
-
-class Decoded(NamedTuple):
-    """What the files of one split hold; `jpeg` tells whether any image was a JPEG."""
-
-    images: Tensor
-    labels: Tensor
-    jpeg: bool
 
 
 def find(folder: Path, name: str, split: str) -> list[Path]:
@@ -63,7 +50,7 @@ def decode(
 
     Args:
         files: Parquet files, in order.
-        shape: The ``(channels, height, width)`` that every image must have.
+        shape: The ``(channels, height, width)`` that every image must have, gray ones apart.
         classes: Labels must lie in ``range(classes)``.
         label_columns: Names of the label column, the preferred one first.
 
@@ -78,7 +65,7 @@ def decode(
             _check_labels(targets, classes, file, first_row)
             labels.append(targets)
             images.append(_decode_rows(encoded, shape, file, first_row))
-            jpeg = jpeg or any(data[:2] == _JPEG_MAGIC for data in encoded)
+            jpeg = jpeg or any(map(is_jpeg, encoded))
     if not images:
         raise UsageError(f"{files[0]} holds no images: pass --data DIR with another folder")
     return Decoded(
@@ -151,28 +138,6 @@ def _check_labels(labels: npt.NDArray[np.int64], classes: int, file: Path, first
 def _decode_rows(encoded: Sequence[bytes], shape: Shape, file: Path, first_row: int) -> Pixels:
     pixels = np.empty((len(encoded), *shape), dtype=np.uint8)
     for index, data in enumerate(encoded):
-        try:
-            image = _decode_image(data)
-        except ImportError as error:
-            raise missing_extra("pillow", "data") from error
-        except Exception as error:
-            raise UsageError(
-                f"cannot decode the image in row {first_row + index} of {file}: replace the file"
-            ) from error
-        if image.shape != shape:
-            expected, found = ("x".join(map(str, size)) for size in (shape, image.shape))
-            raise UsageError(
-                f"the image in row {first_row + index} of {file} is {found}, expected {expected}: "
-                "is this another data set?"
-            )
-        pixels[index] = image
+        where = f"the image in row {first_row + index} of {file}"
+        pixels[index] = decode_image(data, shape, where)
     return pixels
-
-
-def _decode_image(data: bytes) -> Pixels:
-    from PIL import Image
-
-    with Image.open(io.BytesIO(data)) as opened:
-        image = opened if opened.mode in ("L", "RGB") else opened.convert("RGB")
-        pixels = np.asarray(image, dtype=np.uint8)
-    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)

@@ -16,18 +16,17 @@ import torch
 from torch import Tensor, nn
 
 from onelip.attacks import ATTACKS, PGD, Attack, attack_radii
-from onelip.certificates import Certificate, certify, full_precision
+from onelip.certificates import PROVERS, Certificate, Prover, certify, full_precision
 from onelip.data import ImageSet, holdout, load
 from onelip.errors import SoundnessError, UsageError
 from onelip.export import export
-from onelip.lipschitz import lipschitz_bound
-from onelip.norms.rounding import product
 from onelip.recipes import Recipe
 from onelip.replacing import replacing
 from onelip.training import RunFolder
 from onelip.training.run_folder import use_threads
 
 DEFAULT_ATTACKS = ("pgd", "fgm")
+_METHODS = {"product": ("margin",), "liplt": ("margin", "LipLT")}
 
 
 @dataclass(frozen=True)
@@ -37,22 +36,6 @@ class Certified:
     model: nn.Module
     test: ImageSet
     certificate: Certificate
-
-
-def bound_run(run: RunFolder) -> dict[str, Any]:
-    """Proved bounds of the network as trained and as exported, layer by layer."""
-    model = run.load_model()
-    start = time.perf_counter()
-    exported = export(model)
-    layers = {name: lipschitz_bound(part) for name, part in exported.named_children()}
-    result = {
-        "as_trained": float(lipschitz_bound(model)),
-        "exported": float(product(list(layers.values()))),
-        "layers": {name: float(bound) for name, bound in layers.items()},
-        "seconds": round(time.perf_counter() - start, 3),
-    }
-    run.write({"bound": result})
-    return result
 
 
 def certify_run(run: RunFolder, data: Path | None = None) -> Certified:
@@ -67,9 +50,9 @@ def certify_run(run: RunFolder, data: Path | None = None) -> Certified:
     _, held_out = holdout(whole_train, recipe.validation, recipe.split_seed)
     start = time.perf_counter()
     exported = export(model)
-    certificate, of_held_out = _certify(exported, test, held_out)
+    certificate, of_held_out = _certify(exported, PROVERS[recipe.certificate], test, held_out)
     result = {
-        "method": f"margin, {certificate.head}",
+        "method": ", ".join(_METHODS[certificate.method] + (certificate.head,)),
         "level": certificate.level,
         "bound": float(certificate.bound),
         "body_bound": float(certificate.body_bound),
@@ -179,10 +162,10 @@ def _methods(name: str, recipe: Recipe) -> list[Attack]:
     return [PGD(steps, restarts, "margin"), PGD(steps, restarts, "cross-entropy")]
 
 
-def _certify(model: nn.Module, *sets: ImageSet) -> list[Certificate]:
+def _certify(model: nn.Module, prover: Prover, *sets: ImageSet) -> list[Certificate]:
     """One certificate per set of images, on one proof."""
     images, labels = zip(*(_tensors(model, data) for data in sets), strict=True)
-    whole = certify(model, torch.cat(images), torch.cat(labels))
+    whole = certify(model, torch.cat(images), torch.cat(labels), constants=prover)
     rows = torch.arange(len(whole.radius)).split([len(data) for data in sets])
     return [_part(whole, part) for part in rows]
 

@@ -16,6 +16,11 @@ from onelip.recipes import RECIPES, Recipe
 _ATTACK = ("attack_samples", "attack_steps", "attack_restarts")
 _UNTRAINED = ("name", "about", "seed", "threads", "eps", *_ATTACK)  # do not change what is trained
 
+CONSTANTS = tuple(
+    f"{method}_{of}" for method in ("naive", "liplt") for of in ("pairwise", "sum", "sqrt2")
+)
+"""Averages over all pairs of classes i, j of bounds L_ij, L_i + L_j and sqrt(2) L, per method."""
+
 Key = tuple[str, float]
 """What a number is, and at which radius: ``("certified", 36 / 255)``."""
 
@@ -28,7 +33,7 @@ class StoredRun:
         file: where it is stored.
         recipe: name of its recipe.
         seed: its seed.
-        numbers: per cent of the test set, and the median seconds of an epoch.
+        numbers: per cent of the test set, the median seconds of an epoch, averages of constants.
         epochs: how many, and of how many where that differs.
         minutes: of training.
         bounds: proved ones, of the network and of what is in front of its head, if certified.
@@ -95,6 +100,11 @@ def _numbers(content: dict[str, Any]) -> tuple[dict[Key, float], dict[str, str]]
         test = content["certify"]["test"]
         numbers["clean", 0.0] = _percent(test["clean"])
         numbers |= {("certified", float(e)): _percent(v) for e, v in test["certified"].items()}
+    constants = content.get("constants", {})
+    for name in CONSTANTS:
+        method, _, of = name.partition("_")
+        if of in constants.get(method, {}):
+            numbers[name, 0.0] = _finite(constants[method][of])
     for key, record in sorted(content.get("attack", {}).items(), key=_closest):
         for name in key.partition(" on ")[0].split(", "):
             if attacked.setdefault(name, key) == key:

@@ -2,7 +2,7 @@
 
 from decimal import ROUND_CEILING, Decimal
 
-from onelip.evaluation.tables import Ours, Row, Table
+from onelip.evaluation.tables import Ours, Row, Table, is_share
 
 _Line = tuple[str, list[tuple[str, str]], list[str]]
 """A label, numbers with their spread, and notes."""
@@ -23,7 +23,8 @@ def table_text(table: Table) -> str:
     text = _aligned(lines)
     title = f"{table.name}: {sources.pop()}" if len(sources) == 1 else table.name
     other = ["", "other runs", *text[published:]] if table.other else []
-    return "\n".join([f"{title}; per cent of the test set", "", *text[:published], *other])
+    unit = "; per cent of the test set" if any(map(is_share, table.columns)) else ""
+    return "\n".join([title + unit, "", *text[:published], *other])
 
 
 def _published(row: Row, columns: list[str]) -> list[tuple[str, str]]:

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from onelip.errors import UsageError
-from onelip.evaluation.stored_runs import Key, StoredRun, read_run
+from onelip.evaluation.stored_runs import CONSTANTS, Key, StoredRun, read_run
 
 _WORDS = ("recipe", "row", "source")
 _PLAIN = ("clean", "seconds_per_epoch")
@@ -131,17 +131,22 @@ def _read_rows(path: Path) -> tuple[list[str], list[Row]]:
         raise UsageError(f"{path} is no table of published rows: {error}") from None
 
 
+def is_share(column: str) -> bool:
+    """Whether a column is in per cent of the test set."""
+    return column not in ("seconds_per_epoch", *CONSTANTS)
+
+
 def _key(column: str) -> Key:
     """``certified_36/255`` is certified accuracy at exactly ``36 / 255``."""
     kind, _, radius = column.partition("_")
-    if column in _PLAIN:
+    if column in (*_PLAIN, *CONSTANTS):
         return column, 0.0
     if kind in _AT_RADIUS and radius:
         above, _, below = radius.partition("/")
         eps = _number(above) / _number(below or "1")
         if eps > 0:
             return kind, eps
-    known = (*_PLAIN, *(f"{kind}_EPS" for kind in _AT_RADIUS))
+    known = (*_PLAIN, *(f"{kind}_EPS" for kind in _AT_RADIUS), *CONSTANTS)
     raise ValueError(f"no column can be {column!r}; known: {', '.join(known)}, std_ before each")
 
 
@@ -157,7 +162,7 @@ def _row(header: list[str], line: list[str]) -> Row:
     cells = {name: text.strip() for name, text in zip(header, line, strict=True)}
     words = {name: cells.pop(name) for name in _WORDS}
     for name, text in cells.items():
-        if text and _number(text) > 100 and not name.endswith("seconds_per_epoch"):
+        if text and _number(text) > 100 and is_share(name.removeprefix("std_")):
             raise ValueError(f"{text} per cent under {name}")
     return Row(**words, published={name: text for name, text in cells.items() if text})
 

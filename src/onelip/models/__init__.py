@@ -15,6 +15,7 @@ from onelip.models.convex_potential import (
 )
 from onelip.models.kw import convolutional_network, fc3, kw3, kw_large, kw_small, mnist_dense
 from onelip.models.lip_convnet import lip_convnet
+from onelip.models.mcnf import c4f3, c6f2, c8f2, mcnf
 from onelip.models.simple_convnet import (
     simple_convnet,
     simple_convnet_l,
@@ -40,11 +41,17 @@ MODELS: dict[str, Callable[..., nn.Sequential]] = {
     "simple_convnet_s": simple_convnet_s,
     "simple_convnet_m": simple_convnet_m,
     "simple_convnet_l": simple_convnet_l,
+    "4c3f": c4f3,
+    "6c2f": c6f2,
+    "8c2f": c8f2,
 }
 """Every model by name, for recipes and the command line."""
 
 __all__ = [
     "MODELS",
+    "c4f3",
+    "c6f2",
+    "c8f2",
     "convex_potential_network",
     "convolutional_network",
     "cpl_digits",
@@ -58,6 +65,7 @@ __all__ = [
     "kw_large",
     "kw_small",
     "lip_convnet",
+    "mcnf",
     "mnist_dense",
     "simple_convnet",
     "simple_convnet_l",

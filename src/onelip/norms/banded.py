@@ -139,7 +139,7 @@ def _largest_eigenvalue(maps: Tensor, rows: Rows) -> Tensor:
     smaller = math.prod(shapes[0]) < math.prod(shapes[1])
     there, back = (_backward, _forward) if smaller else (_forward, _backward)
     start = _start(min(shapes, key=math.prod), maps)
-    return _lanczos(lambda x: back(maps, rows, there(maps, rows, x)), start, _LANCZOS_STEPS)
+    return lanczos(lambda x: back(maps, rows, there(maps, rows, x)), start, _LANCZOS_STEPS)
 
 
 def _start(shape: Sequence[int], like: Tensor) -> Tensor:
@@ -147,7 +147,7 @@ def _start(shape: Sequence[int], like: Tensor) -> Tensor:
     return torch.randn(*shape, generator=generator, dtype=torch.float64).to(like)
 
 
-def _lanczos(operator: Callable[[Tensor], Tensor], start: Tensor, steps: int) -> Tensor:
+def lanczos(operator: Callable[[Tensor], Tensor], start: Tensor, steps: int) -> Tensor:
     """Estimate from below of the largest eigenvalue of a symmetric map, reorthogonalised."""
     basis = [start / start.norm()]
     alphas: list[Tensor] = []
@@ -244,7 +244,7 @@ def _factor(shifted: Tensor, below: Tensor) -> _Factor:
 def _inverse_norm(factor: _Factor) -> Tensor:
     """Norm of ``(L L^T)^-1``: from it follows a better guess."""
     start = _start(factor.diagonal.shape[:2], factor.diagonal)
-    return _lanczos(factor.solve, start, _INVERSE_STEPS)
+    return lanczos(factor.solve, start, _INVERSE_STEPS)
 
 
 def _triangular(matrix: Tensor, right: Tensor, *, upper: bool) -> Tensor:

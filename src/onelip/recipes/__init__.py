@@ -1,11 +1,17 @@
 """Training runs as typed data: one file per paper, one entry per table row."""
 
-from onelip.recipes import bcop, convex_potential, lip_convnet, mnist
+from onelip.recipes import bcop, convex_potential, crm, lip_convnet, mnist
 from onelip.recipes.recipe import Recipe
 
 RECIPES = {
     recipe.name: recipe
-    for recipes in (convex_potential.RECIPES, mnist.RECIPES, bcop.RECIPES, lip_convnet.RECIPES)
+    for recipes in (
+        convex_potential.RECIPES,
+        mnist.RECIPES,
+        bcop.RECIPES,
+        lip_convnet.RECIPES,
+        crm.RECIPES,
+    )
     for recipe in recipes
 }
 """Every recipe by name."""

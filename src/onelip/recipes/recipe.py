@@ -20,7 +20,7 @@ class Recipe:
     Args:
         name: how the command line calls it.
         about: one line.
-        dataset: digits, mnist, fashion-mnist, cifar10 or cifar100.
+        dataset: digits, mnist, fashion-mnist, cifar10, cifar100 or tiny-imagenet.
         model: a name in ``onelip.models.MODELS``.
         network: keyword arguments of the model other than its defaults.
         loss: a name in ``onelip.losses.LOSSES``.
@@ -36,6 +36,8 @@ class Recipe:
         projection_interval: updates between projections of layers that have one (SVCM); 0 for none.
         crop: zero padding of random crops, in pixels; 0 for none.
         flip: random horizontal flips.
+        rotate: random rotations by up to this many degrees, before crops and flips; 0 for none.
+        translate: random translations by up to this share of the sides, likewise; 0 for none.
         validation: images held out of the training set, for every choice.
         split_seed: of the choice of the held-out images.
         seed: of weights, order and augmentation.
@@ -43,6 +45,8 @@ class Recipe:
             and many times slower on two while other work keeps a core busy.
         precision: arithmetic of the training step; certificates are computed in 32 bits.
         compile: run the model through ``torch.compile``.
+        certificate: what proves the constants of logit differences: the product of the layers'
+            bounds, tight for 1-Lipschitz layers, or LipLT, far tighter for ordinary ones.
         eps: radii, in pixel units of [0, 1], at which accuracy is reported; as ``[0.1,0.2]``.
         attack_samples: test images that are attacked; 0 for none.
         attack_steps: steps of each L2 PGD run.
@@ -61,19 +65,29 @@ class Recipe:
     batch_size: int = 256
     lr: float = 1e-3
     optimizer: Literal["adam", "nadam", "sgd"] = "adam"
-    schedule: Literal["piecewise-triangular", "triangular", "one-cycle", "exponential", "steps"] = (
-        "piecewise-triangular"
-    )
+    schedule: Literal[
+        "piecewise-triangular",
+        "triangular",
+        "one-cycle",
+        "exponential",
+        "exponential-from-1/16",
+        "exponential-from-1/3",
+        "exponential-from-1/2",
+        "steps",
+    ] = "piecewise-triangular"
     weight_decay: float = 0.0
     projection_interval: int = 0
     crop: int = 0
     flip: bool = False
+    rotate: float = 0.0
+    translate: float = 0.0
     validation: int = 5000
     split_seed: int = 0
     seed: int = 0
     threads: int = 0
     precision: Literal["32", "bf16"] = "32"
     compile: bool = False
+    certificate: Literal["product", "liplt"] = "product"
     eps: tuple[float, ...] = (36 / 255, 72 / 255, 108 / 255)
     attack_samples: int = 1000
     attack_steps: int = 50
@@ -89,6 +103,9 @@ class Recipe:
         for name in (*least, "weight_decay"):
             if not getattr(self, name) >= 0:
                 raise UsageError(f"--{name} must not be negative, got {getattr(self, name)}")
+        for name, most in (("rotate", 180), ("translate", 1)):
+            if not 0 <= getattr(self, name) <= most:
+                raise UsageError(f"--{name} must be in 0 to {most}, got {getattr(self, name)}")
         for name in ("seed", "split_seed"):
             if getattr(self, name) >= 2**63:
                 raise UsageError(f"--{name} must be below 2^63, got {getattr(self, name)}")

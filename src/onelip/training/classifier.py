@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from onelip.data import Batches, ImageSet, crop_and_flip
+from onelip.data import Batches, ImageSet, augmentation
 from onelip.errors import NonFiniteError
 from onelip.layers import computed_once, project
 from onelip.losses import RadiusLoss
@@ -45,7 +45,12 @@ class Classifier(L.LightningModule):
     def train_dataloader(self) -> Batches:
         """Batches of the current epoch; the trainer asks again for each."""
         recipe = self.recipe
-        augment = crop_and_flip(recipe.crop, recipe.flip) if recipe.crop or recipe.flip else None
+        augment = augmentation(
+            crop=recipe.crop,
+            flip=recipe.flip,
+            rotate=recipe.rotate,
+            translate=recipe.translate,
+        )
         batches = Batches(
             self.train_set,
             recipe.batch_size,

@@ -1,0 +1,179 @@
+r"""The norm of a large linear map from a Gram matrix of the narrowest place that it passes.
+
+Where :math:`M = A B` narrows to n numbers between A and B, let :math:`R R^\top` be close to
+:math:`B B^\top`. Then
+
+.. math:: \|A B\|^2 = \|A B B^\top A^\top\|
+          \le \|R^\top A^\top A R\| + \|A\|^2 \|B B^\top - R R^\top\| ,
+
+and all matrices are n x n. Each is proved as in ``norms/spectral.py``, from one factorisation and
+one residual; the guesses come from Lanczos steps instead of all eigenvalues.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from onelip.chains.linear_map import Shape
+from onelip.norms.banded import lanczos
+from onelip.norms.rounding import UNIT, frobenius, gamma, upward
+from onelip.norms.spectral import ends_above
+
+Push = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""A batch to its image under ``M^T M`` (or ``M M^T``), and what each row is off by in norm."""
+
+_CHUNK = 256
+_LANCZOS_STEPS = 60
+_INVERSE_STEPS = 20
+_FIRST_MARGIN = 1e-3  # above the first guess
+_MARGIN = 1e-9  # above a guess that a successful factorisation has refined
+_SHIFT = 1e-12  # added to a Gram matrix, relative to its norm, before it is factored
+_TRIES = 8
+
+
+class Gram(NamedTuple):
+    """A symmetric matrix, off by at most ``error`` in Frobenius norm."""
+
+    matrix: Tensor
+    error: Tensor
+
+
+def norm(push: Push, shape: Shape) -> Tensor:
+    """Proved bound of the norm of M, whose Gram matrix acts on tensors of this shape.
+
+    Returns:
+        A 0-d float64 tensor; infinite where numbers overflow.
+    """
+    gram = _gram(push, shape)
+    if not torch.isfinite(gram.matrix).all():
+        return torch.tensor(math.inf, dtype=torch.float64)
+    return ends_above(upward(_proved(gram), 1).sqrt())
+
+
+def norm_through(
+    push_before: Push, push_behind: Push, shape: Shape, before: Tensor, behind: Tensor
+) -> Tensor:
+    """Proved bound of the norm of A B, which narrows to tensors of this shape between the two.
+
+    Args:
+        push_before: ``B B^T``.
+        push_behind: ``A^T A``.
+        shape: of what B returns and A takes.
+        before: a bound of the norm of B.
+        behind: a bound of the norm of A.
+    """
+    gram = _gram(push_before, shape)
+    if not torch.isfinite(gram.matrix).all():
+        return torch.tensor(math.inf, dtype=torch.float64)
+    root, gap = _factored(gram)
+    inner, size = root.new_empty(root.shape), frobenius(root)
+    squares = root.new_zeros(())
+    for rows, part in _chunks(root.mT):  # columns of R
+        image, error = push_behind(part.unflatten(1, shape))
+        image = image.flatten(1)
+        inner[rows] = image @ root
+        product = upward(gamma(len(root)) * frobenius(image) * size, 4)
+        length = upward(before.square() + gap, 4).sqrt()  # of R
+        squares = squares + upward(error.square().sum().sqrt() * length + product, 300).square()
+    if not torch.isfinite(inner).all():
+        return torch.tensor(math.inf, dtype=torch.float64)
+    error = upward(squares, len(root)).sqrt()
+    proved = _proved(_symmetric(inner, error))
+    return ends_above(upward(proved + behind.square() * gap, 4).sqrt())
+
+
+def _gram(push: Push, shape: Shape) -> Gram:
+    size = math.prod(shape)
+    matrix = torch.empty(size, size, dtype=torch.float64)
+    squares = torch.zeros((), dtype=torch.float64)
+    for rows, part in _chunks(torch.eye(size, dtype=torch.float64)):
+        image, error = push(part.unflatten(1, shape))
+        matrix[rows] = image.flatten(1)
+        squares = squares + error.square().sum()
+    return _symmetric(matrix, upward(squares, size + 4).sqrt())
+
+
+def _symmetric(matrix: Tensor, error: Tensor) -> Gram:
+    """The symmetric part, which is no further from a symmetric matrix."""
+    mean = (matrix + matrix.mT).mul_(0.5)
+    return Gram(mean, upward(error + 2 * UNIT * frobenius(mean), 4))
+
+
+def _chunks(matrix: Tensor) -> list[tuple[slice, Tensor]]:
+    starts = range(0, len(matrix), _CHUNK)
+    return [(slice(start, start + _CHUNK), matrix[start : start + _CHUNK]) for start in starts]
+
+
+def _proved(gram: Gram) -> Tensor:
+    """Bound of the norm: ``level + |level I - G - L L^T|_F`` at a level just above a guess."""
+    matrix = gram.matrix
+    best = frobenius(matrix)
+    guess, margin = _largest_eigenvalue(matrix), _FIRST_MARGIN
+    for _ in range(_TRIES):
+        level = guess * (1 + margin)
+        factor = _cholesky(-matrix, level)
+        if factor is None:
+            margin *= 10
+        elif margin < _FIRST_MARGIN:
+            best = torch.fmin(best, _verified(matrix, level, factor))
+            break
+        else:
+            guess, margin = level - 1 / _inverse_norm(factor), _MARGIN
+    return upward(best + gram.error, 2)
+
+
+def _factored(gram: Gram) -> tuple[Tensor, Tensor]:
+    """R with ``R R^T`` close to the matrix, and a bound of the norm of the difference."""
+    matrix = gram.matrix
+    shift = _largest_eigenvalue(matrix) * _SHIFT
+    for _ in range(_TRIES):
+        factor = _cholesky(matrix, shift)
+        if factor is not None:
+            gap = _residual(matrix, shift, factor) + shift
+            return factor, upward(gap + gram.error, 4)
+        shift = shift * 100
+    return torch.zeros_like(matrix), upward(frobenius(matrix) + gram.error, 2)
+
+
+def _cholesky(matrix: Tensor, shift: Tensor) -> Tensor | None:
+    shifted = matrix.clone()
+    shifted.diagonal().add_(shift)
+    factor, failed = torch.linalg.cholesky_ex(shifted)
+    return None if failed else factor
+
+
+def _verified(matrix: Tensor, level: Tensor, factor: Tensor) -> Tensor:
+    return upward(level + _residual(-matrix, level, factor), 2)
+
+
+def _residual(matrix: Tensor, shift: Tensor, factor: Tensor) -> Tensor:
+    """Bound of ``|matrix + shift I - L L^T|_F``; the rows' parts left of the diagonal, twice."""
+    squares = matrix.new_zeros(())
+    for rows, part in _chunks(factor):
+        stop = rows.start + len(part)
+        difference = part[:, :stop] @ factor[:stop, :stop].mT - matrix[rows, :stop]
+        difference.diagonal(rows.start).sub_(shift)
+        squares = squares + 2 * frobenius(difference).square()
+    size = len(matrix)
+    rounding = gamma(size) * frobenius(factor).square()
+    peak = matrix.diagonal().abs().max() + shift
+    sums = 4 * UNIT * (math.sqrt(size) * peak + upward(squares, size).sqrt())
+    return upward(upward(squares, size).sqrt() + rounding + sums, 8)
+
+
+def _largest_eigenvalue(matrix: Tensor) -> Tensor:
+    return lanczos(lambda x: matrix @ x, _start(matrix), _LANCZOS_STEPS)
+
+
+def _inverse_norm(factor: Tensor) -> Tensor:
+    def solve(x: Tensor) -> Tensor:
+        return torch.cholesky_solve(x[:, None], factor).squeeze(1)
+
+    return lanczos(solve, _start(factor), _INVERSE_STEPS)
+
+
+def _start(like: Tensor) -> Tensor:
+    return torch.randn(len(like), generator=torch.Generator().manual_seed(0), dtype=like.dtype)

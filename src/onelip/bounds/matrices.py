@@ -1,0 +1,209 @@
+"""Plain chains written out as dense matrices, for bounds that work on quadratic forms.
+
+Each matrix is scaled by a power of two, which rounds nothing, so that its norm is about 1: slopes
+and sorting only say how large a difference behind a layer is compared with that before it, which
+does not change when both are scaled.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from onelip.chains import (
+    Block,
+    Chain,
+    Composition,
+    Dense,
+    Elementwise,
+    Gather,
+    GroupSorting,
+    LinearMap,
+    Reshape,
+    Sum,
+)
+from onelip.errors import NotApplicableError
+from onelip.norms.rounding import UNDERFLOW, UNIT, frobenius, product, upward
+from onelip.norms.spectral import dense
+
+WIDEST = 4096
+"""Numbers in the input or behind a layer, at most: the work grows with the cube."""
+
+
+class Slopes(NamedTuple):
+    """An elementwise activation: each slope lies between ``low`` and ``high``, one per entry."""
+
+    low: Tensor
+    high: Tensor
+
+
+class Groups(NamedTuple):
+    """Sorting within groups: to which of ``count`` groups each entry belongs."""
+
+    index: Tensor
+    count: int
+
+
+@dataclass(frozen=True)
+class Matrices:
+    """A plain chain, written out.
+
+    Attributes:
+        weights: one float64 matrix per layer and one for the last map, scaled.
+        errors: what each may be off by, in spectral norm.
+        norms: proved spectral norms.
+        growths: a proved Lipschitz constant of each layer, then of the last map, scaled as well.
+        kinds: what the nonlinearity of each layer is.
+        factors: the powers of two that undo the scaling.
+    """
+
+    weights: list[Tensor]
+    errors: list[Tensor]
+    norms: list[Tensor]
+    growths: list[Tensor]
+    kinds: list[Slopes | Groups]
+    factors: list[Tensor]
+
+    @property
+    def naive(self) -> Tensor:
+        """The product of the layers' constants, for the chain as it was."""
+        return self.unscaled(product(self.growths))
+
+    @property
+    def terms(self) -> int:
+        """Operations behind each number in two products of these matrices, and a few sums."""
+        return 2 * max(max(weight.shape) for weight in self.weights) + 16
+
+    def unscaled(self, bound: Tensor) -> Tensor:
+        """What a bound of the scaled chain says about the chain as it was."""
+        return product([bound, *self.factors]) if torch.isfinite(bound) else bound
+
+
+def matrices(chain: Chain, *, widest: int = WIDEST) -> Matrices:
+    """Write a chain out.
+
+    Args:
+        chain: plain layers whose nonlinearity is elementwise or sorts groups.
+        widest: how many numbers the input and each layer may have.
+
+    Raises:
+        NotApplicableError: other blocks, or layers that are too wide.
+    """
+    if not chain.plain:
+        raise NotApplicableError(
+            "quadratic multipliers cover plain layers only, this network has skip connections or "
+            "outer maps: use liplt"
+        )
+    maps = [*(block.inner for block in chain.blocks), chain.last]
+    width = max(*(linear.columns for linear in maps), *(linear.rows for linear in maps))
+    if width > widest:
+        raise NotApplicableError(
+            f"a layer of {width} numbers is wider than the {widest} that this method takes: "
+            "use liplt"
+        )
+    kinds = [_kind(block) for block in chain.blocks]
+    scaled = [_scaled(linear) for linear in maps]
+    growths = [_growth(block, part) for block, part in zip(chain.blocks, scaled, strict=False)]
+    return Matrices(
+        [part.weight for part in scaled],
+        [part.error for part in scaled],
+        [part.norm for part in scaled],
+        [*growths, scaled[-1].norm],
+        kinds,
+        [part.factor for part in scaled],
+    )
+
+
+def _kind(block: Block) -> Slopes | Groups:
+    shape, nonlinearity = block.inner.outputs, block.nonlinearity
+    if isinstance(nonlinearity, Elementwise):
+        low, high = (s.detach().double().cpu() for s in (nonlinearity.low, nonlinearity.high))
+        return Slopes(low.broadcast_to(shape).flatten(), high.broadcast_to(shape).flatten())
+    if isinstance(nonlinearity, GroupSorting):
+        size, pixels = nonlinearity.size, math.prod(shape[1:])
+        channels = torch.arange(shape[0])[:, None] // size
+        index = channels * pixels + torch.arange(pixels)
+        return Groups(index.flatten(), shape[0] // size * pixels)
+    raise NotApplicableError(
+        f"of {block.name or type(nonlinearity.module).__name__} nothing but a Lipschitz constant "
+        "is known, which quadratic multipliers cannot use: use liplt"
+    )
+
+
+class _Scaled(NamedTuple):
+    weight: Tensor
+    error: Tensor
+    norm: Tensor
+    factor: Tensor
+
+
+def _scaled(linear: LinearMap) -> _Scaled:
+    weight, error = written_out(linear.exact())
+    norm = linear.norm()
+    if norm is None:
+        norm = upward(dense(weight) + error, 1)
+    exponent = max(-1000, min(1000, math.frexp(float(norm))[1]))
+    lost = math.sqrt(weight.numel()) * UNDERFLOW * (exponent > 0)
+    scale = 2.0**-exponent
+    return _Scaled(
+        weight * scale,
+        upward(error * scale + lost, 4),
+        upward(norm * scale + lost, 2),
+        torch.tensor(2.0**exponent, dtype=torch.float64),
+    )
+
+
+def _growth(block: Block, part: _Scaled) -> Tensor:
+    """The scaled Lipschitz constant of a layer."""
+    growth = product([part.norm, torch.tensor(block.nonlinearity.constant)])
+    if block.constant is None:
+        return growth
+    known = upward(torch.tensor(block.constant, dtype=torch.float64) / part.factor, 1)
+    return torch.minimum(growth, known + UNDERFLOW)
+
+
+def written_out(linear: LinearMap) -> tuple[Tensor, Tensor]:
+    """The matrix of an exact map, and a bound of the Frobenius norm of what it is off by.
+
+    Dense layers come out exactly, as does what only moves numbers.
+    """
+    basis = torch.eye(linear.columns, dtype=torch.float64).unflatten(1, linear.inputs)
+    images = _images(linear, _Images(basis, torch.zeros((), dtype=torch.float64), True))
+    return images.batch.flatten(1).T.contiguous(), images.error
+
+
+class _Images(NamedTuple):
+    """Images of the basis vectors, as a batch."""
+
+    batch: Tensor
+    error: Tensor  # of all of them together, in Frobenius norm
+    moved: bool  # whether each is a basis vector still, or 0
+
+
+def _images(linear: LinearMap, before: _Images) -> _Images:
+    if isinstance(linear, Composition):
+        for part in linear.maps:
+            before = _images(part, before)
+        return before
+    if isinstance(linear, Sum):
+        parts = [_images(part, before) for part in linear.maps]
+        batch = torch.stack([part.batch for part in parts]).sum(0)
+        rounding = len(parts) * UNIT * sum(_size(part.batch) for part in parts)
+        error = torch.stack([part.error for part in parts]).sum()
+        return _Images(batch, upward(error + rounding, 2 * len(parts) + 4), False)
+    moves = isinstance(linear, Reshape | Gather)
+    batch = linear(before.batch)
+    if before.moved and (moves or isinstance(linear, Dense)):
+        return _Images(batch, before.error, moves)  # sums of one term that is not 0
+    lost = linear.rounding * _size(before.batch) + math.sqrt(len(batch)) * linear.underflow
+    if before.error > 0:
+        norm = linear.norm()
+        assert norm is not None
+        lost = norm * before.error + lost
+    return _Images(batch, upward(torch.as_tensor(lost, dtype=torch.float64), 8), False)
+
+
+def _size(batch: Tensor) -> Tensor:
+    return frobenius(batch.flatten(1))

@@ -1,0 +1,58 @@
+"""Decode images, and check that they are what the data set holds."""
+
+import io
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from onelip.errors import UsageError, missing_extra
+
+Shape = tuple[int, int, int]
+Pixels = npt.NDArray[np.uint8]
+
+
+class Decoded(NamedTuple):
+    """What the files of one split hold; `jpeg` tells whether any image was a JPEG."""
+
+    images: Tensor
+    labels: Tensor
+    jpeg: bool
+
+
+def is_jpeg(encoded: bytes) -> bool:
+    """Whether the bytes begin as a JPEG file does."""
+    return encoded[:2] == b"\xff\xd8"
+
+
+def decode_image(encoded: bytes, shape: Shape, where: str) -> Pixels:
+    """The pixels of a file; a gray image fills every channel.
+
+    Args:
+        encoded: Content of a PNG or JPEG file.
+        shape: The ``(channels, height, width)`` that it must have.
+        where: What errors call it, such as ``"the image in row 3 of FILE"``.
+
+    Raises:
+        UsageError: If it cannot be decoded or has another shape.
+    """
+    try:
+        image = _pixels(encoded)
+    except ImportError as error:
+        raise missing_extra("pillow", "data") from error
+    except Exception as error:
+        raise UsageError(f"cannot decode {where}: replace the file") from error
+    if image.shape not in (shape, (1, *shape[1:])):
+        expected, found = ("x".join(map(str, size)) for size in (shape, image.shape))
+        raise UsageError(f"{where} is {found}, expected {expected}: is this another data set?")
+    return np.broadcast_to(image, shape)
+
+
+def _pixels(encoded: bytes) -> Pixels:
+    from PIL import Image
+
+    with Image.open(io.BytesIO(encoded)) as opened:
+        image = opened if opened.mode in ("L", "RGB") else opened.convert("RGB")
+        pixels = np.asarray(image, dtype=np.uint8)
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)

@@ -1,0 +1,77 @@
+"""The spectral norm of every matrix of a batch: guess, then prove, as in ``spectral.py``."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from onelip.norms.rounding import UNDERFLOW, UNIT, frobenius, gamma, upward
+
+_MARGINS = (1e-10, 1e-7, 1e-3)  # how far above the guess the proof is tried
+
+
+def each(matrices: Tensor, error: Tensor | None = None) -> Tensor:
+    """Proved upper bounds of the spectral norms of a batch of matrices.
+
+    Bound: never below the exact norms; within 1e-8 of them, relative, where ``error`` is 0. A
+    matrix with an entry that is not finite has the bound infinity.
+    Shape: ``(batch, rows, columns)``, float64, to ``(batch,)``.
+    Cost: about ``3 n^2 m`` multiplications a matrix and one symmetric eigenvalue problem of size n,
+    the smaller side. ``spectral.largest_norm`` is faster where only the largest is wanted.
+
+    Args:
+        matrices: known numbers.
+        error: ``(batch,)``, the Frobenius norm of what each matrix may be off by; 0 if left out.
+
+    Example:
+        >>> each(torch.tensor([[[3.0, 0.0], [0.0, 4.0]], [[1.0, 0.0], [0.0, 0.0]]]).double())
+        tensor([4.0000, 1.0000], dtype=torch.float64)
+    """
+    usable = torch.isfinite(matrices).all(-1).all(-1)
+    matrices = torch.where(usable[:, None, None], matrices, 0.0)
+    if matrices.shape[1] < matrices.shape[2]:
+        matrices = matrices.mT
+    if 0 in matrices.shape:
+        norms = matrices.new_zeros(len(matrices))
+    else:
+        largest = matrices.abs().amax((1, 2))
+        exponent = torch.frexp(largest).exponent.clamp(-1000, 1000)
+        scaled = torch.ldexp(matrices, -exponent[:, None, None])  # exact, entries below 1
+        norms = torch.ldexp(upward(_squares(scaled), 2).sqrt(), exponent)
+        norms = torch.nextafter(upward(norms, 4), norms.new_tensor(math.inf))
+        norms = torch.where(largest > 0, norms, 0.0)
+    norms = norms if error is None else upward(norms + error, 1)
+    return torch.where(usable & ~norms.isnan(), norms, math.inf)
+
+
+def _squares(matrices: Tensor) -> Tensor:
+    """Bounds of the squared norms of tall matrices with entries below 1."""
+    gram = matrices.mT @ matrices
+    bounds = frobenius(gram)
+    if gram.shape[-1] > 1:
+        guesses = torch.linalg.eigvalsh(gram)[:, -1].clamp_min(0.0)
+        for margin in _MARGINS:
+            proved = _verified(gram, guesses * (1 + margin))
+            bounds = torch.fmin(bounds, proved)  # a failed factor gives NaN
+            if bool((bounds <= guesses * (1 + 2 * margin)).all()):
+                break
+    return upward(bounds + _product_error(matrices), 2)
+
+
+def _verified(gram: Tensor, levels: Tensor) -> Tensor:
+    """``level + |level I - gram - L L^T|_F``, L a Cholesky factor, rounding added."""
+    shifted = -gram
+    shifted.diagonal(dim1=-2, dim2=-1).add_(levels[:, None])
+    factor = torch.linalg.cholesky_ex(shifted).L
+    residual = frobenius(shifted - factor @ factor.mT)
+    size = gram.shape[-1]  # entries of the Gram matrix are up to its trace
+    largest = gram.abs().amax((1, 2))
+    rounding = _product_error(factor) + 2 * UNIT * size * (levels + largest)
+    return upward(levels + upward(residual, 2) + rounding, 4)
+
+
+def _product_error(matrices: Tensor) -> Tensor:
+    """Bounds of the Frobenius errors of computed products ``A^T A`` or ``A A^T``."""
+    terms = max(matrices.shape[-2:])
+    lost = terms**2 * UNDERFLOW
+    return upward(gamma(terms) * frobenius(matrices).square() + lost, 4)

@@ -1,0 +1,126 @@
+"""What flows through a network while it is read: a linear map of what a nonlinearity returned.
+
+A ``Point`` is the network's input or what a block returns; a ``Value`` is a linear map of a point.
+Points know the point before them, so they form a tree, and the way from its root to the point of
+the network's output is the chain.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Optional
+
+import torch
+from torch import Tensor, nn
+
+from onelip.chains import (
+    Block,
+    Chain,
+    Dense,
+    LinearMap,
+    Nonlinearity,
+    Scale,
+    Shape,
+    composed,
+    identity,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """The input, or what a block returns.
+
+    Attributes:
+        shape: without the batch.
+        like: a tensor with the dtype and the device of the network.
+        before: the point that the block takes, None for the input.
+        block: the block that leads here.
+        source: the value that the block's nonlinearity was put on, where it is a plain layer.
+    """
+
+    shape: Shape
+    like: Tensor
+    before: Optional["Point"] = None
+    block: Block | None = None
+    source: Optional["Value"] = None
+
+    def path(self, start: Optional["Point"] = None) -> list[Block]:
+        """The blocks from another point, or from the input, to this one."""
+        if self is start or self.before is None or self.block is None:
+            return []
+        return [*self.before.path(start), self.block]
+
+    def ancestry(self) -> list["Point"]:
+        """The point, the one before it, and so on to the input."""
+        return [self] if self.before is None else [self, *self.before.ancestry()]
+
+
+@dataclass(frozen=True, eq=False)
+class Value:
+    """A linear map of a point: the maps one after the other."""
+
+    point: Point
+    maps: tuple[LinearMap, ...] = ()
+
+    @classmethod
+    def entering(cls, shape: Shape, like: Tensor) -> "Value":
+        """The input of a network."""
+        return cls(Point(shape, like))
+
+    @property
+    def shape(self) -> Shape:
+        """Without the batch."""
+        return self.maps[-1].outputs if self.maps else self.point.shape
+
+    @property
+    def linear(self) -> LinearMap:
+        """The maps in one."""
+        return composed(self.maps or [identity(self.point.shape)])
+
+    def then(self, linear: LinearMap) -> "Value":
+        """A linear map behind the others; a shift goes into what is in front of it."""
+        merged = _merged(self.maps[-1], linear) if self.maps else None
+        if merged is not None:
+            return Value(self.point, (*self.maps[:-1], merged))
+        return Value(self.point, (*self.maps, linear))
+
+    def activated(self, nonlinearity: Nonlinearity, name: str = "") -> "Value":
+        """A plain layer: the nonlinearity of this value."""
+        block = Block(self.linear, nonlinearity, name=name)
+        return Value(Point(block.outputs, self.point.like, self.point, block, self))
+
+    def behind(self, block: Block) -> "Value":
+        """What a block makes of this value's point."""
+        return Value(Point(block.outputs, self.point.like, self.point, block))
+
+    def named(self, name: str) -> "Value":
+        """With a name for the block that leads to it, if it has none."""
+        block = self.point.block
+        if block is None or block.name:
+            return self
+        return replace(self, point=replace(self.point, block=replace(block, name=name)))
+
+    def chain(self) -> Chain:
+        """The network whose output this is."""
+        return Chain(tuple(self.point.path()), self.linear)
+
+
+def like_of(model: nn.Module) -> Tensor:
+    """An empty tensor with the dtype and the device of a model's numbers."""
+    tensors = [*model.parameters(), *model.buffers()]
+    return next((t for t in tensors if t.is_floating_point()), torch.empty(())).new_empty(())
+
+
+def _merged(before: LinearMap, after: LinearMap) -> LinearMap | None:
+    if not isinstance(after, Scale):
+        return None
+    if isinstance(before, Dense) and before.bias is None and _only_shifts(after):
+        assert after.shift is not None
+        return Dense(before.weight, after.shift.to(before.weight.dtype).expand(before.outputs))
+    if isinstance(before, Scale) and _only_shifts(before):
+        shift = after.factor * before.shift + (0 if after.shift is None else after.shift)
+        return replace(after, shift=shift)
+    return None
+
+
+def _only_shifts(linear: Scale) -> bool:
+    one = linear.factor.ndim == 0 and not linear.operations and float(linear.factor) == 1
+    return one and linear.shift is not None

@@ -355,7 +355,12 @@ def test_batches_and_records():
     assert whole.device == "cpu"
     assert whole.radius.dtype == torch.float64
     assert math.prod(bound for _, bound in whole.layer_bounds) == pytest.approx(float(whole.bound))
-    assert certify(model.bfloat16(), x.bfloat16()).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_logits_in_16_bits_are_refused(dtype):
+    with pytest.raises(UsageError, match=r"32 bits, model.float\(\)"):
+        certify(body_and_head().to(dtype), torch.rand(7, 6).to(dtype))
 
 
 def test_an_empty_batch():

@@ -15,7 +15,8 @@ from torch.nn import functional as F
 
 import onelip
 from onelip import certify, layers, norms
-from onelip.errors import NonFiniteError, UnboundedModuleError
+from onelip.certificates import liplt_constants, product_constants
+from onelip.errors import NonFiniteError, UnboundedModuleError, UsageError
 from onelip.testing import jacobian_norm
 from tests.cases import LAYERS
 from tests.oracles import materialised, sigma_max
@@ -406,6 +407,67 @@ def test_trap_15_ours_says_how_far_it_got(iterations, order):
     assert smallest < 0.5  # far from orthogonal
     assert (largest > 1.001) == ((iterations, order) != (1, 1))
     assert largest <= float(onelip.lipschitz_bound(layer)) <= largest * 1.01
+
+
+# 16: sqrt(2) where 2 is right
+
+
+def test_trap_16_logits_that_are_1_lipschitz_one_by_one():
+    """Disjoint heads: each logit is 1-Lipschitz, all together are not."""
+    model = nn.Sequential(nn.Linear(1, 2)).double().eval()
+    model[0].weight.data = torch.tensor([[1.0], [-1.0]], dtype=torch.float64)
+    model[0].bias.data = torch.tensor([-0.5, 0.5], dtype=torch.float64)  # the boundary is at 1/2
+    x = torch.tensor([[0.9], [0.3]], dtype=torch.float64)
+    distance = (x - 0.5).abs().flatten()
+    margin = (model(x)[:, 0] - model(x)[:, 1]).abs().detach()
+    per_logit = [float(norms.dense(row[None])) for row in model[0].weight]
+    assert max(per_logit) == pytest.approx(1)
+    assert bool((margin / math.sqrt(2) > 1.4 * distance).all())  # what is claimed elsewhere
+    for constants in (product_constants, liplt_constants):
+        radius = certify(model, x, constants=constants).radius
+        assert bool((radius <= distance * (1 + 1e-15)).all())
+        assert radius.tolist() == pytest.approx(distance.tolist())
+
+
+def test_trap_16_half_the_margin_is_for_the_maximum_norm_of_the_logits():
+    """A 1-Lipschitz network's margin is sqrt(2)-Lipschitz: dividing by 2 wastes, by 1 lies."""
+    head = nn.Sequential(nn.Linear(2, 2, bias=False)).double().eval()
+    head[0].weight.data = torch.eye(2, dtype=torch.float64)
+    x = torch.tensor([[0.9, 0.1]], dtype=torch.float64)
+    distance = 0.8 / math.sqrt(2)
+    body = nn.Sequential(head, nn.Identity()).eval()  # no linear head: the general rule
+    for model in (head, body):
+        radius = float(certify(model, x).radius)
+        assert 0.8 / 2 < radius <= distance * (1 + 1e-15)
+        assert radius == pytest.approx(distance)
+
+
+# 18: logits in few bits
+
+
+def test_trap_18_rounding_alone_breaks_the_certificate_of_16_bit_logits():
+    """The label of a bfloat16 network changes well inside of what its margin promises."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(400, 2)).eval()
+    x = torch.rand(2000, 400)
+    few = copy.deepcopy(model).bfloat16()
+    with torch.no_grad():
+        logits = few(x.bfloat16()).double()
+        exact = model.double()(x.double())
+    margins = logits.sort(1).values.diff(dim=1).flatten()
+    slope = float((model[0].weight[0] - model[0].weight[1]).detach().norm())
+    claimed = margins / slope  # in real arithmetic, from the logits of few bits
+    wrong = logits.argmax(1) != exact.argmax(1)
+    truth = (exact[:, 0] - exact[:, 1]).abs() / slope
+    assert int((wrong & (claimed > 0)).sum()) > 0  # certified, and not even the network's label
+    assert int((~wrong & (claimed > 2 * truth)).sum()) > 0
+    with pytest.raises(UsageError, match="32 bits"):
+        certify(few, x.bfloat16())
+    with torch.autocast("cpu", torch.bfloat16):
+        certificate = certify(model.float(), x)
+    assert certificate.dtype == torch.float32
+    assert bool((certificate.prediction == exact.argmax(1))[certificate.radius > 1e-5].all())
+    assert bool((certificate.radius <= truth + 1e-5).all())
 
 
 # 22: strided circular kernels on images that the stride does not divide

@@ -27,7 +27,7 @@ Push = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 _CHUNK = 256
 _LANCZOS_STEPS = 60
-_INVERSE_STEPS = 20
+_INVERSE_STEPS = 10
 _FIRST_MARGIN = 1e-3  # above the first guess
 _MARGIN = 1e-9  # above a guess that a successful factorisation has refined
 _SHIFT = 1e-12  # added to a Gram matrix, relative to its norm, before it is factored

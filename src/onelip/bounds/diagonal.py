@@ -17,7 +17,8 @@ from onelip.norms.spectral import power_of_two
 
 _CHUNK = 2**24  # entries of the Gram matrix held at a time
 _STEPS = 30  # of power iterations, which choose but do not prove
-_POWERS = (0.0, 0.25, 0.5, 0.75, 1.0)
+_ROUNDS = 10
+_LEAST = 1e-6  # entry of q
 
 
 class Weighting(NamedTuple):
@@ -40,23 +41,29 @@ def weight(rows: Tensor, errors: Tensor, weighting: Weighting) -> tuple[Tensor, 
         return rows.new_zeros(rows.shape[1]), error
     scale = power_of_two(rows)
     scaled = rows * scale
-    tries = [_above(scaled, q) for q in (_scalings(scaled) if weighting.chosen else [_ones(rows)])]
-    root = min(tries, key=lambda diagonal: _estimate(diagonal, weighting.inner))
+    tries = [_above(scaled, q) for q in _scalings(scaled, weighting)]
+    root = min(tries, key=lambda diagonal: float(_stretched(diagonal, weighting.inner)[0]))
     lost = math.sqrt(rows.numel() * UNDERFLOW) / scale  # to underflow in the scaling
-    return root / scale, upward(error + lost, 2)
+    root = torch.where(root > 0, torch.nextafter(root / scale, root.new_tensor(math.inf)), 0.0)
+    return root, upward(error + lost, 2)
 
 
-def _ones(rows: Tensor) -> Tensor:
-    return rows.new_ones(rows.shape[1])
+def _scalings(rows: Tensor, weighting: Weighting) -> list[Tensor]:
+    """Candidates for q: all equal, and one that answers the input that ``T^(1/2) W`` stretches most.
 
-
-def _scalings(rows: Tensor) -> list[Tensor]:
-    """Powers of the Perron vector of ``|P|^T |P|``: 0 is AOL, 1 nears a multiple of I."""
-    sizes, vector = rows.abs(), _ones(rows)
-    for _ in range(_STEPS):
-        vector = sizes.mT @ (sizes @ vector)
-        vector = vector / vector.max()
-    return [vector.clamp_min(1e-6) ** power for power in _POWERS]
+    For one input x the best q is ``|W x|``; towards it in geometric means.
+    """
+    equal, sizes = rows.new_ones(rows.shape[1]), rows.abs()
+    if not weighting.chosen:
+        return [equal]
+    q, best, least = equal, equal, math.inf
+    for _ in range(_ROUNDS):
+        diagonal = (sizes.mT @ (sizes @ q) / q).sqrt()
+        size, image = _stretched(diagonal, weighting.inner)
+        if float(size) < least:
+            best, least = q, float(size)
+        q = (q * image.abs() / image.abs().max()).sqrt().nan_to_num(1.0).clamp_min(_LEAST)
+    return [equal, best]
 
 
 def _above(rows: Tensor, q: Tensor) -> Tensor:
@@ -73,15 +80,13 @@ def _chunk(width: int) -> int:
     return max(1, _CHUNK // width)
 
 
-def _estimate(diagonal: Tensor, inner: LinearMap) -> float:
-    """About the norm of ``T^(1/2) W``, from below."""
+def _stretched(diagonal: Tensor, inner: LinearMap) -> tuple[Tensor, Tensor]:
+    """About the norm of ``T^(1/2) W``, from below, and W's image of what it stretches most."""
     factor = diagonal.unflatten(0, inner.outputs)
     x = torch.randn(1, *inner.inputs, generator=torch.Generator().manual_seed(0)).double()
-    size = x.new_zeros(())
+    image = inner(x)
     for _ in range(_STEPS):
-        x = inner.adjoint(inner(x) * factor.square())
-        size = torch.linalg.vector_norm(x)
-        if not size > 0:
-            break
-        x = x / size
-    return float(size)
+        x = inner.adjoint(image * factor.square())
+        x = (x / torch.linalg.vector_norm(x)).nan_to_num(0.0)
+        image = inner(x)
+    return torch.linalg.vector_norm(image * factor), image.flatten()

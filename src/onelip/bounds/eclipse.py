@@ -72,7 +72,7 @@ def eclipse_fast(chain: Chain) -> Tensor:
     for deep neural networks" (2024).
     """
     network = matrices(chain)
-    return proved(network, forward(network, _fast)[0]) if _hopeful(network) else network.naive
+    return proved(network, forward(network, _fast)[0]) if hopeful(network) else network.naive
 
 
 def eclipse(chain: Chain, *, seconds: float | None = None) -> Tensor:
@@ -106,7 +106,7 @@ def eclipse(chain: Chain, *, seconds: float | None = None) -> Tensor:
     Reference: as ``eclipse_fast``.
     """
     network = matrices(chain)
-    if not _hopeful(network):
+    if not hopeful(network):
         return network.naive
     _refuse_large(network)
     until = math.inf if seconds is None else time.monotonic() + seconds
@@ -116,7 +116,8 @@ def eclipse(chain: Chain, *, seconds: float | None = None) -> Tensor:
         if left <= 0:
             return _fast(kind, weight, behind)
         layer = _single(kind, weight, behind)
-        return minimised(layer, *strictly(layer), seconds=left)[0]
+        found, level = minimised(layer, *strictly(layer), seconds=left)
+        return scaled(found[0], 1 / level)
 
     fast = proved(network, forward(network, _fast)[0])
     return torch.minimum(fast, proved(network, forward(network, best)[0]))
@@ -168,7 +169,7 @@ def _largest(weight: Tensor) -> Tensor:
     return largest
 
 
-def _hopeful(network: Matrices) -> bool:
+def hopeful(network: Matrices) -> bool:
     """Whether the product of the constants leaves something to improve."""
     return bool(network.kinds) and bool(torch.isfinite(network.naive)) and network.naive > 0
 

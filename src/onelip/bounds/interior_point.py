@@ -75,8 +75,8 @@ def minimised(
     *,
     shared: bool = False,
     seconds: float | None = None,
-) -> list[Multipliers]:
-    """Multipliers that minimise the level they prove, about.
+) -> tuple[list[Multipliers], Tensor]:
+    """Multipliers that minimise the level they prove, about, and that level.
 
     Args:
         network: the chain, written out.
@@ -98,7 +98,7 @@ def minimised(
         if problem.degree / sharpness < TOLERANCE * point[0]:
             break
         sharpness = sharpness * _FASTER
-    return [layer.multipliers(point) for layer in layers]
+    return [layer.multipliers(point) for layer in layers], point[0]
 
 
 def _unknowns(
@@ -159,7 +159,7 @@ def _pairs(layers: list[_Layer]) -> _Pairs:
     table = torch.cat([row for row in rows], 1)
     shape = (products, 2 * entries)
     left, right = (
-        torch.sparse_coo_tensor(table[:2].long(), table[side], shape).coalesce() for side in (2, 3)
+        torch.sparse_coo_tensor(table[:2].long(), table[side], shape, check_invariants=False).coalesce() for side in (2, 3)
     )
     return _Pairs(left, right, torch.cat(owners))
 

@@ -30,6 +30,7 @@ class Constants:
         body_bound: of the part in front of a linear head, or ``bound``.
         layer_bounds: of the layers, by name.
         head: how the pairs were bounded; see ``Certificate``.
+        proof: what LipLT proved of single logits and their pairs.
     """
 
     method: str
@@ -38,6 +39,7 @@ class Constants:
     body_bound: Tensor
     layer_bounds: tuple[tuple[str, float], ...]
     head: str
+    proof: bounds.Constants | None = None
 
 
 Prover = Callable[[nn.Module, Shape], Constants]
@@ -77,14 +79,17 @@ def liplt_constants(model: nn.Module, input_shape: Shape) -> Constants:
     little.
     """
     chain = read(model, input_shape)
-    constants = bounds.liplt_constants(chain)
+    proof = bounds.liplt_constants(chain)
+    names = (block.name or str(number) for number, block in enumerate(chain.blocks))
+    layers = tuple(zip(names, (float(layer) for layer in proof.layers), strict=True))
     return Constants(
         method="liplt",
-        pairwise=lambda _: constants.pairwise,
-        bound=finite(constants.network, "the model"),
-        body_bound=constants.network,
-        layer_bounds=tuple((b.name, float(n)) for b, n in zip(chain.blocks, constants.layers)),
+        pairwise=lambda _: proof.pairwise,
+        bound=finite(proof.network, "the model"),
+        body_bound=proof.network,
+        layer_bounds=layers,
         head="pairwise",
+        proof=proof,
     )
 
 

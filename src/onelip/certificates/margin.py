@@ -49,7 +49,7 @@ def certify(
 
     Raises:
         UsageError: a part of the model is in training mode, x leaves [0, 1] or is not finite, fewer
-            than two logits, labels out of range.
+            than two logits, logits in 16 bits, labels out of range.
         UnboundedModuleError: a part of the model has no proved bound.
         NonFiniteError: a weight or the bound is not finite.
 
@@ -110,6 +110,11 @@ def _check_input(model: nn.Module, x: Tensor) -> None:
 def _check_logits(logits: Tensor, count: int, labels: Tensor | None) -> None:
     if logits.ndim != 2 or len(logits) != count or logits.shape[1] < 2:
         raise UsageError(f"logits of shape {tuple(logits.shape)}, not ({count}, 2 or more classes)")
+    if torch.finfo(logits.dtype).bits < 32:
+        raise UsageError(
+            f"logits in {str(logits.dtype).removeprefix('torch.')} are rounded by more than margins "
+            "can bear: certify in 32 bits, model.float()"
+        )
     if labels is None:
         return
     if labels.shape != logits.shape[:1]:

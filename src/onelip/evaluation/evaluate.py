@@ -16,10 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from onelip.attacks import ATTACKS, PGD, Attack, attack_radii
-from onelip.certificates import PROVERS, Certificate, Prover, certify, full_precision
+from onelip.bounds import naive_constants
+from onelip.certificates import PROVERS, Certificate, Constants, certify, full_precision
 from onelip.data import ImageSet, holdout, load
 from onelip.errors import SoundnessError, UsageError
+from onelip.evaluation.constants import averages
 from onelip.export import export
+from onelip.reading import read
 from onelip.recipes import Recipe
 from onelip.replacing import replacing
 from onelip.training import RunFolder
@@ -50,7 +53,8 @@ def certify_run(run: RunFolder, data: Path | None = None) -> Certified:
     _, held_out = holdout(whole_train, recipe.validation, recipe.split_seed)
     start = time.perf_counter()
     exported = export(model)
-    certificate, of_held_out = _certify(exported, PROVERS[recipe.certificate], test, held_out)
+    proved = PROVERS[recipe.certificate](exported, tuple(test.images.shape[1:]))
+    certificate, of_held_out = _certify(exported, proved, test, held_out)
     result = {
         "method": ", ".join(_METHODS[certificate.method] + (certificate.head,)),
         "level": certificate.level,
@@ -70,6 +74,9 @@ def certify_run(run: RunFolder, data: Path | None = None) -> Certified:
     with replacing(run.path / "certificates.safetensors") as temporary:
         temporary.write_bytes(safetensors.torch.save(stored))
     run.write({"certify": result})
+    if proved.proof is not None:
+        product = naive_constants(read(exported, tuple(test.images.shape[1:])))
+        run.write({"constants": {"naive": averages(product), "liplt": averages(proved.proof)}})
     return Certified(exported, test, certificate)
 
 
@@ -162,10 +169,10 @@ def _methods(name: str, recipe: Recipe) -> list[Attack]:
     return [PGD(steps, restarts, "margin"), PGD(steps, restarts, "cross-entropy")]
 
 
-def _certify(model: nn.Module, prover: Prover, *sets: ImageSet) -> list[Certificate]:
+def _certify(model: nn.Module, proved: Constants, *sets: ImageSet) -> list[Certificate]:
     """One certificate per set of images, on one proof."""
     images, labels = zip(*(_tensors(model, data) for data in sets), strict=True)
-    whole = certify(model, torch.cat(images), torch.cat(labels), constants=prover)
+    whole = certify(model, torch.cat(images), torch.cat(labels), constants=lambda *_: proved)
     rows = torch.arange(len(whole.radius)).split([len(data) for data in sets])
     return [_part(whole, part) for part in rows]
 

@@ -35,10 +35,11 @@ def each(matrices: Tensor, error: Tensor | None = None) -> Tensor:
         norms = matrices.new_zeros(len(matrices))
     else:
         largest = matrices.abs().amax((1, 2))
-        exponent = torch.frexp(largest).exponent.clamp(-1000, 1000)
-        scaled = torch.ldexp(matrices, -exponent[:, None, None])  # exact, entries below 1
-        norms = torch.ldexp(upward(_squares(scaled), 2).sqrt(), exponent)
-        norms = torch.nextafter(upward(norms, 4), norms.new_tensor(math.inf))
+        exponents = torch.frexp(largest).exponent.clamp(-1000, 1000).tolist()
+        scales = matrices.new_tensor([2.0**-exponent for exponent in exponents])
+        scaled = matrices * scales[:, None, None]  # exact but for underflow, entries below 1
+        norms = upward(upward(_squares(scaled), 2).sqrt() / scales, 4)
+        norms = torch.nextafter(norms, norms.new_tensor(math.inf))
         norms = torch.where(largest > 0, norms, 0.0)
     norms = norms if error is None else upward(norms + error, 1)
     return torch.where(usable & ~norms.isnan(), norms, math.inf)
@@ -64,9 +65,8 @@ def _verified(gram: Tensor, levels: Tensor) -> Tensor:
     shifted.diagonal(dim1=-2, dim2=-1).add_(levels[:, None])
     factor = torch.linalg.cholesky_ex(shifted).L
     residual = frobenius(shifted - factor @ factor.mT)
-    size = gram.shape[-1]  # entries of the Gram matrix are up to its trace
-    largest = gram.abs().amax((1, 2))
-    rounding = _product_error(factor) + 2 * UNIT * size * (levels + largest)
+    largest = gram.diagonal(dim1=-2, dim2=-1).abs().amax(-1)
+    rounding = _product_error(factor) + 2 * UNIT * gram.shape[-1] * (levels + largest)
     return upward(levels + upward(residual, 2) + rounding, 4)
 
 

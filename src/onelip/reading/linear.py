@@ -1,6 +1,7 @@
 """The linear maps of ordinary layers, put behind a value."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +20,18 @@ UNPADDED: Sides = ((0, 0), (0, 0))
 _ROOT = 6  # roundings in float64 behind the factor of a batch normalisation
 
 
-class Windows(Convolution):
+class Ones(Convolution):
+    """A convolution with a kernel of 1 that follows the numbers' dtype, having none of its own."""
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """That of the convolution."""
+        return Convolution.adjoint(replace(self, weight=self.weight.to(y)), y)
+
+    def _convolved(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        return Convolution._convolved(replace(self, weight=self.weight.to(x)), x, bias)
+
+
+class Windows(Ones):
     """Sums over windows, each channel by itself; the weight is 1 everywhere."""
 
     def norm(self) -> Tensor:
@@ -28,7 +40,7 @@ class Windows(Convolution):
         return torch.tensor(root_above(square), dtype=torch.float64)
 
 
-class Wrapping(Convolution):
+class Wrapping(Ones):
     """Circular padding, as a convolution with one pixel of 1; the one behind takes it over."""
 
 
@@ -79,7 +91,9 @@ def moved(value: Value, move: Callable[[Tensor], Tensor]) -> Value:
 
 
 def reshaped(value: Value, shape: Shape) -> Value:
-    """The same numbers in another shape."""
+    """The same numbers in another shape; several reshapings in a row are one."""
+    if value.maps and isinstance(value.maps[-1], Reshape):
+        return reshaped(Value(value.point, value.maps[:-1]), shape)
     return value if shape == value.shape else value.then(Reshape(value.shape, shape))
 
 
@@ -134,9 +148,7 @@ def wrapped(value: Value, sides: Sides) -> Value:
     expect(value, f"(channels, {padding[0]} or more, {padding[1]} or more)", fits)
     channels = value.shape[0]
     one = value.point.like.new_ones(channels, 1, 1, 1)
-    around = value.then(
-        Wrapping(value.shape, one, padding=padding, groups=channels, circular=True)
-    )
+    around = value.then(Wrapping(value.shape, one, padding=padding, groups=channels, circular=True))
     if not _uneven(sides):
         return around
     (top, bottom), (left, right) = ((a - max(a, b), b - max(a, b)) for a, b in sides)
@@ -166,19 +178,20 @@ def shifted(value: Value, shift: Tensor) -> Value:
     return scaled(value, torch.ones((), dtype=torch.float64, device=shift.device), shift)
 
 
-def divided(value: Value, divisor: Tensor) -> Value:
+def divided(value: Value, divisor: Tensor, operations: int = 0) -> Value:
     """Divided by constants; the quotients are exact for powers of two."""
     if not divisor.all():
         raise UnboundedModuleError("divides by 0")
     powers = bool((torch.frexp(divisor.detach().double()).mantissa.abs() == 0.5).all())
     factor = reciprocal(divisor).to(divisor.device)
-    return scaled(value, factor, operations=0 if powers else 1)
+    return scaled(value, factor, operations=operations + (not powers))
 
 
 def standardised(
     value: Value,
     mean: Tensor,
     variance: Tensor,
+    *,
     weight: Tensor | None,
     bias: Tensor | None,
     epsilon: float,

@@ -32,7 +32,7 @@ def activation(module: nn.Module, value: Value) -> Value:
         return value
     if getattr(module, "inplace", False):
         module = copy.copy(module)
-        module.inplace = False
+        vars(module)["inplace"] = False
     if isinstance(module, nn.PReLU) and module.num_parameters > 1:
         return value.activated(_prelu(module, value))
     return value.activated(Elementwise.of(module))
@@ -162,7 +162,7 @@ def _batch_norm(module: nn.BatchNorm2d, value: Value) -> Value:
         value,
         module.running_mean,
         module.running_var,
-        module.weight,
-        module.bias,
-        module.eps,
+        weight=module.weight,
+        bias=module.bias,
+        epsilon=module.eps,
     )

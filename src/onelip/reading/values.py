@@ -112,15 +112,18 @@ def like_of(model: nn.Module) -> Tensor:
 def _merged(before: LinearMap, after: LinearMap) -> LinearMap | None:
     if not isinstance(after, Scale):
         return None
-    if isinstance(before, Dense) and before.bias is None and _only_shifts(after):
-        assert after.shift is not None
-        return Dense(before.weight, after.shift.to(before.weight.dtype).expand(before.outputs))
-    if isinstance(before, Scale) and _only_shifts(before):
-        shift = after.factor * before.shift + (0 if after.shift is None else after.shift)
-        return replace(after, shift=shift)
+    if isinstance(before, Dense) and before.bias is None:
+        shift = _shift(after)
+        if shift is not None:
+            return Dense(before.weight, shift.to(before.weight.dtype).expand(before.outputs))
+    if isinstance(before, Scale):
+        shift = _shift(before)
+        if shift is not None:
+            return replace(after, shift=after.affine(shift.double()))
     return None
 
 
-def _only_shifts(linear: Scale) -> bool:
+def _shift(linear: Scale) -> Tensor | None:
+    """What is added, if nothing is multiplied."""
     one = linear.factor.ndim == 0 and not linear.operations and float(linear.factor) == 1
-    return one and linear.shift is not None
+    return linear.shift if one else None

@@ -60,7 +60,7 @@ def late_exponential(progress: float, *, start: float) -> float:
         >>> [round(late_exponential(p, start=0.5), 6) for p in (0.0, 0.5, 0.75, 1.0)]
         [1.0, 1.0, 0.031623, 0.001]
     """
-    return 1e-3 ** max(0.0, (progress - start) / (1 - start))
+    return math.pow(1e-3, max(0.0, (progress - start) / (1 - start)))
 
 
 def steps(progress: float) -> float:

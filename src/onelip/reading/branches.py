@@ -1,0 +1,117 @@
+r"""Where two ways through a network meet and are added: residual blocks.
+
+A way with one nonlinearity and one without are a block :math:`H x + G \phi(W x)`. Of a way with
+more of them the first and the last linear map become W and G, and what is between them is taken
+as one nonlinearity, of which the product of its bounds is known. Two ways with nonlinearities
+become one of which the sum of their bounds is known.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from onelip.chains import (
+    Block,
+    Chain,
+    Composition,
+    LinearMap,
+    Opaque,
+    Sum,
+    composed,
+    identity,
+)
+from onelip.errors import UnboundedModuleError, UsageError
+from onelip.norms.rounding import product, upward
+from onelip.reading.values import Point, Value
+
+
+class Ways(nn.Module):
+    """The sum of chains, each from the input of a branch to its end, in float64 on the CPU."""
+
+    def __init__(self, *chains: Chain) -> None:
+        super().__init__()
+        self.chains = tuple(chain.exact() for chain in chains)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """In the dtype and on the device of x."""
+        y: Tensor = sum(chain.forward(x.double().cpu()) for chain in self.chains)  # type: ignore[assignment]
+        return y.to(x)
+
+    def bound(self) -> float:
+        """The sum of the products of the bounds of the blocks."""
+        total = torch.zeros((), dtype=torch.float64)
+        for chain in self.chains:
+            factors = [norm_bound(chain.last), *map(block_bound, chain.blocks)]
+            total = upward(total + product(factors), 1)
+        return float(total)
+
+
+def norm_bound(linear: LinearMap) -> Tensor:
+    """Bound of a linear map: products of those of its factors, sums of those of its terms."""
+    if isinstance(linear, Composition):
+        return product([norm_bound(part) for part in linear.maps])
+    if isinstance(linear, Sum):
+        total = torch.stack([norm_bound(part) for part in linear.maps]).sum()
+        return upward(total, len(linear.maps))
+    norm = linear.norm()
+    if norm is None:
+        raise UnboundedModuleError(f"no norm is known for {type(linear).__name__}")
+    return norm
+
+
+def block_bound(block: Block) -> Tensor:
+    """``|H| + |G| L |W|``, or what is known of the block if that is less."""
+    maps = [block.inner] if block.outer is None else [block.inner, block.outer]
+    slope = torch.tensor(block.nonlinearity.constant, dtype=torch.float64)
+    bound = product([slope, *map(norm_bound, maps)])
+    if block.skip is not None:
+        bound = upward(bound + norm_bound(block.skip), 1)
+    return bound if block.constant is None else bound.clamp(max=block.constant)
+
+
+def added(first: Value, second: Value) -> Value:
+    """The sum of two values.
+
+    Raises:
+        UsageError: their shapes differ.
+    """
+    if first.shape != second.shape:
+        raise UsageError(f"adds shapes {first.shape} and {second.shape}: make them equal")
+    meeting = _meeting(first.point, second.point)
+    if first.point is second.point:
+        return Value(meeting, (Sum((first.linear, second.linear)),))
+    if first.point is meeting:
+        return _residual(second, first.linear, meeting)
+    if second.point is meeting:
+        return _residual(first, second.linear, meeting)
+    ways = Ways(*(Chain(tuple(v.point.path(meeting)), v.linear) for v in (first, second)))
+    opaque = Opaque(ways, ways.bound(), first.shape)
+    return Value(meeting).behind(Block(identity(meeting.shape), opaque))
+
+
+def _residual(branch: Value, skip: LinearMap, start: Point) -> Value:
+    """A branch with nonlinearities, plus a linear map of the point where it starts."""
+    blocks = branch.point.path(start)
+    first, last = blocks[0], blocks[-1]
+    outer = branch.linear if last.outer is None else composed([last.outer, branch.linear])
+    if len(blocks) == 1:
+        around = skip
+        if last.skip is not None:
+            around = Sum((composed([last.skip, branch.linear]), skip))
+        return Value(start).behind(Block(last.inner, last.nonlinearity, outer, around))
+    inner: LinearMap = identity(start.shape)
+    if first.skip is None:
+        inner = first.inner
+        blocks[0] = Block(identity(inner.outputs), first.nonlinearity, first.outer)
+    if last.skip is None:
+        blocks[-1] = Block(last.inner, last.nonlinearity)
+    else:
+        outer = branch.linear
+    ways = Ways(Chain(tuple(blocks), identity(blocks[-1].outputs)))
+    opaque = Opaque(ways, ways.bound(), blocks[-1].outputs)
+    return Value(start).behind(Block(inner, opaque, outer, skip))
+
+
+def _meeting(first: Point, second: Point) -> Point:
+    """The last point on the ways to both."""
+    others = {id(point) for point in second.ancestry()}
+    return next(point for point in first.ancestry() if id(point) in others)

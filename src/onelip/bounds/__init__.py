@@ -9,16 +9,21 @@ from onelip.bounds.composed import norm_of
 from onelip.bounds.differences import Constants
 from onelip.bounds.eclipse import eclipse, eclipse_fast
 from onelip.bounds.liplt import liplt, liplt_constants, liplt_pairwise, liplt_per_class
+from onelip.bounds.local import LocalRadius, local, local_pairwise, local_radius
 from onelip.bounds.naive import naive, naive_constants, naive_pairwise, naive_per_class
 
 __all__ = [
     "Constants",
+    "LocalRadius",
     "eclipse",
     "eclipse_fast",
     "liplt",
     "liplt_constants",
     "liplt_pairwise",
     "liplt_per_class",
+    "local",
+    "local_pairwise",
+    "local_radius",
     "naive",
     "naive_constants",
     "naive_pairwise",

@@ -265,7 +265,8 @@ class Norms:
 
     def _cores(self, maps: Sequence[LinearMap]) -> tuple[Fraction, Cores]:
         """Numbers pulled out in front, and what is left, without permutations at the ends."""
-        factor, cores = Fraction(1), []
+        factor = Fraction(1)
+        cores: list[LinearMap] = []
         for linear in _flat(maps):
             if id(linear) not in self._pulled:
                 self._pulled[id(linear)] = (linear, *_pulled(linear))  # held, so that the id stays

@@ -17,12 +17,12 @@ from onelip.norms.spectral import power_of_two
 
 _CHUNK = 2**24  # entries of the Gram matrix held at a time
 _STEPS = 30  # of power iterations, which choose but do not prove
-_ROUNDS = 10
-_LEAST = 1e-6  # entry of q
+_ROUNDS = 30
+_LEAST = 1e-4  # entry of q, next to 1
 
 
 class Weighting(NamedTuple):
-    """Which T is wanted: with all q equal, or the q that makes ``T^(1/2) inner`` shortest."""
+    """Which T is wanted: with all q equal, or a q that makes ``T^(1/2) inner`` short."""
 
     chosen: bool
     inner: LinearMap
@@ -49,20 +49,22 @@ def weight(rows: Tensor, errors: Tensor, weighting: Weighting) -> tuple[Tensor, 
 
 
 def _scalings(rows: Tensor, weighting: Weighting) -> list[Tensor]:
-    """Candidates for q: all equal, and one that answers the input that ``T^(1/2) W`` stretches most.
+    """Candidates for q: all equal, and one that answers the inputs that T^(1/2) W stretches most.
 
-    For one input x the best q is ``|W x|``; towards it in geometric means.
+    For inputs with mean squares y of W x, the best q is the root of y: each round adds an input.
     """
     equal, sizes = rows.new_ones(rows.shape[1]), rows.abs()
     if not weighting.chosen:
         return [equal]
-    q, best, least = equal, equal, math.inf
+    best, least, squares = equal, math.inf, torch.zeros_like(equal)
+    q = equal
     for _ in range(_ROUNDS):
         diagonal = (sizes.mT @ (sizes @ q) / q).sqrt()
         size, image = _stretched(diagonal, weighting.inner)
         if float(size) < least:
             best, least = q, float(size)
-        q = (q * image.abs() / image.abs().max()).sqrt().nan_to_num(1.0).clamp_min(_LEAST)
+        squares = squares + image.square()
+        q = (squares / squares.max()).nan_to_num(1.0).sqrt().clamp_min(_LEAST)
     return [equal, best]
 
 

@@ -35,8 +35,9 @@ class Constants(NamedTuple):
 def constants(
     network: Tensor, per_class: Tensor, pairwise: Tensor, layers: Sequence[Fraction]
 ) -> Constants:
-    """With what holds of any network: a logit is no steeper than all, a difference of two no
-    steeper than the root of 2 times all, or than the sum of its two.
+    """With what holds of any network: a logit is no steeper than all of them.
+
+    A difference of two is no steeper than the root of 2 times that, or than the sum of its two.
     """
     per_class = torch.minimum(per_class, network)
     sums = upward(per_class[:, None] + per_class, 1)

@@ -124,7 +124,9 @@ class _Paths:
         self.chain, self.norms, self.refinement = chain.exact(), Norms(), refinement
         self.parts = [_Part(*transformed(block)) for block in self.chain.blocks]
         self.norms.afford(single_maps(self.chain), work)
-        self.norms.afford(self._all_products(), work)
+        products = list(self._all_products())
+        self.norms.afford(products, work)
+        self.share = work / len(products)  # for the refinement of a path
         self.body = [Fraction(1)]  # a_k, of x_0 -> x_k
         self.hidden: list[Fraction] = []  # m_k, of x_0 -> W_k x_k
         self.layers: list[Fraction] = []  # of the blocks by themselves
@@ -184,15 +186,16 @@ class _Paths:
         elementwise = isinstance(self.chain.blocks[j].nonlinearity, Elementwise)
         if self.refinement == "spectral" or not refined or not elementwise:
             return plain
+        size = entering[-1].rows * entering[0].columns ** 2  # products of rows
+        if size > self.share or self.norms.cost(entering) > self.share:
+            return plain
         factor, rows, errors = self.norms.rows(entering)
-        weights, error = weight(rows, errors, self._weighting(j))
         inner = self.parts[j].inner
-        end = [inner, Scale(inner.outputs, weights.unflatten(0, inner.outputs))]
+        weights, error = weight(rows, errors, Weighting(self.refinement == "sll", inner))
+        end: Path = [inner, Scale(inner.outputs, weights.unflatten(0, inner.outputs))]
+        self.norms.afford(self._paths_to(end, j), self.share)
         weighted = self._of(end, j, refined=False) + fraction(error) * self.hidden[j]
         return min(plain, factor * weighted)
-
-    def _weighting(self, j: int) -> Weighting:
-        return Weighting(self.refinement == "sll", self.parts[j].inner)
 
     def _products(self, end: Path, k: int) -> Iterator[tuple[int, Path, Path | None]]:
         """Paths to ``end`` from psi_j and from x_j, for j from k - 1 down to 0.
@@ -208,12 +211,15 @@ class _Paths:
             entering, path = [outer, *path], [around, *path]
             yield j, entering, path
 
+    def _paths_to(self, end: Path, k: int) -> Iterator[Path]:
+        yield end
+        for _, entering, along in self._products(end, k):
+            yield entering
+            if along is not None:
+                yield along
+
     def _all_products(self) -> Iterator[Path]:
-        ends = [(part.inner, k) for k, part in enumerate(self.parts)]
-        ends += [(block.inner, k) for k, block in enumerate(self.chain.blocks)]
-        for end, k in [*ends, (self.chain.last, len(self.parts))]:
-            yield [end]
-            for _, entering, along in self._products([end], k):
-                yield entering
-                if along is not None:
-                    yield along
+        for k, (block, part) in enumerate(zip(self.chain.blocks, self.parts, strict=True)):
+            yield from self._paths_to([part.inner], k)
+            yield from self._paths_to([block.inner], k)
+        yield from self._paths_to([self.chain.last], len(self.parts))

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from onelip.bounds.ball import Approx, Balls
+from onelip.bounds.liplt import liplt, liplt_pairwise
 from onelip.bounds.local_layers import Affine, Layer, layers
-from onelip.bounds.naive import naive, naive_pairwise
 from onelip.chains import Chain
 from onelip.errors import UsageError
 from onelip.norms.rounding import UNIT, downward, frobenius, upward
@@ -35,13 +35,12 @@ def local(chain: Chain, x: Tensor, radius: float | Tensor) -> Tensor:
     r"""Proved Lipschitz constant of a network in the ball around each input.
 
     Bound: for all y, z at most ``radius`` from an input, :math:`|f(y) - f(z)| \le L |y - z|`. Never
-    above the global product of norms; for a small radius, and an input where no unit is about to
-    switch, the norm of the Jacobian. Usually, not always, larger for larger balls; a bound of a
-    larger ball holds in a smaller one. Ball and network are taken as numbers, without rounding; that
-    of our own computation is added.
+    above ``liplt``; for a small radius, and an input where no unit is about to switch, the norm of
+    the Jacobian. Usually, not always, larger for larger balls; what holds in a ball holds in any
+    that lies inside.
     Shape: ``x`` is ``(batch, *chain.inputs)``.
     Cost: for L layers of n units, about ``L^2`` products and norms of n x n matrices for each
-    input: 20 milliseconds for two hidden layers of 100, a second for three of 500.
+    input: 3 to 25 milliseconds for two hidden layers of 100.
 
     Args:
         chain: activations elementwise or MaxMin; the slopes of those that are linear in pieces, of
@@ -66,7 +65,7 @@ def local(chain: Chain, x: Tensor, radius: float | Tensor) -> Tensor:
         >>> local(chain, torch.tensor([[1.0, 1.0], [-1.0, -1.0]]), 0.5)
         tensor([1.0000, 0.0000], dtype=torch.float64)
     """
-    cap = naive(chain)
+    cap = liplt(chain)
     parts = [_network(balls, last) for balls, last in _balls(chain, x, radius)]
     return torch.fmin(torch.cat([cap.new_zeros(0), *parts]), cap)
 
@@ -159,8 +158,9 @@ def _balls(chain: Chain, x: Tensor, radius: float | Tensor) -> Iterator[tuple[Ba
 
 def _entries(dense: list[Layer], last: Affine) -> int:
     """Of all products of layers that one sample takes at once, about."""
-    widths = [*(layer.inner.matrix.shape[0] for layer in dense), last.matrix.shape[0]]
-    return max(widths) * (sum(widths) + max(layer.inner.matrix.shape[1] for layer in dense[:1]))
+    maps = [*(layer.inner.matrix for layer in dense), last.matrix]
+    widths = [maps[0].shape[1], *(matrix.shape[0] for matrix in maps)]
+    return max(widths[1:]) * sum(widths)
 
 
 def _network(balls: Balls, last: Affine) -> Tensor:
@@ -171,7 +171,7 @@ def _network(balls: Balls, last: Affine) -> Tensor:
 def _pairwise_cap(chain: Chain) -> Tensor:
     if len(chain.outputs) != 1 or chain.outputs[0] < 2:
         raise UsageError(f"outputs of shape {chain.outputs} are not two or more logits")
-    return naive_pairwise(chain)
+    return liplt_pairwise(chain)
 
 
 def _pairwise(balls: Balls, last: Affine, cap: Tensor) -> tuple[Tensor, Tensor, Tensor]:

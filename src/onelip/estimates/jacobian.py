@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 Function = Callable[[Tensor], Tensor]
-Pullback = Callable[[Tensor], tuple[Tensor]]
 
 _WRITTEN_OUT = 16  # up to this many outputs or inputs a Jacobian is computed whole
 
@@ -49,46 +48,75 @@ def jacobian_estimate(
     return torch.cat([points.new_zeros(1), *found]).max()
 
 
-@torch.no_grad()
 def stretch(function: Function, points: Tensor, *, iterations: int = 50) -> Stretch:
     """The norm of the Jacobian at each point, and the direction that it stretches most.
 
     Args:
-        function: as for ``jacobian_estimate``.
+        function: as for ``jacobian_estimate``; twice differentiable as far as torch is concerned.
         points: a batch.
         iterations: of the power method.
     """
-    linearized: tuple[Tensor, Pullback] = torch.func.vjp(function, points)  # type: ignore[assignment]
-    values, pull = linearized
-    outputs, inputs = (math.prod(t.shape[1:]) for t in (values, points))
+    jacobian = _Jacobian(function, points)
+    outputs, inputs = (math.prod(t.shape[1:]) for t in (jacobian.values, points))
     if min(outputs, inputs) <= _WRITTEN_OUT:
-        matrix = _by_rows(values, pull) if outputs <= inputs else _by_columns(function, points)
-        matrix = matrix.nan_to_num(0.0, 0.0, 0.0)
-        norms, directions = torch.linalg.svd(matrix, full_matrices=False)[1:]
+        matrix = jacobian.rows() if outputs <= inputs else jacobian.columns()
+        norms, directions = torch.linalg.svd(matrix.nan_to_num(0.0, 0.0, 0.0), full_matrices=False)[
+            1:
+        ]
         return Stretch(norms[:, 0], directions[:, 0].reshape(points.shape))
     generator = torch.Generator().manual_seed(0)
     start = torch.randn(points.shape, generator=generator, dtype=torch.float64)
     directions = _unit(start.to(points))
     for _ in range(iterations):
-        image = torch.func.jvp(function, (points,), (directions,))[1]
-        directions = _unit(pull(_unit(image))[0])
-    image = torch.func.jvp(function, (points,), (directions,))[1]
-    return Stretch(torch.linalg.vector_norm(image.flatten(1), dim=1), directions)
+        directions = _unit(jacobian.back(_unit(jacobian.forth(directions))))
+    image = jacobian.forth(directions).flatten(1)
+    return Stretch(torch.linalg.vector_norm(image, dim=1), directions)
 
 
-def _by_rows(values: Tensor, pull: Pullback) -> Tensor:
-    """The Jacobians, ``(batch, outputs, inputs)``, one output at a time."""
-    units = torch.eye(math.prod(values.shape[1:]), dtype=values.dtype, device=values.device)
-    rows = [pull(unit.reshape(values.shape[1:]).expand_as(values))[0].flatten(1) for unit in units]
-    return torch.stack(rows, 1)
+class _Jacobian:
+    """The Jacobian at each point of a batch, as a map and its adjoint.
+
+    The map is the derivative of the adjoint, which is linear: forward mode is not needed, which not
+    every operation has.
+    """
+
+    def __init__(self, function: Function, points: Tensor) -> None:
+        with torch.enable_grad():
+            self.points = points.detach().clone().requires_grad_()
+            self.values = function(self.points)
+            if not self.values.requires_grad:  # a constant
+                self.values = self.values + 0 * self.points.sum()
+            self._cotangent = torch.zeros_like(self.values).requires_grad_()
+            self._pulled = self._gradient(self.values, self.points, self._cotangent, True)
+
+    def back(self, cotangent: Tensor) -> Tensor:
+        """``J^T u``."""
+        return self._gradient(self.values, self.points, cotangent)
+
+    def forth(self, tangent: Tensor) -> Tensor:
+        """``J v``."""
+        return self._gradient(self._pulled, self._cotangent, tangent)
+
+    def rows(self) -> Tensor:
+        """``(batch, outputs, inputs)``, one output at a time."""
+        return torch.stack([self.back(unit).flatten(1) for unit in _units(self.values)], 1)
+
+    def columns(self) -> Tensor:
+        """The same, one input at a time."""
+        return torch.stack([self.forth(unit).flatten(1) for unit in _units(self.points)], 2)
+
+    @staticmethod
+    def _gradient(of: Tensor, at: Tensor, weights: Tensor, again: bool = False) -> Tensor:
+        return torch.autograd.grad(
+            of, at, weights, retain_graph=True, create_graph=again, materialize_grads=True
+        )[0]
 
 
-def _by_columns(function: Function, points: Tensor) -> Tensor:
-    """The same, one input at a time."""
-    units = torch.eye(math.prod(points.shape[1:]), dtype=points.dtype, device=points.device)
-    tangents = [unit.reshape(points.shape[1:]).expand_as(points) for unit in units]
-    columns = [torch.func.jvp(function, (points,), (t,))[1].flatten(1) for t in tangents]
-    return torch.stack(columns, 2)
+def _units(like: Tensor) -> list[Tensor]:
+    """For each entry of a sample, the batch that is 1 there and 0 elsewhere."""
+    shape = like.shape[1:]
+    units = torch.eye(math.prod(shape), dtype=like.dtype, device=like.device)
+    return [unit.reshape(shape).expand_as(like) for unit in units]
 
 
 def _unit(vectors: Tensor) -> Tensor:

@@ -83,7 +83,7 @@ def _results(node: Node, results: Mapping[str, Any]) -> Sequence[Any]:
     except (RuntimeError, ValueError, TypeError, IndexError, KeyError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise UsageError(f"{name} is used in a way that cannot be read: {reason}") from error
-    return [result.named(name) if isinstance(result, Value) else result]
+    return [result.named(node.name) if isinstance(result, Value) else result]
 
 
 def _needed(nodes: Sequence[Node], output: str) -> list[Node]:

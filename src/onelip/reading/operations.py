@@ -1,13 +1,9 @@
-"""Operations of graphs on values: arithmetic with constants, shapes, layers given by tensors.
-
-Axes are counted as torch counts them, the batch first.
-"""
+"""Operations of graphs on values: arithmetic with constants, and layers given by tensors."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from onelip.errors import UnboundedModuleError, UsageError
@@ -94,6 +90,7 @@ def convolve(
     value: Value,
     weight: Tensor,
     bias: Tensor | None = None,
+    *,
     stride: Sequence[int] = (1,),
     sides: Sides | Sequence[int] | str = (0,),
     dilation: Sequence[int] = (1,),
@@ -105,12 +102,12 @@ def convolve(
         linear.expect(value, "(channels, length)", len(value.shape) == 2)
         value = linear.reshaped(value, (value.shape[0], 1, value.shape[1]))
         weight, stride, dilation = weight[:, :, None], (1, stride[0]), (1, dilation[0])
-    taps = _pair(dilation)
+    taps = pair_of(dilation)
     image = linear.convolution(
         value,
         weight,
         bias,
-        stride=_pair(stride),
+        stride=pair_of(stride),
         sides=_sides(weight, sides, taps, flat),
         dilation=taps,
         groups=groups,
@@ -122,13 +119,14 @@ def _sides(weight: Tensor, sides: Any, dilation: Pair, flat: bool) -> Sides:
     if isinstance(sides, str):
         return sides_of(weight, sides, dilation)
     if isinstance(sides[0], int):
-        height, width = (0, sides[0]) if flat else _pair(sides)
+        height, width = (0, sides[0]) if flat else pair_of(sides)
         return (height, height), (width, width)
     return ((0, 0), sides[0]) if flat else (sides[0], sides[1])
 
 
 def batch_norm(
     value: Value,
+    *,
     weight: Tensor | None,
     bias: Tensor | None,
     mean: Tensor | None,
@@ -149,74 +147,6 @@ def layer(module: nn.Module, value: Value) -> Value:
     return read_module(module.eval(), value)
 
 
-def reshape(value: Value, shape: Sequence[int]) -> Value:
-    """With the batch as the first axis."""
-    numbers = torch.empty(1, *value.shape, device="meta")
-    target = tuple(linear.tried(lambda x: x.reshape([int(n) for n in shape]), numbers).shape)
-    return linear.reshaped(value, target[1:])
-
-
-def permute(value: Value, axes: Sequence[int]) -> Value:
-    """The batch stays where it is."""
-    if axes[0] % len(axes):
-        raise UsageError("moves the batch from the first axis")
-    return linear.moved(value, lambda x: x.permute(*axes))
-
-
-def pad(value: Value, pads: Sequence[int], mode: str = "constant", number: float = 0.0) -> Value:
-    """With zeros, or circularly; ``pads`` begins with the last axis."""
-    if any(pads[2 * len(value.shape) :]):
-        raise UsageError("pads the batch")
-    pads = list(pads)[: 2 * len(value.shape)]
-    if mode == "circular":
-        left, right, top, bottom, *more = [*pads, 0, 0][: max(4, len(pads))]
-        if any(more):
-            raise UsageError("pads channels circularly")
-        shape = value.shape
-        image = linear.reshaped(value, (shape[0], 1, shape[1])) if len(shape) == 2 else value
-        around = linear.wrapped(image, ((top, bottom), (left, right)))
-        return linear.reshaped(around, (shape[0], around.shape[2])) if len(shape) == 2 else around
-    if mode != "constant" or number:
-        raise UnboundedModuleError(f"padding {mode!r} with {number} is not known: zeros are")
-    return linear.moved(value, lambda x: F.pad(x, list(pads)))
-
-
-def mean(value: Value, axes: Sequence[int], keep: bool) -> Value:
-    """Over all axes of the image: global average pooling."""
-    axes = sorted(axis % (len(value.shape) + 1) for axis in axes)
-    if len(value.shape) < 2 or axes != list(range(2, len(value.shape) + 1)):
-        raise UnboundedModuleError(f"a mean over axes {axes} is not known: over all pixels it is")
-    channels, size = value.shape[0], torch.Size(value.shape[1:]).numel()
-    pooled = linear.average(
-        linear.reshaped(value, (channels, 1, size)), (1, size), (1, size), (0, 0)
-    )
-    return linear.reshaped(pooled, (channels, *(1,) * (len(axes) if keep else 0)))
-
-
-def concatenate(parts: Sequence[Operand], axis: int) -> Value:
-    """Values and constants side by side: each padded with zeros, and their sum."""
-    first = next(part for part in parts if isinstance(part, Value))
-    axis %= len(first.shape) + 1
-    if axis == 0:
-        raise UsageError("puts inputs side by side along the batch")
-    sizes = [(p.shape[axis - 1] if isinstance(p, Value) else p.shape[axis]) for p in parts]
-    total: Operand = 0.0
-    for i, part in enumerate(parts):
-        around = [0, 0] * (len(first.shape) - axis) + [sum(sizes[:i]), sum(sizes[i + 1 :])]
-        wide = pad(part, around) if isinstance(part, Value) else F.pad(part, around)
-        both = isinstance(total, Value) or isinstance(wide, Value)
-        total = add(total, wide) if both else total + wide
-    assert isinstance(total, Value)
-    return total
-
-
-def part_of(value: Value, axis: int, where: slice | Tensor) -> Value:
-    """Numbers at some places of an axis."""
-    axis %= len(value.shape) + 1
-    if axis == 0:
-        raise UsageError("takes inputs from the batch")
-    return linear.moved(value, lambda x: x[(slice(None),) * axis + (where,)])
-
-
-def _pair(numbers: Sequence[int]) -> Pair:
+def pair_of(numbers: Sequence[int]) -> Pair:
+    """One number for both axes, or one for each."""
     return pair(numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1]))

@@ -143,7 +143,7 @@ def adaptive_pool(module: nn.AdaptiveAvgPool2d, value: Value) -> Value:
     """Where the windows do not overlap and are all of the same size."""
     expect(value, "(channels, height, width)", len(value.shape) == 3)
     size = module.output_size
-    asked = size if isinstance(size, tuple) else (size, size)
+    asked = (size, size) if size is None or isinstance(size, int) else tuple(size)
     wanted = [n if a is None else a for a, n in zip(asked, value.shape[1:], strict=True)]
     if any(n % a for a, n in zip(wanted, value.shape[1:], strict=True)):
         raise UnboundedModuleError(

@@ -1,0 +1,94 @@
+"""Claim: proved network bounds in seconds, beside the eclipse-nn package where it is installed.
+
+The random ReLU networks of ECLipsE (4 inputs, 1 output): value and seconds of each method, ours
+with the proof of its rounding, theirs in plain float64.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from harness import save
+from torch import Tensor, nn
+
+from onelip import bounds
+from onelip.chains import Block, Chain, Dense, Elementwise
+from onelip.errors import NotApplicableError
+
+SIZES = ((2, 20), (2, 40), (5, 20), (5, 40), (20, 20), (20, 100), (50, 20), (100, 100))
+SLOW = 40 * 20  # neurons beyond which the programs of ECLipsE and LipSDP are left out
+
+
+def main() -> None:
+    """Every size."""
+    save("network_bounds_cpu", rows())
+
+
+def rows() -> Iterator[dict[str, Any]]:
+    """A row at a time."""
+    for layers, width in SIZES:
+        weights = _weights(layers, width)
+        chain = _chain(weights)
+        methods: dict[str, Callable[[], object]] = {
+            "naive": lambda chain=chain: bounds.naive(chain),
+            "LipLT": lambda chain=chain: bounds.liplt(chain),
+            "ECLipsE-Fast": lambda chain=chain: bounds.eclipse_fast(chain),
+        }
+        if layers * width <= SLOW:
+            methods["ECLipsE"] = lambda chain=chain: bounds.eclipse(chain)
+            methods["LipSDP-Neuron"] = lambda chain=chain: bounds.lipsdp(chain, "neuron")
+        methods |= _eclipse_nn(weights, slow=layers * width <= SLOW)
+        found = {name: _timed(method) for name, method in methods.items()}
+        yield {"layers": layers, "width": width, "methods": found}
+
+
+def _timed(method: Callable[[], object]) -> dict[str, Any]:
+    """The value, and the seconds of the faster of two calls."""
+    seconds, value = float("inf"), None
+    for _ in range(2):
+        start = time.perf_counter()
+        try:
+            value = float(method())  # type: ignore[arg-type]
+        except NotApplicableError as error:
+            return {"note": str(error)}
+        except Exception as error:  # of the other library
+            return {"note": f"{type(error).__name__}: {error}"[:120]}
+        seconds = min(seconds, time.perf_counter() - start)
+        if seconds > 20:
+            break
+    return {"value": value, "seconds": round(seconds, 4)}
+
+
+def _eclipse_nn(weights: list[Tensor], *, slow: bool) -> dict[str, Callable[[], object]]:
+    try:
+        from eclipse_nn.LipConstEstimator import LipConstEstimator
+    except ImportError:
+        return {}
+    estimator = LipConstEstimator(weights=weights)
+    methods = {"eclipse-nn, Fast": lambda: estimator.estimate("ECLipsE_Fast")}
+    if slow:
+        methods["eclipse-nn, ECLipsE"] = lambda: estimator.estimate("ECLipsE")
+    return methods
+
+
+def _weights(layers: int, width: int) -> list[Tensor]:
+    """As published: seeded, each weight with a norm between 0.4 and 1.8."""
+    random = np.random.RandomState(width * 7 + layers * 13)
+    sizes = [4, *[width] * (layers - 1), 1]
+    weights = []
+    for columns, outputs in zip(sizes[:-1], sizes[1:], strict=True):
+        norm = random.uniform(0.4, 1.8)
+        weight = torch.from_numpy(random.randn(outputs, columns))
+        weights.append(weight * (norm / torch.linalg.matrix_norm(weight, 2)))
+    return weights
+
+
+def _chain(weights: list[Tensor]) -> Chain:
+    relu = Elementwise.of(nn.ReLU())
+    return Chain(tuple(Block(Dense(weight), relu) for weight in weights[:-1]), Dense(weights[-1]))
+
+
+if __name__ == "__main__":
+    main()

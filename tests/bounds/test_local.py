@@ -1,0 +1,405 @@
+"""Local bounds against sampled Jacobians, enumerated linear pieces, and attacks on the radii."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from onelip.activations import Absolute, GroupSort, MaxMin
+from onelip.bounds import liplt, liplt_pairwise, local, local_pairwise, local_radius, naive
+from onelip.chains import (
+    Block,
+    Chain,
+    Convolution,
+    Dense,
+    Elementwise,
+    GroupSorting,
+    Opaque,
+    Reshape,
+    Scale,
+    composed,
+)
+from onelip.errors import NonFiniteError, NotApplicableError, UsageError
+from onelip.estimates import activation_patterns
+
+ONE = torch.ones((), dtype=torch.float64)
+
+
+def maps(*sizes: int) -> list[Dense]:
+    return [
+        Dense(torch.randn(m, n).double() / n**0.5, torch.randn(m).double() / 2)
+        for n, m in zip(sizes, sizes[1:], strict=False)
+    ]
+
+
+def plain(*sizes: int, activation: nn.Module | None = None) -> Chain:
+    *inner, last = maps(*sizes)
+    kind = Elementwise.of(activation or nn.ReLU())
+    return Chain(tuple(Block(linear, kind) for linear in inner), last)
+
+
+def sorting(*sizes: int, module: nn.Module) -> Chain:
+    *inner, last = maps(*sizes)
+    return Chain(tuple(Block(linear, GroupSorting(module, 2)) for linear in inner), last)
+
+
+def prelu(*sizes: int) -> Chain:
+    module = nn.PReLU(sizes[1])
+    module.weight.data = torch.randn(sizes[1]) / 2
+    return plain(*sizes, activation=module)
+
+
+def residual(*sizes: int) -> Chain:
+    width = sizes[0]
+    skips = Scale((width,), torch.tensor(0.9).double()), maps(width, width)[0]
+    blocks = [
+        Block(*maps(width, 7), Elementwise.of(nn.ReLU()), *maps(7, width), skip) for skip in skips
+    ]
+    return Chain(tuple(blocks), *maps(width, sizes[-1]))
+
+
+def convolutional(*sizes: int) -> Chain:
+    image = Reshape((sizes[0],), (1, 1, sizes[0]))
+    kernel = torch.randn(2, 1, 1, 3).double()
+    first = Convolution((1, 1, sizes[0]), kernel, torch.randn(2).double() / 2, padding=(0, 1))
+    pooled = Scale(first.outputs, torch.rand(2, 1, 1).double(), torch.randn(2, 1, 1).double())
+    flat = Reshape(first.outputs, (2 * sizes[0],))
+    return Chain(
+        (
+            Block(composed([image, first]), Elementwise.of(nn.ReLU())),
+            Block(composed([pooled, flat, *maps(2 * sizes[0], 6)]), Elementwise.of(nn.ReLU())),
+        ),
+        *maps(6, sizes[-1]),
+    )
+
+
+NETWORKS: dict[str, Callable[..., Chain]] = {
+    "relu": plain,
+    "leaky": lambda *s: plain(*s, activation=nn.LeakyReLU(0.2)),
+    "negative-leaky": lambda *s: plain(*s, activation=nn.LeakyReLU(-1.5)),
+    "prelu": prelu,
+    "hardtanh": lambda *s: plain(*s, activation=nn.Hardtanh(-0.5, 0.7)),
+    "softshrink": lambda *s: plain(*s, activation=nn.Softshrink(0.3)),
+    "tanh": lambda *s: plain(*s, activation=nn.Tanh()),
+    "sigmoid": lambda *s: plain(*s, activation=nn.Sigmoid()),
+    "gelu": lambda *s: plain(*s, activation=nn.GELU()),
+    "softplus": lambda *s: plain(*s, activation=nn.Softplus()),
+    "identity": lambda *s: plain(*s, activation=nn.Identity()),
+    "absolute": lambda *s: Chain(
+        tuple(Block(m, Elementwise(Absolute(), -ONE, ONE)) for m in maps(*s[:-1])),
+        *maps(*s[-2:]),
+    ),
+    "max-min": lambda *s: sorting(*s, module=MaxMin()),
+    "group-sort": lambda *s: sorting(*s, module=GroupSort(2)),
+    "residual": residual,
+    "convolutional": convolutional,
+}
+
+
+def jacobians(chain: Chain, points: Tensor) -> Tensor:
+    """``(batch, outputs, inputs)``, by reverse mode."""
+    exact = chain.exact()
+    single = torch.func.jacrev(lambda x: exact.forward(x).sum(0))  # samples do not meet
+    return single(points).movedim(1, 0)
+
+
+def in_ball(x: Tensor, radius: float, count: int) -> Tensor:
+    """Points of the ball around each input, half of them on its surface: ``(batch, count, n)``."""
+    towards = F.normalize(torch.randn(len(x), count, *x.shape[1:]).double(), dim=2)
+    lengths = torch.rand(len(x), count, 1).double() ** (1 / x.shape[1])
+    lengths[:, ::2] = 1
+    return x[:, None] + radius * lengths * towards
+
+
+def attained(chain: Chain, x: Tensor, radius: float, count: int = 60) -> Tensor:
+    """The largest Jacobian and the largest quotient that sampling finds in each ball."""
+    points = in_ball(x, radius, count)
+    norms = torch.linalg.matrix_norm(jacobians(chain, points.flatten(0, 1)), 2)
+    y, z = points, points.roll(1, 1)
+    values = [chain.exact().forward(p.flatten(0, 1)).unflatten(0, p.shape[:2]) for p in (y, z)]
+    quotients = (values[0] - values[1]).norm(dim=2) / (y - z).norm(dim=2).clamp_min(1e-3 * radius)
+    return torch.maximum(norms.unflatten(0, (len(x), count)).amax(1), quotients.amax(1))
+
+
+@pytest.mark.parametrize("make", NETWORKS.values(), ids=NETWORKS.keys())
+@pytest.mark.parametrize("radius", [0.01, 0.3, 3.0])
+def test_never_below_what_sampling_finds(make, radius):
+    for _ in range(3):
+        chain, x = make(4, 8, 6, 3), torch.randn(5, 4).double()
+        bound, found = local(chain, x, radius), attained(chain, x, radius)
+        assert (bound >= found * (1 - 1e-9)).all()
+        assert (bound <= liplt(chain)).all()
+        assert (bound <= naive(chain)).all()
+
+
+@pytest.mark.parametrize("make", NETWORKS.values(), ids=NETWORKS.keys())
+def test_without_a_radius_it_is_the_norm_of_the_jacobian(make):
+    if make in (NETWORKS["gelu"], NETWORKS["softplus"]):
+        pytest.skip("slopes of these are not followed")
+    chain, x = make(4, 8, 6, 3), torch.randn(5, 4).double()
+    exact = torch.linalg.matrix_norm(jacobians(chain, x), 2)
+    for radius in (0.0, 1e-9):
+        bound = local(chain, x, radius)
+        assert (bound >= exact * (1 - 1e-12)).all()
+        torch.testing.assert_close(bound, exact, rtol=1e-5, atol=1e-12)
+
+
+@pytest.mark.parametrize("sizes", [(2, 5, 1), (2, 4, 4, 2), (3, 6, 3)], ids=str)
+@pytest.mark.parametrize("radius", [0.1, 0.5, 2.0])
+def test_not_below_the_largest_linear_piece_in_the_ball(sizes, radius):
+    for _ in range(4):
+        chain, x = plain(*sizes), torch.randn(1, sizes[0]).double()
+        side = radius / math.sqrt(sizes[0])
+        exact = activation_patterns(chain, box=(x[0] - side, x[0] + side))
+        assert float(local(chain, x, radius)) >= float(exact) * (1 - 1e-9)
+
+
+def test_a_thousand_small_networks():
+    """One hidden layer and one input each: all slopes in the interval, written down."""
+    for _ in range(1000):
+        chain, x, radius = plain(1, 4, 1), torch.randn(1, 1).double(), float(torch.rand(()))
+        (inner,), last = (block.inner for block in chain.blocks), chain.last
+        kinks = (-inner.bias / inner.weight[:, 0]).clamp(x[0] - radius, x[0] + radius)
+        ends = torch.cat([kinks, x[0] - radius, x[0] + radius]).sort().values
+        middles = ((ends[1:] + ends[:-1]) / 2)[:, None]
+        slopes = ((middles @ inner.weight.T + inner.bias > 0) * last.weight) @ inner.weight
+        assert float(local(chain, x, radius)) >= float(slopes.abs().max()) * (1 - 1e-12)
+
+
+def test_a_ball_without_switching_units_is_linear():
+    chain = Chain(
+        (Block(Dense(torch.eye(3), torch.tensor([5.0, -5.0, 5.0])), Elementwise.of(nn.ReLU())),),
+        Dense(torch.tensor([[3.0, 7.0, 4.0]])),
+    )
+    torch.testing.assert_close(local(chain, torch.zeros(1, 3), 4.9), torch.tensor([5.0]).double())
+    assert float(local(chain, torch.zeros(1, 3), 5.1)) > 8  # the dead unit comes alive
+
+
+def test_a_network_of_dead_units_is_constant():
+    chain = plain(3, 6, 6, 2)
+    chain.blocks[1].inner.bias.sub_(100)
+    assert (local(chain, torch.randn(4, 3), 1.0) < 1e-100).all()
+    assert float(liplt(chain)) > 0.1
+
+
+def test_mostly_grows_with_the_ball():
+    chain, x = plain(6, 20, 20, 4), torch.randn(20, 6).double()
+    bounds = torch.stack([local(chain, x, r) for r in (0, 1e-3, 1e-2, 0.03, 0.1, 0.3, 1, 10)])
+    assert (bounds[1:] >= 0.9 * bounds[:-1]).all()
+    assert (bounds.mean(1).diff() >= 0).all()
+    assert (bounds[-1] > 3 * bounds[0]).all()
+
+
+def test_a_radius_for_each_input():
+    chain, x = plain(3, 8, 8, 2), torch.randn(3, 3)
+    radii = torch.tensor([0.1, 0.0, 2.0])
+    together = local(chain, x, radii)
+    alone = torch.cat([local(chain, x[i : i + 1], float(radii[i])) for i in range(3)])
+    torch.testing.assert_close(together, alone, rtol=1e-9, atol=0)
+
+
+def test_units_exactly_at_zero_count_as_switching():
+    """At 0 torch's gradient is 0, and the slope to the right is 1."""
+    chain = Chain((Block(Dense(torch.eye(2)), Elementwise.of(nn.ReLU())),), Dense(torch.eye(2)))
+    assert (local(chain, torch.zeros(1, 2), 0.0) >= 1).all()
+    assert (local(chain, torch.tensor([[1.0, -1.0]]), 1.0) >= 1).all()
+
+
+def test_rounding_of_the_forward_pass_cannot_hide_a_unit():
+    """In float64 the sum is -0.5 or 0.5 by the order of its terms; it is 0.5."""
+    x = torch.tensor([[1e16, 1.0, -1e16], [1.0, 1e16, -1e16], [1e16, -1e16, 1.0]]).double()
+    layer = Block(Dense(torch.ones(1, 3), torch.tensor([-0.5])), Elementwise.of(nn.ReLU()))
+    assert (local(Chain((layer,), Dense(torch.ones(1, 1))), x, 0.0) >= math.sqrt(3)).all()
+
+
+def test_rounding_of_earlier_layers_is_carried_on():
+    """The same through a layer that hands the large numbers on."""
+    x = torch.tensor([[1e16, 1.0, 1e16]]).double()
+    first = Block(Dense(torch.eye(3)), Elementwise.of(nn.ReLU()))
+    second = Block(
+        Dense(torch.tensor([[1.0, 1.0, -1.0]]), torch.tensor([-0.5])), Elementwise.of(nn.ReLU())
+    )
+    assert float(local(Chain((first, second), Dense(torch.ones(1, 1))), x, 0.0)) >= math.sqrt(3)
+
+
+def test_linear_networks_and_single_units():
+    weight = torch.randn(3, 5)
+    norm = torch.linalg.matrix_norm(weight.double(), 2)
+    bound = local(Chain((), Dense(weight)), torch.randn(2, 5), 1.0)
+    torch.testing.assert_close(bound, norm.expand(2), rtol=1e-8, atol=0)
+    assert (local(plain(1, 1, 1), torch.randn(9, 1), 0.5) >= 0).all()
+
+
+def test_zero_tiny_and_huge_weights():
+    x = torch.ones(2, 2).double()
+    for scale, least in ((0.0, 0.0), (1e-200, 0.0), (1e-100, 1e-200), (1e100, 1e200)):
+        layer = Block(Dense(scale * torch.eye(2).double()), Elementwise.of(nn.ReLU()))
+        bound = local(Chain((layer,), Dense(scale * torch.eye(2).double())), x, 0.1)
+        assert (bound >= least).all()
+        assert (bound <= 1.001 * least + 1e-140).all()
+    layer = Block(Dense(1e200 * torch.eye(2).double()), Elementwise.of(nn.ReLU()))
+    with pytest.raises(NonFiniteError):
+        local(Chain((layer,), Dense(1e200 * torch.eye(2).double())), x, 0.1)
+
+
+def test_float32_chains_are_taken_as_they_are():
+    wide = plain(4, 8, 8, 3)
+    layers = [
+        Block(Dense(b.inner.weight.float(), b.inner.bias.float()), b.nonlinearity)
+        for b in wide.blocks
+    ]
+    narrow = Chain(tuple(layers), Dense(wide.last.weight.float()))
+    x = torch.randn(5, 4)
+    bound = local(narrow, x, 0.1)
+    assert bound.dtype == torch.float64
+    assert (bound >= attained(narrow, x.double(), 0.1) * (1 - 1e-9)).all()
+
+
+def test_an_empty_batch():
+    assert local(plain(3, 4, 2), torch.zeros(0, 3), 0.1).shape == (0,)
+    assert local_pairwise(plain(3, 4, 2), torch.zeros(0, 3), 0.1).shape == (0, 2)
+    assert local_radius(plain(3, 4, 2), torch.zeros(0, 3), [0.1]).radius.shape == (0,)
+
+
+@pytest.mark.parametrize("name", ["relu", "max-min", "residual", "tanh"])
+def test_differences_of_logits(name):
+    for radius in (0.01, 0.3, 3.0):
+        chain, x = NETWORKS[name](4, 8, 6, 3), torch.randn(5, 4).double()
+        slopes = local_pairwise(chain, x, radius)
+        own = chain.exact().forward(x).argmax(1)
+        points = in_ball(x, radius, 60)
+        rows = jacobians(chain, points.flatten(0, 1)).unflatten(0, (5, 60))
+        differences = rows[torch.arange(5), :, own][:, :, None] - rows
+        assert (slopes >= differences.norm(dim=3).amax(1) * (1 - 1e-9)).all()
+        assert (slopes <= liplt_pairwise(chain)[own]).all()
+        assert (slopes.gather(1, own[:, None]) == 0).all()
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A small network that tells three blobs apart, and points of them."""
+    torch.manual_seed(1)
+    centres = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]).double()
+    labels = torch.arange(90) % 3
+    x = centres[labels] + 0.25 * torch.randn(90, 3).double()
+    model = nn.Sequential(
+        nn.Linear(3, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 3)
+    )
+    model = model.double()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+    for _ in range(30):
+        optimizer.zero_grad()
+        F.cross_entropy(model(x), labels).backward()
+        optimizer.step()
+    parts = [Dense(part.weight, part.bias) for part in model if isinstance(part, nn.Linear)]
+    blocks = tuple(Block(part, Elementwise.of(nn.ReLU())) for part in parts[:-1])
+    return Chain(blocks, parts[-1]), x, labels
+
+
+RADII = [0.02, 0.05, 0.1, 0.2, 0.3, 0.5]
+
+
+def attacked(chain: Chain, x: Tensor, prediction: Tensor, radius: Tensor) -> Tensor:
+    """Which predictions change within the radii, by projected gradient ascent from 20 starts."""
+    exact, fooled = chain.exact(), torch.zeros(len(x), dtype=torch.bool)
+    for _ in range(20):
+        step = F.normalize(torch.randn_like(x), dim=1) * radius[:, None]
+        for _ in range(20):
+            step.requires_grad_()
+            logits = exact.forward(x + step)
+            own = logits.gather(1, prediction[:, None])
+            rival = logits.scatter(1, prediction[:, None], -math.inf).amax(1)
+            (gradient,) = torch.autograd.grad((rival - own[:, 0]).sum(), step)
+            step = step.detach() + 0.3 * radius[:, None] * F.normalize(gradient, dim=1)
+            step = step * (radius / step.norm(dim=1).clamp_min(1e-300)).clamp_max(1)[:, None]
+            fooled |= exact.forward(x + step).argmax(1) != prediction
+    return fooled
+
+
+def test_no_attack_succeeds_inside_a_certified_radius(trained):
+    chain, x, labels = trained
+    prediction, radius = local_radius(chain, x, RADII)
+    assert (prediction == labels).double().mean() > 0.9
+    assert float(radius.mean()) > 0.1
+    inside = radius * (1 - 1e-9)
+    assert not attacked(chain, x, prediction, inside).any()
+    assert attacked(chain, x, prediction, radius + 0.3).double().mean() > 0.5  # the attack works
+
+
+def test_radii_are_larger_than_those_of_the_global_bound(trained):
+    chain, x, _ = trained
+    prediction, radius = local_radius(chain, x, RADII)
+    logits = chain.exact().forward(x)
+    margins = logits.gather(1, prediction[:, None]) - logits
+    whole = (margins / liplt_pairwise(chain)[prediction]).nan_to_num(math.inf).amin(1)
+    assert (radius >= whole.clamp_max(max(RADII)) * (1 - 1e-9)).all()
+    assert float(radius.mean()) > 1.2 * float(whole.mean())
+
+
+def test_wrong_predictions_and_ties_get_no_radius(trained):
+    chain, x, labels = trained
+    wrong = local_radius(chain, x, [0.1], labels=(labels + 1) % 3)
+    assert (wrong.radius[wrong.prediction == labels] == 0).all()
+    tie = Chain((), Dense(torch.ones(2, 2)))
+    assert float(local_radius(tie, torch.ones(1, 2), [1.0]).radius) == 0
+    constant = Chain((), Dense(torch.zeros(2, 2), torch.tensor([1.0, 0.0])))
+    assert float(local_radius(constant, torch.ones(1, 2), [0.5, 2.0]).radius) == 2
+
+
+def test_margins_that_rounding_could_make_are_no_margins():
+    """Equal logits in exact arithmetic, which float64 sums in different orders."""
+    numbers = torch.rand(40).double()
+    chain = Chain((), Dense(torch.stack([numbers, numbers[torch.randperm(40)]])))
+    x = torch.ones(1, 40).double()
+    assert float(local_radius(chain, x, [1e-6]).radius) == 0
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_inputs_that_are_no_numbers_are_refused(bad):
+    chain, x = plain(3, 4, 2), torch.zeros(2, 3)
+    x[1, 1] = bad
+    for query in (local, local_pairwise):
+        with pytest.raises(UsageError, match="infinite or NaN"):
+            query(chain, x, 0.1)
+    with pytest.raises(UsageError, match="infinite or NaN"):
+        local_radius(chain, x, [0.1])
+
+
+@pytest.mark.parametrize("radius", [-0.1, math.nan, math.inf])
+def test_radii_that_are_no_lengths_are_refused(radius):
+    with pytest.raises(UsageError, match="finite length"):
+        local(plain(3, 4, 2), torch.zeros(1, 3), radius)
+
+
+def test_what_does_not_fit_is_refused():
+    chain = plain(3, 4, 2)
+    with pytest.raises(UsageError, match="shape"):
+        local(chain, torch.zeros(1, 4), 0.1)
+    with pytest.raises(UsageError, match="two or more logits"):
+        local_pairwise(plain(3, 4, 1), torch.zeros(1, 3), 0.1)
+    with pytest.raises(UsageError, match="radii to try"):
+        local_radius(chain, torch.zeros(1, 3), [])
+    chain.blocks[0].inner.weight[0, 0] = math.nan
+    with pytest.raises(NonFiniteError):
+        local(chain, torch.zeros(1, 3), 0.1)
+
+
+def test_what_is_not_covered_is_refused():
+    pool = Opaque(nn.MaxPool2d(2), 1.0, (1, 2, 2))
+    image = Convolution((1, 4, 4), torch.randn(1, 1, 3, 3), padding=(1, 1))
+    chain = Chain((Block(image, pool),), Reshape((1, 2, 2), (4,)))
+    with pytest.raises(NotApplicableError, match="MaxPool2d.*liplt"):
+        local(chain, torch.zeros(1, 1, 4, 4), 0.1)
+    large = Convolution((3, 64, 64), torch.randn(3, 3, 3, 3), padding=(1, 1))
+    chain = Chain((Block(large, Elementwise.of(nn.ReLU())),), Reshape(large.outputs, (3 * 64**2,)))
+    with pytest.raises(NotApplicableError, match="too large"):
+        local(chain, torch.zeros(1, 3, 64, 64), 0.1)
+    with pytest.raises(NotApplicableError, match="GroupSort"):
+        local(
+            Chain((Block(*maps(3, 6), GroupSorting(GroupSort(3), 3)),), *maps(6, 2)),
+            torch.zeros(1, 3),
+            1.0,
+        )

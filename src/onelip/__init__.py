@@ -1,6 +1,6 @@
 """Neural networks whose Lipschitz constant is proved."""
 
-from onelip import errors, estimates, layers, norms, testing
+from onelip import bounds, certificates, errors, estimates, layers, norms, reading, testing
 from onelip.certificates import Certificate, certify
 from onelip.export import export
 from onelip.lipschitz import LipschitzModule, lipschitz_bound
@@ -8,6 +8,8 @@ from onelip.lipschitz import LipschitzModule, lipschitz_bound
 __all__ = [
     "Certificate",
     "LipschitzModule",
+    "bounds",
+    "certificates",
     "certify",
     "errors",
     "estimates",
@@ -15,5 +17,6 @@ __all__ = [
     "layers",
     "lipschitz_bound",
     "norms",
+    "reading",
     "testing",
 ]

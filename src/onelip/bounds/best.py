@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from onelip.bounds.eclipse import eclipse, eclipse_fast
 from onelip.bounds.liplt import liplt
-from onelip.bounds.lipsdp import lipsdp, lipsdp_hidden
+from onelip.bounds.lipsdp import lipsdp
 from onelip.bounds.naive import naive
 from onelip.chains import Chain, Shape
 from onelip.errors import NotApplicableError, UsageError
@@ -84,9 +84,9 @@ def best(
         NonFiniteError: a weight is infinite or NaN.
 
     Example:
-        >>> from onelip import bounds
+        >>> import onelip
         >>> model = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))
-        >>> found = bounds.best(model, (3,), seconds=5)
+        >>> found = onelip.bounds.best(model, (3,), seconds=1)
         >>> found.lower.bound <= float(found.bound) <= float(onelip.lipschitz_bound(model))
         True
     """
@@ -130,10 +130,9 @@ def _cubes(chain: Chain) -> float:
     return 10.0 * sum(width**3 for width in _widths(chain)) if chain.blocks else 0.0
 
 
-def _program(chain: Chain) -> float:
-    """What an interior point method takes, with one variable per neuron."""
-    neurons = sum(_widths(chain)[1:]) if chain.blocks else 0
-    return 50.0 * float(neurons) ** 3.5
+def _steps(chain: Chain) -> float:
+    """What a few Newton steps take, in all neurons together."""
+    return 10.0 * float(sum(_widths(chain))) ** 3 if chain.blocks else 0.0
 
 
 def _nothing(_: Chain) -> float:
@@ -145,8 +144,7 @@ METHODS = (
     _Method("LipLT", lambda chain, _: liplt(chain), _nothing),
     _Method("ECLipsE-Fast", lambda chain, _: eclipse_fast(chain), _cubes),
     _Method("ECLipsE", lambda chain, left: eclipse(chain, seconds=left), _cubes),
-    _Method("LipSDP, one hidden layer", lambda c, left: lipsdp_hidden(c, seconds=left), _cubes),
-    _Method("LipSDP-Layer", lambda c, left: lipsdp(c, "layer", seconds=left), _cubes),
-    _Method("LipSDP-Neuron", lambda c, left: lipsdp(c, "neuron", seconds=left), _program),
+    _Method("LipSDP-Layer", lambda c, t: lipsdp(c, multipliers="layer", seconds=t), _cubes),
+    _Method("LipSDP-Neuron", lambda c, t: lipsdp(c, multipliers="neuron", seconds=t), _steps),
 )
 """Every method, in the order in which they are tried."""

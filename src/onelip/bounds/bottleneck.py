@@ -77,7 +77,7 @@ def norm_through(
         inner[rows] = image @ root
         product = upward(gamma(len(root)) * frobenius(image) * size, 4)
         length = upward(before.square() + gap, 4).sqrt()  # of R
-        squares = squares + upward(error.square().sum().sqrt() * length + product, 300).square()
+        squares = squares + upward(frobenius(error[None]) * length + product, 4).square()
     if not torch.isfinite(inner).all():
         return torch.tensor(math.inf, dtype=torch.float64)
     error = upward(squares, len(root)).sqrt()
@@ -92,7 +92,7 @@ def _gram(push: Push, shape: Shape) -> Gram:
     for rows, part in _chunks(torch.eye(size, dtype=torch.float64)):
         image, error = push(part.unflatten(1, shape))
         matrix[rows] = image.flatten(1)
-        squares = squares + error.square().sum()
+        squares = squares + frobenius(error[None]).square()
     return _symmetric(matrix, upward(squares, size + 4).sqrt())
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from onelip.chains import LinearMap
-from onelip.norms.rounding import UNDERFLOW, gamma, upward
+from onelip.norms.rounding import UNDERFLOW, frobenius, gamma, upward
 from onelip.norms.spectral import power_of_two
 
 _CHUNK = 2**24  # entries of the Gram matrix held at a time
@@ -36,7 +36,7 @@ def weight(rows: Tensor, errors: Tensor, weighting: Weighting) -> tuple[Tensor, 
         errors: of the rows, in norm.
         weighting: which T.
     """
-    error = upward(torch.linalg.vector_norm(errors), len(errors) + 4)
+    error = frobenius(errors[None])
     if not rows.any():
         return rows.new_zeros(rows.shape[1]), error
     scale = power_of_two(rows)

@@ -1,268 +1,291 @@
-r"""The best multipliers, by Newton's method on the barrier of the matrix inequality.
+r"""The best multipliers, by a primal-dual interior-point method.
 
-Minimise :math:`\rho` such that :math:`Q(\rho, x) = \rho E - W_L^T W_L + \sum_p x_p (u_p v_p^T +
-v_p u_p^T) / 2` is positive semidefinite, where each multiplier x weighs one or more products of two
-linear functions: :math:`(dx_i - a_i dy_i) (dx_i - b_i dy_i)` for slopes in :math:`[a_i, b_i]`. With
-:math:`Z = Q^{-1}` the second derivatives of :math:`-\log \det Q` are
-:math:`\tfrac12 (u_p^T Z u_q \; v_p^T Z v_q + u_p^T Z v_q \; v_p^T Z u_q)`: a few matrix products for
-all of them. Every iterate is feasible, so one may stop at any time. Nothing here is a proof: the
-multipliers go through ``multipliers.proved``.
+Minimise t such that :math:`S = A_0 + t E + \sum_p x_p (u_p v_p^T + v_p u_p^T) / 2` is positive
+semidefinite, each unknown x within limits and shared by one or more products. All u and v are
+combinations of few vectors, so that the matrix of a Newton step comes from two Gram matrices, of
+the dual matrix X and of :math:`S^{-1}`,
 
-Reference: Boyd and Vandenberghe, "Convex Optimization" (2004), chapter 11.
+.. math:: \tfrac14 (u_p^T X u_q \, v_p^T S^{-1} v_q + v_p^T X v_q \, u_p^T S^{-1} u_q
+   + v_p^T X u_q \, u_p^T S^{-1} v_q + u_p^T X v_q \, v_p^T S^{-1} u_q) :
+
+some ten products of matrices, where a general solver goes through all pairs of unknowns. Every
+iterate is feasible, so one may stop at any time. Nothing here is a proof: what it finds goes
+through ``multipliers.proved``.
+
+Reference: Helmberg, Rendl, Vanderbei and Wolkowicz, "An interior-point method for semidefinite
+programming" (1996), with Mehrotra's corrector.
 """
 
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from onelip.bounds.matrices import Groups, Matrices, Slopes
-from onelip.bounds.multipliers import (
-    GroupMultipliers,
-    Multipliers,
-    SlopeMultipliers,
-    as_matrix,
-    form,
-    times,
-)
-
-TOLERANCE = 1e-7  # relative gap at which the search ends
-_FASTER = 12.0  # growth of the weight of the objective
-_STEPS = 30  # Newton steps for one weight, at most
-_CENTRED = 0.05  # Newton decrement at which the weight grows
-_LARGEST = 1e4  # multipliers end at this times the largest that the search starts from
+TOLERANCE = 1e-8  # relative gap at which the search ends
+_STEPS = 100
+_SHRINK = 0.75  # of steps that leave the cone
+_HALVINGS = 3  # of what is left between a step that stays and one that leaves
+_BACK = 0.95  # of the way to the boundary
+_SHORTEST = 1e-6  # step that ends the search
 
 
 @dataclass(frozen=True)
-class _Layer:
-    """Which unknowns belong to a layer, and how they act."""
+class Programme:
+    """See the top of the file.
 
-    kind: Slopes | Groups
-    start: int  # of its unknowns
-    weights: int  # how many unknowns are weights, which stay positive
-    size: int  # entries
+    The first unknown is t. Vectors u and v combine the columns of ``[behind, before]``: unit
+    vectors of the last coordinates, and a dense matrix on the first ones.
+
+    Attributes:
+        constant: the matrix at zero.
+        first: E is the identity on this many first coordinates.
+        before: ``(coordinates, entries)``, the dense matrix.
+        left: sparse ``(products, 2 entries)``, the coefficients of u.
+        right: those of v.
+        owner: which unknown a product belongs to.
+        low: limits from below, minus infinity for none.
+        high: limits from above, infinity for none.
+    """
+
+    constant: Tensor
+    first: int
+    before: Tensor
+    left: Tensor
+    right: Tensor
+    owner: Tensor
+    low: Tensor
+    high: Tensor
 
     @property
-    def free(self) -> int:
-        """Unknowns of any sign: two for each group."""
-        return 2 * self.kind.count if isinstance(self.kind, Groups) else 0
+    def entries(self) -> int:
+        """How many unit vectors there are; they end with the last coordinate."""
+        return self.before.shape[1]
 
-    def multipliers(self, unknowns: Tensor) -> Multipliers:
-        own = unknowns[self.start : self.start + self.weights + self.free]
-        if isinstance(self.kind, Slopes):
-            return SlopeMultipliers(own.expand(self.size) if self.weights == 1 else own)
-        count = self.kind.count
-        weights, free = own[: self.weights].expand(count), own[self.weights :]
-        outer, inner = free[:count], free[count:]
-        return GroupMultipliers(weights, torch.diag((outer - inner) / 2), torch.diag(inner))
+    def linear(self, point: Tensor) -> Tensor:
+        """``S - A_0``."""
+        size, ahead = len(self.constant), len(self.before)
+        weighted = self.left * point[self.owner][:, None]
+        core = torch.sparse.mm(weighted.mT, self.right)
+        core = ((core + core.mT) / 2).to_dense()
+        inner, across, outer = (
+            core[: self.entries, : self.entries],
+            core[: self.entries, self.entries :],
+            core[self.entries :, self.entries :],
+        )
+        found = point.new_zeros(size, size)
+        hidden = slice(size - self.entries, None)
+        found[hidden, hidden] += inner
+        corner = across @ self.before.mT
+        found[hidden, :ahead] += corner
+        found[:ahead, hidden] += corner.mT
+        if outer.any():
+            found[:ahead, :ahead] += self.before @ outer @ self.before.mT
+        found.diagonal()[: self.first] += point[0]
+        return found
+
+    def gram(self, matrix: Tensor) -> "_Gram":
+        """All ``u^T G u``, ``u^T G v`` and ``v^T G v``."""
+        size, ahead = len(matrix), len(self.before)
+        hidden = slice(size - self.entries, None)
+        images = matrix[:, :ahead] @ self.before
+        inner, across = matrix[hidden, hidden], images[hidden]
+        outer = self.before.mT @ images[:ahead]
+        whole = torch.cat([torch.cat([inner, across], 1), torch.cat([across.mT, outer], 1)])
+        half = torch.sparse.mm(self.left, whole).mT
+        top = torch.cat([matrix[: self.first, hidden], images[: self.first]], 1).mT
+        return _Gram(
+            torch.sparse.mm(self.left, half),
+            torch.sparse.mm(self.right, half).mT,
+            torch.sparse.mm(self.right, torch.sparse.mm(self.right, whole).mT),
+            torch.sparse.mm(self.left, top),
+            torch.sparse.mm(self.right, top),
+        )
+
+    def gradient(self, matrix: Tensor, mixed: Tensor) -> Tensor:
+        """The inner products with the matrices of all unknowns, ``mixed`` those of the products."""
+        sums = self.low.new_zeros(len(self.low)).index_add(0, self.owner, mixed)
+        sums[0] = matrix.diagonal()[: self.first].sum()
+        return sums
+
+    def pairings(self, matrix: Tensor) -> Tensor:
+        """``u^T G v`` of each product alone."""
+        size, ahead = len(matrix), len(self.before)
+        hidden = matrix[:, size - self.entries :]
+        basis = torch.cat([hidden, matrix[:, :ahead] @ self.before], 1)  # G [behind, before]
+        images = torch.sparse.mm(self.right, basis.mT)  # rows G v
+        rows = torch.cat([images[:, size - self.entries :], images[:, :ahead] @ self.before], 1)
+        return (self.left * rows).sum(1).to_dense()
+
+    def schur(self, dual: Tensor, inverse: Tensor, of_dual: "_Gram", of_inverse: "_Gram") -> Tensor:
+        """The matrix of a Newton step, without the limits."""
+        x, z = of_dual, of_inverse
+        second = x.left * z.right
+        second += x.right * z.left
+        turned = x.mixed.mT * z.mixed
+        second = (second + turned + turned.mT) / 4
+        count = len(self.low)
+        rows = second.new_zeros(count, len(second)).index_add(0, self.owner, second)
+        matrix = second.new_zeros(count, count).index_add(1, self.owner, rows)
+        beside = (x.top_left * z.top_right + x.top_right * z.top_left).sum(1) / 2
+        edge = second.new_zeros(count).index_add(0, self.owner, beside)
+        matrix[0], matrix[:, 0] = edge, edge
+        top = slice(0, self.first)
+        matrix[0, 0] = (dual[top, top] * inverse[top, top]).sum()
+        return matrix
 
 
-@dataclass(frozen=True)
-class _Pairs:
-    """The products ``u v``, as combinations of entries behind layers and before nonlinearities."""
-
-    left: Tensor  # sparse (products, 2 entries)
+class _Gram(NamedTuple):
+    left: Tensor
+    mixed: Tensor
     right: Tensor
-    owner: Tensor  # which unknown weighs a product
+    top_left: Tensor
+    top_right: Tensor
 
 
-def minimised(
-    network: Matrices,
-    start: list[Multipliers],
-    level: Tensor,
-    *,
-    shared: bool = False,
-    seconds: float | None = None,
-) -> tuple[list[Multipliers], Tensor]:
-    """Multipliers that minimise the level they prove, about, and that level.
+class _State(NamedTuple):
+    point: Tensor
+    slack: Tensor  # S
+    dual: Tensor  # X
+    below: Tensor  # dual variables of the limits, 0 where there is none
+    above: Tensor
+
+
+@torch.no_grad()
+def minimised(programme: Programme, start: Tensor, *, seconds: float | None = None) -> Tensor:
+    """The unknowns, t first, at about the smallest t.
 
     Args:
-        network: the chain, written out.
-        start: multipliers with which the inequality holds strictly at ``level``; those of groups
-            must be weights only.
-        level: the square of a bound.
-        shared: one weight for all entries of a layer.
-        seconds: when to stop; every iterate is good for a bound.
+        programme: what to minimise.
+        start: unknowns strictly within all limits.
+        seconds: when to stop; what is returned is feasible then too.
     """
     until = math.inf if seconds is None else time.monotonic() + seconds
-    layers, point = _unknowns(network, start, level, shared=shared)
-    problem = _Problem(_narrowed(network), layers, _pairs(layers), _limits(layers, point))
-    sharpness = problem.degree / level
-    while time.monotonic() < until:
-        for _ in range(_STEPS):
-            point, decrement = problem.step(point, sharpness)
-            if decrement < _CENTRED or time.monotonic() > until:
-                break
-        if problem.degree / sharpness < TOLERANCE * point[0]:
+    state = _started(programme, start)
+    for _ in range(_STEPS):
+        if time.monotonic() > until:
             break
-        sharpness = sharpness * _FASTER
-    return [layer.multipliers(point) for layer in layers], point[0]
+        following = _step(programme, state)
+        if following is None:
+            break
+        state = following
+        if _gap(programme, state) < TOLERANCE * state.point[0].abs():
+            break
+    return state.point
 
 
-def _unknowns(
-    network: Matrices, start: list[Multipliers], level: Tensor, *, shared: bool
-) -> tuple[list[_Layer], Tensor]:
-    layers, values, used = [], [level.reshape(1)], 1
-    for kind, single in zip(network.kinds, start, strict=True):
-        weights = single.weights.min().reshape(1) if shared else single.weights
-        size = len(kind.low) if isinstance(kind, Slopes) else len(kind.index)
-        layer = _Layer(kind, used, len(weights), size)
-        values += [weights, weights.new_zeros(layer.free)]
-        used += len(weights) + layer.free
-        layers.append(layer)
-    return layers, torch.cat(values)
+def _started(programme: Programme, point: Tensor) -> _State:
+    slack = programme.constant + programme.linear(point)
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(slack))
+    scale = 1 / inverse.diagonal()[: programme.first].sum()
+    below, above = (scale * part for part in _barriers(programme, point))
+    return _State(point, slack, scale * inverse, below, above)
 
 
-def _limits(layers: list[_Layer], point: Tensor) -> tuple[Tensor, Tensor]:
-    """Between which numbers each unknown stays."""
-    low, high = torch.zeros_like(point), torch.full_like(point, math.inf)
-    for layer in layers:
-        own = slice(layer.start, layer.start + layer.weights + layer.free)
-        high[own] = _LARGEST * point[own].max()
-        low[layer.start + layer.weights : own.stop] = -high[layer.start]
-    return low, high
+def _barriers(programme: Programme, point: Tensor) -> tuple[Tensor, Tensor]:
+    """The inverses of the distances from the limits, 0 where there is none."""
+    return 1 / (point - programme.low), 1 / (programme.high - point)
 
 
-def _narrowed(network: Matrices) -> Matrices:
-    """The same with a square first matrix where it had more columns than rows."""
-    first = network.weights[0]
-    if first.shape[0] < first.shape[1]:
-        first = torch.linalg.qr(first.mT, mode="r").R.mT
-    return replace(network, weights=[first, *network.weights[1:]])
+def _gap(programme: Programme, state: _State) -> Tensor:
+    down, up = _barriers(programme, state.point)
+    limits = (state.below / down).nan_to_num(0).sum() + (state.above / up).nan_to_num(0).sum()
+    return (state.dual * state.slack).sum() + limits
 
 
-def _pairs(layers: list[_Layer]) -> _Pairs:
-    entries = sum(layer.size for layer in layers)
-    rows: list[Tensor] = []  # of product, entry, coefficient left and coefficient right
-    owners: list[Tensor] = []
-    first, products = 0, 0
-    for layer in layers:
-        behind = torch.arange(first, first + layer.size)
-        one = torch.ones(layer.size, dtype=torch.float64)
-        own = products + torch.arange(layer.size)
-        low, high = (layer.kind.low, layer.kind.high) if isinstance(layer.kind, Slopes) else (one, -one)
-        rows += _row(own, behind, one, one) + _row(own, behind + entries, -low, -high)
-        index = layer.kind.index if isinstance(layer.kind, Groups) else torch.arange(layer.size)
-        owners.append(layer.start + (index if layer.weights > 1 else 0 * index))
-        products += layer.size
-        if isinstance(layer.kind, Groups):
-            for place, (x, y) in enumerate(((one, 0 * one), (0 * one, one))):
-                own = products + index
-                rows += _row(own, behind, one, x) + _row(own, behind + entries, -one, y)
-                count = layer.kind.count
-                unknown = layer.start + layer.weights + place * count
-                owners.append(unknown + torch.arange(count))
-                products += count
-        first += layer.size
-    table = torch.cat([row for row in rows], 1)
-    shape = (products, 2 * entries)
-    left, right = (
-        torch.sparse_coo_tensor(table[:2].long(), table[side], shape, check_invariants=False).coalesce() for side in (2, 3)
+def _step(programme: Programme, state: _State) -> _State | None:
+    """Predictor and corrector; None where rounding allows no more progress."""
+    point, slack, dual, below, above = state
+    factor, failed = torch.linalg.cholesky_ex(slack)
+    if failed:
+        return None
+    inverse = torch.cholesky_inverse(factor)
+    down, up = _barriers(programme, point)
+    of_inverse = programme.gram(inverse)
+    matrix = programme.schur(dual, inverse, programme.gram(dual), of_inverse)
+    matrix.diagonal().add_(below * down + above * up)
+    scale = matrix.diagonal().rsqrt()
+    matrix = matrix * scale * scale[:, None]
+    matrix.diagonal().add_(1e-15)
+    root, failed = torch.linalg.cholesky_ex(matrix)
+    if failed or not torch.isfinite(root).all():
+        return None
+    barrier = programme.gradient(inverse, of_inverse.mixed.diagonal()) + down - up
+    degree = len(slack) + int((down > 0).sum()) + int((up > 0).sum())
+    mean = _gap(programme, state) / degree
+    cost = torch.zeros_like(point)
+    cost[0] = 1
+
+    def direction(target: Tensor, twice: Tensor, low: Tensor, high: Tensor) -> "_State":
+        """Towards the central path at ``target``, with what the predictor left out."""
+        again = programme.gradient(twice, programme.pairings(twice)) if twice.any() else 0
+        right = target * barrier - cost - again - low + high
+        move = scale * torch.cholesky_solve((scale * right)[:, None], root)[:, 0]
+        change = programme.linear(move)
+        turned = dual @ change @ inverse
+        turn = target * inverse - dual - (turned + turned.mT) / 2 - twice
+        lower = target * down - below - below * down * move - low
+        upper = target * up - above + above * up * move - high
+        return _State(move, change, turn, lower, upper)
+
+    nothing = torch.zeros_like(point)
+    first = direction(mean * 0, torch.zeros_like(slack), nothing, nothing)
+    far, wide = _lengths(programme, state, first)
+    ahead = _moved(state, first, far, wide)
+    share = (_gap(programme, ahead) / degree / mean).clamp(0, 1) ** 3
+    turned = first.dual @ first.slack @ inverse
+    second = direction(
+        share.clamp_min(1e-4) * mean,
+        (turned + turned.mT) / 2,
+        first.below * first.point * down,
+        -first.above * first.point * up,
     )
-    return _Pairs(left, right, torch.cat(owners))
+    far, wide = _lengths(programme, state, second)
+    if far < _SHORTEST:
+        return None
+    return _moved(state, second, far, wide)
 
 
-def _row(product: Tensor, entry: Tensor, left: Tensor, right: Tensor) -> list[Tensor]:
-    return [torch.stack([product.double(), entry.double(), left, right])]
+def _moved(state: _State, move: _State, far: float, wide: float) -> _State:
+    return _State(
+        state.point + far * move.point,
+        state.slack + far * move.slack,
+        state.dual + wide * move.dual,
+        state.below + wide * move.below,
+        state.above + wide * move.above,
+    )
 
 
-@dataclass(frozen=True)
-class _Problem:
-    network: Matrices
-    layers: list[_Layer]
-    pairs: _Pairs
-    limits: tuple[Tensor, Tensor]
+def _lengths(programme: Programme, state: _State, move: _State) -> tuple[float, float]:
+    """How far to go: for the unknowns, and for the dual ones."""
+    down, up = _barriers(programme, state.point)
+    far = _room(torch.cat([down * move.point, -up * move.point]))
+    wide = _room(torch.cat([move.below / state.below, move.above / state.above]).nan_to_num(0))
+    return (
+        _within(state.slack, move.slack, far),
+        _within(state.dual, move.dual, wide),
+    )
 
-    @property
-    def degree(self) -> int:
-        """Of the barrier: the gap at the centre is this, divided by the weight of the objective."""
-        bounded = sum(int(limit.isfinite().sum()) for limit in self.limits)
-        return sum(self.sizes) + bounded
 
-    @property
-    def sizes(self) -> list[int]:
-        """How many numbers the input and each layer have."""
-        return [weight.shape[1] for weight in self.network.weights]
+def _room(relative: Tensor) -> float:
+    """The largest step up to 1 that numbers stay positive on, a little less."""
+    lowest = float(relative.min())
+    return 1.0 if lowest >= -_BACK else -_BACK / lowest
 
-    def matrix(self, point: Tensor) -> Tensor:
-        """Q."""
-        sizes, weights = self.sizes, self.network.weights
-        starts = [sum(sizes[:k]) for k in range(len(sizes) + 1)]
-        at = [slice(a, b) for a, b in zip(starts, starts[1:], strict=False)]
-        whole = point.new_zeros(starts[-1], starts[-1])
-        whole[at[0], at[0]] = point[0] * torch.eye(sizes[0], dtype=torch.float64)
-        whole[at[-1], at[-1]] -= weights[-1].mT @ weights[-1]
-        for k, layer in enumerate(self.layers):
-            single = form(layer.kind, layer.multipliers(point))
-            whole[at[k + 1], at[k + 1]] += as_matrix(single.after)
-            corner = times(single.cross, weights[k])
-            whole[at[k + 1], at[k]] -= corner
-            whole[at[k], at[k + 1]] -= corner.mT
-            if single.before.any():
-                whole[at[k], at[k]] -= weights[k].mT @ times(single.before, weights[k])
-        return whole
 
-    def value(self, point: Tensor, sharpness: Tensor) -> tuple[Tensor, Tensor]:
-        """The objective with its barriers, NaN outside, and the Cholesky factor."""
-        factor, failed = torch.linalg.cholesky_ex(self.matrix(point))
-        low, high = self.limits
-        barriers = torch.log(point - low).sum() + torch.log((high - point)[1:]).sum()
-        value = sharpness * point[0] - 2 * factor.diagonal().log().sum() - barriers
-        return value if not failed else value * math.nan, factor
-
-    def step(self, point: Tensor, sharpness: Tensor) -> tuple[Tensor, Tensor]:
-        """One damped Newton step, and the decrement before it."""
-        value, factor = self.value(point, sharpness)
-        gradient, curvature = self.derivatives(factor)
-        low, high = self.limits
-        below, above = 1 / (point - low), 1 / (high - point)
-        gradient = gradient + above - below
-        gradient[0] += sharpness
-        curvature.diagonal().add_(below.square() + above.square())
-        scale = curvature.diagonal().rsqrt()
-        scaled = curvature * scale * scale[:, None]
-        scaled.diagonal().add_(1e-14)
-        root = torch.linalg.cholesky_ex(scaled).L
-        move = -scale * torch.cholesky_solve((scale * gradient)[:, None], root)[:, 0]
-        decrement = -(gradient @ move)
-        room = torch.where(move < 0, (low - point) / move, (high - point) / move)
-        length = float((0.99 * room[move != 0].min()).clamp_max(1))
-        while length > 1e-8:
-            found, _ = self.value(point + length * move, sharpness)
-            if found <= value - 0.01 * length * decrement:
-                return point + length * move, decrement
-            length /= 2
-        return point, torch.zeros_like(decrement)
-
-    def derivatives(self, factor: Tensor) -> tuple[Tensor, Tensor]:
-        """Of ``-log det Q``: gradient and Hessian."""
-        inverse = torch.cholesky_inverse(factor)
-        sizes = self.sizes
-        ahead = len(inverse) - sizes[-1]
-        weights = torch.block_diag(*(weight.mT for weight in self.network.weights[:-1]))
-        images = inverse[:, :ahead] @ weights
-        hidden = slice(sizes[0], None)
-        across = images[hidden]
-        gram = torch.cat([
-            torch.cat([inverse[hidden, hidden], across], 1),
-            torch.cat([across.mT, weights.mT @ images[:ahead]], 1),
-        ])
-        first = torch.cat([inverse[: sizes[0], hidden], images[: sizes[0]]], 1)
-        left, right = self.pairs.left, self.pairs.right
-        half = torch.sparse.mm(left, gram).mT
-        mixed = torch.sparse.mm(right, half).mT
-        both = torch.sparse.mm(left, half) * torch.sparse.mm(right, torch.sparse.mm(right, gram).mT)
-        second = (both + mixed * mixed.mT) / 2
-        beside = (torch.sparse.mm(left, first.mT) * torch.sparse.mm(right, first.mT)).sum(1)
-        count = self.limits[0].shape[0]
-        owner = self.pairs.owner
-        gradient = inverse.new_zeros(count).index_add(0, owner, -mixed.diagonal())
-        gradient[0] = -inverse[: sizes[0], : sizes[0]].trace()
-        rows = inverse.new_zeros(count, len(owner)).index_add(0, owner, second)
-        curvature = inverse.new_zeros(count, count).index_add(1, owner, rows)
-        edge = inverse.new_zeros(count).index_add(0, owner, beside)
-        curvature[0], curvature[:, 0] = edge, edge
-        curvature[0, 0] = inverse[: sizes[0], : sizes[0]].square().sum()
-        return gradient, curvature
+def _within(matrix: Tensor, move: Tensor, longest: float) -> float:
+    """The largest step found that leaves a matrix positive definite, a little less."""
+    length, outside = longest, longest
+    while length > _SHORTEST and torch.linalg.cholesky_ex(matrix + length * move).info:
+        outside, length = length, length * _SHRINK
+    if length == longest:
+        return length
+    for _ in range(_HALVINGS):
+        middle = (length + outside) / 2
+        if torch.linalg.cholesky_ex(matrix + middle * move).info:
+            outside = middle
+        else:
+            length = middle
+    return _BACK * length

@@ -186,8 +186,8 @@ class _Paths:
         elementwise = isinstance(self.chain.blocks[j].nonlinearity, Elementwise)
         if self.refinement == "spectral" or not refined or not elementwise:
             return plain
-        size = entering[-1].rows * entering[0].columns ** 2  # products of rows
-        if size > self.share or self.norms.cost(entering) > self.share:
+        gram = entering[-1].rows * entering[0].columns ** 2
+        if gram + self.norms.cost_of_rows(entering) > self.share:
             return plain
         factor, rows, errors = self.norms.rows(entering)
         inner = self.parts[j].inner

@@ -2,7 +2,10 @@
 
 from onelip.reading import own_layers as _own_layers
 from onelip.reading import torch_layers as _torch_layers
+from onelip.reading.load import load
 from onelip.reading.modules import read
+from onelip.reading.onnx_file import read_onnx
+from onelip.reading.program import read_program
 
-__all__ = ["read"]
+__all__ = ["load", "read", "read_onnx", "read_program"]
 del _own_layers, _torch_layers

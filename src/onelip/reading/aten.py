@@ -1,16 +1,15 @@
 """Torch's operators on values, by name; each is given all arguments of its schema in order."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from onelip.activations import Absolute
-from onelip.errors import UnboundedModuleError, UsageError
+from onelip.errors import UnboundedModuleError
 from onelip.reading import operations as on
 from onelip.reading import products, shapes
-from onelip.reading.linear import moved
 from onelip.reading.torch_layers import flattened
 from onelip.reading.values import Value
 
@@ -30,7 +29,8 @@ def _elu(value: Value, alpha: float, scale: float, input_scale: float) -> Value:
     return result if scale == 1 else on.multiply(result, scale)
 
 
-def _prelu(value: Value, weight: Tensor) -> Value:
+def prelu(value: Value, weight: Tensor) -> Value:
+    """With one slope, or one per channel."""
     module = nn.PReLU(weight.numel())
     module.weight = nn.Parameter(weight.detach().flatten(), requires_grad=False)
     return on.layer(module, value)
@@ -109,27 +109,8 @@ def _transposed(value: Value, first: int, second: int) -> Value:
     return shapes.permute(value, axes)
 
 
-def _without(value: Value, axes: int | Sequence[int]) -> Value:
-    dropped = [axes] if isinstance(axes, int) else axes
-    if any(axis % (len(value.shape) + 1) == 0 for axis in dropped):
-        raise UsageError("squeezes the batch")
-    return moved(value, lambda x: x.squeeze(tuple(dropped)))
-
-
-def _with(value: Value, axis: int) -> Value:
-    if axis % (len(value.shape) + 2) == 0:
-        raise UsageError("puts an axis in front of the batch")
-    return moved(value, lambda x: x.unsqueeze(axis))
-
-
-def _times(value: Any, alpha: float) -> Any:
-    if alpha == 1:
-        return value
-    return on.multiply(value, alpha) if isinstance(value, Value) else alpha * value
-
-
 def _addmm(bias: Any, value: Any, weight: Any, beta: float, alpha: float) -> Value:
-    return on.add(_times(on.matmul(value, weight), alpha), _times(bias, beta))
+    return on.add(on.times(on.matmul(value, weight), alpha), on.times(bias, beta))
 
 
 OPERATORS: dict[str, Operation] = {
@@ -155,7 +136,7 @@ OPERATORS: dict[str, Operation] = {
     "relu.default": _module(nn.ReLU),
     "relu6.default": _module(nn.ReLU6),
     "leaky_relu.default": _module(nn.LeakyReLU),
-    "prelu.default": _prelu,
+    "prelu.default": prelu,
     "tanh.default": _module(nn.Tanh),
     "sigmoid.default": _module(nn.Sigmoid),
     "log_sigmoid.default": _module(nn.LogSigmoid),
@@ -181,12 +162,12 @@ OPERATORS: dict[str, Operation] = {
     "detach.default": lambda x: x,
     "to.dtype": lambda x, dtype, *_: _cast(x, dtype),
     "_to_copy.default": lambda x, dtype, *_: _cast(x, dtype),
-    "add.Tensor": lambda a, b, alpha: on.add(a, _times(b, alpha)),
-    "add.Scalar": lambda a, b, alpha: on.add(a, _times(b, alpha)),
-    "sub.Tensor": lambda a, b, alpha: on.subtract(a, _times(b, alpha)),
-    "sub.Scalar": lambda a, b, alpha: on.subtract(a, _times(b, alpha)),
-    "rsub.Scalar": lambda a, b, alpha: on.subtract(b, _times(a, alpha)),
-    "rsub.Tensor": lambda a, b, alpha: on.subtract(b, _times(a, alpha)),
+    "add.Tensor": lambda a, b, alpha: on.add(a, on.times(b, alpha)),
+    "add.Scalar": lambda a, b, alpha: on.add(a, on.times(b, alpha)),
+    "sub.Tensor": lambda a, b, alpha: on.subtract(a, on.times(b, alpha)),
+    "sub.Scalar": lambda a, b, alpha: on.subtract(a, on.times(b, alpha)),
+    "rsub.Scalar": lambda a, b, alpha: on.subtract(b, on.times(a, alpha)),
+    "rsub.Tensor": lambda a, b, alpha: on.subtract(b, on.times(a, alpha)),
     "mul.Tensor": on.multiply,
     "mul.Scalar": on.multiply,
     "div.Tensor": on.divide,
@@ -198,9 +179,9 @@ OPERATORS: dict[str, Operation] = {
     "flatten.using_ints": flattened,
     "permute.default": shapes.permute,
     "transpose.int": _transposed,
-    "squeeze.dim": _without,
-    "squeeze.dims": _without,
-    "unsqueeze.default": _with,
+    "squeeze.dim": lambda x, axis: shapes.squeeze(x, [axis]),
+    "squeeze.dims": shapes.squeeze,
+    "unsqueeze.default": shapes.unsqueeze,
     "pad.default": lambda x, pads, mode, number: shapes.pad(x, pads, mode, number or 0.0),
     "constant_pad_nd.default": lambda x, pads, number: shapes.pad(x, pads, "constant", number),
     "pixel_shuffle.default": _module(nn.PixelShuffle),

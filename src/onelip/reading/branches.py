@@ -6,6 +6,8 @@ as one nonlinearity, of which the product of its bounds is known. Two ways with 
 become one of which the sum of their bounds is known.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -13,8 +15,11 @@ from onelip.chains import (
     Block,
     Chain,
     Composition,
+    Convolution,
+    Dense,
     LinearMap,
     Opaque,
+    Scale,
     Sum,
     composed,
     identity,
@@ -96,7 +101,7 @@ def _residual(branch: Value, skip: LinearMap, start: Point) -> Value:
     if len(blocks) == 1:
         around = skip
         if last.skip is not None:
-            around = Sum((composed([last.skip, branch.linear]), skip))
+            around = Sum((composed([last.skip, _unbiased(branch.linear)]), skip))
         return Value(start).behind(Block(last.inner, last.nonlinearity, outer, around))
     inner: LinearMap = identity(start.shape)
     if first.skip is None:
@@ -115,3 +120,14 @@ def _meeting(first: Point, second: Point) -> Point:
     """The last point on the ways to both."""
     others = {id(point) for point in second.ancestry()}
     return next(point for point in first.ancestry() if id(point) in others)
+
+
+def _unbiased(linear: LinearMap) -> LinearMap:
+    """What is left of the map where another way adds its bias already."""
+    if isinstance(linear, Dense | Convolution):
+        return replace(linear, bias=None)
+    if isinstance(linear, Scale):
+        return replace(linear, shift=None)
+    if isinstance(linear, Composition | Sum):
+        return type(linear)(tuple(map(_unbiased, linear.maps)))
+    return linear

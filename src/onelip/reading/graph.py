@@ -15,6 +15,8 @@ from onelip.errors import OnelipError, UnboundedModuleError, UsageError
 from onelip.reading.products import Comparison
 from onelip.reading.values import Value
 
+_MISUSE = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError)
+
 
 @dataclass(frozen=True)
 class Reference:
@@ -32,7 +34,6 @@ class Node:
         kind: the operation, as the file calls it.
         inputs: constants, and references to results, in lists or not.
         outputs: the names of what it returns.
-        options: further constants.
         operation: how it is put behind values; None where nothing is known about it.
         compute: how it is computed on constants.
     """
@@ -41,7 +42,6 @@ class Node:
     kind: str
     inputs: tuple[Any, ...]
     outputs: tuple[str, ...]
-    options: Mapping[str, Any]
     operation: Callable[..., Any] | None
     compute: Callable[..., Any]
 
@@ -73,16 +73,18 @@ def _results(node: Node, results: Mapping[str, Any]) -> Sequence[Any]:
     try:
         inputs = [_resolved(part, results) for part in node.inputs]
         if not any(map(_depends, inputs)):
-            computed = node.compute(*inputs, **node.options)
+            computed = node.compute(*inputs)
             return computed if len(node.outputs) > 1 else [computed]
         if node.operation is None:
             raise UnboundedModuleError("no Lipschitz bound is known")
-        result = node.operation(*inputs, **node.options)
+        result = node.operation(*inputs)
     except OnelipError as error:
         raise type(error)(f"{name}: {error}") from error
-    except (RuntimeError, ValueError, TypeError, IndexError, KeyError) as error:
+    except _MISUSE as error:
         reason = str(error).strip().partition("\n")[0]
         raise UsageError(f"{name} is used in a way that cannot be read: {reason}") from error
+    if isinstance(result, list) and len(node.outputs) > 1:
+        return result
     return [result.named(node.name) if isinstance(result, Value) else result]
 
 

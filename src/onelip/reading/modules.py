@@ -100,7 +100,12 @@ def read_module(module: nn.Module, value: Value) -> Value:
 
 def opaque(module: nn.Module, value: Value) -> Value:
     """A module of which only its bound is known."""
-    constant = float(lipschitz_bound(module))
+    try:
+        constant = float(lipschitz_bound(module))
+    except UnboundedModuleError as error:
+        if not any(True for _ in module.children()) or isinstance(module, LipschitzModule):
+            raise
+        raise UnboundedModuleError(f"{error}; or read its export, with read_program") from error
     own = any(isinstance(part, LipschitzModule) for part in module.modules())
     if own and module.training:  # its forward may take a power step
         module = copy.deepcopy(module).eval()

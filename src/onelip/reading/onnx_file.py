@@ -33,7 +33,7 @@ def read_onnx(path: str | Path) -> Chain:
             and return one output for it; or onnx is not installed.
     """
     graph, opset = _loaded(Path(path))
-    constants = _initializers(graph)
+    constants = {part.name: _tensor(part) for part in graph.initializer}
     inputs = [entry for entry in graph.input if entry.name not in constants]
     if len(inputs) != 1 or len(graph.output) != 1:
         raise UsageError(
@@ -65,19 +65,20 @@ def _loaded(path: Path) -> tuple[Any, int]:
     return model.graph, versions[0]
 
 
-def _initializers(graph: Any) -> dict[str, Any]:
-    return {tensor.name: _tensor(tensor) for tensor in graph.initializer}
-
-
 def _tensor(proto: Any) -> Tensor:
+    """A constant; what torch has no dtype for, such as bfloat16 here, fits into float32."""
     from onnx import numpy_helper
 
-    return torch.from_numpy(numpy_helper.to_array(proto).copy())
+    array = numpy_helper.to_array(proto)
+    try:
+        return torch.from_numpy(array.copy())
+    except TypeError:
+        return torch.from_numpy(array.astype("float32"))
 
 
 def _shape(entry: Any) -> tuple[Shape, Tensor]:
     """Shape of the input without the batch, and a tensor of its type."""
-    from onnx import helper
+    from onnx import TensorProto
 
     kind = entry.type.tensor_type
     sides = [side.dim_value if side.HasField("dim_value") else 0 for side in kind.shape.dim]
@@ -87,10 +88,10 @@ def _shape(entry: Any) -> tuple[Shape, Tensor]:
         raise UsageError(
             f"input {entry.name!r}: a batch of {sides[0]}; export for one of 1, or dynamic"
         )
-    like = torch.from_numpy(helper.tensor_dtype_to_np_dtype(kind.elem_type).type(0).reshape(1))[0]
-    if not like.is_floating_point():
-        raise UsageError(f"input {entry.name!r} must hold floating-point numbers")
-    return tuple(sides[1:]), like
+    dtypes = {TensorProto.FLOAT: torch.float32, TensorProto.DOUBLE: torch.float64}
+    if kind.elem_type not in dtypes:
+        raise UsageError(f"input {entry.name!r} must hold numbers of 32 or 64 bits")
+    return tuple(sides[1:]), torch.empty((), dtype=dtypes[kind.elem_type])
 
 
 def _node(proto: Any, opset: int) -> Node:
@@ -113,9 +114,7 @@ def _attribute(part: Any) -> Any:
     return value.decode() if isinstance(value, bytes) else value
 
 
-def _called(
-    operator: Callable[..., Any], options: Mapping[str, Any]
-) -> Callable[..., Any]:
+def _called(operator: Callable[..., Any], options: Mapping[str, Any]) -> Callable[..., Any]:
     return lambda *inputs: operator(dict(options), *inputs)
 
 

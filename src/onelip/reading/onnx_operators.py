@@ -1,7 +1,7 @@
 """ONNX's operators on values, by name; each is given its attributes and then its inputs.
 
-Constants come as tensors; missing inputs are None. Attributes are what the format says when they
-are left out.
+Constants come as tensors, missing inputs as None. Attributes that are left out have the values that
+the format says.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,13 +11,199 @@ import torch
 from torch import Tensor, nn
 
 from onelip.activations import Absolute
+from onelip.chains import Opaque
 from onelip.errors import UnboundedModuleError, UsageError
-from onelip.norms.convolution import Pair
+from onelip.lipschitz import lipschitz_bound
 from onelip.reading import operations as on
 from onelip.reading import products, shapes
-from onelip.reading.linear import moved, reshaped, expect, zero_sided
-from onelip.reading.torch_layers import flattened
+from onelip.reading.aten import prelu
+from onelip.reading.linear import expect, tried
+from onelip.reading.onnx_shapes import SHAPES
 from onelip.reading.values import Value
 
 Attributes = dict[str, Any]
 Operator = Callable[..., Any]
+
+
+def _module(kind: type[nn.Module], **defaults: Any) -> Operator:
+    """A module whose arguments are attributes, in this order and with these defaults."""
+
+    def put(attributes: Attributes, value: Value) -> Value:
+        return on.layer(kind(*({**defaults, **attributes}[name] for name in defaults)), value)
+
+    return put
+
+
+def _conv(attributes: Attributes, value: Value, weight: Tensor, bias: Any = None) -> Value:
+    axes = weight.ndim - 2
+    stride = attributes.get("strides", [1] * axes)
+    dilation = attributes.get("dilations", [1] * axes)
+    return on.convolve(
+        value,
+        weight,
+        bias,
+        stride=stride,
+        sides=_sides(attributes, value, weight.shape[2:], stride, dilation),
+        dilation=dilation,
+        groups=attributes.get("group", 1),
+    )
+
+
+def _sides(
+    attributes: Attributes,
+    value: Value,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    dilation: Sequence[int],
+) -> list[tuple[int, int]]:
+    """Pixels before and behind, along each axis."""
+    axes, mode = len(kernel), attributes.get("auto_pad", "NOTSET")
+    if mode == "NOTSET":
+        pads = attributes.get("pads", [0] * 2 * axes)
+        return [(pads[i], pads[i + axes]) for i in range(axes)]
+    if mode == "VALID":
+        return [(0, 0)] * axes
+    sides = []
+    for n, k, s, d in zip(value.shape[1:], kernel, stride, dilation, strict=True):
+        total = max((-(-n // s) - 1) * s + d * (k - 1) + 1 - n, 0)
+        less, more = total // 2, total - total // 2
+        sides.append((less, more) if mode == "SAME_UPPER" else (more, less))
+    return sides
+
+
+def _max_pool(attributes: Attributes, value: Value) -> Value:
+    """Padded with numbers below all others; its bound is that of the windows."""
+    kernel, stride, dilation, sides = _pool(attributes, value)
+    pool = nn.MaxPool2d(
+        kernel, stride, dilation=dilation, ceil_mode=bool(attributes.get("ceil_mode", 0))
+    )
+    (top, bottom), (left, right) = sides
+    padded = nn.Sequential(nn.ConstantPad2d((left, right, top, bottom), -torch.inf), pool)
+    module = padded if any(map(any, sides)) else pool
+    shape = tuple(tried(module, value.point.like.new_zeros(1, *value.shape)).shape[1:])
+    return value.activated(Opaque(module, float(lipschitz_bound(pool)), shape))
+
+
+def _average_pool(attributes: Attributes, value: Value) -> Value:
+    kernel, stride, dilation, sides = _pool(attributes, value)
+    counted = bool(attributes.get("count_include_pad", 0))
+    if dilation != (1, 1) or (any(map(any, sides)) and not counted):
+        raise UnboundedModuleError("divides by less at the border: count_include_pad=1")
+    (top, bottom), (left, right) = sides
+    if any(map(any, sides)):
+        value = shapes.pad(value, [left, right, top, bottom])
+    ceil = bool(attributes.get("ceil_mode", 0))
+    return on.layer(nn.AvgPool2d(kernel, stride, ceil_mode=ceil), value)
+
+
+def _pool(attributes: Attributes, value: Value) -> Any:
+    """Kernel, stride, dilation and pixels around, along both axes."""
+    expect(value, "(channels, height, width)", len(value.shape) == 3)
+    kernel = attributes["kernel_shape"]
+    stride = attributes.get("strides", [1, 1])
+    dilation = attributes.get("dilations", [1, 1])
+    sides = _sides(attributes, value, kernel, stride, dilation)
+    return tuple(kernel), tuple(stride), tuple(dilation), sides
+
+
+def _batch_norm(attributes: Attributes, value: Value, *inputs: Tensor) -> Value:
+    weight, bias, mean, variance = inputs
+    return on.batch_norm(
+        value,
+        weight=weight,
+        bias=bias,
+        mean=mean,
+        variance=variance,
+        epsilon=attributes.get("epsilon", 1e-5),
+        training=bool(attributes.get("training_mode", 0)),
+    )
+
+
+def _gemm(attributes: Attributes, value: Any, weight: Tensor, bias: Any = None) -> Value:
+    """``alpha value weight + beta bias``, the weight transposed or not."""
+    if attributes.get("transA", 0):
+        raise UsageError("transposes the batch: transA=0")
+    matrix = weight.T if attributes.get("transB", 0) else weight
+    product: Value = on.times(on.matmul(value, matrix), attributes.get("alpha", 1.0))
+    return product if bias is None else on.add(product, on.times(bias, attributes.get("beta", 1.0)))
+
+
+def _prelu(_: Attributes, value: Value, slope: Tensor) -> Value:
+    axes = slope[0] if slope.ndim > len(value.shape) else slope
+    by_channel = axes.ndim == len(value.shape) and axes[0].numel() == 1
+    if axes.numel() > 1 and not by_channel:
+        raise UnboundedModuleError("PRelu with other slopes than one per channel is not known")
+    return prelu(value, axes)
+
+
+def _clip(attributes: Attributes, value: Value, low: Any = None, high: Any = None) -> Value:
+    least = attributes.get("min", -torch.inf) if low is None else float(low)
+    most = attributes.get("max", torch.inf) if high is None else float(high)
+    return on.layer(nn.Hardtanh(least, most), value)
+
+
+def _selu(attributes: Attributes, value: Value) -> Value:
+    elu = on.layer(nn.ELU(attributes.get("alpha", 1.6732631921768188)), value)
+    return on.multiply(elu, attributes.get("gamma", 1.0507010221481323))
+
+
+def _hard_sigmoid(attributes: Attributes, value: Value) -> Value:
+    """``max(0, min(1, alpha x + beta))``."""
+    slope, middle = attributes.get("alpha", 0.2), attributes.get("beta", 0.5)
+    return on.layer(nn.Hardtanh(0.0, 1.0), on.add(on.multiply(value, slope), middle))
+
+
+def _dropout(_: Attributes, value: Value, *inputs: Any) -> Value:
+    """After the value, the rate and whether it is used."""
+    if len(inputs) > 1 and inputs[1] is not None and bool(inputs[1]):
+        raise UnboundedModuleError("dropout is random in training: model.eval() before the export")
+    return value
+
+
+def _cast(attributes: Attributes, value: Value) -> Value:
+    from onnx import TensorProto
+
+    floats = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
+    if attributes["to"] not in floats:
+        raise UnboundedModuleError("rounding to whole numbers jumps")
+    return value
+
+
+OPERATORS: dict[str, Operator] = {
+    **SHAPES,
+    "Gemm": _gemm,
+    "MatMul": lambda _, a, b: on.matmul(a, b),
+    "Conv": _conv,
+    "BatchNormalization": _batch_norm,
+    "MaxPool": _max_pool,
+    "AveragePool": _average_pool,
+    "Add": lambda _, a, b: on.add(a, b),
+    "Sub": lambda _, a, b: on.subtract(a, b),
+    "Mul": lambda _, a, b: on.multiply(a, b),
+    "Div": lambda _, a, b: on.divide(a, b),
+    "Neg": lambda _, x: on.multiply(x, -1.0),
+    "Sum": lambda _, *parts: on.total(parts),
+    "Relu": _module(nn.ReLU),
+    "LeakyRelu": _module(nn.LeakyReLU, alpha=0.01),
+    "PRelu": _prelu,
+    "Tanh": _module(nn.Tanh),
+    "Sigmoid": _module(nn.Sigmoid),
+    "Elu": _module(nn.ELU, alpha=1.0),
+    "Celu": _module(nn.CELU, alpha=1.0),
+    "Selu": _selu,
+    "Gelu": _module(nn.GELU, approximate="none"),
+    "Mish": _module(nn.Mish),
+    "Softplus": _module(nn.Softplus),
+    "Softsign": _module(nn.Softsign),
+    "HardSigmoid": _hard_sigmoid,
+    "HardSwish": _module(nn.Hardswish),
+    "Clip": _clip,
+    "Abs": _module(Absolute),
+    "Erf": lambda _, x: products.erf(x),
+    "Greater": lambda _, x, threshold: products.Comparison(x, float(threshold)),
+    "Where": lambda _, *parts: products.chosen(*parts),
+    "Identity": lambda _, x: x,
+    "Dropout": _dropout,
+    "Cast": _cast,
+}
+"""What is known about the operators of the format."""

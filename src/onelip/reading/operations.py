@@ -1,5 +1,6 @@
 """Operations of graphs on values: arithmetic with constants, and layers given by tensors."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -48,6 +49,17 @@ def add(first: Operand, second: Operand) -> Value:
     return add(second, first)
 
 
+def total(parts: Sequence[Operand]) -> Operand:
+    """The sum of values and constants."""
+
+    def plus(first: Operand, second: Operand) -> Operand:
+        if isinstance(first, Value) or isinstance(second, Value):
+            return add(first, second)
+        return first + second
+
+    return functools.reduce(plus, parts)
+
+
 def multiply(first: Operand, second: Operand) -> Value:
     """By a constant; of two values, the products that are an activation."""
     if isinstance(first, Value):
@@ -62,6 +74,13 @@ def multiply(first: Operand, second: Operand) -> Value:
 def subtract(first: Operand, second: Operand) -> Value:
     """``first - second``."""
     return add(first, multiply(second, -1.0) if isinstance(second, Value) else -second)
+
+
+def times(operand: Any, number: float) -> Any:
+    """A value or a constant times a number, which is mostly 1."""
+    if number == 1:
+        return operand
+    return multiply(operand, number) if isinstance(operand, Value) else number * operand
 
 
 def divide(first: Operand, second: Operand) -> Value:
@@ -92,7 +111,7 @@ def convolve(
     bias: Tensor | None = None,
     *,
     stride: Sequence[int] = (1,),
-    sides: Sides | Sequence[int] | str = (0,),
+    sides: Sequence[Pair] | Sequence[int] | str = (0,),
     dilation: Sequence[int] = (1,),
     groups: int = 1,
 ) -> Value:

@@ -119,7 +119,7 @@ def _node(node: Any) -> Node:
     if kind.startswith("aten."):
         operation = OPERATORS.get(kind.removeprefix("aten."))
     referred = _referred(inputs)
-    return Node(node.name, kind, tuple(referred), (node.name,), {}, operation, compute)
+    return Node(node.name, kind, tuple(referred), (node.name,), operation, compute)
 
 
 def _by_schema(node: Any, target: OpOverload) -> tuple[tuple[Any, ...], Callable[..., Any]]:

@@ -31,6 +31,20 @@ def permute(value: Value, axes: Sequence[int]) -> Value:
     return linear.moved(value, lambda x: x.permute(*axes))
 
 
+def squeeze(value: Value, axes: Sequence[int]) -> Value:
+    """Without axes of size 1."""
+    if any(axis % (len(value.shape) + 1) == 0 for axis in axes):
+        raise UsageError("squeezes the batch")
+    return linear.moved(value, lambda x: x.squeeze(tuple(axes)))
+
+
+def unsqueeze(value: Value, axis: int) -> Value:
+    """With one more axis of size 1."""
+    if axis % (len(value.shape) + 2) == 0:
+        raise UsageError("puts an axis in front of the batch")
+    return linear.moved(value, lambda x: x.unsqueeze(axis))
+
+
 def pad(value: Value, pads: Sequence[int], mode: str = "constant", number: float = 0.0) -> Value:
     """With zeros, or circularly; ``pads`` begins with the last axis."""
     if any(pads[2 * len(value.shape) :]):

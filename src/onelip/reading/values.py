@@ -5,6 +5,8 @@ Points know the point before them, so they form a tree, and the way from its roo
 the network's output is the chain.
 """
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Optional
 
@@ -44,13 +46,15 @@ class Point:
 
     def path(self, start: Optional["Point"] = None) -> list[Block]:
         """The blocks from another point, or from the input, to this one."""
-        if self is start or self.before is None or self.block is None:
-            return []
-        return [*self.before.path(start), self.block]
+        way = itertools.takewhile(lambda point: point is not start, self.ancestry())
+        return [point.block for point in way if point.block is not None][::-1]
 
-    def ancestry(self) -> list["Point"]:
+    def ancestry(self) -> Iterator["Point"]:
         """The point, the one before it, and so on to the input."""
-        return [self] if self.before is None else [self, *self.before.ancestry()]
+        point: Point | None = self
+        while point is not None:
+            yield point
+            point = point.before
 
 
 @dataclass(frozen=True, eq=False)

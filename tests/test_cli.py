@@ -15,10 +15,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from onelip.attacks import ATTACKS, Boundary
 from onelip.cli import COMMANDS, main
 from onelip.evaluation import evaluate
+from onelip.lipschitz import lipschitz_bound
 from onelip.losses import LOSSES, OffsetCrossEntropy
 from onelip.recipes import RECIPES
 from onelip.training.classifier import Classifier
@@ -461,6 +463,52 @@ def test_another_loss_brings_its_own_fields(call):
     line = "train digits --loss hinge --objective.margin 0.3 --attack_samples 0 --epochs 1 --quiet"
     assert call(f"{line} --out run", *TINY[:10])[0] == 0
     assert metrics(Path("run"))["recipe"]["objective"] == {"margin": 0.3}
+
+
+@pytest.mark.parametrize("suffix", ["pt2", "onnx"])
+def test_bound_of_a_file(call, tmp_path, suffix):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    example, path = torch.rand(1, 3, 2, 2), tmp_path / f"network.{suffix}"
+    if suffix == "pt2":
+        torch.export.save(torch.export.export(model, (example,)), path)
+    else:
+        torch.onnx.export(model, (example,), path, dynamo=True, verbose=False)
+    status, out, _ = call(f"bound {path} --seconds 5")
+    assert status == 0
+    for word in ("method", "naive", "LipLT", "ECLipsE-Fast", "LipSDP-Neuron", "lower estimate"):
+        assert word in out
+    status, out, _ = call(f"bound {path} --seconds 5 --json")
+    found = json.loads(out)
+    values = {m["method"]: m["bound"] for m in found["methods"]}
+    product = float(lipschitz_bound(model))
+    assert values["naive"] == pytest.approx(product)
+    assert found["lower"]["bound"] <= found["best"] == min(values.values()) < product
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("missing.onnx", None, "missing.onnx"),
+        ("corrupt.onnx", b"nothing", "corrupt.onnx"),
+        ("corrupt.pt2", b"nothing", "corrupt.pt2"),
+    ],
+)
+def test_bound_of_a_bad_file(call, tmp_path, name, content, message):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    status, out, err = call(f"bound {tmp_path / name}")
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert message in err
+
+
+def test_bound_names_the_node_that_it_cannot_read(call, tmp_path):
+    model = nn.Sequential(nn.Linear(4, 3), nn.Softmax(1)).eval()
+    path = tmp_path / "softmax.pt2"
+    torch.export.save(torch.export.export(model, (torch.rand(1, 4),)), path)
+    status, out, err = call(f"bound {path}")
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert "softmax" in err
 
 
 @pytest.mark.parametrize("arguments", [[], ["-h"], ["--help"]])

@@ -90,9 +90,7 @@ def _head(shape: Shape, outputs: int, size: float = 1.0) -> LinearMap:
     return composed([Reshape(shape, (count,)), dense]) if len(shape) == 3 else dense
 
 
-def _residual(
-    shape: Shape, draw: random.Random, make: Callable[[Shape], Nonlinearity]
-) -> Block:
+def _residual(shape: Shape, draw: random.Random, make: Callable[[Shape], Nonlinearity]) -> Block:
     inner: LinearMap
     if len(shape) == 3:
         inner = Convolution(shape, _weight(4, shape[0], 3, 3) / 4, padding=(1, 1))

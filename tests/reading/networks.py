@@ -48,7 +48,12 @@ class Normalised(nn.Module):
 
 def mlp() -> nn.Module:
     return nn.Sequential(
-        nn.Flatten(), nn.Linear(72, 9), nn.LeakyReLU(0.1), nn.Linear(9, 7), nn.Tanh(), nn.Linear(7, 3)
+        nn.Flatten(),
+        nn.Linear(72, 9),
+        nn.LeakyReLU(0.1),
+        nn.Linear(9, 7),
+        nn.Tanh(),
+        nn.Linear(7, 3),
     )
 
 

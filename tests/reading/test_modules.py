@@ -40,11 +40,7 @@ def test_live_chain_in_single_precision_and_training(case: Case) -> None:
 
 
 def test_what_is_opaque() -> None:
-    kinds = {
-        kind
-        for case in TORCH
-        for kind in opaque(read(case.build().eval(), case.input_shape))
-    }
+    kinds = {kind for case in TORCH for kind in opaque(read(case.build().eval(), case.input_shape))}
     assert kinds == {"ConvTranspose2d", "MaxPool2d"}
     plain = ("AOL", "BCOP", "RKO", "OSSN", "SVCM", "LiResNet", "Convex", "SLL", "Sandwich")
     for case in LAYERS:
@@ -88,7 +84,7 @@ def _random_network(seed: int) -> tuple[nn.Sequential, tuple[int, ...]]:
     return nn.Sequential(parts, nn.Flatten()).double().eval(), (2 * groups, 5 + draw(0, 2), 6)
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", range(40))
 def test_random_convolutions(seed: int) -> None:
     model, shape = _random_network(seed)
     check(read(model, shape), model, shape)
@@ -158,7 +154,7 @@ def test_linear_along_the_last_of_several_axes() -> None:
 def test_adaptive_average_pooling_that_divides() -> None:
     model = nn.Sequential(nn.AdaptiveAvgPool2d((2, None)))
     check(read(model, (2, 6, 3)), model, (2, 6, 3))
-    with pytest.raises(UnboundedModuleError, match="0 .*windows of different sizes"):
+    with pytest.raises(UnboundedModuleError, match=r"0 .*windows of different sizes"):
         read(model, (2, 5, 3))
 
 
@@ -273,7 +269,7 @@ REFUSED = {
     "layer-subclass": (lambda: _Longer(4, 4), "inherits"),
     "parametrized": (lambda: parametrizations.spectral_norm(nn.Linear(4, 4)), "training mode"),
     "moving": (_moving, "each time"),
-    "dropout": (lambda: nn.Dropout(), "random in training"),
+    "dropout": (nn.Dropout, "random in training"),
     "batch-norm": (lambda: nn.BatchNorm1d(4), "batch statistics"),
     "no-statistics": (lambda: nn.BatchNorm1d(4, track_running_stats=False).eval(), "statistics"),
     "reflect": (lambda: nn.Conv1d(4, 4, 3, padding=1, padding_mode="reflect"), "reflect"),

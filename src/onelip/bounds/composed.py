@@ -12,40 +12,25 @@ some thousand rows the proof goes through the Gram matrix of the narrowest place
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from fractions import Fraction
 
 import torch
 from torch import Tensor
 
-from onelip.bounds import bottleneck
-from onelip.chains.linear_map import (
-    Composition,
-    Convolution,
-    Dense,
-    Gather,
-    LinearMap,
-    Reshape,
-    Scale,
-    Sum,
-)
-from onelip.errors import NonFiniteError, NotApplicableError
-from onelip.norms.banded import lanczos
-from onelip.norms.rounding import UNDERFLOW, gamma, quotient, upward
-from onelip.norms.spectral import largest_norm, power_of_two
+from onelip.bounds import bottleneck, costs
+from onelip.bounds.cores import Cores, above, finite_above, flat, fraction, permutes, pulled
+from onelip.chains import LinearMap, Reshape, Sum
+from onelip.errors import NotApplicableError
+from onelip.norms.rounding import UNDERFLOW, gamma, upward
+from onelip.norms.spectral import largest_norm
 
 DEFAULT_WORK = 5e12
 """Multiplications that one bound may spend on products: some minutes of one core."""
 
-Cores = tuple[LinearMap, ...]
 Key = tuple[int, ...]
 
-_WRITTEN_OUT = 2048  # rows of a matrix that is proved by its own singular values
-_GRAM = 10000  # rows of a Gram matrix: 800 megabytes, a few of them
-_ENTRIES = 2**27  # of a matrix that is written out: a gigabyte
 _CHUNK = 256  # vectors that are pushed at a time
 _TIGHT = 1e-4  # no large Gram matrix is made to gain less than that
-_STEPS = 60  # of the estimate that tells
 
 
 def norm_of(maps: Sequence[LinearMap], *, work: float = DEFAULT_WORK) -> Tensor:
@@ -85,34 +70,6 @@ def norm_of(maps: Sequence[LinearMap], *, work: float = DEFAULT_WORK) -> Tensor:
     return finite_above(norms.of(maps))
 
 
-def above(number: Fraction) -> Tensor:
-    """The smallest float64 number that is not below; perhaps infinite."""
-    return quotient(number.numerator, number.denominator)
-
-
-def finite_above(number: Fraction) -> Tensor:
-    """The smallest float64 number that is not below.
-
-    Raises:
-        NonFiniteError: there is none.
-    """
-    value = above(number)
-    if not torch.isfinite(value):
-        raise NonFiniteError("the bound is beyond the largest float64 number")
-    return value
-
-
-def fraction(number: float | Tensor) -> Fraction:
-    """The number itself.
-
-    Raises:
-        NonFiniteError: it is infinite or NaN.
-    """
-    if not math.isfinite(float(number)):
-        raise NonFiniteError(f"a constant of the network is {float(number)}: no bound exists")
-    return Fraction(float(number))
-
-
 class Norms:
     """Norms of products of maps, each proved once.
 
@@ -128,23 +85,25 @@ class Norms:
 
     def afford(self, products: Iterable[Sequence[LinearMap]], work: float) -> None:
         """Allow that the cheapest of these are written out, for so many multiplications in all."""
-        costs = {}
+        prices = {}
         for maps in products:
             _, cores = self._cores(maps)
-            costs[_key(cores)] = _cost(cores)
-        for key, cost in sorted(costs.items(), key=lambda item: item[1]):
-            work -= cost
-            if not (cost < math.inf and work >= 0):
+            prices[_key(cores)] = costs.cost(cores)
+        for key, price in sorted(prices.items(), key=lambda item: item[1]):
+            work -= price
+            if not (price < math.inf and work >= 0):
                 break
             self._affordable.add(key)
 
     def cost(self, maps: Sequence[LinearMap]) -> float:
         """Multiplications that it takes to write the product out and prove its norm."""
-        return _cost(self._cores(maps)[1])
+        return costs.cost(self._cores(maps)[1])
 
     def cost_of_rows(self, maps: Sequence[LinearMap]) -> float:
         """Multiplications that it takes to write the rows of the product out."""
-        return float(maps[-1].rows * sum(_multiplications(core) for core in self._cores(maps)[1]))
+        return float(
+            maps[-1].rows * sum(costs.multiplications(core) for core in self._cores(maps)[1])
+        )
 
     def of(self, maps: Sequence[LinearMap]) -> Fraction:
         """A number that is not below the norm of the product, the first map applied first."""
@@ -182,14 +141,14 @@ class Norms:
 
     def _direct(self, cores: Cores, best: Fraction) -> Fraction:
         """The norm of the product as a whole; ``best`` where that fails."""
-        size, cut = _narrowest(cores)
-        if size <= _WRITTEN_OUT and cut in (0, len(cores)):
+        size, cut = costs.narrowest(cores)
+        if size <= costs.WRITTEN_OUT and cut in (0, len(cores)):
             matrix, errors = self._written_out(cores, adjoint=cut > 0)
             error = row_norms(errors[None])[0]
             if not (torch.isfinite(matrix).all() and torch.isfinite(error)):
                 return best
             return Fraction(float(largest_norm(matrix[None], error)))
-        if float(best) <= _estimate(cores) * (1 + _TIGHT):
+        if float(best) <= costs.estimate(cores) * (1 + _TIGHT):
             return best
         found = self._through(cores, cut)
         return Fraction(float(found)) if torch.isfinite(found) else best
@@ -241,7 +200,7 @@ class Norms:
         if not isinstance(linear, Sum):
             new = linear.rounding * row_norms(x) + linear.underflow
             return linear.adjoint(x) if adjoint else linear(x), upward(new, 2)
-        images = [self._pushed(_flat([part]), x, adjoint=adjoint) for part in linear.maps]
+        images = [self._pushed(flat([part]), x, adjoint=adjoint) for part in linear.maps]
         total, error = images[0]
         size = row_norms(total)
         for image, new in images[1:]:
@@ -275,12 +234,12 @@ class Norms:
         """Numbers pulled out in front, and what is left, without permutations at the ends."""
         factor = Fraction(1)
         cores: list[LinearMap] = []
-        for linear in _flat(maps):
+        for linear in flat(maps):
             if id(linear) not in self._pulled:
-                self._pulled[id(linear)] = (linear, *_pulled(linear))  # held, so that the id stays
+                self._pulled[id(linear)] = (linear, *pulled(linear))  # held, so that the id stays
             _, number, core = self._pulled[id(linear)]
             factor *= number
-            if core is not None and (cores or not _permutes(core)):
+            if core is not None and (cores or not permutes(core)):
                 cores.append(core)
         while cores and isinstance(cores[-1], Reshape):
             cores.pop()
@@ -300,98 +259,3 @@ def _key(maps: Sequence[LinearMap]) -> Key:
 
 def _basis(size: int) -> Tensor:
     return torch.eye(size, dtype=torch.float64)
-
-
-def _flat(maps: Sequence[LinearMap]) -> Cores:
-    flat: list[LinearMap] = []
-    for linear in maps:
-        flat += _flat(linear.maps) if isinstance(linear, Composition) else [linear]
-    return tuple(flat)
-
-
-def _permutes(linear: LinearMap) -> bool:
-    if isinstance(linear, Gather):
-        return linear.rows == linear.columns and bool((linear.index >= 0).all())
-    return isinstance(linear, Reshape)
-
-
-def _pulled(linear: LinearMap) -> tuple[Fraction, LinearMap | None]:
-    """A number times a map with entries about 1, or alone."""
-    numbers = _numbers(linear)
-    if numbers is None:
-        return Fraction(1), linear
-    if not numbers.any():
-        return Fraction(0), linear
-    if isinstance(linear, Scale) and numbers.numel() == 1:
-        return abs(fraction(numbers)), None
-    scale = power_of_two(numbers)
-    scaled = numbers * scale
-    if scale == 1 or not torch.equal(scaled / scale, numbers):
-        return Fraction(1), linear
-    if isinstance(linear, Scale):
-        return 1 / Fraction(scale), replace(linear, factor=scaled)
-    assert isinstance(linear, Dense | Convolution)
-    return 1 / Fraction(scale), replace(linear, weight=scaled)
-
-
-def _numbers(linear: LinearMap) -> Tensor | None:
-    if isinstance(linear, Scale):
-        return linear.factor
-    return linear.weight if isinstance(linear, Dense | Convolution) else None
-
-
-def _narrowest(cores: Cores) -> tuple[int, int]:
-    """Size and place: 0 the inputs, 1 behind the first map; an inner one if the ends are wide."""
-    sizes = [(cores[0].columns, 0), *((core.rows, i) for i, core in enumerate(cores, 1))]
-    end, inner = min(sizes[0], sizes[-1]), min(sizes[1:-1], default=sizes[0])
-    return inner if end[0] > _WRITTEN_OUT and 3 * inner[0] ** 3 < end[0] ** 3 else end
-
-
-def _cost(cores: Cores) -> float:
-    """Of proving the product's norm as a whole; infinite where it is not worth it."""
-    if not cores or not _gains(cores):
-        return math.inf
-    size, cut = _narrowest(cores)
-    once = sum(_multiplications(core) for core in cores)
-    if 0 < cut < len(cores):
-        return 2 * size * once + 3 * size**3 if size <= _GRAM else math.inf
-    if size <= _WRITTEN_OUT:
-        entries = size * max(cores[0].columns, cores[-1].rows)
-        return size * (once + entries + 4 * size**2) if entries <= _ENTRIES else math.inf
-    return 2 * size * once + size**3 if size <= _GRAM else math.inf
-
-
-def _gains(cores: Cores) -> bool:
-    """Whether writing the product out can be tighter than its maps' own norms."""
-    if len(cores) > 1 or isinstance(cores[0], Sum):
-        return True
-    core = cores[0]
-    wide = min(core.rows, core.columns) > 1024
-    return isinstance(core, Convolution) and not core.circular and wide
-
-
-def _estimate(cores: Cores) -> float:
-    """About the norm of the product, from below: it proves nothing, but spares a vain proof."""
-
-    def gram(x: Tensor) -> Tensor:
-        x = x[None]
-        for core in cores:
-            x = core(x)
-        for core in reversed(cores):
-            x = core.adjoint(x)
-        return x[0]
-
-    generator = torch.Generator().manual_seed(0)
-    start = torch.randn(*cores[0].inputs, generator=generator, dtype=torch.float64)
-    return math.sqrt(max(0.0, float(lanczos(gram, start, _STEPS))))
-
-
-def _multiplications(linear: LinearMap) -> int:
-    """For one vector."""
-    if isinstance(linear, Sum | Composition):
-        return sum(_multiplications(part) for part in linear.maps)
-    if isinstance(linear, Dense):
-        return linear.weight.numel()
-    if isinstance(linear, Convolution):
-        return linear.rows * math.prod(linear.weight.shape[1:])
-    return linear.rows

@@ -36,16 +36,16 @@ def weight(rows: Tensor, errors: Tensor, weighting: Weighting) -> tuple[Tensor, 
         errors: of the rows, in norm.
         weighting: which T.
     """
-    error = frobenius(errors[None])
     if not rows.any():
-        return rows.new_zeros(rows.shape[1]), error
+        return rows.new_zeros(rows.shape[1]), upward(errors.sum(), len(errors))
     scale = power_of_two(rows)
     scaled = rows * scale
     tries = [_above(scaled, q) for q in _scalings(scaled, weighting)]
     root = min(tries, key=lambda diagonal: float(_stretched(diagonal, weighting.inner)[0]))
-    lost = math.sqrt(rows.numel() * UNDERFLOW) / scale  # to underflow in the scaling
+    error = frobenius((errors * scale)[None])
+    lost = math.sqrt(rows.numel() * UNDERFLOW)  # to underflow in the scaling
     root = torch.where(root > 0, torch.nextafter(root / scale, root.new_tensor(math.inf)), 0.0)
-    return root, upward(error + lost, 2)
+    return root, upward(error + lost, 2) / scale
 
 
 def _scalings(rows: Tensor, weighting: Weighting) -> list[Tensor]:

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from onelip.bounds.composed import finite_above, row_norms
+from onelip.bounds.composed import row_norms
+from onelip.bounds.cores import finite_above
 from onelip.norms.rounding import UNDERFLOW, upward
 from onelip.norms.spectral import ends_above, power_of_two
 

@@ -14,7 +14,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from onelip.bounds.interior_point import minimised
 from onelip.bounds.matrices import Groups, Matrices, Slopes, matrices
 from onelip.bounds.multipliers import (
     Form,
@@ -27,6 +26,7 @@ from onelip.bounds.multipliers import (
     scaled,
     times,
 )
+from onelip.bounds.programmes import optimised
 from onelip.chains import Chain
 from onelip.errors import NotApplicableError
 
@@ -116,7 +116,7 @@ def eclipse(chain: Chain, *, seconds: float | None = None) -> Tensor:
         if left <= 0:
             return _fast(kind, weight, behind)
         layer = _single(kind, weight, behind)
-        found, level = minimised(layer, *strictly(layer), seconds=left)
+        found, level = optimised(layer, *strictly(layer), seconds=left)
         return scaled(found[0], 1 / level)
 
     fast = proved(network, forward(network, _fast)[0])

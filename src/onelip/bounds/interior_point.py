@@ -68,8 +68,8 @@ class Programme:
         """``S - A_0``."""
         size, ahead = len(self.constant), len(self.before)
         weighted = self.left * point[self.owner][:, None]
-        core = torch.sparse.mm(weighted.mT, self.right)
-        core = ((core + core.mT) / 2).to_dense()
+        core = torch.sparse.mm(weighted.t(), self.right.to_dense())
+        core = (core + core.mT) / 2
         inner, across, outer = (
             core[: self.entries, : self.entries],
             core[: self.entries, self.entries :],

@@ -19,7 +19,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from onelip.bounds.composed import DEFAULT_WORK, Norms, finite_above, fraction
+from onelip.bounds.composed import DEFAULT_WORK, Norms
+from onelip.bounds.cores import finite_above, fraction
 from onelip.bounds.diagonal import Weighting, weight
 from onelip.bounds.differences import Constants, constants, lengths, pair_lengths, raised
 from onelip.bounds.naive import of_block, single_maps
@@ -192,6 +193,8 @@ class _Paths:
         factor, rows, errors = self.norms.rows(entering)
         inner = self.parts[j].inner
         weights, error = weight(rows, errors, Weighting(self.refinement == "sll", inner))
+        if not torch.isfinite(error):
+            return plain
         end: Path = [inner, Scale(inner.outputs, weights.unflatten(0, inner.outputs))]
         self.norms.afford(self._paths_to(end, j), self.share)
         weighted = self._of(end, j, refined=False) + fraction(error) * self.hidden[j]

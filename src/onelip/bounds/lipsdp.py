@@ -13,9 +13,9 @@ from typing import Literal
 from torch import Tensor
 
 from onelip.bounds.eclipse import hopeful, strictly
-from onelip.bounds.interior_point import minimised
 from onelip.bounds.matrices import matrices
 from onelip.bounds.multipliers import proved
+from onelip.bounds.programmes import optimised
 from onelip.chains import Chain
 from onelip.errors import NotApplicableError, UsageError
 
@@ -25,8 +25,8 @@ LARGEST = 2500
 
 def lipsdp(
     chain: Chain,
-    *,
     multipliers: Literal["neuron", "layer"] = "neuron",
+    *,
     seconds: float | None = None,
 ) -> Tensor:
     r"""Proved bound of the Lipschitz constant of a plain chain by LipSDP.
@@ -75,9 +75,8 @@ def lipsdp(
             "eclipse_fast"
         )
     start, level = strictly(network)
-    found, _ = minimised(
-        network, start, level, shared=multipliers == "layer", seconds=seconds
-    )
+    shared = multipliers == "layer"
+    found, _ = optimised(network, start, level, shared=shared, seconds=seconds)
     return proved(network, found)
 
 

@@ -181,8 +181,7 @@ def _pairwise(balls: Balls, last: Affine, cap: Tensor) -> tuple[Tensor, Tensor, 
     rows = last.matrix[prediction][:, None] - last.matrix
     error = upward(2 * UNIT * frobenius(rows) + 2 * last.error, 2)
     found = balls.lengths(balls.paths(Approx(rows, error)))
-    slopes = torch.fmin(found, cap[prediction])
-    slopes.scatter_(1, prediction[:, None], 0.0)
+    slopes = torch.fmin(found, cap[prediction])  # 0 for the prediction itself
     return prediction, _margins(logits.values, logits.entries, prediction), slopes
 
 
@@ -195,8 +194,6 @@ def _margins(values: Tensor, errors: Tensor, prediction: Tensor) -> Tensor:
 
 def _certified(prediction: Tensor, margins: Tensor, slopes: Tensor) -> Tensor:
     """The least quotient over all rivals, 0 where one of them is no positive number."""
-    quotients = downward(margins / slopes, 4)
-    quotients = torch.where(margins > 0, quotients, 0.0)
-    quotients = quotients.nan_to_num(0.0, math.inf, 0.0)
+    quotients = downward(margins / slopes, 4).nan_to_num(0.0, math.inf, 0.0).clamp_min(0.0)
     quotients.scatter_(1, prediction[:, None], math.inf)
     return quotients.amin(1)

@@ -43,7 +43,7 @@ from onelip.norms.rounding import UNDERFLOW, UNIT, downward, frobenius, gamma, u
 
 _MARGINS = (0.0, 1e-9, 1e-7, 1e-5, 1e-3, 1e-1)  # above the guess; the first that fits is taken
 _ENOUGH = 1e-7  # relative excess over the guess that ends the search
-_SCALES = (1.0, 1 + 1e-8, 1 + 1e-6, 1 + 1e-4, 1.01, 1.1, 2.0)  # of the multipliers
+_SCALES = (1.0, 1 + 1e-7, 1 + 1e-4, 1.03, 1.1, 1.2, 1.4, 2.0)  # of the multipliers
 _INVERSE_STEPS = 10
 
 
@@ -178,10 +178,10 @@ def _best_scale(network: Matrices, multipliers: list[Multipliers]) -> tuple[list
         pairs = zip(network.kinds, multipliers, strict=True)
         forms = [form(kind, scaled(single, scale)) for kind, single in pairs]
         guess = _guess(network, forms)
-        if guess < best[1] * (1 - _ENOUGH):
+        if guess < best[1]:
             best = forms, guess
         elif torch.isfinite(best[1]):
-            break
+            break  # the level is convex in the scale
     return best
 
 

@@ -5,7 +5,8 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from onelip.bounds.composed import Norms, finite_above, fraction
+from onelip.bounds.composed import Norms
+from onelip.bounds.cores import finite_above, fraction
 from onelip.bounds.differences import Constants, constants, lengths, pair_lengths, raised
 from onelip.chains import Block, Chain, LinearMap
 

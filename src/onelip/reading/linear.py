@@ -1,7 +1,6 @@
 """The linear maps of ordinary layers, put behind a value."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -10,38 +9,14 @@ from torch import Tensor
 from onelip.chains import Convolution, Dense, Gather, Reshape, Scale, Shape
 from onelip.chains.linear_map import reciprocal
 from onelip.errors import UnboundedModuleError, UsageError
-from onelip.lipschitz import overlap_of_sums, root_above
 from onelip.norms.convolution import Pair
 from onelip.norms.rounding import upward
 from onelip.reading.values import Value
+from onelip.reading.windows import Windows, Wrapping
 
 Sides = tuple[Pair, Pair]  # pixels before and behind, of rows and of columns
 UNPADDED: Sides = ((0, 0), (0, 0))
 _ROOT = 6  # roundings in float64 behind the factor of a batch normalisation
-
-
-class Ones(Convolution):
-    """A convolution with a kernel of 1 that follows the numbers' dtype, having none of its own."""
-
-    def adjoint(self, y: Tensor) -> Tensor:
-        """That of the convolution."""
-        return Convolution.adjoint(replace(self, weight=self.weight.to(y)), y)
-
-    def _convolved(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        return Convolution._convolved(replace(self, weight=self.weight.to(x)), x, bias)
-
-
-class Windows(Ones):
-    """Sums over windows, each channel by itself; the weight is 1 everywhere."""
-
-    def norm(self) -> Tensor:
-        """Exact on large images: what the taps of each phase of the stride add up to."""
-        square = overlap_of_sums(list(zip(self.weight.shape[2:], self.stride, strict=True)))
-        return torch.tensor(root_above(square), dtype=torch.float64)
-
-
-class Wrapping(Ones):
-    """Circular padding, as a convolution with one pixel of 1; the one behind takes it over."""
 
 
 def expect(value: Value, wanted: str, fits: bool) -> None:

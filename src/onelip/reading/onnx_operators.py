@@ -4,20 +4,17 @@ Constants come as tensors, missing inputs as None. Attributes that are left out 
 the format says.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from onelip.activations import Absolute
-from onelip.chains import Opaque
 from onelip.errors import UnboundedModuleError, UsageError
-from onelip.lipschitz import lipschitz_bound
+from onelip.reading import onnx_windows, products
 from onelip.reading import operations as on
-from onelip.reading import products, shapes
 from onelip.reading.aten import prelu
-from onelip.reading.linear import expect, tried
 from onelip.reading.onnx_shapes import SHAPES
 from onelip.reading.values import Value
 
@@ -32,78 +29,6 @@ def _module(kind: type[nn.Module], **defaults: Any) -> Operator:
         return on.layer(kind(*({**defaults, **attributes}[name] for name in defaults)), value)
 
     return put
-
-
-def _conv(attributes: Attributes, value: Value, weight: Tensor, bias: Any = None) -> Value:
-    axes = weight.ndim - 2
-    stride = attributes.get("strides", [1] * axes)
-    dilation = attributes.get("dilations", [1] * axes)
-    return on.convolve(
-        value,
-        weight,
-        bias,
-        stride=stride,
-        sides=_sides(attributes, value, weight.shape[2:], stride, dilation),
-        dilation=dilation,
-        groups=attributes.get("group", 1),
-    )
-
-
-def _sides(
-    attributes: Attributes,
-    value: Value,
-    kernel: Sequence[int],
-    stride: Sequence[int],
-    dilation: Sequence[int],
-) -> list[tuple[int, int]]:
-    """Pixels before and behind, along each axis."""
-    axes, mode = len(kernel), attributes.get("auto_pad", "NOTSET")
-    if mode == "NOTSET":
-        pads = attributes.get("pads", [0] * 2 * axes)
-        return [(pads[i], pads[i + axes]) for i in range(axes)]
-    if mode == "VALID":
-        return [(0, 0)] * axes
-    sides = []
-    for n, k, s, d in zip(value.shape[1:], kernel, stride, dilation, strict=True):
-        total = max((-(-n // s) - 1) * s + d * (k - 1) + 1 - n, 0)
-        less, more = total // 2, total - total // 2
-        sides.append((less, more) if mode == "SAME_UPPER" else (more, less))
-    return sides
-
-
-def _max_pool(attributes: Attributes, value: Value) -> Value:
-    """Padded with numbers below all others; its bound is that of the windows."""
-    kernel, stride, dilation, sides = _pool(attributes, value)
-    pool = nn.MaxPool2d(
-        kernel, stride, dilation=dilation, ceil_mode=bool(attributes.get("ceil_mode", 0))
-    )
-    (top, bottom), (left, right) = sides
-    padded = nn.Sequential(nn.ConstantPad2d((left, right, top, bottom), -torch.inf), pool)
-    module = padded if any(map(any, sides)) else pool
-    shape = tuple(tried(module, value.point.like.new_zeros(1, *value.shape)).shape[1:])
-    return value.activated(Opaque(module, float(lipschitz_bound(pool)), shape))
-
-
-def _average_pool(attributes: Attributes, value: Value) -> Value:
-    kernel, stride, dilation, sides = _pool(attributes, value)
-    counted = bool(attributes.get("count_include_pad", 0))
-    if dilation != (1, 1) or (any(map(any, sides)) and not counted):
-        raise UnboundedModuleError("divides by less at the border: count_include_pad=1")
-    (top, bottom), (left, right) = sides
-    if any(map(any, sides)):
-        value = shapes.pad(value, [left, right, top, bottom])
-    ceil = bool(attributes.get("ceil_mode", 0))
-    return on.layer(nn.AvgPool2d(kernel, stride, ceil_mode=ceil), value)
-
-
-def _pool(attributes: Attributes, value: Value) -> Any:
-    """Kernel, stride, dilation and pixels around, along both axes."""
-    expect(value, "(channels, height, width)", len(value.shape) == 3)
-    kernel = attributes["kernel_shape"]
-    stride = attributes.get("strides", [1, 1])
-    dilation = attributes.get("dilations", [1, 1])
-    sides = _sides(attributes, value, kernel, stride, dilation)
-    return tuple(kernel), tuple(stride), tuple(dilation), sides
 
 
 def _batch_norm(attributes: Attributes, value: Value, *inputs: Tensor) -> Value:
@@ -173,10 +98,10 @@ OPERATORS: dict[str, Operator] = {
     **SHAPES,
     "Gemm": _gemm,
     "MatMul": lambda _, a, b: on.matmul(a, b),
-    "Conv": _conv,
+    "Conv": onnx_windows.conv,
     "BatchNormalization": _batch_norm,
-    "MaxPool": _max_pool,
-    "AveragePool": _average_pool,
+    "MaxPool": onnx_windows.max_pool,
+    "AveragePool": onnx_windows.average_pool,
     "Add": lambda _, a, b: on.add(a, b),
     "Sub": lambda _, a, b: on.subtract(a, b),
     "Mul": lambda _, a, b: on.multiply(a, b),

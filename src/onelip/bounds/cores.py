@@ -54,10 +54,10 @@ def fraction(number: float | Tensor) -> Fraction:
 
 def flat(maps: Sequence[LinearMap]) -> Cores:
     """Without nesting."""
-    flat: list[LinearMap] = []
+    found: list[LinearMap] = []
     for linear in maps:
-        flat += flat(linear.maps) if isinstance(linear, Composition) else [linear]
-    return tuple(flat)
+        found += flat(linear.maps) if isinstance(linear, Composition) else [linear]
+    return tuple(found)
 
 
 def permutes(linear: LinearMap) -> bool:

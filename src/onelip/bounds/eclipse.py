@@ -165,7 +165,14 @@ def _whitened(weight: Tensor, known: Tensor) -> Tensor:
 def _largest(weight: Tensor) -> Tensor:
     """The largest eigenvalue of ``W W^T``; no bound."""
     small = weight if weight.shape[0] <= weight.shape[1] else weight.mT
-    largest: Tensor = torch.linalg.eigvalsh(small @ small.mT)[-1]
+    return _top(small @ small.mT)
+
+
+def _top(matrix: Tensor) -> Tensor:
+    """The largest eigenvalue of a symmetric matrix, NaN where it has none."""
+    if not torch.isfinite(matrix).all():
+        return torch.tensor(math.nan, dtype=torch.float64)
+    largest: Tensor = torch.linalg.eigvalsh((matrix + matrix.mT) / 2)[-1]
     return largest
 
 
@@ -204,16 +211,17 @@ def _of_sorting(kind: Groups, weight: Tensor, behind: Tensor) -> Multipliers:
     best, found = math.inf, None
     for share in shares.tolist():
         level = share / peak
-        inverse = torch.linalg.solve(torch.eye(len(moment)) - level * moment @ rest, moment)
+        inside = torch.eye(len(moment), dtype=torch.float64) - level * moment @ rest
+        inverse = torch.linalg.solve_ex(inside, moment).result
         among = means.mT @ inverse @ means
         after = behind @ (rest / level + means @ among @ means.mT) @ behind.mT
-        worst = float(torch.linalg.eigvalsh((after + after.mT) / 2)[-1])
-        if worst < best:
+        worst = float(_top(after))
+        if found is None or worst < best:
             best, found = worst, (level, among)
     assert found is not None
     level, among = found
-    least = 1e-9 * among.diagonal().max()
-    cross = torch.linalg.inv(among + least * torch.eye(len(among))) / size
+    least = 1e-9 * among.diagonal().max() * torch.eye(len(among), dtype=torch.float64)
+    cross = torch.linalg.inv_ex(among + least).inverse / size
     weights = level.expand(kind.count)
     return GroupMultipliers(weights, (cross + cross.mT) / 2, -torch.diag(weights) / size)
 
@@ -225,7 +233,7 @@ def simple(kind: Slopes | Groups, weight: Tensor, behind: Tensor) -> Multipliers
         empty = torch.zeros(kind.count, kind.count, dtype=torch.float64)
         return GroupMultipliers(weights, empty, empty)
     numbers = _closed_form(kind)
-    return SlopeMultipliers(numbers.min().expand(len(numbers)) * 0.5 / _largest(weight))
+    return SlopeMultipliers(numbers.min().expand(len(numbers)) * 0.95 / _largest(weight))
 
 
 def _single(kind: Slopes | Groups, weight: Tensor, behind: Tensor) -> Matrices:

@@ -163,22 +163,23 @@ def minimised(programme: Programme, start: Tensor, *, seconds: float | None = No
         seconds: when to stop; what is returned is feasible then too.
     """
     until = math.inf if seconds is None else time.monotonic() + seconds
-    state = _started(programme, start)
+    state, point = _started(programme, start), start
     for _ in range(_STEPS):
-        if time.monotonic() > until:
+        if state is None or time.monotonic() > until:
             break
-        following = _step(programme, state)
-        if following is None:
+        point = state.point
+        if _gap(programme, state) < TOLERANCE * point[0].abs():
             break
-        state = following
-        if _gap(programme, state) < TOLERANCE * state.point[0].abs():
-            break
-    return state.point
+        state = _step(programme, state)
+    return point
 
 
-def _started(programme: Programme, point: Tensor) -> _State:
+def _started(programme: Programme, point: Tensor) -> _State | None:
     slack = programme.constant + programme.linear(point)
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(slack))
+    factor, failed = torch.linalg.cholesky_ex(slack)
+    if failed or not torch.isfinite(factor).all():
+        return None
+    inverse = torch.cholesky_inverse(factor)
     scale = 1 / inverse.diagonal()[: programme.first].sum()
     below, above = (scale * part for part in _barriers(programme, point))
     return _State(point, slack, scale * inverse, below, above)

@@ -1,8 +1,8 @@
 """Plain chains written out as dense matrices, for bounds that work on quadratic forms.
 
-Each matrix is scaled by a power of two, which rounds nothing, so that its norm is about 1: slopes
-and sorting only say how large a difference behind a layer is compared with that before it, which
-does not change when both are scaled.
+Each matrix is scaled by a power of two, which rounds nothing, so that the product of the layers'
+constants stays about 1: slopes and sorting only say how large a difference behind a layer is
+compared with that before it, which does not change when both are scaled.
 """
 
 import math
@@ -104,13 +104,15 @@ def matrices(chain: Chain, *, widest: int = WIDEST) -> Matrices:
             "use liplt"
         )
     kinds = [_kind(block) for block in chain.blocks]
-    scaled = [_scaled(linear) for linear in maps]
-    growths = [_growth(block, part) for block, part in zip(chain.blocks, scaled, strict=False)]
+    scaled, reached = [], 1.0
+    for linear, block in zip(maps, [*chain.blocks, None], strict=True):
+        scaled.append(_scaled(linear, block, reached))
+        reached *= float(scaled[-1].growth)
     return Matrices(
         [part.weight for part in scaled],
         [part.error for part in scaled],
         [part.norm for part in scaled],
-        [*growths, scaled[-1].norm],
+        [part.growth for part in scaled],
         kinds,
         [part.factor for part in scaled],
     )
@@ -136,32 +138,36 @@ class _Scaled(NamedTuple):
     weight: Tensor
     error: Tensor
     norm: Tensor
+    growth: Tensor
     factor: Tensor
 
 
-def _scaled(linear: LinearMap) -> _Scaled:
+def _scaled(linear: LinearMap, block: Block | None, reached: float) -> _Scaled:
+    """A map and its layer, scaled so that differences of size ``reached`` get a size of about 1."""
     weight, error = written_out(linear.exact())
     norm = linear.norm()
     if norm is None:
         norm = upward(dense(weight) + error, 1)
-    exponent = max(-1000, min(1000, math.frexp(float(norm))[1]))
+    growth = norm if block is None else _growth(block, norm)
+    exponent = max(-1000, min(1000, math.frexp(float(growth) * reached)[1]))
     lost = math.sqrt(weight.numel()) * UNDERFLOW * (exponent > 0)
     scale = 2.0**-exponent
     return _Scaled(
         weight * scale,
         upward(error * scale + lost, 4),
         upward(norm * scale + lost, 2),
+        upward(growth * scale + lost, 2),
         torch.tensor(2.0**exponent, dtype=torch.float64),
     )
 
 
-def _growth(block: Block, part: _Scaled) -> Tensor:
-    """The scaled Lipschitz constant of a layer."""
-    growth = product([part.norm, torch.tensor(block.nonlinearity.constant)])
+def _growth(block: Block, norm: Tensor) -> Tensor:
+    """The Lipschitz constant of a layer."""
+    slope = torch.tensor(block.nonlinearity.constant, dtype=torch.float64)
+    growth = product([norm, slope])
     if block.constant is None:
         return growth
-    known = upward(torch.tensor(block.constant, dtype=torch.float64) / part.factor, 1)
-    return torch.minimum(growth, known + UNDERFLOW)
+    return torch.minimum(growth, torch.tensor(block.constant, dtype=torch.float64))
 
 
 def written_out(linear: LinearMap) -> tuple[Tensor, Tensor]:

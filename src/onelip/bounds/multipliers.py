@@ -43,7 +43,7 @@ from onelip.norms.rounding import UNDERFLOW, UNIT, downward, frobenius, gamma, u
 
 _MARGINS = (0.0, 1e-9, 1e-7, 1e-5, 1e-3, 1e-1)  # above the guess; the first that fits is taken
 _ENOUGH = 1e-7  # relative excess over the guess that ends the search
-_SCALES = (1.0, 1 + 1e-7, 1 + 1e-4, 1.03, 1.1, 1.2, 1.4, 2.0)  # of the multipliers
+_SCALES = (1.0, 1 + 1e-7, 1.03, 1.1, 1.2, 1.4, 2.0)  # of the multipliers
 _INVERSE_STEPS = 10
 
 
@@ -195,8 +195,10 @@ def _guess(network: Matrices, forms: list[Form]) -> Tensor:
         factor, failed = torch.linalg.cholesky_ex(as_matrix(single.after) - wanted)
         if failed:
             return torch.tensor(math.inf, dtype=torch.float64)
-        half = torch.linalg.solve_triangular(factor, as_matrix(single.cross), upper=False)
-        inside = as_matrix(single.before) + half.mT @ half
+        half = times(single.cross, torch.cholesky_inverse(factor)).mT
+        inside = as_matrix(single.before) + times(single.cross, half)
+        if not torch.isfinite(inside).all():
+            return torch.tensor(math.inf, dtype=torch.float64)
         if weight is not network.weights[0]:
             wanted = weight.mT @ inside @ weight
     root = network.weights[0]

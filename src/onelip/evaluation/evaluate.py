@@ -44,7 +44,8 @@ class Certified:
 def certify_run(run: RunFolder, data: Path | None = None) -> Certified:
     """Certify every test image and every held-out training image.
 
-    Radii, predictions and labels go to ``certificates.safetensors``.
+    Radii, predictions and labels go to ``certificates.safetensors``. Where LipLT proves the
+    constants, those of the product of norms, and the radii they give, are stored beside.
     """
     use_threads(run.recipe)
     model, recipe, folder = _on_device(run.load_model()), run.recipe, data or run.data_folder
@@ -71,12 +72,17 @@ def certify_run(run: RunFolder, data: Path | None = None) -> Certified:
         "prediction": certificate.prediction.cpu(),
         "labels": test.labels,
     }
-    with replacing(run.path / "certificates.safetensors") as temporary:
-        temporary.write_bytes(safetensors.torch.save(stored))
-    run.write({"certify": result})
+    records: dict[str, Any] = {"certify": result}
     if proved.proof is not None:
         product = naive_constants(read(exported, tuple(test.images.shape[1:])))
-        run.write({"constants": {"naive": averages(product), "liplt": averages(proved.proof)}})
+        by_product = dataclasses.replace(proved, pairwise=lambda _: product.pairwise)
+        (looser,) = _certify(exported, by_product, test)
+        stored["radius_of_product"] = looser.radius.cpu()
+        records["constants"] = {"naive": averages(product), "liplt": averages(proved.proof)}
+        records["constants"]["naive"] |= _accuracies(looser, test, recipe)
+    with replacing(run.path / "certificates.safetensors") as temporary:
+        temporary.write_bytes(safetensors.torch.save(stored))
+    run.write(records)
     return Certified(exported, test, certificate)
 
 

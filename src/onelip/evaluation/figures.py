@@ -36,6 +36,11 @@ def plot(runs: list[RunFolder], target: Path | None = None) -> Path:
     for run, color in zip(runs, colors, strict=False):
         name = run.recipe.name if len(runs) == 1 else run.path.resolve().name
         radius, right = _radii(run)
+        looser, _ = _radii(run, "radius_of_product")
+        if len(looser):
+            share = (right & (looser > _grid(run, radius)[:, None])).double().mean(1)
+            label = f"{name}, certified by the product of norms"
+            curves.plot(_grid(run, radius), share, "-.", color=color, linewidth=1, label=label)
         _draw(run, name, (radius, right), curves, color)
         style = "stepfilled" if len(runs) == 1 else "step"
         histogram.hist(radius[right].numpy(), bins=40, color=color, alpha=0.6, histtype=style)
@@ -78,8 +83,8 @@ def save_figure(figure: Any, target: Path) -> Path:
 
 
 def _draw(run: RunFolder, name: str, radii: tuple[Tensor, Tensor], curves: Any, color: str) -> None:
-    metrics, recipe, (radius, right) = run.read(), run.recipe, radii
-    grid = torch.linspace(0, max(float(radius.max()), *recipe.eps) * 1.02, 400)
+    metrics, (radius, right) = run.read(), radii
+    grid = _grid(run, radius)
     robust = right & (radius > grid[:, None])
     curves.plot(grid, robust.double().mean(1), color=color, label=f"{name}, certified")
     for (key, attack), mark in zip(metrics.get("attack", {}).items(), "osd^v<>" * 9, strict=False):
@@ -93,12 +98,20 @@ def _draw(run: RunFolder, name: str, radii: tuple[Tensor, Tensor], curves: Any, 
             curves.plot(grid, same, ":", color=color, linewidth=1, label=label)
 
 
-def _radii(run: RunFolder) -> tuple[Tensor, Tensor]:
-    """Radii, no longer than the diagonal of the cube of images, and which predictions are right."""
+def _grid(run: RunFolder, radius: Tensor) -> Tensor:
+    return torch.linspace(0, max(float(radius.max()), *run.recipe.eps) * 1.02, 400)
+
+
+def _radii(run: RunFolder, name: str = "radius") -> tuple[Tensor, Tensor]:
+    """Radii, no longer than the diagonal of the cube of images, and which predictions are right.
+
+    Radii that are not stored are an empty tensor, but for those of the certificate itself.
+    """
     path, shape = run.path / "certificates.safetensors", SHAPES[run.recipe.dataset][0]
     try:
         stored = safetensors.torch.load_file(path)
-        radius = stored["radius"].clamp(max=math.prod(shape) ** 0.5)
+        radii = stored["radius"] if name == "radius" else stored.get(name, torch.empty(0))
+        radius = radii.clamp(max=math.prod(shape) ** 0.5)
         return radius, stored["prediction"] == stored["labels"]
     except FileNotFoundError:
         raise UsageError(f"{run.path} is not certified yet: onelip certify {run.path}") from None

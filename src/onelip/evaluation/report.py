@@ -45,9 +45,21 @@ def table(metrics: dict[str, Any]) -> str:
             f"clean accuracy {100 * test['clean']:.2f} %",
             f"proved Lipschitz bound {certify['bound']:.9f}, in front of the head "
             f"{certify['body_bound']:.9f} ({certify['method']}, level {certify['level']})",
+            *_constants(metrics.get("constants", {})),
             "seconds: " + ", ".join(f"{what} {value:.1f}" for what, value in seconds),
         ]
     )
+
+
+def _constants(constants: dict[str, Any]) -> list[str]:
+    """Average constants of pairs of logits, by method."""
+    titles = {"liplt": "LipLT", "naive": "the product of norms"}
+    return [
+        f"constants of two logits by {titles[method]}, mean: {mean['pairwise']:.4g} "
+        f"(L_i + L_j {mean['sum']:.4g}, sqrt(2) L {mean['sqrt2']:.4g})"
+        for method, mean in constants.items()
+        if method in titles
+    ]
 
 
 def _certified(test: dict[str, Any]) -> dict[float, float]:

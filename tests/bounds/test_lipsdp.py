@@ -1,0 +1,130 @@
+"""LipSDP against cvxpy, its published numbers, and constants that are known."""
+
+import time
+
+import pytest
+import torch
+from torch import nn
+
+from onelip.bounds import lipsdp
+from onelip.bounds.matrices import matrices
+from onelip.chains import Block, Chain, Dense, Elementwise, identity
+from onelip.errors import NotApplicableError, UsageError
+from tests.bounds.networks import PUBLISHED, chain_of, published_network
+from tests.bounds.programmes import optimum
+from tests.bounds.test_multipliers import (
+    SHAPES,
+    exact_max_min,
+    exact_relu,
+    random_weights,
+    sampled,
+    sorting_chain,
+)
+
+SMALL = [key for key in PUBLISHED if key[0] <= 5]
+
+
+@pytest.mark.parametrize("mode", ["neuron", "layer"])
+@pytest.mark.parametrize("key", SMALL, ids=str)
+def test_the_published_numbers(key, mode) -> None:
+    bound = float(lipsdp(published_network(*key), mode))
+    assert bound == pytest.approx(PUBLISHED[key][mode], rel=2e-6)
+
+
+CHAINS = {
+    "relu": chain_of(random_weights(3, 5, 4, 2)),
+    "gelu": chain_of(random_weights(3, 5, 4, 2), nn.GELU()),
+    "leaky": chain_of(random_weights(6, 5, 2), nn.LeakyReLU(0.3)),
+    "absolute": chain_of(random_weights(2, 5, 2), nn.LeakyReLU(-1.0)),
+    "sigmoid": chain_of(random_weights(2, 4, 4, 4, 1), nn.Sigmoid()),
+    "wide": chain_of(random_weights(9, 4, 5), nn.ReLU()),
+    "pairs": sorting_chain(random_weights(3, 4, 2)),
+    "deep pairs": sorting_chain(random_weights(3, 6, 4, 2)),
+    "triples": sorting_chain(random_weights(4, 6, 2), 3),
+}
+
+
+@pytest.mark.parametrize("mode", ["neuron", "layer"])
+@pytest.mark.parametrize("chain", CHAINS.values(), ids=CHAINS.keys())
+def test_cvxpy_finds_nothing_better(chain: Chain, mode) -> None:
+    best = optimum(matrices(chain), shared=mode == "layer")
+    bound = float(lipsdp(chain, mode))
+    assert sampled(chain, 20) <= bound
+    assert bound == pytest.approx(min(best, float(matrices(chain).naive)), rel=3e-5)
+
+
+@pytest.mark.parametrize("sizes", SHAPES)
+def test_random_networks(sizes) -> None:
+    tight = 0
+    for _ in range(25):
+        weights = random_weights(*sizes)
+        truth = exact_relu(weights)
+        neuron, layer = (float(lipsdp(chain_of(weights), mode)) for mode in ("neuron", "layer"))
+        assert truth <= neuron <= layer * (1 + 1e-6)
+        tight += neuron < truth * (1 + 1e-6)
+    assert tight >= 5
+
+
+def test_sorting() -> None:
+    gained = 0
+    for _ in range(25):
+        weights = random_weights(4, 4, 2)
+        chain = sorting_chain(weights)
+        bound = float(lipsdp(chain))
+        assert exact_max_min(weights) <= bound <= float(matrices(chain).naive)
+        gained += bound < 0.99 * float(matrices(chain).naive)
+    assert gained >= 15
+
+
+def test_it_may_stop_at_any_time() -> None:
+    chain = published_network(5, 20)
+    best, bounds = float(lipsdp(chain)), []
+    for seconds in (0.0, 0.1, 1e9):
+        start = time.monotonic()
+        bounds.append(float(lipsdp(chain, seconds=seconds)))
+        assert seconds > 1 or time.monotonic() - start < seconds + 5
+        assert best <= bounds[-1] * (1 + 1e-8) <= float(matrices(chain).naive)
+    assert bounds[-1] == best
+
+
+@pytest.mark.slow
+def test_a_hidden_layer_of_a_thousand() -> None:
+    torch.manual_seed(0)
+    first, second = nn.Linear(784, 1024), nn.Linear(1024, 10)
+    chain = chain_of([first.weight.data, second.weight.data])
+    start = time.monotonic()
+    assert float(lipsdp(chain)) == pytest.approx(0.46516475, rel=1e-6)
+    assert time.monotonic() - start < 400  # 30 s where nothing else runs
+
+
+def test_layers_that_do_nothing() -> None:
+    weight = torch.randn(3, 4).double()
+    assert lipsdp(chain_of([0 * weight, torch.ones(2, 3).double()])) == 0
+    dead = chain_of([weight * torch.tensor([[1.0], [0.0], [0.0]]), torch.ones(2, 3).double()])
+    assert float(lipsdp(dead)) == pytest.approx(float(weight[0].norm()) * 2**0.5, rel=1e-6)
+    unseen = chain_of([weight, torch.tensor([[1.0, 0.0, 0.0]]).double()])
+    assert float(lipsdp(unseen)) == pytest.approx(float(weight[0].norm()), rel=1e-6)
+    alone = Chain((), Dense(weight))
+    assert lipsdp(alone) == matrices(alone).naive
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e-3, 1e5, 1e150])
+def test_sizes_of_weights_do_not_matter(scale: float) -> None:
+    weights = random_weights(4, 5, 3, 2)
+    bound = float(lipsdp(chain_of(weights)))
+    moved = float(lipsdp(chain_of([scale * weights[0], *weights[1:]])))
+    assert moved == pytest.approx(scale * bound, rel=1e-6)
+
+
+def test_modes_and_networks_that_are_refused() -> None:
+    with pytest.raises(UsageError, match="LipSDP-Network proves nothing"):
+        lipsdp(published_network(2, 20), "network")
+    with pytest.raises(UsageError, match="'neuron' or 'layer', got 'neurons'"):
+        lipsdp(published_network(2, 20), "neurons")
+    dense = Dense(torch.eye(3))
+    skip = Chain((Block(dense, Elementwise.of(nn.ReLU()), dense, identity((3,))),), dense)
+    with pytest.raises(NotApplicableError, match="skip"):
+        lipsdp(skip)
+    wide = chain_of([torch.ones(2000, 1500), torch.ones(1, 2000)])
+    with pytest.raises(NotApplicableError, match="3500 rows"):
+        lipsdp(wide)

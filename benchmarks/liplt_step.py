@@ -60,7 +60,7 @@ def _step(model: nn.Module, kind: str, x: Tensor, labels: Tensor) -> Any:
             value = F.cross_entropy(logits, labels)
         else:
             value = loss(logits, labels, estimate(read(model, shape)))
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()
         optimizer.step()
 
     return step

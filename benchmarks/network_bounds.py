@@ -4,8 +4,10 @@ The random ReLU networks of ECLipsE (4 inputs, 1 output): value and seconds of e
 with the proof of its rounding, theirs in plain float64.
 """
 
+import itertools
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -32,13 +34,13 @@ def rows() -> Iterator[dict[str, Any]]:
         weights = _weights(layers, width)
         chain = _chain(weights)
         methods: dict[str, Callable[[], object]] = {
-            "naive": lambda chain=chain: bounds.naive(chain),
-            "LipLT": lambda chain=chain: bounds.liplt(chain),
-            "ECLipsE-Fast": lambda chain=chain: bounds.eclipse_fast(chain),
+            "naive": partial(bounds.naive, chain),
+            "LipLT": partial(bounds.liplt, chain),
+            "ECLipsE-Fast": partial(bounds.eclipse_fast, chain),
         }
         if layers * width <= SLOW:
-            methods["ECLipsE"] = lambda chain=chain: bounds.eclipse(chain)
-            methods["LipSDP-Neuron"] = lambda chain=chain: bounds.lipsdp(chain, "neuron")
+            methods["ECLipsE"] = partial(bounds.eclipse, chain)
+            methods["LipSDP-Neuron"] = partial(bounds.lipsdp, chain)
         methods |= _eclipse_nn(weights, slow=layers * width <= SLOW)
         found = {name: _timed(method) for name, method in methods.items()}
         yield {"layers": layers, "width": width, "methods": found}
@@ -67,9 +69,11 @@ def _eclipse_nn(weights: list[Tensor], *, slow: bool) -> dict[str, Callable[[], 
     except ImportError:
         return {}
     estimator = LipConstEstimator(weights=weights)
-    methods = {"eclipse-nn, Fast": lambda: estimator.estimate("ECLipsE_Fast")}
+    methods: dict[str, Callable[[], object]] = {
+        "eclipse-nn, Fast": partial(estimator.estimate, "ECLipsE_Fast")
+    }
     if slow:
-        methods["eclipse-nn, ECLipsE"] = lambda: estimator.estimate("ECLipsE")
+        methods["eclipse-nn, ECLipsE"] = partial(estimator.estimate, "ECLipsE")
     return methods
 
 
@@ -78,7 +82,7 @@ def _weights(layers: int, width: int) -> list[Tensor]:
     random = np.random.RandomState(width * 7 + layers * 13)
     sizes = [4, *[width] * (layers - 1), 1]
     weights = []
-    for columns, outputs in zip(sizes[:-1], sizes[1:], strict=True):
+    for columns, outputs in itertools.pairwise(sizes):
         norm = random.uniform(0.4, 1.8)
         weight = torch.from_numpy(random.randn(outputs, columns))
         weights.append(weight * (norm / torch.linalg.matrix_norm(weight, 2)))

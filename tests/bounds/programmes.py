@@ -20,7 +20,9 @@ def optimum(network: Matrices, *, shared: bool = False) -> float:
     limits = []
     for k, kind in enumerate(network.kinds):
         x, y = place[k + 1], weights[k] @ place[k]
-        terms, more = _sorted(kind, x, y, shared) if isinstance(kind, Groups) else _sloped(kind, x, y, shared)
+        terms, more = (
+            _sorted(kind, x, y, shared) if isinstance(kind, Groups) else _sloped(kind, x, y, shared)
+        )
         form, limits = form + terms, limits + more
     problem = cvxpy.Problem(cvxpy.Minimize(level), [(form + form.T) / 2 >> 0, *limits])
     problem.solve(solver=cvxpy.CLARABEL)
@@ -72,9 +74,11 @@ def coupled(weights: list[Tensor]) -> float:
             apart[i], apart[j] = 1, -1
             matrix = matrix + cvxpy.Variable(nonneg=True) * (apart @ apart.T)
     corner = -(matrix @ first) / 2
-    form = cvxpy.bmat([
-        [level * np.eye(inputs), corner.T],
-        [corner, matrix - second.T @ second],
-    ])
+    form = cvxpy.bmat(
+        [
+            [level * np.eye(inputs), corner.T],
+            [corner, matrix - second.T @ second],
+        ]
+    )
     cvxpy.Problem(cvxpy.Minimize(level), [(form + form.T) / 2 >> 0]).solve(solver=cvxpy.CLARABEL)
     return float(np.sqrt(level.value))

@@ -101,7 +101,7 @@ def test_layers_that_do_nothing() -> None:
     weight = torch.randn(3, 4).double()
     assert lipsdp(chain_of([0 * weight, torch.ones(2, 3).double()])) == 0
     dead = chain_of([weight * torch.tensor([[1.0], [0.0], [0.0]]), torch.ones(2, 3).double()])
-    assert float(lipsdp(dead)) == pytest.approx(float(weight[0].norm()) * 2**0.5, rel=1e-6)
+    assert float(lipsdp(dead)) == pytest.approx(float(weight[0].norm()) * 2**0.5, rel=2e-6)
     unseen = chain_of([weight, torch.tensor([[1.0, 0.0, 0.0]]).double()])
     assert float(lipsdp(unseen)) == pytest.approx(float(weight[0].norm()), rel=1e-6)
     alone = Chain((), Dense(weight))
@@ -125,6 +125,6 @@ def test_modes_and_networks_that_are_refused() -> None:
     skip = Chain((Block(dense, Elementwise.of(nn.ReLU()), dense, identity((3,))),), dense)
     with pytest.raises(NotApplicableError, match="skip"):
         lipsdp(skip)
-    wide = chain_of([torch.ones(2000, 1500), torch.ones(1, 2000)])
-    with pytest.raises(NotApplicableError, match="3500 rows"):
+    wide = chain_of([torch.ones(2000, 1500), torch.ones(600, 2000)])
+    with pytest.raises(NotApplicableError, match="2600 rows"):
         lipsdp(wide)

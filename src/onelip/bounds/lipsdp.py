@@ -13,14 +13,14 @@ from typing import Literal
 from torch import Tensor
 
 from onelip.bounds.eclipse import hopeful, strictly
-from onelip.bounds.matrices import matrices
+from onelip.bounds.matrices import matrices, refuse_other_blocks
 from onelip.bounds.multipliers import proved
-from onelip.bounds.programmes import optimised
+from onelip.bounds.programmes import coordinates, optimised
 from onelip.chains import Chain
 from onelip.errors import NotApplicableError, UsageError
 
 LARGEST = 2500
-"""Numbers in the input and behind all layers, together: a Newton step then takes some seconds."""
+"""Rows of the matrix of the programme: a step then takes half a minute."""
 
 
 def lipsdp(
@@ -31,23 +31,24 @@ def lipsdp(
 ) -> Tensor:
     r"""Proved bound of the Lipschitz constant of a plain chain by LipSDP.
 
-    Bound: about 1e-7, relative, above the optimum of the semidefinite programme, or less far along
-        if the time ends before; at most the product of the layers' constants.
-    Cost: some 40 to 100 Newton steps of :math:`O(N^3)` for N numbers in the input and behind all
-        layers: a second for N = 200, a minute or two for N = 1800.
+    Bound: within about 1e-6, relative, of the optimum of the semidefinite programme, unless the
+        time ends before; at most the product of the layers' constants.
+    Cost: 15 to 40 steps of :math:`O(N^3)`, N the numbers behind all layers and in the input (with
+        one hidden layer: behind it and in the output): a tenth of a second for N = 100, half a
+        minute for N = 1000.
 
     Args:
         chain: plain layers with elementwise activations or sorting.
-        multipliers: one per entry (``"neuron"``), or one per layer, which is faster to nothing and
-            less tight, but what the literature compares with. For sorting: one per group, and two
-            free ones in both cases.
+        multipliers: one per entry (``"neuron"``), or one per layer, which is less tight and not
+            faster here, but often reported. For sorting one per group, or one; and two free ones
+            per group in both cases.
         seconds: when to stop looking for better multipliers.
 
     Returns:
         A 0-d float64 tensor.
 
     Raises:
-        NotApplicableError: other blocks, or more than 2500 numbers.
+        NotApplicableError: other blocks, or a matrix of more than 2500 rows.
         UsageError: ``multipliers="network"``, which proves nothing, or any other word.
         NonFiniteError: a weight is infinite or NaN.
 
@@ -65,15 +66,15 @@ def lipsdp(
     for extending LipSDP beyond slope-restricted activations" (2024).
     """
     _check_mode(multipliers)
-    network = matrices(chain)
-    if not hopeful(network):
-        return network.naive
-    size = sum(weight.shape[1] for weight in network.weights)
-    if size > LARGEST:
+    refuse_other_blocks(chain)
+    if chain.blocks and (size := coordinates(chain)) > LARGEST:
         raise NotApplicableError(
             f"LipSDP would factorise a matrix of {size} rows, more than {LARGEST}: use eclipse or "
             "eclipse_fast"
         )
+    network = matrices(chain)
+    if not hopeful(network):
+        return network.naive
     start, level = strictly(network)
     shared = multipliers == "layer"
     found, _ = optimised(network, start, level, shared=shared, seconds=seconds)

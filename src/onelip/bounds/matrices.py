@@ -91,11 +91,7 @@ def matrices(chain: Chain, *, widest: int = WIDEST) -> Matrices:
     Raises:
         NotApplicableError: other blocks, or layers that are too wide.
     """
-    if not chain.plain:
-        raise NotApplicableError(
-            "quadratic multipliers cover plain layers only, this network has skip connections or "
-            "outer maps: use liplt"
-        )
+    refuse_other_blocks(chain)
     maps = [*(block.inner for block in chain.blocks), chain.last]
     width = max(*(linear.columns for linear in maps), *(linear.rows for linear in maps))
     if width > widest:
@@ -103,7 +99,6 @@ def matrices(chain: Chain, *, widest: int = WIDEST) -> Matrices:
             f"a layer of {width} numbers is wider than the {widest} that this method takes: "
             "use liplt"
         )
-    kinds = [_kind(block) for block in chain.blocks]
     scaled, reached = [], 1.0
     for linear, block in zip(maps, [*chain.blocks, None], strict=True):
         scaled.append(_scaled(linear, block, reached))
@@ -113,9 +108,28 @@ def matrices(chain: Chain, *, widest: int = WIDEST) -> Matrices:
         [part.error for part in scaled],
         [part.norm for part in scaled],
         [part.growth for part in scaled],
-        kinds,
+        [_kind(block) for block in chain.blocks],
         [part.factor for part in scaled],
     )
+
+
+def refuse_other_blocks(chain: Chain) -> None:
+    """Multipliers know plain layers, elementwise or sorting.
+
+    Raises:
+        NotApplicableError: another block.
+    """
+    if not chain.plain:
+        raise NotApplicableError(
+            "quadratic multipliers cover plain layers only, this network has skip connections or "
+            "outer maps: use liplt"
+        )
+    for block in chain.blocks:
+        if not isinstance(block.nonlinearity, Elementwise | GroupSorting):
+            raise NotApplicableError(
+                f"of {block.name or type(block.nonlinearity.module).__name__} nothing but a "
+                "Lipschitz constant is known, which quadratic multipliers cannot use: use liplt"
+            )
 
 
 def _kind(block: Block) -> Slopes | Groups:
@@ -123,15 +137,11 @@ def _kind(block: Block) -> Slopes | Groups:
     if isinstance(nonlinearity, Elementwise):
         low, high = (s.detach().double().cpu() for s in (nonlinearity.low, nonlinearity.high))
         return Slopes(low.broadcast_to(shape).flatten(), high.broadcast_to(shape).flatten())
-    if isinstance(nonlinearity, GroupSorting):
-        size, pixels = nonlinearity.size, math.prod(shape[1:])
-        channels = torch.arange(shape[0])[:, None] // size
-        index = channels * pixels + torch.arange(pixels)
-        return Groups(index.flatten(), shape[0] // size * pixels)
-    raise NotApplicableError(
-        f"of {block.name or type(nonlinearity.module).__name__} nothing but a Lipschitz constant "
-        "is known, which quadratic multipliers cannot use: use liplt"
-    )
+    assert isinstance(nonlinearity, GroupSorting)
+    size, pixels = nonlinearity.size, math.prod(shape[1:])
+    channels = torch.arange(shape[0])[:, None] // size
+    index = channels * pixels + torch.arange(pixels)
+    return Groups(index.flatten(), shape[0] // size * pixels)
 
 
 class _Scaled(NamedTuple):

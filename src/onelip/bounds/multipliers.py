@@ -260,9 +260,7 @@ def _through(
     return _Reached(distance, upward(loss, 12), link, base)
 
 
-def _factored(
-    block: Tensor, reached: _Reached, size: Tensor, terms: int
-) -> tuple[Tensor, Tensor]:
+def _factored(block: Tensor, reached: _Reached, size: Tensor, terms: int) -> tuple[Tensor, Tensor]:
     """A factor of a block on the diagonal, and a bound of what it leaves.
 
     ``size`` bounds the products from which the block was computed.

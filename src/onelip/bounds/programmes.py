@@ -24,9 +24,10 @@ from torch import Tensor
 from onelip.bounds.interior_point import Programme, minimised
 from onelip.bounds.matrices import Groups, Matrices, Slopes
 from onelip.bounds.multipliers import GroupMultipliers, Multipliers, SlopeMultipliers
+from onelip.chains import Chain, Elementwise
 
-_LARGEST = 1e4  # multipliers end at this times the largest that the search starts from
-_SMALLEST = 1e-4  # and inverse ones at this times the smallest
+_LARGEST = 1e6  # multipliers end at this times the largest that the search starts from
+_SMALLEST = 1e-6  # and inverse ones at this times the smallest
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,14 @@ class _Unknowns:
         weights, free = own[: self.weights].expand(count), own[self.weights :]
         of_x, of_y = free[:count], free[count:]
         return GroupMultipliers(weights, torch.diag((of_x - of_y) / 2), torch.diag(of_y))
+
+
+def coordinates(chain: Chain) -> int:
+    """Rows of the matrix that the programme of a plain chain is about."""
+    widths = [block.inner.rows for block in chain.blocks]
+    if len(widths) == 1 and isinstance(chain.blocks[0].nonlinearity, Elementwise):
+        return widths[0] + min(widths[0], chain.last.rows)
+    return min(chain.blocks[0].inner.columns, widths[0]) + sum(widths)
 
 
 def optimised(
@@ -103,10 +112,12 @@ def _one_layer(network: Matrices, layer: _Unknowns, start: Tensor) -> Programme:
     moment = first @ first.mT
     passed = behind * middle
     corner = passed @ moment * half
-    constant = torch.cat([
-        torch.cat([-passed @ moment @ passed.mT, corner], 1),
-        torch.cat([corner.mT, -half[:, None] * moment * half], 1),
-    ])
+    constant = torch.cat(
+        [
+            torch.cat([-passed @ moment @ passed.mT, corner], 1),
+            torch.cat([corner.mT, -half[:, None] * moment * half], 1),
+        ]
+    )
     place = torch.arange(layer.size)
     one = torch.ones(layer.size, dtype=torch.float64)
     left = [(place, place, one), (place, place + layer.size, one)]

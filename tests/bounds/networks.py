@@ -1,5 +1,7 @@
 """Networks with known bounds: the random ReLU networks on which ECLipsE was published."""
 
+import itertools
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -30,7 +32,7 @@ def published_weights(layers: int, width: int) -> list[Tensor]:
     random = np.random.RandomState(width * 7 + layers * 13)
     sizes = [INPUTS, *[width] * (layers - 1), OUTPUTS]
     weights = []
-    for columns, rows in zip(sizes, sizes[1:], strict=False):
+    for columns, rows in itertools.pairwise(sizes):
         norm = random.uniform(0.4, 1.8)
         weight = torch.from_numpy(random.randn(rows, columns))
         weights.append(weight * (norm / torch.linalg.matrix_norm(weight, 2)))

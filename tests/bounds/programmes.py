@@ -1,5 +1,7 @@
 """LipSDP as the papers state it, through cvxpy: slow, and right to about seven digits."""
 
+import itertools
+
 import cvxpy
 import numpy as np
 from torch import Tensor
@@ -14,7 +16,7 @@ def optimum(network: Matrices, *, shared: bool = False) -> float:
     total = sum(sizes)
     starts = np.cumsum([0, *sizes])
     level = cvxpy.Variable()
-    place = [_selection(total, a, b) for a, b in zip(starts, starts[1:], strict=False)]
+    place = [_selection(total, a, b) for a, b in itertools.pairwise(starts)]
     form = level * (place[0].T @ place[0])
     form -= (weights[-1] @ place[-1]).T @ (weights[-1] @ place[-1])
     limits = []

@@ -21,6 +21,7 @@ from onelip.chains import (
     Opaque,
     Reshape,
     Scale,
+    Sum,
     composed,
 )
 from onelip.errors import NonFiniteError, NotApplicableError, UsageError
@@ -80,6 +81,13 @@ def convolutional(*sizes: int) -> Chain:
     )
 
 
+def branching(*sizes: int) -> Chain:
+    n, m, k = sizes[0], sizes[1], sizes[-1]
+    both = Sum((maps(n, m)[0], composed(maps(n, 3, m))))
+    inner = composed([*maps(n, n), both, Scale((m,), torch.rand(m).double() + 0.5)])
+    return Chain((Block(inner, Elementwise.of(nn.ReLU())),), Sum((maps(m, k)[0], maps(m, k)[0])))
+
+
 NETWORKS: dict[str, Callable[..., Chain]] = {
     "relu": plain,
     "leaky": lambda *s: plain(*s, activation=nn.LeakyReLU(0.2)),
@@ -99,6 +107,7 @@ NETWORKS: dict[str, Callable[..., Chain]] = {
     "max-min": lambda *s: sorting(*s, module=MaxMin()),
     "group-sort": lambda *s: sorting(*s, module=GroupSort(2)),
     "residual": residual,
+    "branching": branching,
     "convolutional": convolutional,
 }
 

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from onelip.chains import (
+    Composition,
     Convolution,
     Dense,
     Gather,
@@ -65,6 +66,10 @@ def test_norm_and_rounding_hold(linear: LinearMap) -> None:
     norm = linear.norm()
     if norm is not None:
         assert float(norm) >= float(torch.linalg.matrix_norm(matrix, 2)) * (1 - 1e-13)
+    if isinstance(linear, Composition | Sum):
+        with pytest.raises(TypeError, match="parts"):
+            _ = linear.rounding
+        return
     x = _weight(4, *linear.inputs) / 3
     slack = linear.rounding * x.flatten(1).norm(dim=1) + linear.underflow
     again = (x.flatten(1) @ matrix).unflatten(1, linear.outputs)

@@ -58,3 +58,10 @@ def test_one_bad_matrix_does_not_spoil_the_others(bad):
     bounds = each(matrices)
     assert math.isinf(bounds[1])
     assert ((bounds[[0, 2]] >= 1) & (bounds[[0, 2]] < 1 + 1e-8)).all()
+
+
+@pytest.mark.parametrize("wrong", [0.0, 0.5, 1 - 1e-9, 1 + 1e-3, 1e3])
+def test_a_wrong_guess_costs_tightness_only(monkeypatch, wrong):
+    solver = torch.linalg.eigvalsh
+    monkeypatch.setattr(torch.linalg, "eigvalsh", lambda gram: wrong * solver(gram))
+    assert_each_proved(torch.randn(4, 6, 5).double(), tightness=40)

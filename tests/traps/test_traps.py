@@ -14,10 +14,12 @@ from torch import nn
 from torch.nn import functional as F
 
 import onelip
-from onelip import certify, layers, norms
+from onelip import bounds, certify, layers, norms
 from onelip.certificates import liplt_constants, product_constants
 from onelip.errors import NonFiniteError, UnboundedModuleError, UsageError
 from onelip.testing import jacobian_norm
+from tests.bounds.networks import chain_of
+from tests.bounds.programmes import coupled
 from tests.cases import LAYERS
 from tests.oracles import materialised, sigma_max
 
@@ -440,6 +442,22 @@ def test_trap_16_half_the_margin_is_for_the_maximum_norm_of_the_logits():
         radius = float(certify(model, x).radius)
         assert 0.8 / 2 < radius <= distance * (1 + 1e-15)
         assert radius == pytest.approx(distance)
+
+
+# 17: LipSDP with coupled multipliers
+
+
+def test_trap_17_lipsdp_network_is_below_the_constant():
+    first = torch.tensor([[-0.76993978, 0.91454885], [-0.70216619, 1.02626461]]).double()
+    second = torch.tensor([[1.2739675, -1.06217599]]).double()
+    patterns = torch.tensor([[0.0, 0], [0, 1], [1, 0], [1, 1]]).double()  # all are reached
+    truth = max(sigma_max((second * pattern) @ first) for pattern in patterns)
+    assert truth == pytest.approx(1.5230, abs=1e-4)
+    assert coupled([first, second]) == pytest.approx(0.2532, abs=1e-4)
+    network = chain_of([first, second])
+    assert truth <= float(bounds.lipsdp(network)) <= truth * (1 + 1e-6)
+    with pytest.raises(UsageError, match="proves nothing"):
+        bounds.lipsdp(network, "network")
 
 
 # 18: logits in few bits

@@ -18,6 +18,7 @@ from onelip.estimates import lower_estimate
 from onelip.reading import read
 
 _FLOPS = 2e10  # float64 multiplications a second of one core, about
+_ENOUGH = 5e12  # multiplications beyond which LipLT is not given more
 _SHARE_OF_LOWER = 0.1  # of the time
 
 
@@ -101,7 +102,7 @@ def best(
     end = time.monotonic() + seconds * (1 - _SHARE_OF_LOWER)
     with torch.no_grad():
         chain = chain.exact()
-        tried = [_try(METHODS[0], chain, float("inf"))]
+        tried = [_try(METHODS[0], chain, max(seconds, 1.0))]
         tried += [_try(method, chain, end - time.monotonic()) for method in METHODS[1:]]
     start = time.monotonic()
     lower = lower_estimate(chain, seconds=seconds * _SHARE_OF_LOWER)
@@ -139,9 +140,14 @@ def _nothing(_: Chain) -> float:
     return 0.0
 
 
+def _work(left: float) -> float:
+    """Multiplications for products of layers: half of the time that is left."""
+    return min(_ENOUGH, left / 2 * _FLOPS)
+
+
 METHODS = (
-    _Method("naive", lambda chain, _: naive(chain), _nothing),
-    _Method("LipLT", lambda chain, _: liplt(chain), _nothing),
+    _Method("naive", lambda chain, left: naive(chain, work=_work(left)), _nothing),
+    _Method("LipLT", lambda chain, left: liplt(chain, work=_work(left)), _nothing),
     _Method("ECLipsE-Fast", lambda chain, _: eclipse_fast(chain), _cubes),
     _Method("ECLipsE", lambda chain, left: eclipse(chain, seconds=left), _cubes),
     _Method("LipSDP-Layer", lambda c, t: lipsdp(c, multipliers="layer", seconds=t), _cubes),

@@ -12,7 +12,8 @@ from typing import Literal
 
 from torch import Tensor
 
-from onelip.bounds.eclipse import hopeful, strictly
+from onelip.bounds.eclipse import hopeful
+from onelip.bounds.layerwise import strictly
 from onelip.bounds.matrices import matrices, refuse_other_blocks
 from onelip.bounds.multipliers import proved
 from onelip.bounds.programmes import coordinates, optimised
@@ -56,10 +57,10 @@ def lipsdp(
         >>> import torch
         >>> from torch import nn
         >>> from onelip.chains import Block, Dense, Elementwise
-        >>> weights = torch.tensor([[1.0, 1.0], [1.0, -1.0]]), torch.tensor([[1.0, 1.0]])
+        >>> weights = torch.tensor([[1.0], [-1.0]]), torch.tensor([[1.0, 1.0]])  # |x|
         >>> block = Block(Dense(weights[0]), Elementwise.of(nn.ReLU()))
         >>> lipsdp(Chain((block,), Dense(weights[1])))
-        tensor(2.0000, dtype=torch.float64)
+        tensor(1.0000, dtype=torch.float64)
 
     Reference: Fazlyab et al., "Efficient and accurate estimation of Lipschitz constants for deep
     neural networks" (2019); for sorting Pauli, Havens, Araujo et al., "Novel quadratic constraints

@@ -21,6 +21,7 @@ from onelip.errors import UsageError
 from onelip.norms.rounding import UNIT, downward, frobenius, upward
 
 _HELD = 2**24  # entries of a product of layers that are held at a time
+_WORK = 1e11  # multiplications for the global bound
 
 
 class LocalRadius(NamedTuple):
@@ -40,7 +41,8 @@ def local(chain: Chain, x: Tensor, radius: float | Tensor) -> Tensor:
     that lies inside.
     Shape: ``x`` is ``(batch, *chain.inputs)``.
     Cost: for L layers of n units, about ``L^2`` products and norms of n x n matrices for each
-    input: 3 to 25 milliseconds for two hidden layers of 100.
+    input: 3 to 25 milliseconds for two hidden layers of 100, some seconds for a small
+    convolutional network; and ``liplt``, once.
 
     Args:
         chain: activations elementwise or MaxMin; the slopes of those that are linear in pieces, of
@@ -65,8 +67,9 @@ def local(chain: Chain, x: Tensor, radius: float | Tensor) -> Tensor:
         >>> local(chain, torch.tensor([[1.0, 1.0], [-1.0, -1.0]]), 0.5)
         tensor([1.0000, 0.0000], dtype=torch.float64)
     """
-    cap = liplt(chain)
-    parts = [_network(balls, last) for balls, last in _balls(chain, x, radius)]
+    dense = _checked(chain, x)
+    cap = liplt(chain, work=_WORK)
+    parts = [_network(balls, dense[1]) for balls in _balls(dense, x, radius)]
     return torch.fmin(torch.cat([cap.new_zeros(0), *parts]), cap)
 
 
@@ -87,8 +90,9 @@ def local_pairwise(chain: Chain, x: Tensor, radius: float | Tensor) -> Tensor:
     Raises:
         UsageError: as for ``local``, or fewer than two logits.
     """
+    dense = _checked(chain, x)
     cap = _pairwise_cap(chain)
-    found = [_pairwise(balls, last, cap)[2] for balls, last in _balls(chain, x, radius)]
+    found = [_pairwise(balls, dense[1], cap)[2] for balls in _balls(dense, x, radius)]
     return torch.cat([cap.new_zeros(0, len(cap)), *found])
 
 
@@ -123,12 +127,13 @@ def local_radius(
     """
     if not len(radii):
         raise UsageError("local_radius needs radii to try")
+    dense = _checked(chain, x)
     cap = _pairwise_cap(chain)
     best = torch.zeros(len(x), dtype=torch.float64)
     prediction = torch.zeros(len(x), dtype=torch.long)
     slopes = cap.new_full((len(x), len(cap)), math.inf)
     for radius in sorted(radii, reverse=True):
-        found = [_pairwise(balls, last, cap) for balls, last in _balls(chain, x, radius)]
+        found = [_pairwise(balls, dense[1], cap) for balls in _balls(dense, x, radius)]
         if not found:
             break
         prediction, margins, within = (torch.cat(part) for part in zip(*found, strict=True))
@@ -139,21 +144,25 @@ def local_radius(
     return LocalRadius(prediction, best)
 
 
-def _balls(chain: Chain, x: Tensor, radius: float | Tensor) -> Iterator[tuple[Balls, Affine]]:
-    """The balls, some at a time, and the last map."""
+def _checked(chain: Chain, x: Tensor) -> tuple[list[Layer], Affine]:
+    """The chain, written out, if the inputs fit."""
     if x.shape[1:] != chain.inputs:
         raise UsageError(f"inputs of shape {tuple(x.shape)}, not (batch, {chain.inputs})")
+    if not torch.isfinite(x).all():
+        raise UsageError("an input is infinite or NaN")
+    return layers(chain)
+
+
+def _balls(dense: tuple[list[Layer], Affine], x: Tensor, radius: float | Tensor) -> Iterator[Balls]:
+    """The balls, some at a time."""
     numbers = x.detach().double().cpu().flatten(1)
     lengths = torch.as_tensor(radius, dtype=torch.float64).cpu().expand(len(x))
-    if not torch.isfinite(numbers).all():
-        raise UsageError("an input is infinite or NaN")
     if not bool(((lengths >= 0) & (lengths < math.inf)).all()):
         raise UsageError("a radius must be a finite length, 0 or more")
-    dense, last = layers(chain)
-    chunk = max(1, _HELD // _entries(dense, last))
+    chunk = max(1, _HELD // _entries(*dense))
     for part, length in zip(numbers.split(chunk), lengths.split(chunk), strict=True):
         if len(part):
-            yield Balls(dense, part, length), last
+            yield Balls(dense[0], part, length)
 
 
 def _entries(dense: list[Layer], last: Affine) -> int:
@@ -171,7 +180,7 @@ def _network(balls: Balls, last: Affine) -> Tensor:
 def _pairwise_cap(chain: Chain) -> Tensor:
     if len(chain.outputs) != 1 or chain.outputs[0] < 2:
         raise UsageError(f"outputs of shape {chain.outputs} are not two or more logits")
-    return liplt_pairwise(chain)
+    return liplt_pairwise(chain, work=_WORK)
 
 
 def _pairwise(balls: Balls, last: Affine, cap: Tensor) -> tuple[Tensor, Tensor, Tensor]:

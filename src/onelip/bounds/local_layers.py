@@ -9,7 +9,7 @@ from torch import Tensor
 
 from onelip.bounds.folding import folded
 from onelip.bounds.local_slopes import PIECES
-from onelip.bounds.matrices import written_out
+from onelip.bounds.written_out import written_out
 from onelip.chains import (
     Chain,
     Composition,
@@ -158,14 +158,16 @@ def _offset(linear: LinearMap) -> tuple[Tensor, Tensor]:
 
 
 def _through(linear: LinearMap, value: Tensor, error: Tensor) -> tuple[Tensor, Tensor]:
-    own, new = _offset(linear)
-    image = linear(value)
+    """The image of a vector that may be off by an error."""
     norm = linear.norm()
     if norm is None:
-        norm = Affine.of(linear).norm
-    total = image + own
+        before = Point(value.flatten(1), torch.zeros_like(value.flatten(1)), error[None])
+        behind = Affine.of(linear).forward(before)
+        return behind.values.unflatten(1, linear.outputs), behind.error[0]
+    own, new = _offset(linear)
+    total = linear(value) + own
     lost = linear.rounding * frobenius(value.flatten()[None]) + linear.underflow
-    lost = lost + UNIT * 2 * frobenius(total.flatten()[None])
+    lost = lost + 2 * UNIT * frobenius(total.flatten()[None])
     return total, upward(norm * error + new + lost, 8)
 
 

@@ -12,34 +12,33 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from onelip.bounds.written_out import written_out
 from onelip.chains import (
     Block,
     Chain,
-    Composition,
-    Dense,
     Elementwise,
-    Gather,
     GroupSorting,
     LinearMap,
-    Reshape,
-    Sum,
 )
 from onelip.errors import NotApplicableError
-from onelip.norms.rounding import UNDERFLOW, UNIT, frobenius, product, upward
+from onelip.lipschitz import finite
+from onelip.norms.rounding import UNDERFLOW, product, upward
 from onelip.norms.spectral import dense
 
 WIDEST = 4096
 """Numbers in the input or behind a layer, at most: the work grows with the cube."""
 
 
-class Slopes(NamedTuple):
+@dataclass(frozen=True)
+class Slopes:
     """An elementwise activation: each slope lies between ``low`` and ``high``, one per entry."""
 
     low: Tensor
     high: Tensor
 
 
-class Groups(NamedTuple):
+@dataclass(frozen=True)
+class Groups:
     """Sorting within groups: to which of ``count`` groups each entry belongs."""
 
     index: Tensor
@@ -90,6 +89,7 @@ def matrices(chain: Chain, *, widest: int = WIDEST) -> Matrices:
 
     Raises:
         NotApplicableError: other blocks, or layers that are too wide.
+        NonFiniteError: a weight, or the product of the layers' constants, is infinite or NaN.
     """
     refuse_other_blocks(chain)
     maps = [*(block.inner for block in chain.blocks), chain.last]
@@ -103,7 +103,7 @@ def matrices(chain: Chain, *, widest: int = WIDEST) -> Matrices:
     for linear, block in zip(maps, [*chain.blocks, None], strict=True):
         scaled.append(_scaled(linear, block, reached))
         reached *= float(scaled[-1].growth)
-    return Matrices(
+    network = Matrices(
         [part.weight for part in scaled],
         [part.error for part in scaled],
         [part.norm for part in scaled],
@@ -111,6 +111,8 @@ def matrices(chain: Chain, *, widest: int = WIDEST) -> Matrices:
         [_kind(block) for block in chain.blocks],
         [part.factor for part in scaled],
     )
+    finite(network.naive, "the product of the layers' constants")
+    return network
 
 
 def refuse_other_blocks(chain: Chain) -> None:
@@ -178,48 +180,3 @@ def _growth(block: Block, norm: Tensor) -> Tensor:
     if block.constant is None:
         return growth
     return torch.minimum(growth, torch.tensor(block.constant, dtype=torch.float64))
-
-
-def written_out(linear: LinearMap) -> tuple[Tensor, Tensor]:
-    """The matrix of an exact map, and a bound of the Frobenius norm of what it is off by.
-
-    Dense layers come out exactly, as does what only moves numbers.
-    """
-    basis = torch.eye(linear.columns, dtype=torch.float64).unflatten(1, linear.inputs)
-    images = _images(linear, _Images(basis, torch.zeros((), dtype=torch.float64), True))
-    return images.batch.flatten(1).T.contiguous(), images.error
-
-
-class _Images(NamedTuple):
-    """Images of the basis vectors, as a batch."""
-
-    batch: Tensor
-    error: Tensor  # of all of them together, in Frobenius norm
-    moved: bool  # whether each is a basis vector still, or 0
-
-
-def _images(linear: LinearMap, before: _Images) -> _Images:
-    if isinstance(linear, Composition):
-        for part in linear.maps:
-            before = _images(part, before)
-        return before
-    if isinstance(linear, Sum):
-        parts = [_images(part, before) for part in linear.maps]
-        batch = torch.stack([part.batch for part in parts]).sum(0)
-        rounding = len(parts) * UNIT * sum(_size(part.batch) for part in parts)
-        error = torch.stack([part.error for part in parts]).sum()
-        return _Images(batch, upward(error + rounding, 2 * len(parts) + 4), False)
-    moves = isinstance(linear, Reshape | Gather)
-    batch = linear(before.batch)
-    if before.moved and (moves or isinstance(linear, Dense)):
-        return _Images(batch, before.error, moves)  # sums of one term that is not 0
-    lost = linear.rounding * _size(before.batch) + math.sqrt(len(batch)) * linear.underflow
-    if before.error > 0:
-        norm = linear.norm()
-        assert norm is not None
-        lost = norm * before.error + lost
-    return _Images(batch, upward(torch.as_tensor(lost, dtype=torch.float64), 8), False)
-
-
-def _size(batch: Tensor) -> Tensor:
-    return frobenius(batch.flatten(1))

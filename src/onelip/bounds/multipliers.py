@@ -3,139 +3,38 @@ r"""From multipliers to a proved bound, whoever made them.
 For a plain chain let :math:`x_0` be the difference of two inputs, :math:`x_{k+1}` that of what
 layer k makes of them, :math:`y_k = W_k x_k`. Each layer obeys a quadratic inequality
 
-.. math:: -x_{k+1}^T C_k x_{k+1} + 2 x_{k+1}^T B_k y_k + y_k^T A_k y_k \ge 0 .
+.. math:: -x_{k+1}^T C_k x_{k+1} + 2 x_{k+1}^T B_k y_k + y_k^T A_k y_k \ge 0 ,
 
-* **Slopes** in :math:`[a_i, b_i]`: :math:`(x_i - a_i y_i)(b_i y_i - x_i) \ge 0` for each entry, so
-  for every diagonal :math:`T \ge 0` one may take
-  :math:`C = T,\ B = T (a + b) / 2,\ A = -T a b`.
-* **Sorting** in groups, J the 0-1 matrix that sums each group: no group stretches, hence
-  :math:`\lambda_g (|y_g|^2 - |x_g|^2) \ge 0`, and sums stay as they are, :math:`J^T x = J^T y`.
-  Call them :math:`s`. Then :math:`s^T P s + 2 s^T R s + s^T Q s = 0` for all symmetric R and Q with
-  :math:`P = -2 R - Q`, where the sums may be taken of x or of y as one likes:
-  :math:`C = \Lambda - J P J^T,\ B = J R J^T,\ A = \Lambda + J Q J^T`. (Pauli et al. take
-  diagonal R and Q; a full R can force the equation :math:`J^T x = J^T y` where it counts.)
-
-The sum of all, taken from :math:`\rho |x_0|^2 - |W_L x_L|^2`, is a quadratic form with a block
-tridiagonal matrix :math:`Q(\rho)`. If it were positive semidefinite, :math:`\rho` would be a
-bound of the squared constant. Positive it is up to the residual of *any* block factor,
+whose matrices come from multipliers (``forms.py``). Take the sum of all from
+:math:`\rho |x_0|^2 - |W_L x_L|^2`: what is left is a quadratic form of all differences, with a
+block tridiagonal matrix :math:`Q(\rho)`. If it is positive semidefinite, :math:`\rho` is a bound
+of the squared constant. Positive it is up to the residual of *any* block factor,
 
 .. math:: v^T Q v \ge -\sum_{kl} \|R_{kl}\|_F |v_k| |v_l|, \qquad R = Q - L L^T,
 
 and the :math:`|v_k|` are bounded by proved constants :math:`N_k` times :math:`|x_0|`: products of
 norms at first, and what the part of the factor up to k says, which in deep networks is much less.
-So :math:`\rho + \sum \|R_{kl}\|_F N_k N_l` is a bound for every :math:`\rho`, every factor and every
-choice of multipliers; good ones only make it small.
+So :math:`\rho + \sum \|R_{kl}\|_F N_k N_l` is a bound for every :math:`\rho`, every factor and
+every choice of multipliers; good ones only make it small.
 
 Reference: Fazlyab et al., "Efficient and accurate estimation of Lipschitz constants for deep neural
-networks" (2019); Pauli, Havens, Araujo et al., "Novel quadratic constraints for extending LipSDP
-beyond slope-restricted activations" (2024).
+networks" (2019).
 """
 
 import math
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from onelip.bounds.matrices import Groups, Matrices, Slopes
-from onelip.norms.rounding import UNDERFLOW, UNIT, downward, frobenius, gamma, upward
+from onelip.bounds.forms import Form, Multipliers, as_matrix, form, scaled, times
+from onelip.bounds.matrices import Matrices
+from onelip.norms.rounding import UNDERFLOW, downward, frobenius, gamma, upward
 
-_MARGINS = (0.0, 1e-9, 1e-7, 1e-5, 1e-3, 1e-1)  # above the guess; the first that fits is taken
+_MARGINS = (0.0, 1e-9, 1e-8, 1e-7, 1e-6, 1e-4, 1e-2)  # the first that the proof accepts is taken
 _ENOUGH = 1e-7  # relative excess over the guess that ends the search
 _SCALES = (1.0, 1 + 1e-7, 1.03, 1.1, 1.2, 1.4, 2.0)  # of the multipliers
 _INVERSE_STEPS = 10
-
-
-@dataclass(frozen=True)
-class SlopeMultipliers:
-    """One weight per entry; weights that are negative, infinite or NaN count as 0."""
-
-    weights: Tensor
-
-
-@dataclass(frozen=True)
-class GroupMultipliers:
-    """One weight per group, and two symmetric matrices over the groups that may be anything."""
-
-    weights: Tensor
-    cross: Tensor
-    before: Tensor
-
-
-Multipliers = SlopeMultipliers | GroupMultipliers
-
-
-class Form(NamedTuple):
-    """C, B and A of the quadratic inequality, as matrices or as diagonals.
-
-    ``error`` bounds the spectral norm of what rounding may have changed in each.
-    """
-
-    after: Tensor
-    cross: Tensor
-    before: Tensor
-    error: Tensor
-
-
-def form(kind: Slopes | Groups, multipliers: Multipliers) -> Form:
-    """The inequality that multipliers make of what is known about a nonlinearity.
-
-    Raises:
-        ValueError: the multipliers are those of another nonlinearity, or of another size.
-    """
-    if isinstance(kind, Slopes) and isinstance(multipliers, SlopeMultipliers):
-        return _of_slopes(kind, multipliers)
-    if isinstance(kind, Groups) and isinstance(multipliers, GroupMultipliers):
-        return _of_groups(kind, multipliers)
-    raise ValueError(
-        f"{type(multipliers).__name__} do not fit a nonlinearity of the kind {type(kind).__name__}"
-    )
-
-
-def scaled(multipliers: Multipliers, factor: float | Tensor) -> Multipliers:
-    """All multipliers of a layer, times a positive number."""
-    values = [factor * part for part in vars(multipliers).values()]
-    return type(multipliers)(*values)
-
-
-def _of_slopes(kind: Slopes, multipliers: SlopeMultipliers) -> Form:
-    weights = _weights(multipliers.weights, len(kind.low))
-    cross = weights * (kind.low + kind.high) / 2
-    before = -(weights * kind.low * kind.high)
-    size = torch.maximum(kind.low.abs(), kind.high.abs()).clamp_min(1).square() * weights
-    return Form(weights, cross, before, upward(size.max() * 4 * UNIT + UNDERFLOW, 4))
-
-
-def _of_groups(kind: Groups, multipliers: GroupMultipliers) -> Form:
-    weights = _weights(multipliers.weights, kind.count)
-    cross, before = (
-        _symmetric(matrix, kind.count) for matrix in (multipliers.cross, multipliers.before)
-    )
-    after = -2 * cross - before
-    spread = torch.diag(weights[kind.index])
-    among = kind.index[:, None], kind.index
-    size = weights.max() + len(kind.index) * (2 * cross.abs().max() + before.abs().max())
-    return Form(
-        spread - after[among],
-        cross[among],
-        spread + before[among],
-        upward(size * 4 * UNIT + UNDERFLOW, 8),
-    )
-
-
-def _weights(numbers: Tensor, count: int) -> Tensor:
-    numbers = numbers.detach().cpu().double()
-    if numbers.shape != (count,):
-        raise ValueError(f"{count} multipliers are wanted, got {tuple(numbers.shape)}")
-    return numbers.nan_to_num(0, 0, 0).clamp_min(0)
-
-
-def _symmetric(numbers: Tensor, count: int) -> Tensor:
-    numbers = numbers.detach().cpu().double().nan_to_num(0, 0, 0)
-    if numbers.shape != (count, count):
-        raise ValueError(f"a matrix of {count} groups is wanted, got {tuple(numbers.shape)}")
-    return numbers.tril() + numbers.tril(-1).mT
 
 
 @torch.no_grad()
@@ -159,30 +58,37 @@ def proved(network: Matrices, multipliers: list[Multipliers]) -> Tensor:
     naive = network.naive
     if not network.kinds or not torch.isfinite(naive) or naive == 0:
         return naive
-    forms, guess = _best_scale(network, multipliers)
-    if not torch.isfinite(guess):
-        return naive
+    scale = _best_scale(network, multipliers)
     best = torch.tensor(math.inf, dtype=torch.float64)
     for margin in _MARGINS:
+        forms, guess = _at_scale(network, multipliers, scale * (1 + margin))
         level = guess * (1 + margin)
-        best = torch.fmin(best, _proved_at(network, forms, level))
-        if best <= level * (1 + _ENOUGH):
-            break
+        if torch.isfinite(level):
+            best = torch.fmin(best, _proved_at(network, forms, level))
+            if best <= level * (1 + _ENOUGH):
+                break
     return torch.fmin(naive, network.unscaled(upward(best.sqrt(), 4)))
 
 
-def _best_scale(network: Matrices, multipliers: list[Multipliers]) -> tuple[list[Form], Tensor]:
-    """The multipliers, a little larger if that helps, and the level that they seem to prove."""
-    best: tuple[list[Form], Tensor] = [], torch.tensor(math.inf, dtype=torch.float64)
+def _best_scale(network: Matrices, multipliers: list[Multipliers]) -> float:
+    """A number, 1 or a little more, times which the multipliers seem to prove most."""
+    best, least = 1.0, math.inf
     for scale in _SCALES:
-        pairs = zip(network.kinds, multipliers, strict=True)
-        forms = [form(kind, scaled(single, scale)) for kind, single in pairs]
-        guess = _guess(network, forms)
-        if guess < best[1]:
-            best = forms, guess
-        elif torch.isfinite(best[1]):
+        guess = float(_at_scale(network, multipliers, scale)[1])
+        if guess < least:
+            best, least = scale, guess
+        elif least < math.inf:
             break  # the level is convex in the scale
     return best
+
+
+def _at_scale(
+    network: Matrices, multipliers: list[Multipliers], scale: float
+) -> tuple[list[Form], Tensor]:
+    """The inequalities that multiplied multipliers make, and the level they seem to prove."""
+    pairs = zip(network.kinds, multipliers, strict=True)
+    forms = [form(kind, scaled(single, scale)) for kind, single in pairs]
+    return forms, _guess(network, forms)
 
 
 def _guess(network: Matrices, forms: list[Form]) -> Tensor:
@@ -238,7 +144,7 @@ def _through(
 ) -> _Reached:
     """The proof, one layer further."""
     weight, off = network.weights[index], network.errors[index] * reached.distance
-    image = network.norms[index] * reached.distance
+    image = network.norms[index] * reached.distance + off
     size = _size(single.before) * frobenius(weight).square()
     block = reached.base - weight.mT @ times(single.before, weight)
     factor, residual = _factored(block, reached, size, network.terms)
@@ -287,30 +193,25 @@ def _smallest_eigenvalue(base: Tensor, link: Tensor, terms: int) -> Tensor:
     factor = _cholesky(shifted)
     lengths = frobenius(base) + frobenius(link).square() + frobenius(factor).square()
     off = frobenius(shifted - factor @ factor.mT) + _rounding(terms, lengths + level * len(rest))
-    return (level - upward(off, 8)).nan_to_num(-1.0)
+    least: Tensor = level - upward(off, 8)
+    return least.nan_to_num(-1, -1, -1)
 
 
 def _cholesky(matrix: Tensor) -> Tensor:
     """A factor of a matrix, or of one a little larger: what it leaves is measured."""
     factor, failed = torch.linalg.cholesky_ex(matrix)
+    eye = torch.eye(len(matrix), dtype=torch.float64)
     shift = 1e-16 * float(matrix.diagonal().abs().max())
     while failed and 0 < shift < math.inf:
-        factor, failed = torch.linalg.cholesky_ex(matrix + shift * torch.eye(len(matrix)))
+        factor, failed = torch.linalg.cholesky_ex(matrix + shift * eye)
         shift *= 10
-    return factor
+    found: Tensor = factor
+    return found
 
 
 def _rounding(operations: int, lengths: Tensor) -> Tensor:
     """What the computed sum of products of matrices may be off by, in Frobenius norm."""
     return upward(gamma(operations) * lengths + operations**2 * UNDERFLOW, 8)
-
-
-def times(part: Tensor, matrix: Tensor) -> Tensor:
-    return part[:, None] * matrix if part.ndim == 1 else part @ matrix
-
-
-def as_matrix(part: Tensor) -> Tensor:
-    return torch.diag(part) if part.ndim == 1 else part
 
 
 def _size(part: Tensor) -> Tensor:

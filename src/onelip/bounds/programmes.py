@@ -21,9 +21,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from onelip.bounds.forms import GroupMultipliers, Multipliers, SlopeMultipliers
 from onelip.bounds.interior_point import Programme, minimised
 from onelip.bounds.matrices import Groups, Matrices, Slopes
-from onelip.bounds.multipliers import GroupMultipliers, Multipliers, SlopeMultipliers
 from onelip.chains import Chain, Elementwise
 
 _LARGEST = 1e6  # multipliers end at this times the largest that the search starts from

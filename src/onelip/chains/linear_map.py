@@ -352,6 +352,11 @@ class Composition(LinearMap):
         """Of the last map."""
         return self.maps[-1].outputs
 
+    @property
+    def rounding(self) -> float:
+        """Of its parts, which depends on their norms: nothing is known of the whole."""
+        raise TypeError("go through the parts of a composition or a sum")
+
     def __call__(self, x: Tensor) -> Tensor:
         """Apply in turn."""
         for linear in self.maps:
@@ -390,6 +395,11 @@ class Sum(LinearMap):
     def outputs(self) -> Shape:  # type: ignore[override]
         """Of every map."""
         return self.maps[0].outputs
+
+    @property
+    def rounding(self) -> float:
+        """Of its parts, which depends on their norms: nothing is known of the whole."""
+        raise TypeError("go through the parts of a composition or a sum")
 
     def __call__(self, x: Tensor) -> Tensor:
         """Add the images."""

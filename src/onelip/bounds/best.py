@@ -128,7 +128,7 @@ def _widths(chain: Chain) -> list[int]:
 
 def _cubes(chain: Chain) -> float:
     """What factoring one matrix per layer takes, a few times over."""
-    return 10.0 * sum(width**3 for width in _widths(chain)) if chain.blocks else 0.0
+    return 60.0 * sum(width**3 for width in _widths(chain)) if chain.blocks else 0.0
 
 
 def _steps(chain: Chain) -> float:

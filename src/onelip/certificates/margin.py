@@ -112,8 +112,8 @@ def _check_logits(logits: Tensor, count: int, labels: Tensor | None) -> None:
         raise UsageError(f"logits of shape {tuple(logits.shape)}, not ({count}, 2 or more classes)")
     if torch.finfo(logits.dtype).bits < 32:
         raise UsageError(
-            f"logits in {str(logits.dtype).removeprefix('torch.')} are rounded by more than margins "
-            "can bear: certify in 32 bits, model.float()"
+            f"logits in {str(logits.dtype).removeprefix('torch.')} are rounded by more than "
+            "margins can bear: certify in 32 bits, model.float()"
         )
     if labels is None:
         return

@@ -143,7 +143,7 @@ def _interior(rows: Array, offsets: Array) -> Array | None:
     try:
         from scipy.optimize import linprog
     except ImportError as error:
-        raise missing_extra("scipy", "sdp") from error
+        raise missing_extra("scipy", "exact") from error
     depth = np.append(np.zeros(rows.shape[1]), -1.0)
     faces = np.column_stack([-rows, np.ones(len(rows))])
     sides = [(None, None)] * rows.shape[1] + [(None, 1.0)]

@@ -235,7 +235,8 @@ def distances(rows: Tensor) -> Tensor:
 
 def _basis(last: LinearMap) -> Tensor:
     """The unit vectors of the logits."""
-    return torch.eye(last.rows).to(_like(last)).unflatten(1, last.outputs)
+    basis: Tensor = torch.eye(last.rows).to(_like(last)).unflatten(1, last.outputs)
+    return basis
 
 
 def _like(linear: LinearMap) -> Tensor:

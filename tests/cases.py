@@ -197,6 +197,8 @@ LAYERS = [
     Case("MaxMin", layers.MaxMin, (4, 3)),
     Case("NActivation", lambda: layers.NActivation(3), (3, 2, 2)),
     Case("Normalize", lambda: layers.Normalize([0.1, 0.2], [0.3, -0.2]), (2, 2, 2)),
+    Case("Rescale", lambda: layers.Rescale(1.5), (3, 2)),
+    Case("Rescale-fixed", lambda: layers.Rescale(-0.3, trained=False), (4,)),
     _kernel("relu", (5,), layers.SLLLinear, 5, 7),
     _kernel("narrow", (6,), layers.SLLLinear, 6, 2),
     _kernel("one-row", (4,), layers.SLLLinear, 4, 1),

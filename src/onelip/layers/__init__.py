@@ -24,6 +24,7 @@ from onelip.layers.orthogonal import bjorck, cholesky_qr
 from onelip.layers.ossn import OSSNConv2d
 from onelip.layers.pooling import ScaledAvgPool2d, ScaledL2NormPool2d, ScaledMaxPool2d
 from onelip.layers.projection_pool import CurvePool2d, ProjectionPool2d
+from onelip.layers.rescale import Rescale
 from onelip.layers.rko import RKOConv2d
 from onelip.layers.sandwich import Sandwich, SandwichLinear
 from onelip.layers.skew_exponential import FixedSOCConv2d
@@ -66,6 +67,7 @@ __all__ = [
     "OSSNConv2d",
     "ProjectionPool2d",
     "RKOConv2d",
+    "Rescale",
     "SLLConv2d",
     "SLLLinear",
     "SOCConv2d",

@@ -21,6 +21,7 @@ from onelip.layers import (
     LiResNetConv2d,
     Normalize,
     OSSNConv2d,
+    Rescale,
     RKOConv2d,
     ScaledAvgPool2d,
     SVCMConv2d,
@@ -43,6 +44,11 @@ from onelip.reading.linear import (
 from onelip.reading.modules import read_module, reader
 from onelip.reading.torch_layers import sides_of
 from onelip.reading.values import Value
+
+
+@reader(Rescale)
+def _rescale(module: Rescale, value: Value) -> Value:
+    return scaled(value, module.factor)
 
 
 @reader(Normalize)

@@ -1,0 +1,55 @@
+r"""Multiplication by a trained number: how a network of 1-Lipschitz layers may contract less.
+
+Proposition 3.1 of Fazlyab et al. (2023): with slopes between :math:`\alpha` and :math:`\beta`,
+their sum s, and :math:`W W^T \preceq (2 \rho / s^2)\, T^{-1}`, the layer :math:`\sqrt\rho\, x -
+(s / \sqrt\rho)\, W^T T \phi(W x)` is :math:`\sqrt\rho`-Lipschitz. For activations that scale, put
+:math:`W = \sqrt\rho\, V`: it is :math:`\sqrt\rho` times an SLL layer,
+``nn.Sequential(SLLLinear(n, m), Rescale(rho**0.5))``. LipLT sees through both.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from onelip.lipschitz import LipschitzModule
+from onelip.norms.rounding import exact
+
+
+class Rescale(LipschitzModule):
+    """``factor * x``.
+
+    Bound: ``|factor|``, exactly.
+    Shape: any.
+    Cost: elementwise.
+
+    Args:
+        factor: the first value.
+        trained: make it a parameter; else it stays as it is.
+
+    Raises:
+        ValueError: an infinite or NaN factor.
+
+    Example:
+        >>> import onelip
+        >>> model = nn.Sequential(onelip.layers.SLLLinear(4, 8), Rescale(1.5))
+        >>> onelip.lipschitz_bound(onelip.export(model))
+        tensor(1.5000, dtype=torch.float64)
+
+    Reference: Fazlyab, Entesari, Roy, Chellappa, "Certified Robustness via Dynamic Margin
+    Maximization and Improved Lipschitz Regularization", NeurIPS 2023, Proposition 3.1.
+    """
+
+    def __init__(self, factor: float = 1.0, *, trained: bool = True) -> None:
+        super().__init__()
+        if not math.isfinite(factor):
+            raise ValueError(f"factor must be finite, got {factor}")
+        self.factor = nn.Parameter(torch.tensor(float(factor)), requires_grad=trained)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Multiply."""
+        return x * self.factor
+
+    def lipschitz_bound(self) -> Tensor:
+        """See the class."""
+        return exact(self.factor).abs()

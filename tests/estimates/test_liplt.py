@@ -133,6 +133,31 @@ def test_it_converges_to_the_recursion(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CHAINS)
+def test_many_classes_are_the_rows_times_the_rest(name: str) -> None:
+    """The recursion on the same network with the identity as last map, times the rows."""
+    chain = CHAINS[name]
+    found = LipLTEstimate(chain, iterations=1000, most_classes=1).eval()(chain)
+    rows = _matrix(chain.last)
+    reach: list[Tensor] = []
+    stages = [
+        [None if part is None else _matrix(part) for part in transformed(block)]
+        for block in chain.blocks
+    ]
+    for k in range(len(stages) + 1):
+        path: Tensor | None = stages[k][2] if k < len(stages) else torch.eye(rows.shape[1]).double()
+        total = torch.zeros((), dtype=torch.float64)
+        for source in range(k, 0, -1):
+            passes, enters, _ = stages[source - 1]
+            total = total + torch.linalg.matrix_norm(path @ enters, 2) * reach[source - 1]
+            path = None if passes is None else path @ passes
+            if path is None:
+                break
+        reach.append(total if path is None else total + torch.linalg.matrix_norm(path, 2))
+    torch.testing.assert_close(found, torch.cdist(rows, rows) * reach[-1], rtol=1e-5, atol=1e-5)
+    assert (found >= _by_matrices(chain) * (1 - 1e-5)).all()
+
+
+@pytest.mark.parametrize("name", CHAINS)
 def test_it_comes_from_below(name: str) -> None:
     chain, exact = CHAINS[name], _by_matrices(CHAINS[name])
     few = LipLTEstimate(chain, iterations=1).eval()(chain)

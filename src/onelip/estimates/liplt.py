@@ -71,6 +71,8 @@ class LipLTEstimate(nn.Module):
         chain: the network; only its shapes are kept.
         iterations: power steps at construction.
         seed: of the first directions.
+        most_classes: beyond so many logits their rows are not pushed back through the network: the
+            constants are the distances of the rows times that of the rest, as the authors do it.
 
     Example:
         >>> from onelip.chains import Block, Chain, Dense, Elementwise
@@ -83,12 +85,15 @@ class LipLTEstimate(nn.Module):
     Maximization and Improved Lipschitz Regularization", NeurIPS 2023, Theorem 3.3.
     """
 
-    def __init__(self, chain: Chain, *, iterations: int = 10, seed: int = 0) -> None:
+    def __init__(
+        self, chain: Chain, *, iterations: int = 10, seed: int = 0, most_classes: int = 100
+    ) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
         like = _like(chain.last)
+        self.by_rows = chain.last.rows <= most_classes
         stages = [_Stage.of(block) for block in chain.blocks]
-        self.paths = _paths(stages)
+        self.paths = _paths(stages, through=not self.by_rows)
         for source, target in self.paths:
             shape = _source_shape(stages, source)
             start = torch.randn(1, *shape, generator=generator).to(like)
@@ -107,14 +112,16 @@ class LipLTEstimate(nn.Module):
             self._move(directions, images)
         norms = {path: _lengths(image).squeeze() for path, image in images.items()}
         reach: list[Tensor] = []
-        for target in range(len(stages)):
+        for target in range(len(stages) + (not self.by_rows)):
             terms = [
                 norm * (reach[source - 1] if source else 1.0)
                 for (source, end), norm in norms.items()
                 if end == target
             ]
             reach.append(torch.stack(terms).sum())
-        return _of_differences(chain.last, stages, reach)
+        if self.by_rows:
+            return _of_differences(chain.last, stages, reach)
+        return distances(chain.last.adjoint(_basis(chain.last)).flatten(1)) * reach[-1]
 
     def _directions(self) -> dict[Path, Tensor]:
         """Where the power iterations are, by path, as leaves of a new graph."""
@@ -178,13 +185,13 @@ class NaiveEstimate(nn.Module):
         return norms
 
 
-def _paths(stages: list[_Stage]) -> list[Path]:
-    """All sources and targets with something linear between them."""
+def _paths(stages: list[_Stage], *, through: bool) -> list[Path]:
+    """All sources and targets with something linear between them, and to the end if ``through``."""
     paths = []
-    for source in range(len(stages)):
-        for target in range(source, len(stages)):
+    for source in range(len(stages) + through):
+        for target in range(source, len(stages) + through):
             paths.append((source, target))
-            if not stages[target].passes:
+            if target < len(stages) and not stages[target].passes:
                 break
     return paths
 
@@ -193,17 +200,21 @@ def _sweep(stages: list[_Stage], directions: dict[Path, Tensor]) -> dict[Path, T
     """The images of all directions, each in front of its target, one batch per block."""
     images: dict[Path, Tensor] = {}
     state, alive = torch.empty(0), list[Path]()
-    for k, stage in enumerate(stages):
+    for k in range(len(stages) + 1):
         fresh = [path for path in directions if path[0] == k]
-        entering = torch.cat([directions[path] for path in fresh])
-        entering = stages[k - 1].enters(entering) if k else entering
-        state, alive = torch.cat([state, entering]) if alive else entering, alive + fresh
-        image = stage.block.inner(state)
+        if fresh:
+            entering = torch.cat([directions[path] for path in fresh])
+            entering = stages[k - 1].enters(entering) if k else entering
+            state, alive = torch.cat([state, entering]) if alive else entering, alive + fresh
+        if k == len(stages):
+            images |= dict(zip(alive, state.split(1), strict=True)) if alive else {}
+            break
+        image = stages[k].block.inner(state)
         ends = torch.tensor([path[1] == k for path in alive])
         ending, alive = [p for p in alive if p[1] == k], [p for p in alive if p[1] > k]
-        images |= dict(zip(ending, stage.split.before(image[ends]).split(1), strict=True))
+        images |= dict(zip(ending, stages[k].split.before(image[ends]).split(1), strict=True))
         if alive:
-            state = stage.onward(state[~ends], image[~ends])
+            state = stages[k].onward(state[~ends], image[~ends])
     return images
 
 

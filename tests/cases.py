@@ -1,5 +1,6 @@
 """One row per public layer, and per torch module with a rule: what the contract is put to."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -33,7 +34,7 @@ def _convex(
 def _dense(name: str, features: int = 5, hidden: int = 7, **options) -> Case:
     return Case(
         f"ConvexPotentialLinear-{name}",
-        lambda: layers.ConvexPotentialLinear(features, hidden, **options),
+        lambda: layers.ConvexPotentialLinear(features, hidden, **copy.deepcopy(options)),
         (features,),
     )
 
@@ -56,8 +57,9 @@ def _batch_norm(kind: type[nn.Module], channels: int, **options) -> nn.Module:
 def _kernel(
     name: str, shape: tuple[int, ...], kind: type[nn.Module], *arguments, **options
 ) -> Case:
-    """A layer with a constrained kernel or matrix."""
-    return Case(f"{kind.__name__}-{name}", lambda: kind(*arguments, **options), shape)
+    """A layer with a constrained kernel or matrix, and an activation of its own each time."""
+    name = f"{kind.__name__}-{name}"
+    return Case(name, lambda: kind(*arguments, **copy.deepcopy(options)), shape)
 
 
 def _fixed_conv() -> layers.FixedConv2d:

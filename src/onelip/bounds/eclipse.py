@@ -22,7 +22,7 @@ from onelip.chains import Chain
 from onelip.errors import NotApplicableError
 
 LARGEST = 2500
-"""Rows of the matrix of the programme of one layer: a step then takes half a minute."""
+"""Rows of the matrix of the programme of one layer: steps cost its cube."""
 
 
 def eclipse_fast(chain: Chain) -> Tensor:
@@ -35,8 +35,7 @@ def eclipse_fast(chain: Chain) -> Tensor:
     few. In the end all weights are scaled together.
 
     Bound: at most the product of the layers' constants.
-    Cost: some ten factorisations and thirty products per layer: seconds for layers of 1000, ten
-        minutes for a layer of 4096.
+    Cost: some ten factorisations and thirty products per layer, so the cube of the widths.
 
     Args:
         chain: plain layers with elementwise activations or sorting.
@@ -71,7 +70,7 @@ def eclipse(chain: Chain, *, seconds: float | None = None) -> Tensor:
 
     Bound: at most that of ``eclipse_fast``.
     Cost: 15 to 30 steps per layer, each some products of matrices as large as the layer and the
-        next together: half a minute for 1000 numbers.
+        next together: the cube of both.
 
     Args:
         chain: plain layers with elementwise activations or sorting.

@@ -21,7 +21,7 @@ from onelip.chains import Chain
 from onelip.errors import NotApplicableError, UsageError
 
 LARGEST = 2500
-"""Rows of the matrix of the programme: a step then takes half a minute."""
+"""Rows of the matrix of the programme: steps cost its cube."""
 
 
 def lipsdp(
@@ -35,8 +35,8 @@ def lipsdp(
     Bound: within about 1e-6, relative, of the optimum of the semidefinite programme, unless the
         time ends before; at most the product of the layers' constants.
     Cost: 15 to 40 steps of :math:`O(N^3)`, N the numbers behind all layers and in the input (with
-        one hidden layer: behind it and in the output): a tenth of a second for N = 100, half a
-        minute for N = 1000.
+        one hidden layer: behind it and in the output); see
+        ``benchmarks/results/network_bounds_cpu.json``.
 
     Args:
         chain: plain layers with elementwise activations or sorting.

@@ -41,7 +41,7 @@ def local(chain: Chain, x: Tensor, radius: float | Tensor) -> Tensor:
     that lies inside.
     Shape: ``x`` is ``(batch, *chain.inputs)``.
     Cost: for L layers of n units, about ``L^2`` products and norms of n x n matrices for each
-    input: 3 to 25 milliseconds for two hidden layers of 100, some seconds for a small
+    input: milliseconds for two hidden layers of 100, some seconds for a small
     convolutional network; and ``liplt``, once.
 
     Args:

@@ -337,8 +337,8 @@ class GroupMean(LinearMap):
 
 
 @dataclass(frozen=True)
-class Composition(LinearMap):
-    """Maps one after the other, the first first."""
+class Combination(LinearMap, abc.ABC):
+    """A map made of maps, what composition and sum share."""
 
     maps: tuple[LinearMap, ...]
 
@@ -356,6 +356,15 @@ class Composition(LinearMap):
     def rounding(self) -> float:
         """Of its parts, which depends on their norms: nothing is known of the whole."""
         raise TypeError("go through the parts of a composition or a sum")
+
+    def exact(self) -> Self:
+        """In float64."""
+        return replace(self, maps=tuple(linear.exact() for linear in self.maps))
+
+
+@dataclass(frozen=True)
+class Composition(Combination):
+    """Maps one after the other, the first first."""
 
     def __call__(self, x: Tensor) -> Tensor:
         """Apply in turn."""
@@ -375,31 +384,10 @@ class Composition(LinearMap):
             x = linear.affine(x)
         return x
 
-    def exact(self) -> "Composition":
-        """In float64."""
-        return Composition(tuple(linear.exact() for linear in self.maps))
-
 
 @dataclass(frozen=True)
-class Sum(LinearMap):
+class Sum(Combination):
     """The sum of maps between the same shapes."""
-
-    maps: tuple[LinearMap, ...]
-
-    @property
-    def inputs(self) -> Shape:  # type: ignore[override]
-        """Of every map."""
-        return self.maps[0].inputs
-
-    @property
-    def outputs(self) -> Shape:  # type: ignore[override]
-        """Of every map."""
-        return self.maps[0].outputs
-
-    @property
-    def rounding(self) -> float:
-        """Of its parts, which depends on their norms: nothing is known of the whole."""
-        raise TypeError("go through the parts of a composition or a sum")
 
     def __call__(self, x: Tensor) -> Tensor:
         """Add the images."""
@@ -412,10 +400,6 @@ class Sum(LinearMap):
     def affine(self, x: Tensor) -> Tensor:
         """With all biases."""
         return torch.stack([linear.affine(x) for linear in self.maps]).sum(0)
-
-    def exact(self) -> "Sum":
-        """In float64."""
-        return Sum(tuple(linear.exact() for linear in self.maps))
 
 
 def identity(shape: Shape) -> Reshape:

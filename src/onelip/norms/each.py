@@ -5,7 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from onelip.norms.rounding import UNDERFLOW, UNIT, frobenius, gamma, upward
+from onelip.norms.rounding import UNIT, frobenius, upward
+from onelip.norms.spectral import product_error
 
 _MARGINS = (1e-10, 1e-7, 1e-3)  # how far above the guess the proof is tried
 
@@ -56,7 +57,7 @@ def _squares(matrices: Tensor) -> Tensor:
             bounds = torch.fmin(bounds, proved)  # a failed factor gives NaN
             if bool((bounds <= guesses * (1 + 2 * margin)).all()):
                 break
-    return upward(bounds + _product_error(matrices), 2)
+    return upward(bounds + product_error(matrices), 2)
 
 
 def _verified(gram: Tensor, levels: Tensor) -> Tensor:
@@ -66,12 +67,5 @@ def _verified(gram: Tensor, levels: Tensor) -> Tensor:
     factor = torch.linalg.cholesky_ex(shifted).L
     residual = frobenius(shifted - factor @ factor.mT)
     largest = gram.diagonal(dim1=-2, dim2=-1).abs().amax(-1)
-    rounding = _product_error(factor) + 2 * UNIT * gram.shape[-1] * (levels + largest)
+    rounding = product_error(factor) + 2 * UNIT * gram.shape[-1] * (levels + largest)
     return upward(levels + upward(residual, 2) + rounding, 4)
-
-
-def _product_error(matrices: Tensor) -> Tensor:
-    """Bounds of the Frobenius errors of computed products ``A^T A`` or ``A A^T``."""
-    terms = max(matrices.shape[-2:])
-    lost = terms**2 * UNDERFLOW
-    return upward(gamma(terms) * frobenius(matrices).square() + lost, 4)

@@ -104,7 +104,7 @@ def _norm_of_gram(matrices: Tensor) -> Tensor:
         pending = pending[bounds[pending] > level * (1 + 2 * margin)]
         if not len(pending):
             break
-    return upward(bounds.max() + _product_error(matrices).max(), 2).cpu()
+    return upward(bounds.max() + product_error(matrices).max(), 2).cpu()
 
 
 def _look(gram: Tensor) -> Tensor:
@@ -123,11 +123,11 @@ def _verified(gram: Tensor, level: Tensor) -> Tensor:
     shifted.diagonal(dim1=-2, dim2=-1).add_(level)
     factor = torch.linalg.cholesky_ex(shifted).L
     residual = frobenius(shifted - factor @ factor.mH)
-    rounding = _product_error(factor) + 2 * UNIT * math.sqrt(gram.shape[-1]) * (level + 1)
+    rounding = product_error(factor) + 2 * UNIT * math.sqrt(gram.shape[-1]) * (level + 1)
     return upward(level + upward(residual, 2) + rounding, 4)
 
 
-def _product_error(matrices: Tensor) -> Tensor:
+def product_error(matrices: Tensor) -> Tensor:
     """Bound of the Frobenius error of a computed ``A^H A`` or ``A A^H``, per matrix.
 
     The factor 8 (n + 4) covers complex products by four or by three real ones.

@@ -1,11 +1,12 @@
 """Constants of logit differences while a network is trained: estimates, with gradients."""
 
 import abc
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from onelip.chains import Shape
+from onelip.chains import Chain, Shape
 from onelip.errors import UsageError
 from onelip.estimates import LipLTEstimate, NaiveEstimate
 from onelip.estimates.liplt import distances
@@ -36,30 +37,31 @@ class Constants(nn.Module, abc.ABC):
         """The constants."""
 
 
-class OfLipLT(Constants):
+class OfChain(Constants, abc.ABC):
+    """An estimate on the network as a chain, which is read anew at each step."""
+
+    estimator: Callable[[Chain], nn.Module]
+
+    def begin(self, model: nn.Module) -> None:
+        """Read the network."""
+        self.estimate = type(self).estimator(read(model, self.input_shape))
+
+    def forward(self, model: nn.Module) -> Tensor:
+        """See the class."""
+        estimate: Tensor = self.estimate(read(model, self.input_shape))
+        return estimate
+
+
+class OfLipLT(OfChain):
     """LipLT on power iterations."""
 
-    def begin(self, model: nn.Module) -> None:
-        """Read the network."""
-        self.estimate = LipLTEstimate(read(model, self.input_shape))
-
-    def forward(self, model: nn.Module) -> Tensor:
-        """See the class."""
-        estimate: Tensor = self.estimate(read(model, self.input_shape))
-        return estimate
+    estimator = LipLTEstimate
 
 
-class OfProduct(Constants):
+class OfProduct(OfChain):
     """The product of norms on power iterations."""
 
-    def begin(self, model: nn.Module) -> None:
-        """Read the network."""
-        self.estimate = NaiveEstimate(read(model, self.input_shape))
-
-    def forward(self, model: nn.Module) -> Tensor:
-        """See the class."""
-        estimate: Tensor = self.estimate(read(model, self.input_shape))
-        return estimate
+    estimator = NaiveEstimate
 
 
 class OfHead(Constants):

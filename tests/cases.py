@@ -195,6 +195,8 @@ LAYERS = [
     _kernel("zeros", (2, 4, 4), layers.LiResNetConv2d, 2, image_size=4),
     _kernel("circular", (3, 3, 3), layers.LiResNetConv2d, 3, image_size=3, padding_mode="circular"),
     Case("LastLayer", lambda: layers.LastLayer(4, 3), (4,)),
+    Case("MLPHead", lambda: layers.MLPHead(4, 3, hidden=6), (4,)),
+    Case("MLPHead-tanh", lambda: layers.MLPHead(3, 6, hidden=2, activation=nn.Tanh()), (3,)),
     Case("LastLayer-wide", lambda: layers.LastLayer(3, 6), (3,)),
     Case("MaxMin", layers.MaxMin, (4, 3)),
     Case("NActivation", lambda: layers.NActivation(3), (3, 2, 2)),

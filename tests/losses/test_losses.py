@@ -4,8 +4,9 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
-from onelip.losses import LOSSES, MarginHinge, OffsetCrossEntropy, RadiusLoss
+from onelip.losses import LOSSES, HeadLoss, MarginHinge, OffsetCrossEntropy, RadiusLoss
 
 
 @pytest.fixture
@@ -65,10 +66,12 @@ def _called(loss, logits, labels):
     """Losses on radii get the constants of a 1-Lipschitz network."""
     if isinstance(loss, RadiusLoss):
         return loss(logits, labels, 2**0.5 * (1 - torch.eye(logits.shape[1])).to(logits))
+    if isinstance(loss, HeadLoss):
+        return loss(logits, labels, nn.Identity(), None)
     return loss(logits, labels)
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", sorted({*LOSSES} - {"crc"}))  # which passes gradients on
 def test_gradients(batch, name):
     logits, labels = batch
     loss = LOSSES[name]()

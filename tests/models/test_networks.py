@@ -167,7 +167,7 @@ def _check(model: nn.Module, shape: tuple[int, ...], family: str, scale: float =
         (lambda: convolutional_network((1, 7, 7), 10), "a stride of 2 does not divide 7 x 7"),
         (lambda: convolutional_network(DIGIT, 10, convolution="conv"), "no convolution 'conv'; k"),
         (lambda: convolutional_network(DIGIT, 10, activation="gelu"), "no activation 'gelu'; kn"),
-        (lambda: convolutional_network(DIGIT, 10, head="mlp"), "no head 'mlp'; known: unit-rows"),
+        (lambda: convolutional_network(DIGIT, 10, head="conv"), "no head 'conv'; known: unit-rows"),
         (lambda: fc3(DIGIT, 10, linear="dense"), "no linear 'dense'; known: aol"),
         (lambda: fc3(DIGIT, 10, features=(6,), head="truncate"), "6 features cannot be truncated"),
     ],

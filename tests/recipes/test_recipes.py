@@ -58,7 +58,14 @@ def test_eps(recipe):
 
 @ALL
 def test_channels_fit_the_head(recipe):
-    assert recipe.network.get("head") in (None, "truncate", "unit-rows", "orthogonal")
+    assert recipe.network.get("head") in (
+        None,
+        "truncate",
+        "unit-rows",
+        "orthogonal",
+        "linear",
+        "mlp",
+    )
     moved = 4 if recipe.dataset.startswith("cifar") and not recipe.rotate else 0
     assert recipe.crop == moved
     assert bool(recipe.rotate) == bool(recipe.translate)

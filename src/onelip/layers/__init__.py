@@ -19,6 +19,7 @@ from onelip.layers.gradient_step import GradientStep
 from onelip.layers.last_layer import LastLayer
 from onelip.layers.liresnet import LiResNetConv2d
 from onelip.layers.lot import LOTConv2d
+from onelip.layers.mlp_head import MLPHead
 from onelip.layers.normalize import Normalize
 from onelip.layers.orthogonal import bjorck, cholesky_qr
 from onelip.layers.ossn import OSSNConv2d
@@ -61,6 +62,7 @@ __all__ = [
     "LOTConv2d",
     "LastLayer",
     "LiResNetConv2d",
+    "MLPHead",
     "MaxMin",
     "NActivation",
     "Normalize",

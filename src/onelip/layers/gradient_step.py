@@ -124,14 +124,14 @@ def mirrored(weight: Tensor) -> Tensor:
 
 
 def _plain(weight: Tensor, bias: Tensor | None, padding_mode: str) -> nn.Linear | nn.Conv2d:
-    """A torch module with copies of a weight and a bias."""
+    """A torch module with copies of a weight and a bias, which draws no random ones first."""
     outputs, inputs, *kernel = weight.shape
     part: nn.Linear | nn.Conv2d
     if kernel:
         shape: dict[str, Any] = {"padding": kernel[0] // 2, "padding_mode": padding_mode}
-        part = nn.Conv2d(inputs, outputs, kernel[0], **shape)
+        part = nn.Conv2d(inputs, outputs, kernel[0], device="meta", **shape)
     else:
-        part = nn.Linear(inputs, outputs)
+        part = nn.Linear(inputs, outputs, device="meta")
     part.weight = nn.Parameter(weight.detach().clone(memory_format=torch.contiguous_format))
     part.bias = None if bias is None else nn.Parameter(bias.detach().clone())
     return part

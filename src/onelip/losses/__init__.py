@@ -2,10 +2,12 @@
 
 from onelip.losses.annealing import LogitAnnealing
 from onelip.losses.certificate import CertificateRegularized
+from onelip.losses.crc import CRC
 from onelip.losses.crm import CRM
 from onelip.losses.emma import EMMA
 from onelip.losses.generalized import GeneralizedCrossEntropy
 from onelip.losses.gloro import GloRo
+from onelip.losses.head import HeadLoss
 from onelip.losses.margin import MarginHinge, OffsetCrossEntropy
 from onelip.losses.radius import RadiusLoss
 
@@ -16,18 +18,21 @@ LOSSES = {
     "certificate": CertificateRegularized,
     "emma": EMMA,
     "generalized": GeneralizedCrossEntropy,
+    "crc": CRC,
     "crm": CRM,
     "gloro": GloRo,
 }
 """Every loss by name, for recipes and the command line."""
 
 __all__ = [
+    "CRC",
     "CRM",
     "EMMA",
     "LOSSES",
     "CertificateRegularized",
     "GeneralizedCrossEntropy",
     "GloRo",
+    "HeadLoss",
     "LogitAnnealing",
     "MarginHinge",
     "OffsetCrossEntropy",

@@ -8,12 +8,11 @@ from torch import nn
 from onelip.layers import (
     ConvexPotentialConv2d,
     ConvexPotentialLinear,
-    FirstChannels,
-    LastLayer,
     Normalize,
     ScaledAvgPool2d,
     ZeroPadChannels,
 )
+from onelip.models import families
 
 Shape = tuple[int, int, int]
 
@@ -32,7 +31,8 @@ def convex_potential_network(
     pool: int = 4,
     linear_layers: int = 7,
     features: int = 2048,
-    head: Literal["truncate", "unit-rows"] = "truncate",
+    head: families.Head = "truncate",
+    hidden: int = 4096,
     mean: tuple[float, ...] | None = None,
     padding_mode: Literal["zeros", "circular"] = "zeros",
     step: float | None = None,
@@ -49,7 +49,8 @@ def convex_potential_network(
         pool: side of the average pooling behind the convolutions; it must divide the image.
         linear_layers: number of dense Convex Potential layers.
         features: inner width of a dense layer.
-        head: keep the first features as logits, or a linear layer with rows of length 1 (LLN).
+        head: rows of length 1, orthonormal rows, the first features, a free matrix, or an MLP.
+        hidden: width of the hidden layer of ``head="mlp"``.
         mean: subtracted from the image, per channel.
         padding_mode: of the convolutions.
         step: a fixed step for all layers (appendix D.2); None keeps the network 1-Lipschitz.
@@ -92,11 +93,9 @@ def convex_potential_network(
         layers.append(ScaledAvgPool2d(pool))
         depth, height, width = channels, height // pool, width // pool
     width = depth * height * width
-    if head == "truncate" and width < classes:
-        raise ValueError(f"{width} features cannot be truncated to {classes} logits: unit-rows")
     layers.append(nn.Flatten())
     layers += [ConvexPotentialLinear(width, features, step=step) for _ in range(linear_layers)]
-    layers.append(FirstChannels(classes) if head == "truncate" else LastLayer(width, classes))
+    layers.append(families.classify(head, width, classes, hidden=hidden))
     return nn.Sequential(*layers)
 
 

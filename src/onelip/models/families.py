@@ -29,7 +29,7 @@ Activation = Literal["absolute", "householder", "householder-2", "max-min", "n-a
 CONVOLUTIONS: tuple[str, ...] = get_args(Convolution)
 """Names of the families of convolutions."""
 
-Head = Literal["unit-rows", "orthogonal", "truncate"]
+Head = Literal["unit-rows", "orthogonal", "truncate", "linear", "mlp"]
 Size = tuple[int, int]
 
 _PLAIN: dict[str, Callable[..., nn.Module]] = {
@@ -126,8 +126,14 @@ def activate(name: str, channels: int) -> nn.Module:
     return _chosen("activation", _ACTIVATIONS, name)(channels)
 
 
-def classify(head: str, features: int, classes: int) -> nn.Module:
-    """The last layer: rows of length 1, orthonormal rows, or the first features.
+def classify(head: str, features: int, classes: int, *, hidden: int = 4096) -> nn.Module:
+    """The last layer.
+
+    Args:
+        head: rows of length 1, orthonormal rows, the first features, a free matrix, or an MLP.
+        features: size of its input.
+        classes: number of logits.
+        hidden: width of ``"mlp"``.
 
     Raises:
         UsageError: it does not exist, or there are fewer features than logits.
@@ -136,6 +142,8 @@ def classify(head: str, features: int, classes: int) -> nn.Module:
         "unit-rows": lambda: layers.LastLayer(features, classes),
         "orthogonal": lambda: layers.CholeskyLinear(features, classes),
         "truncate": lambda: layers.FirstChannels(classes),
+        "linear": lambda: nn.Linear(features, classes),
+        "mlp": lambda: layers.MLPHead(features, classes, hidden),
     }
     if head == "truncate" and features < classes:
         raise UsageError(f"{features} features cannot be truncated to {classes} logits: unit-rows")

@@ -27,6 +27,7 @@ def convolutional_network(
     linear: families.Linear = "cholesky",
     activation: families.Activation = "max-min",
     head: families.Head = "orthogonal",
+    hidden: int = 4096,
     mean: tuple[float, ...] | None = None,
 ) -> nn.Sequential:
     """Convolutions, dense layers, head, with an activation behind each layer but the last.
@@ -40,7 +41,8 @@ def convolutional_network(
         convolution: family of the convolutions.
         linear: family of the dense layers.
         activation: behind each layer.
-        head: rows of length 1, orthonormal rows, or the first features.
+        head: rows of length 1, orthonormal rows, the first features, a free matrix, or an MLP.
+        hidden: width of the hidden layer of ``head="mlp"``.
         mean: subtracted from the image, per channel.
 
     Raises:
@@ -76,7 +78,7 @@ def convolutional_network(
             families.activate(activation, width * wanted),
         ]
         size = width * wanted
-    parts.append(families.classify(head, size, classes))
+    parts.append(families.classify(head, size, classes, hidden=hidden))
     return nn.Sequential(*parts)
 
 

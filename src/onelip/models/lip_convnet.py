@@ -23,6 +23,7 @@ def lip_convnet(
     pooling: Literal["max", "projection", "stride"] = "max",
     exact_gradient: bool = False,
     head: families.Head = "unit-rows",
+    hidden: int = 4096,
     mean: tuple[float, ...] | None = CIFAR10_MEAN,
     std: tuple[float, ...] | None = CIFAR_STD,
 ) -> nn.Sequential:
@@ -40,7 +41,8 @@ def lip_convnet(
         pooling: what ends a block: the maximum of two halves of the channels, their projection
             pooling, or a strided convolution with an activation (the first LipConvnets).
         exact_gradient: of ``"soc"``; its fast gradient otherwise.
-        head: rows of length 1, orthonormal rows, or the first features.
+        head: rows of length 1, orthonormal rows, the first features, a free matrix, or an MLP.
+        hidden: width of the hidden layer of ``head="mlp"``.
         mean: subtracted from the image, per channel; None for no normalisation.
         std: the image is divided by, per channel; it counts in the bound.
 
@@ -90,4 +92,6 @@ def lip_convnet(
             parts.append(pool)
         channels, (height, width) = 2 * channels, half
     features = channels * height * width
-    return nn.Sequential(*parts, nn.Flatten(), families.classify(head, features, classes))
+    return nn.Sequential(
+        *parts, nn.Flatten(), families.classify(head, features, classes, hidden=hidden)
+    )

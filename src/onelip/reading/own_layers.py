@@ -19,6 +19,7 @@ from onelip.layers import (
     InvertibleDownsampling,
     LastLayer,
     LiResNetConv2d,
+    MLPHead,
     Normalize,
     OSSNConv2d,
     Rescale,
@@ -91,6 +92,13 @@ def _scaled_sum(module: ScaledAvgPool2d, value: Value) -> Value:
 @reader(LastLayer)
 def _last_layer(module: LastLayer, value: Value) -> Value:
     return dense(value, module.weight, module.bias)
+
+
+@reader(MLPHead)
+def _mlp_head(module: MLPHead, value: Value) -> Value:
+    for part in module.children():
+        value = read_module(part, value)
+    return value
 
 
 @reader(AOLLinear, BjorckLinear, BROLinear, CayleyLinear, CholeskyLinear)

@@ -7,6 +7,7 @@ al. (2022).
 from dataclasses import replace
 
 from onelip.models.convex_potential import CIFAR10_MEAN, CIFAR100_MEAN
+from onelip.models.lip_convnet import CIFAR_STD
 from onelip.recipes.recipe import Recipe
 
 _SOC = Recipe(
@@ -36,6 +37,22 @@ _LIP_CONVNETS = [
     for dataset in ("cifar10", "cifar100")
     for depth in range(5, 45, 5)
     for suffix, about in (("", "exact gradient"), ("-fast", "fast gradient"))
+]
+
+_CRC = [
+    replace(
+        _SOC,
+        name=f"lipconvnet-{depth}-{dataset}-crc",
+        about=f"LipConvnet-{depth}, {dataset}, projection pooling and MLP head: Tables 1, 3, 4",
+        dataset=dataset,
+        network={"depth": depth, "pooling": "projection", "head": "mlp"},
+        loss="crc",
+        objective={"radius": radius / CIFAR_STD[0], "weight": weight},
+        clip_norm=1.0,
+        certificate="curvature",
+    )
+    for dataset, radius, weight in (("cifar10", 36 / 255, 0.5), ("cifar100", 0.2, 0.75))
+    for depth in range(5, 45, 5)
 ]
 
 _COMPARED = [
@@ -80,4 +97,4 @@ _CAYLEY = [
     for dataset in ("cifar10", "cifar100")
 ]
 
-RECIPES = (*_LIP_CONVNETS, *_COMPARED, *_CAYLEY)
+RECIPES = (*_LIP_CONVNETS, *_CRC, *_COMPARED, *_CAYLEY)

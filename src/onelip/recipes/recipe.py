@@ -34,6 +34,7 @@ class Recipe:
         schedule: of the learning rate; see ``onelip.training.schedule``.
         weight_decay: of matrices and kernels; biases and parameters of activations do not decay.
         projection_interval: updates between projections of layers that have one (SVCM); 0 for none.
+        clip_norm: largest norm of the gradient of all parameters; 0 for any.
         crop: zero padding of random crops, in pixels; 0 for none.
         flip: random horizontal flips.
         rotate: random rotations by up to this many degrees, before crops and flips; 0 for none.
@@ -46,7 +47,8 @@ class Recipe:
         precision: arithmetic of the training step; certificates are computed in 32 bits.
         compile: run the model through ``torch.compile``.
         certificate: what proves the constants of logit differences: the product of the layers'
-            bounds, tight for 1-Lipschitz layers, or LipLT, far tighter for ordinary ones.
+            bounds, tight for 1-Lipschitz layers, LipLT, far tighter for ordinary ones, or the
+            curvature of an MLP head.
         eps: radii, in pixel units of [0, 1], at which accuracy is reported; as ``[0.1,0.2]``.
         attack_samples: test images that are attacked; 0 for none.
         attack_steps: steps of each L2 PGD run.
@@ -77,6 +79,7 @@ class Recipe:
     ] = "piecewise-triangular"
     weight_decay: float = 0.0
     projection_interval: int = 0
+    clip_norm: float = 0.0
     crop: int = 0
     flip: bool = False
     rotate: float = 0.0
@@ -87,7 +90,7 @@ class Recipe:
     threads: int = 0
     precision: Literal["32", "bf16"] = "32"
     compile: bool = False
-    certificate: Literal["product", "liplt"] = "product"
+    certificate: Literal["product", "liplt", "curvature"] = "product"
     eps: tuple[float, ...] = (36 / 255, 72 / 255, 108 / 255)
     attack_samples: int = 1000
     attack_steps: int = 50
@@ -100,7 +103,7 @@ class Recipe:
             if not getattr(self, name) > 0:
                 raise UsageError(f"--{name} must be positive, got {getattr(self, name)}")
         least = ("crop", "seed", "split_seed", "threads", "attack_samples", "projection_interval")
-        for name in (*least, "weight_decay"):
+        for name in (*least, "weight_decay", "clip_norm"):
             if not getattr(self, name) >= 0:
                 raise UsageError(f"--{name} must not be negative, got {getattr(self, name)}")
         for name, most in (("rotate", 180), ("translate", 1)):

@@ -7,14 +7,12 @@ from typing import Any
 import lightning as L
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from onelip.data import Batches, ImageSet, augmentation
+from onelip.data import SHAPES, Batches, ImageSet, augmentation
 from onelip.errors import NonFiniteError
 from onelip.layers import computed_once, project
-from onelip.losses import RadiusLoss
 from onelip.recipes import Recipe
-from onelip.training.constants import CONSTANTS
+from onelip.training.objective import objective
 from onelip.training.schedule import SCHEDULES
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -35,12 +33,9 @@ class Classifier(L.LightningModule):
         self, model: nn.Module, loss: nn.Module, recipe: Recipe, train: ImageSet, held_out: ImageSet
     ) -> None:
         super().__init__()
-        self.model, self.loss, self.recipe = model, loss, recipe
+        self.model, self.recipe = model, recipe
         self.train_set, self.held_out = train, held_out
-        self.constants: nn.Module | None = None
-        if isinstance(loss, RadiusLoss):
-            shape = tuple(train.images.shape[1:])
-            self.constants = CONSTANTS[recipe.constants](model, shape)
+        self.objective = objective(loss, model, SHAPES[recipe.dataset][0], recipe.constants)
 
     def train_dataloader(self) -> Batches:
         """Batches of the current epoch; the trainer asks again for each."""
@@ -82,8 +77,7 @@ class Classifier(L.LightningModule):
         """
         images, labels = batch
         with computed_once(self.model):
-            logits = self.model(images).float()
-            loss = self._loss(logits, labels)
+            loss: Tensor = self.objective(self.model, images, labels, self.current_epoch)
         if not torch.isfinite(loss):
             kept = "; the epochs before it are kept in the run folder's checkpoint"
             raise NonFiniteError(
@@ -91,18 +85,6 @@ class Classifier(L.LightningModule):
                 f"--lr{kept if self.current_epoch else ''}"
             )
         self.log("loss", loss, on_step=False, on_epoch=True, sync_dist=True)
-        return loss
-
-    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Of a batch; losses on radii get the constants of the network as it is now."""
-        loss: Tensor
-        if self.constants is None or not isinstance(self.loss, RadiusLoss):
-            loss = self.loss(logits, labels)
-        elif self.current_epoch < self.loss.start_epoch:
-            loss = F.cross_entropy(logits, labels)
-        else:
-            with torch.autocast(logits.device.type, enabled=False):
-                loss = self.loss(logits, labels, self.constants(self.model))
         return loss
 
     def on_train_batch_end(self, *_: Any) -> None:

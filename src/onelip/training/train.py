@@ -128,6 +128,7 @@ def _trainer(
         num_nodes=processes // local,
         strategy="ddp" if processes > 1 else "auto",
         precision="bf16-mixed" if recipe.precision == "bf16" else "32-true",
+        gradient_clip_val=run.recipe.clip_norm or None,
         callbacks=[*callbacks, checkpoint, *bar],
         logger=False,
         enable_progress_bar=False,

@@ -1,0 +1,71 @@
+"""A head with one hidden layer, certified by its curvature (Singla, Feizi, 2022)."""
+
+import copy
+
+from torch import Tensor, nn
+
+from onelip import norms
+from onelip.lipschitz import LipschitzModule
+from onelip.norms.rounding import product
+from onelip.norms.second_derivatives import second_derivatives
+from onelip.norms.slopes import slopes
+
+
+class MLPHead(LipschitzModule):
+    r"""``outer(activation(inner(x)))``: logits of a network that need no Lipschitz constant.
+
+    Behind a body that is 1-Lipschitz, ``certify(model, x, constants=curvature_constants)`` finds
+    how far the features may move before the prediction changes, from the second derivative of the
+    differences of two logits: the weights of this head are free.
+
+    Bound: the product of the norms of both layers and the slope of the activation; the certificate
+    does not use it.
+    Shape: ``(batch, in_features)`` to ``(batch, classes)``.
+    Cost: two linear layers.
+
+    Args:
+        in_features: size of the input.
+        classes: number of logits.
+        hidden: width of the hidden layer.
+        activation: one whose derivative does not jump; Softplus by default.
+
+    Raises:
+        UnboundedModuleError: the activation has a kink.
+
+    Example:
+        >>> head = MLPHead(8, 10, hidden=32)
+        >>> [tuple(weight.shape) for weight in head.parameters()]
+        [(32, 8), (32,), (10, 32), (10,)]
+
+    Reference: Singla, Feizi, "Improved techniques for deterministic l2 robustness", NeurIPS 2022,
+    section 5.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        classes: int,
+        hidden: int = 4096,
+        activation: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        activation = nn.Softplus() if activation is None else activation
+        second_derivatives(activation)
+        self.inner = nn.Linear(in_features, hidden)
+        self.activation = activation
+        self.outer = nn.Linear(hidden, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The logits."""
+        logits: Tensor = self.outer(self.activation(self.inner(x)))
+        return logits
+
+    def lipschitz_bound(self) -> Tensor:
+        """See the class."""
+        low, high = slopes(self.activation)
+        slope = norms.dense(self.inner.weight).new_tensor(max(abs(low), abs(high)))
+        return product([norms.dense(self.inner.weight), slope, norms.dense(self.outer.weight)])
+
+    def export(self) -> nn.Sequential:
+        """Three plain torch modules."""
+        return nn.Sequential(*(copy.deepcopy(part) for part in self.children()))

@@ -1,0 +1,71 @@
+"""Training of an MLP head for curvature certificates (Singla, Feizi, 2022, equation 7)."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from onelip.losses.head import HeadLoss, PairCurvature
+
+
+class CRC(HeadLoss):
+    r"""Cross-entropy of adversarially moved features, plus the curvature of the head.
+
+    :math:`\max_{|y - g(x)| \le \rho} \ell(h(y), l) + \gamma K`: the maximum is sought by projected
+    gradient steps in front of the head alone, and the body receives the gradient at the point
+    that they reach, as if it were its output. K is the mean over the batch of the curvature,
+    up or down, of the difference between the label's logit and that of its strongest rival.
+
+    Shape: features ``(batch, features)``, labels ``(batch,)`` to a scalar.
+    Cost: ``steps + 1`` passes through the head.
+
+    Args:
+        radius: rho, in units of the features: divide a radius in pixels by the std that the body
+            divides pixels by.
+        weight: gamma.
+        steps: of the attack, each ``1.5 radius / steps`` long.
+
+    Raises:
+        ValueError: a negative number, or no step.
+
+    Example:
+        >>> loss = CRC(radius=0.0, weight=0.0)
+        >>> loss(torch.zeros(2, 3), torch.tensor([0, 1]), nn.Identity(), None)
+        tensor(1.0986)
+
+    Reference: Singla, Feizi, "Improved techniques for deterministic l2 robustness", NeurIPS 2022.
+    """
+
+    def __init__(self, radius: float = 0.5, weight: float = 0.5, steps: int = 5) -> None:
+        super().__init__()
+        if not radius >= 0 or not weight >= 0:
+            raise ValueError(f"radius and weight must not be negative, got {radius} and {weight}")
+        if steps < 1:
+            raise ValueError(f"steps must be positive, got {steps}")
+        self.radius, self.weight, self.steps = radius, weight, steps
+
+    def forward(
+        self, features: Tensor, labels: Tensor, head: nn.Module, curvature: PairCurvature | None
+    ) -> Tensor:
+        """See the class."""
+        logits: Tensor = head(features + self.perturbation(features.detach(), labels, head))
+        loss: Tensor = F.cross_entropy(logits, labels)
+        if curvature is None or not self.weight:
+            return loss
+        rivals = logits.detach().scatter(1, labels[:, None], -torch.inf).argmax(1)
+        pairs, times = torch.stack([labels, rivals]).unique(dim=1, return_counts=True)
+        bend = torch.maximum(curvature(pairs[0], pairs[1]), curvature(pairs[1], pairs[0]))
+        bends: Tensor = (bend * times).sum() / len(labels)
+        return loss + self.weight * bends
+
+    def perturbation(self, features: Tensor, labels: Tensor, head: nn.Module) -> Tensor:
+        """Where projected gradient ascent on the cross-entropy leads, at most ``radius`` away."""
+        moved = torch.zeros_like(features)
+        for _ in range(self.steps if self.radius else 0):
+            moved.requires_grad_()
+            with torch.enable_grad():
+                loss = F.cross_entropy(head(features + moved), labels, reduction="sum")
+            (uphill,) = torch.autograd.grad(loss, moved)
+            moved = moved.detach() + 1.5 * self.radius / self.steps * F.normalize(uphill, dim=1)
+            length = moved.norm(dim=1, keepdim=True).clamp_min(self.radius)
+            moved = moved * (self.radius / length)
+        return moved

@@ -128,10 +128,11 @@ class HouseHolder(LipschitzModule):
         return torch.stack(folded, 2).flatten(1, 2)
 
     def lipschitz_bound(self) -> Tensor:
-        """The largest norm of a reflection ``|I - 2 v v^T|``, times that of its turn."""
+        """The largest norm of a reflection ``|I - 2 v v^T|``, times that of its turn; 1 or more."""
         rays, turns, _ = self.tents()
         reflections = upward(2 * _squared_length(rays) - 1, 2).clamp(min=1)
-        return upward(reflections * _squared_length(turns).sqrt(), 2).max().cpu()
+        turned = _squared_length(turns).sqrt().clamp(min=1)  # of the exact pieces, too
+        return upward(reflections * turned, 2).max().cpu()
 
     def extra_repr(self) -> str:
         """Channels and order."""

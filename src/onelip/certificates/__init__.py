@@ -2,21 +2,32 @@
 
 from onelip.certificates.certificate import Certificate
 from onelip.certificates.constants import (
-    PROVERS,
     Constants,
     Prover,
     liplt_constants,
     product_constants,
 )
+from onelip.certificates.curvature import CurvatureConstants, curvature_constants
 from onelip.certificates.margin import certify
+from onelip.certificates.minorant import HeadRadii
 from onelip.certificates.precision import full_precision
+
+PROVERS: dict[str, Prover] = {
+    "product": product_constants,
+    "liplt": liplt_constants,
+    "curvature": curvature_constants,
+}
+"""By the name that recipes use."""
 
 __all__ = [
     "PROVERS",
     "Certificate",
     "Constants",
+    "CurvatureConstants",
+    "HeadRadii",
     "Prover",
     "certify",
+    "curvature_constants",
     "full_precision",
     "liplt_constants",
     "product_constants",

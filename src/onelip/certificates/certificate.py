@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from onelip.certificates.minorant import HeadRadii
 from onelip.errors import UsageError
 
 
@@ -20,13 +21,15 @@ class Certificate:
         bound: 0-d float64, the proved Lipschitz bound of the whole model.
         body_bound: 0-d float64, that of the part in front of a linear head, or ``bound``.
         layer_bounds: the factors of ``bound``, by layer.
-        method: ``"product"`` of the layers' bounds, or ``"liplt"``.
+        method: ``"product"`` of the layers' bounds, ``"liplt"`` or ``"curvature"``.
         head: ``"pairwise"`` (a constant for each pair of logits: body_bound |w_y - w_i|, or that of
-            LipLT) or ``"general"`` (margin / sqrt(2) bound).
+            LipLT), ``"general"`` (margin / sqrt(2) bound) or ``"mlp"`` (one hidden layer).
         level: ``"real"``: the proof is in exact arithmetic, for the weights as stored and the
-            logits as computed; the rounding of the forward pass is not part of it.
+            logits as computed; the rounding of the forward pass is not part of it. ``"float"``: it
+            holds for what the network computes, rounding included, in this dtype.
         dtype: in which the logits were computed, with autocast and TF32 off.
         device: where the logits were computed.
+        in_features: what a curvature certificate found in front of an MLP head.
     """
 
     prediction: Tensor
@@ -39,6 +42,7 @@ class Certificate:
     level: str
     dtype: torch.dtype
     device: str
+    in_features: HeadRadii | None = None
 
     def accuracy(self, eps: float, labels: Tensor) -> float:
         """Certified accuracy: the share of samples that are right and have radius > eps."""

@@ -3,27 +3,49 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
 from onelip import bounds
+from onelip.certificates.minorant import HeadRadii
 from onelip.chains import Shape
 from onelip.layers.last_layer import LastLayer
 from onelip.lipschitz import finite, lipschitz_bound
-from onelip.norms.rounding import exact, frobenius, product, upward
+from onelip.norms.rounding import UNIT, downward, exact, frobenius, product, upward
 from onelip.reading import read
 
 Head = nn.Linear | LastLayer
 
 
-@dataclass(frozen=True)
+class Rounding(NamedTuple):
+    """How far what was computed may be from the exact values, in Euclidean norm.
+
+    Of the features in front of the head, and of the logits; both for every input in reach.
+    """
+
+    features: float = 0.0
+    logits: float = 0.0
+
+
+EXACT = Rounding()
+
+
+class Found(NamedTuple):
+    """Radii in units of the input, and what was found in front of an MLP head."""
+
+    radius: Tensor
+    head: HeadRadii | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Constants:
-    """Proved constants of a network.
+    """Proved constants of a network, and the radii that follow from them.
 
     Attributes:
-        method: ``"product"`` or ``"liplt"``.
+        method: ``"product"``, ``"liplt"`` or ``"curvature"``.
         pairwise: function of the number of classes, ``(classes, classes)`` float64: an upper bound
             of the Lipschitz constant of each difference of two logits.
         bound: of the whole network, 0-d float64.
@@ -31,6 +53,8 @@ class Constants:
         layer_bounds: of the layers, by name.
         head: how the pairs were bounded; see ``Certificate``.
         proof: what LipLT proved of single logits and their pairs.
+        head_parts: how many modules at the end of the flattened network the radii are proved in
+            front of.
     """
 
     method: str
@@ -40,6 +64,42 @@ class Constants:
     layer_bounds: tuple[tuple[str, float], ...]
     head: str
     proof: bounds.Constants | None = None
+    head_parts: int = 0
+
+    def split(self, model: nn.Module) -> tuple[nn.Module, nn.Module]:
+        """The part whose outputs the radii are proved from, and the part behind it."""
+        if not self.head_parts:
+            return model, nn.Identity()
+        parts = [part for _, part in flattened(model)]
+        return nn.Sequential(*parts[: -self.head_parts]), nn.Sequential(*parts[-self.head_parts :])
+
+    def radii(
+        self,
+        features: Tensor,  # noqa: ARG002
+        logits: Tensor,
+        prediction: Tensor,
+        rounding: Rounding = EXACT,
+    ) -> Found:
+        """Radii of a batch: the smallest margin, divided by the constant of its pair.
+
+        Args:
+            features: outputs of the first part, ``(batch, ...)``.
+            logits: ``(batch, classes)``.
+            prediction: ``(batch,)``.
+            rounding: of the network, at the sample and wherever an attack may lead.
+        """
+        scores = logits.detach().double().cpu()
+        own = prediction.cpu()[:, None]
+        margins = scores.gather(1, own) - scores
+        margins = margins.clamp(max=torch.finfo(scores.dtype).max)  # a difference that overflowed
+        lost = 2 * math.sqrt(2) * rounding.logits  # a difference of logits, here and there
+        margins = (margins - lost) * (1 - 2 * UNIT) if lost else margins
+        slope = self.pairwise(logits.shape[1])
+        slope = slope.nan_to_num(nan=math.inf, posinf=math.inf)  # 0 times an infinite distance
+        quotient = downward(margins / slope[own.squeeze(1)], 4)
+        quotient = torch.where(margins > 0, quotient, 0.0)  # 0 / 0 in a constant network
+        quotient.scatter_(1, own, math.inf)  # not its own rival
+        return Found(quotient.amin(1))
 
 
 Prover = Callable[[nn.Module, Shape], Constants]
@@ -93,10 +153,6 @@ def liplt_constants(model: nn.Module, input_shape: Shape) -> Constants:
     )
 
 
-PROVERS: dict[str, Prover] = {"product": product_constants, "liplt": liplt_constants}
-"""By the name that recipes use."""
-
-
 def distances(rows: Tensor) -> Tensor:
     """Upper bounds of the distances between the rows of a matrix: ``(rows, rows)``, float64."""
     weight = exact(rows).cpu()
@@ -115,6 +171,11 @@ def flattened(module: nn.Module, prefix: str = "") -> list[tuple[str, nn.Module]
 
 def _linear_head(parts: list[tuple[str, nn.Module]]) -> Head | None:
     last = parts[-1][1] if parts else None
-    if isinstance(last, nn.Linear) and type_before_parametrizations(last) is nn.Linear:
+    if last is not None and is_linear(last):
         return last
     return last if type(last) is LastLayer else None
+
+
+def is_linear(module: nn.Module) -> TypeGuard[nn.Linear]:
+    """Whether a module is torch's linear layer, and nothing derived from it."""
+    return type_before_parametrizations(module) is nn.Linear

@@ -7,16 +7,17 @@ rival i, :math:`f_y - f_i` is Lipschitz with constant :math:`\sqrt 2 L`, L that 
 """
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from onelip.certificates.certificate import Certificate
-from onelip.certificates.constants import Prover, product_constants
+from onelip.certificates.constants import Prover, Rounding, product_constants
+from onelip.certificates.forward_error import forward_errors
 from onelip.certificates.precision import full_precision
 from onelip.errors import UsageError
 from onelip.lipschitz import refuse_hidden_behaviour
-from onelip.norms.rounding import downward
 
 
 @torch.no_grad()
@@ -26,6 +27,7 @@ def certify(
     labels: Tensor | None = None,
     *,
     constants: Prover = product_constants,
+    level: Literal["real", "float"] = "real",
     batch_size: int = 1024,
 ) -> Certificate:
     """Predict a batch, with a radius around each sample in which the prediction cannot change.
@@ -33,7 +35,8 @@ def certify(
     Bound: the radius rests on ``lipschitz_bound(model)``, or, where the last module of a
     Sequential is linear, on that of the rest and on ``|w_y - w_i|``, which is never looser; with
     ``constants=liplt_constants``, on LipLT for each pair of logits, which is far tighter for
-    ordinary networks. Rounding of the division goes downwards.
+    ordinary networks, or, with ``constants=curvature_constants``, on the curvature of an MLP head.
+    Rounding of the division goes downwards.
     Shape: ``x`` is ``(batch, ...)``.
     Cost: one proved bound of the model and one forward pass. A model in its training form should
     go through ``onelip.export`` first: the radii are larger.
@@ -43,14 +46,18 @@ def certify(
             (``onelip.layers.Normalize``), so that radii are in the units of x.
         x: inputs in [0, 1].
         labels: true classes; samples that are predicted wrong then get radius 0.
-        constants: how the constants of logit differences are proved: ``product_constants`` or
-            ``liplt_constants``.
+        constants: what is proved: ``product_constants``, ``liplt_constants`` or
+            ``curvature_constants``.
+        level: ``"real"`` takes logits as if they were computed exactly; ``"float"`` adds all that
+            rounding can do to them, at the sample and at the attacked input. It costs next to
+            nothing in float64 (``model.double()``), and a part of the radius in float32.
         batch_size: samples per forward pass.
 
     Raises:
         UsageError: a part of the model is in training mode, x leaves [0, 1] or is not finite, fewer
             than two logits, logits in 16 bits, labels out of range.
-        UnboundedModuleError: a part of the model has no proved bound.
+        UnboundedModuleError: a part of the model has no proved bound, or, for level ``float``, its
+            rounding is not known.
         NonFiniteError: a weight or the bound is not finite.
 
     Example:
@@ -59,15 +66,28 @@ def certify(
         >>> certificate.level, certificate.head, certificate.radius.shape
         ('real', 'pairwise', torch.Size([3]))
     """
+    if level not in ("real", "float"):
+        raise UsageError(f"no level {level!r}: certificates have level 'real' or 'float'")
     _check_input(model, x)
     refuse_hidden_behaviour(model)
     proved = constants(model, tuple(x.shape[1:]))
+    body, head = proved.split(model)
     with full_precision(x.device):
-        logits = torch.cat([model(part) for part in x.split(batch_size)])
+        features = torch.cat([body(part) for part in x.split(batch_size)])
+        logits = torch.cat([head(part) for part in features.split(batch_size)])
     _check_logits(logits, len(x), labels)
-    prediction, radius = _radii(logits, proved.pairwise(logits.shape[1]))
+    prediction = logits.argmax(1)
+    found = proved.radii(features, logits, prediction)
+    if level == "float":
+        reach = _reach(x, found.radius)
+        errors = [0.0, *map(float, forward_errors(model, tuple(x.shape[1:]), reach))]
+        rounding = Rounding(errors[-1 - proved.head_parts], errors[-1])
+        found = proved.radii(features, logits, prediction, rounding)
+        found = found._replace(radius=found.radius.clamp(max=_diameter(x)))
+    sure = torch.isfinite(logits).all(1)
     if labels is not None:
-        radius = torch.where(prediction == labels.to(prediction.device), radius, 0.0)
+        sure &= prediction == labels.to(prediction.device)
+    radius = torch.where(sure, found.radius.to(sure.device), 0.0)
     return Certificate(
         prediction=prediction,
         radius=radius,
@@ -76,25 +96,22 @@ def certify(
         layer_bounds=proved.layer_bounds,
         method=proved.method,
         head=proved.head,
-        level="real",
+        level=level,
         dtype=logits.dtype,
         device=str(logits.device),
+        in_features=found.head,
     )
 
 
-def _radii(logits: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
-    """Predictions, and radii in float64, from constants of pairs of logits."""
-    scores = logits.detach().double().cpu()
-    prediction = scores.argmax(1)
-    margins = scores.gather(1, prediction[:, None]) - scores
-    margins = margins.clamp(max=torch.finfo(scores.dtype).max)  # a difference that overflowed
-    slope = slope.nan_to_num(nan=math.inf, posinf=math.inf)  # 0 times a distance that overflowed
-    quotient = downward(margins / slope[prediction], 4)
-    quotient = torch.where(margins > 0, quotient, 0.0)  # 0 / 0 in a constant network
-    quotient.scatter_(1, prediction[:, None], math.inf)  # not its own rival
-    radius = quotient.amin(1)
-    finite = torch.isfinite(scores).all(1)
-    return prediction.to(logits.device), torch.where(finite, radius, 0.0).to(logits.device)
+def _diameter(x: Tensor) -> float:
+    """Of the box that samples are in."""
+    return math.sqrt(x[0].numel())
+
+
+def _reach(x: Tensor, radius: Tensor) -> float:
+    """The length of the longest input that a radius speaks of, up to the diameter of the box."""
+    lengths = torch.linalg.vector_norm(x.double().flatten(1).cpu(), dim=1)
+    return float((lengths + radius.cpu().clamp(max=_diameter(x))).max()) * (1 + 1e-9)
 
 
 def _check_input(model: nn.Module, x: Tensor) -> None:

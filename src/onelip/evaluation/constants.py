@@ -1,14 +1,18 @@
-"""Average constants of logit differences, as in Table 2 of Fazlyab et al. (2023)."""
+"""What a run stores of its constants: averages over pairs of logits, how tight an MLP head is."""
 
 import math
 
 import torch
 
 from onelip.bounds import Constants
+from onelip.certificates import CurvatureConstants, HeadRadii
+
+EXACT = 1e-3
+"""A radius is called exact when its witness is at most this much further away, relative."""
 
 
 def averages(proved: Constants) -> dict[str, float]:
-    """Means over all pairs of classes.
+    """Means over all pairs of classes, as in Table 2 of Fazlyab et al. (2023).
 
     Returns:
         ``pairwise``, of the constants of differences; ``sum``, of the sums of the two logits'; and
@@ -20,4 +24,21 @@ def averages(proved: Constants) -> dict[str, float]:
         "pairwise": float(proved.pairwise[first, second].mean()),
         "sum": float((proved.per_class[first] + proved.per_class[second]).mean()),
         "sqrt2": math.sqrt(2) * float(proved.network),
+    }
+
+
+def tightness(found: HeadRadii, proved: CurvatureConstants) -> dict[str, float]:
+    """How close the radii in front of an MLP head are to the distances of their witnesses.
+
+    Returns:
+        ``exact``, the share of positive radii that are exact to ``EXACT``; ``ratio``, the mean of
+        radius by distance; ``pairs_proved``, of how many ordered pairs of classes the curvature was
+        proved.
+    """
+    sure = (found.radius > 0) & found.distance.isfinite()
+    ratio = found.radius[sure] / found.distance[sure]
+    return {
+        "exact": float((ratio >= 1 - EXACT).sum()) / max(1, int((found.radius > 0).sum())),
+        "ratio": float(ratio.mean()),
+        "pairs_proved": proved.curvature.proved_pairs,
     }

@@ -17,10 +17,18 @@ from torch import Tensor, nn
 
 from onelip.attacks import ATTACKS, PGD, Attack, attack_radii
 from onelip.bounds import naive_constants
-from onelip.certificates import PROVERS, Certificate, Constants, certify, full_precision
+from onelip.certificates import (
+    PROVERS,
+    Certificate,
+    Constants,
+    CurvatureConstants,
+    HeadRadii,
+    certify,
+    full_precision,
+)
 from onelip.data import ImageSet, holdout, load
 from onelip.errors import SoundnessError, UsageError
-from onelip.evaluation.constants import averages
+from onelip.evaluation.constants import averages, tightness
 from onelip.export import export
 from onelip.reading import read
 from onelip.recipes import Recipe
@@ -29,7 +37,7 @@ from onelip.training import RunFolder
 from onelip.training.run_folder import use_threads
 
 DEFAULT_ATTACKS = ("pgd", "fgm")
-_METHODS = {"product": ("margin",), "liplt": ("margin", "LipLT")}
+_METHODS = {"product": ("margin",), "liplt": ("margin", "LipLT"), "curvature": ("curvature",)}
 
 
 @dataclass(frozen=True)
@@ -80,6 +88,8 @@ def certify_run(run: RunFolder, data: Path | None = None) -> Certified:
         stored["radius_of_product"] = looser.radius.cpu()
         records["constants"] = {"naive": averages(product), "liplt": averages(proved.proof)}
         records["constants"]["naive"] |= _accuracies(looser, test, recipe)
+    if certificate.in_features is not None and isinstance(proved, CurvatureConstants):
+        records["head"] = tightness(certificate.in_features, proved)
     with replacing(run.path / "certificates.safetensors") as temporary:
         temporary.write_bytes(safetensors.torch.save(stored))
     run.write(records)
@@ -186,7 +196,10 @@ def _certify(model: nn.Module, proved: Constants, *sets: ImageSet) -> list[Certi
 def _part(certificate: Certificate, rows: Tensor) -> Certificate:
     """The certificate of some of its samples."""
     prediction, radius = certificate.prediction[rows], certificate.radius[rows]
-    return dataclasses.replace(certificate, prediction=prediction, radius=radius)
+    found = certificate.in_features
+    if found is not None:
+        found = HeadRadii(**{name: value[rows] for name, value in vars(found).items()})
+    return dataclasses.replace(certificate, prediction=prediction, radius=radius, in_features=found)
 
 
 def _accuracies(certificate: Certificate, data: ImageSet, recipe: Recipe) -> dict[str, Any]:

@@ -1,0 +1,108 @@
+r"""How far the computed logits can be from the exact ones: what level ``float`` needs.
+
+Two numbers travel through the parts of a network: a bound s of the exact vector, from the proved
+Lipschitz constants, and a bound e of its distance to the computed one. Behind a part with constant
+L and image f(0) of 0,
+
+.. math:: s' = L s + |f(0)|, \qquad e' = L e + (\text{what rounding does inside, on inputs up to
+          } s + e),
+
+so errors of earlier layers are carried along by the same constants that carry the attack, and what
+each layer adds follows from the standard model of floating point (``forward_error_rules.py``).
+
+What is assumed: operations are those of IEEE 754 in the dtype of the weights, as they are inside
+``full_precision``; sums may be in any order, fused or not, and subnormal results flushed to zero.
+Weights are the numbers that they are. Library functions (exp, log1p, erf, tanh, sin, cos, atan2,
+hypot) are within 4 units in the last place. Matrix products are no Strassen-type products, and
+oneDNN's convolutions are direct ones, which is what torch asks it for.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from onelip.certificates import forward_error_layers  # noqa: F401, registers its rules
+from onelip.certificates.constants import flattened
+from onelip.certificates.forward_error_rules import Arithmetic, Value, through
+from onelip.certificates.precision import full_precision
+from onelip.chains import Shape
+from onelip.errors import UnboundedModuleError, UsageError
+
+
+def forward_error(model: nn.Module, input_shape: Shape, reach: float) -> Tensor:
+    """Proved upper bound of what rounding does to the output of a network.
+
+    Bound: ``|computed model(x) - exact model(x)|_2`` is at most this for every x of floating-point
+    numbers in the dtype of the weights with ``|x|_2 <= reach``, in any batch. It grows with the
+    length of sums and the norms of the matrices of absolute weights, as the worst order of
+    summation demands, and is far above what is seen: 0.016 for 784-512-512-10 with orthogonal
+    weights and reach 10 in float32, where 4e-7 is seen, and 3e-11 in float64.
+    Cost: one proved norm per layer, and two passes of one sample.
+
+    Args:
+        model: an exported network in eval mode, in float32 or float64.
+        input_shape: without the batch.
+        reach: the largest length of an input.
+
+    Returns:
+        A 0-d float64 tensor on the CPU.
+
+    Raises:
+        UnboundedModuleError: nothing is known of the rounding of a part.
+        NonFiniteError: a weight is not finite, or numbers on the way may overflow.
+        UsageError: reach is no length, or weights are of 16 bits or of several dtypes.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(2, 1, bias=False), nn.ReLU()).eval()
+        >>> _ = nn.init.ones_(model[0].weight)
+        >>> bool(1e-7 < forward_error(model, (2,), 1.0) < 1e-6)
+        True
+        >>> bool(forward_error(model.double(), (2,), 1.0) < 1e-14)
+        True
+
+    Reference: Higham, "Accuracy and stability of numerical algorithms", 2002, sections 2.2 and 3.1.
+    """
+    errors = forward_errors(model, input_shape, reach)
+    return errors[-1] if errors else torch.zeros((), dtype=torch.float64)
+
+
+@torch.no_grad()
+def forward_errors(model: nn.Module, input_shape: Shape, reach: float) -> list[Tensor]:
+    """The same behind each part of the model (``constants.flattened``), the last one at the end.
+
+    Args:
+        model: see ``forward_error``.
+        input_shape: without the batch.
+        reach: the largest length of an input.
+
+    Example:
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+        >>> [error > 0 for error in forward_errors(model, (1, 2, 2), 1.0)]
+        [tensor(False), tensor(True)]
+    """
+    if not 0 <= reach < math.inf:
+        raise UsageError(f"reach is the length of an input, got {reach}")
+    dtype, device = _arithmetic_of(model)
+    value, errors = Value(tuple(input_shape), reach), []
+    with full_precision(device):
+        for _, part in flattened(model):
+            value = through(part, value, Arithmetic.of(dtype))
+            errors.append(torch.tensor(value.error, dtype=torch.float64))
+    return errors
+
+
+def _arithmetic_of(model: nn.Module) -> tuple[torch.dtype, torch.device]:
+    """In which the model runs; float32 for one without numbers, whose error is the larger."""
+    numbers = [*model.parameters(), *model.buffers()]
+    dtypes = {n.dtype for n in numbers if n.is_floating_point()} or {torch.float32}
+    devices = {n.device for n in numbers} or {torch.device("cpu")}
+    if len(dtypes) > 1 or not dtypes <= {torch.float32, torch.float64}:
+        names = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
+        raise UsageError(f"rounding is bounded in float32 or float64, not {names}: model.float()")
+    if len(devices) > 1 or {device.type for device in devices} - {"cpu", "cuda"}:
+        raise UnboundedModuleError(
+            f"nothing is known of rounding on {', '.join(map(str, devices))}: move the model to "
+            "the CPU, or use level='real'"
+        )
+    return dtypes.pop(), devices.pop()

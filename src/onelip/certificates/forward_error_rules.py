@@ -1,0 +1,200 @@
+r"""What rounding does to one part of a network: the form of the rules.
+
+A part with the exact function f is followed with two numbers, a bound of the exact vector and one
+of the distance between it and the computed vector. A rule adds what happens inside the part,
+
+.. math:: |\hat f(x) - f(x)| \le \gamma_n |\text{terms}|,
+
+where n counts the operations on the way of each term to the result and :math:`|\text{terms}|` is
+the Euclidean norm of the sums of absolute values of what is added (Higham, 2002, section 3.1).
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from onelip.chains import Shape
+from onelip.errors import NonFiniteError, UnboundedModuleError
+from onelip.lipschitz import lipschitz_bound
+
+ABOVE = 1 + 2.0**-40
+"""Covers the rounding of a thousand operations of non-negative numbers in float64."""
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """Floating-point arithmetic of one dtype.
+
+    Attributes:
+        unit: the round-off u: an operation returns its exact result times ``1 + d``, ``|d| <= u``.
+        lost: more than an operation can lose to underflow beside that, flushed to zero or not.
+        largest: the largest finite number.
+    """
+
+    unit: float
+    lost: float
+    largest: float
+
+    @classmethod
+    def of(cls, dtype: torch.dtype) -> Self:
+        """That of float32 or float64."""
+        info = torch.finfo(dtype)
+        return cls(info.eps / 2, 4 * info.tiny, info.max)
+
+    def gamma(self, operations: int) -> float:
+        """Upper bound of the relative error of so many operations in a row."""
+        total = operations * self.unit
+        if total > 0.5:
+            raise NonFiniteError(f"nothing is known of sums of {operations} numbers in this dtype")
+        return total / (1 - total) * ABOVE
+
+    def rounding(self, operations: int, magnitude: float, count: int) -> float:
+        """What a vector is off by, each of whose entries is a sum of products.
+
+        Args:
+            operations: on the way of each term to the result.
+            magnitude: Euclidean norm of the sums of the absolute terms.
+            count: entries of the vector.
+
+        Raises:
+            NonFiniteError: a sum, or a part of one, may overflow.
+        """
+        off = self.gamma(operations) * magnitude + 2 * operations * self.lost * math.sqrt(count)
+        self.check(4 * (magnitude + off))  # what is on the way may be a few times as large
+        return off * ABOVE
+
+    def check(self, magnitude: float) -> None:
+        """Refuse numbers that may overflow.
+
+        Raises:
+            NonFiniteError: they may.
+        """
+        if not magnitude * ABOVE <= self.largest:
+            raise NonFiniteError(
+                f"numbers up to {magnitude:.3g} may overflow, the largest is {self.largest:.3g}: "
+                "smaller weights, a smaller reach, or model.double()"
+            )
+
+
+@dataclass(frozen=True)
+class Value:
+    """What is known of a vector in the middle of a network.
+
+    Attributes:
+        shape: without the batch.
+        size: the exact vector is no longer.
+        error: the computed vector is no farther from the exact one.
+        offset: the exact vector for an input of 0 is no longer.
+    """
+
+    shape: Shape
+    size: float
+    error: float = 0.0
+    offset: float = 0.0
+
+    @property
+    def reach(self) -> float:
+        """The computed vector is no longer."""
+        return (self.size + self.error) * ABOVE
+
+    @property
+    def count(self) -> int:
+        """Its entries."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One part, run on computed vectors ``x`` up to a length.
+
+    Attributes:
+        arithmetic: of the part.
+        x: its input, taken as exact: ``x.reach`` is its length.
+        shape: of the output, without the batch.
+        lipschitz: a proved constant of the part.
+    """
+
+    arithmetic: Arithmetic
+    x: Value
+    shape: Shape
+    lipschitz: float
+
+    @property
+    def count(self) -> int:
+        """Entries of the output."""
+        return math.prod(self.shape)
+
+    def rounding(self, operations: int, magnitude: float) -> float:
+        """See ``Arithmetic.rounding``."""
+        return self.arithmetic.rounding(operations, magnitude, self.count)
+
+
+class Local(NamedTuple):
+    """What a rule returns: a bound of ``|f(0)|``, and of what rounding inside f does."""
+
+    offset: float
+    error: float
+
+
+Rule = Callable[[Any, Run], Local]
+RuleT = TypeVar("RuleT", bound=Rule)
+
+RULES: dict[type[nn.Module], Rule] = {}
+"""By exact type, like ``onelip.lipschitz.RULES``."""
+
+
+def rule(*kinds: type[nn.Module]) -> Callable[[RuleT], RuleT]:
+    """Register a rule for modules of exactly these types."""
+
+    def register(function: RuleT) -> RuleT:
+        RULES.update(dict.fromkeys(kinds, function))
+        return function
+
+    return register
+
+
+def through(
+    module: nn.Module, x: Value, arithmetic: Arithmetic, *, lipschitz: Tensor | None = None
+) -> Value:
+    """Follow a vector through a part.
+
+    Args:
+        module: of a type with a rule.
+        x: what is known of its input.
+        arithmetic: in which it runs.
+        lipschitz: a proved constant, if it is at hand.
+
+    Raises:
+        UnboundedModuleError: no rule is known for the part, or none for its settings.
+        NonFiniteError: a weight is not finite, or numbers may overflow.
+    """
+    known = RULES.get(type(module))
+    if known is None:
+        raise UnboundedModuleError(
+            f"nothing is known of the rounding of {type(module).__name__}: use level='real', or "
+            "onelip.export(model) first if it has not been exported"
+        )
+    constant = float(lipschitz_bound(module) if lipschitz is None else lipschitz)
+    shape = _shape_behind(module, x.shape)
+    run = Run(arithmetic, Value(x.shape, x.reach), shape, constant)
+    offset, error = known(module, run)
+    result = Value(
+        shape,
+        (constant * x.size + offset) * ABOVE,
+        (constant * x.error + error) * ABOVE,
+        (constant * x.offset + offset) * ABOVE,
+    )
+    arithmetic.check(result.reach)
+    return result
+
+
+def _shape_behind(module: nn.Module, shape: Shape) -> Shape:
+    numbers = [n for n in (*module.parameters(), *module.buffers()) if n.is_floating_point()]
+    zeros = torch.zeros(1, *shape)
+    if numbers:
+        zeros = zeros.to(numbers[0])
+    return tuple(module(zeros).shape[1:])

@@ -1,0 +1,178 @@
+r"""Parabolas under the difference of two logits, and the balls in which they prove it positive.
+
+Let :math:`f = z_l - z_i > 0` at :math:`x_0`, and its Hessian lie above :math:`-N I`. At any point y,
+with g the gradient there and :math:`p = x_0 - y`, f lies above
+:math:`q(x) = f(y) + g^T (x - y) - N |x - y|^2 / 2`. Seen from :math:`x_0`, q has the value
+:math:`q_0 = f(y) + g^T p - N |p|^2 / 2` and the gradient :math:`g_0 = g - N p`, so that f is
+positive in the open ball around :math:`x_0` of radius
+
+.. math:: R(y) = 2 q_0 / (\sqrt{|g_0|^2 + 2 N q_0} + |g_0|).
+
+At :math:`y = x_0` this is the closed form of Singla and Feizi (2022); at the minimiser of their dual
+problem it is the root of twice the dual value. No solver has to be trusted: R is a proof at every y.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from onelip.bounds.curvature import TwoLayers
+from onelip.norms.rounding import UNIT, downward, frobenius, gamma, upward
+from onelip.norms.second_derivatives import second_derivatives
+from onelip.norms.slopes import slopes
+
+_ULPS = 64
+"""What torch's activations and their derivatives are off by, relative to argument and value."""
+
+_STEEP = 700.0
+"""Softplus is evaluated as log(1 + exp(x)) up to here: as far as exp reaches in float64."""
+
+
+class Tangent(NamedTuple):
+    """What is known of a difference of logits at points, in float64.
+
+    Attributes:
+        value: ``(points,)``.
+        error: ``(points,)``, how far the exact value may be away.
+        gradient: ``(points, features)``.
+        slack: ``(points,)``, how far the exact gradient may be away, in the Euclidean norm.
+    """
+
+    value: Tensor
+    error: Tensor
+    gradient: Tensor
+    slack: Tensor
+
+
+class Differences:
+    """Differences of two logits of a head, with everything that float64 can do to them.
+
+    The errors cover both the activation itself and what torch makes of it: ``nn.Softplus`` returns
+    its argument above a threshold.
+
+    Args:
+        head: the two layers.
+        slack: added to every error of a logit or of a difference.
+
+    Example:
+        >>> head = TwoLayers.of(nn.Linear(4, 8), nn.Softplus(), nn.Linear(8, 3))
+        >>> pair = torch.tensor([0]), torch.tensor([2])
+        >>> Differences(head).tangents(torch.zeros(1, 4).double(), *pair).gradient.shape
+        torch.Size([1, 4])
+    """
+
+    def __init__(self, head: TwoLayers, slack: float = 0.0) -> None:
+        self.head, self._slack = head, slack
+        self._phi, self._gap = _evaluated(head.activation)
+        self._slope = max(abs(end) for end in slopes(head.activation))
+        self._bend = max(abs(end) for end in second_derivatives(head.activation))
+        self._size = frobenius(head.inner)
+        self._shift = frobenius(head.inner_bias[:, None])
+        self._rows = frobenius(head.outer[:, None])
+
+    def layer(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """The hidden layer at ``(points, features)``, and the slopes of its activations."""
+        return value_and_slope(self._phi, self._before(points))
+
+    def logits(self, points: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """All logits from the hidden layer, and how far the exact ones may be away."""
+        scores = torch.addmm(self.head.outer_bias, hidden, self.head.outer.mT)
+        rows, bias = self._rows[None], self.head.outer_bias.abs()[None]
+        return scores, self._error(points, hidden, rows, bias)
+
+    def values(self, points: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+        """``z_first - z_second`` at each point, and how far the exact one may be away."""
+        return self._difference(points, self._phi(self._before(points)), first, second)
+
+    def tangents(
+        self,
+        points: Tensor,
+        first: Tensor,
+        second: Tensor,
+        layer: tuple[Tensor, Tensor] | None = None,
+    ) -> Tangent:
+        """Values and gradients of ``z_first - z_second`` at each point.
+
+        Args:
+            points: ``(points, features)``.
+            first: ``(points,)``, a class.
+            second: ``(points,)``, another.
+            layer: ``layer(points)``, if it is known.
+        """
+        hidden, slope = self.layer(points) if layer is None else layer
+        value, error = self._difference(points, hidden, first, second)
+        gradient = ((self.head.outer[first] - self.head.outer[second]) * slope) @ self.head.inner
+        relative = self._slope * (gamma(slope.shape[1] + 8) + _ULPS * UNIT)
+        moved = relative + self._bend * gamma(points.shape[1] + 4) * self._reach(points)
+        slack = upward(self._size * (self._rows[first] + self._rows[second]) * moved, 8)
+        return Tangent(value, error, gradient, slack)
+
+    def _before(self, points: Tensor) -> Tensor:
+        return torch.addmm(self.head.inner_bias, points, self.head.inner.mT)
+
+    def _reach(self, points: Tensor) -> Tensor:
+        """Above the norm of what goes into the activation, and of its terms."""
+        return upward(self._size * frobenius(points[:, None]) + self._shift, 8)
+
+    def _difference(
+        self, points: Tensor, hidden: Tensor, first: Tensor, second: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        outer, bias = self.head.outer, self.head.outer_bias
+        value = ((outer[first] - outer[second]) * hidden).sum(1) + (bias[first] - bias[second])
+        rows = self._rows[first] + self._rows[second]
+        biases = bias[first].abs() + bias[second].abs()
+        return value, self._error(points, hidden, rows[:, None], biases[:, None])[:, 0]
+
+    def _error(self, points: Tensor, hidden: Tensor, rows: Tensor, biases: Tensor) -> Tensor:
+        """Of sums over the hidden layer, with the norm of their weights; ``(points, sums)``."""
+        terms = gamma(hidden.shape[1] + 8) + _ULPS * UNIT
+        inside = self._slope * (gamma(points.shape[1] + 4) + _ULPS * UNIT) * self._reach(points)
+        gap = self._gap * math.sqrt(hidden.shape[1])
+        unit = inside + terms * frobenius(hidden[:, None]) + gap
+        return upward(rows * unit[:, None] + terms * biases + self._slack, 8)
+
+
+def proved_radius(start: Tensor, points: Tensor, tangent: Tangent, bend: Tensor) -> Tensor:
+    """The radius R(y) around each start that the parabola at its point proves, rounded downwards.
+
+    Args:
+        start: ``(points, features)`` float64, the centres x0.
+        points: ``(points, features)`` float64, any y.
+        tangent: of the difference of logits at ``points``.
+        bend: ``(points,)`` float64, N >= 0.
+
+    Returns:
+        ``(points,)`` float64; 0 where nothing is proved.
+    """
+    back = start - points
+    length, steep = frobenius(back[:, None]), frobenius(tangent.gradient[:, None])
+    slope = (tangent.gradient * back).sum(1)
+    loss = tangent.error + length * (tangent.slack + gamma(start.shape[1] + 8) * steep)
+    loss = upward(loss + bend * length.square() / 2, 8)
+    rounding = 8 * UNIT * (tangent.value.abs() + slope.abs() + loss)
+    value = tangent.value + slope - loss - rounding
+    turned = frobenius((tangent.gradient - bend[:, None] * back)[:, None])
+    turned = upward(turned + tangent.slack + gamma(8) * (steep + bend * length), 8)
+    radius = 2 * value / ((turned.square() + 2 * bend * value).sqrt() + turned)
+    return torch.where(value > 0, downward(radius, 16), 0.0).nan_to_num(nan=0.0, posinf=math.inf)
+
+
+def value_and_slope(activation: nn.Module, numbers: Tensor) -> tuple[Tensor, Tensor]:
+    """An elementwise function and its derivative, whatever the mode of autograd."""
+    with torch.inference_mode(False), torch.enable_grad():
+        numbers = numbers.clone() if numbers.is_inference() else numbers.detach()
+        value = activation(numbers.requires_grad_())
+        (slope,) = torch.autograd.grad(value, numbers, torch.ones_like(value))
+    return value.detach(), slope
+
+
+def _evaluated(activation: nn.Module) -> tuple[nn.Module, float]:
+    """The activation as float64 computes it best, and how far torch's own is from it besides."""
+    if isinstance(activation, nn.Softplus):
+        gap = math.log1p(math.exp(-activation.threshold)) / activation.beta * (1 + 8 * UNIT)
+        return nn.Softplus(activation.beta, _STEEP), gap
+    if isinstance(activation, nn.ELU | nn.CELU):
+        return activation, _ULPS * UNIT * activation.alpha  # exp(x) - 1 in some versions of torch
+    return activation, 0.0

@@ -1,0 +1,108 @@
+"""Level float: radii that hold for what the network computes, rounding included."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import onelip
+from onelip import certify, layers
+from onelip.certificates import (
+    curvature_constants,
+    liplt_constants,
+    product_constants,
+)
+from onelip.certificates.forward_error import forward_error
+from onelip.errors import UnboundedModuleError, UsageError
+
+
+def network(head: nn.Module) -> nn.Module:
+    torch.manual_seed(0)
+    body = [nn.Flatten(), layers.CholeskyLinear(16, 24), layers.MaxMin()]
+    body += [layers.CholeskyLinear(24, 24), layers.MaxMin()]
+    return onelip.export(nn.Sequential(*body, head).eval())
+
+
+def cases():
+    torch.manual_seed(1)
+    return [
+        (network(layers.LastLayer(24, 5)), product_constants),
+        (network(layers.LastLayer(24, 5)), liplt_constants),
+        (network(layers.MLPHead(24, 5, hidden=30)), curvature_constants),
+        (network(layers.MLPHead(24, 5, hidden=30)), product_constants),
+    ]
+
+
+@pytest.mark.parametrize(("model", "constants"), cases())
+def test_radii_lose_what_rounding_can_do_and_next_to_nothing_in_float64(model, constants):
+    x = torch.rand(40, 1, 4, 4)
+    real = certify(model, x, constants=constants)
+    single = certify(model, x, constants=constants, level="float")
+    assert (real.level, single.level) == ("real", "float")
+    assert bool((single.radius <= real.radius).all())
+    positive = single.radius > 0
+    assert bool((single.radius < real.radius)[positive].all())
+    assert 0.5 < float(single.radius.sum() / real.radius.sum()) < 0.999999
+    model.double()
+    real = certify(model, x.double(), constants=constants)
+    double = certify(model, x.double(), constants=constants, level="float")
+    torch.testing.assert_close(double.radius, real.radius, rtol=1e-6, atol=1e-9)
+    model.float()
+
+
+def test_the_margin_pays_for_both_ends_of_the_attack():
+    """Of a linear network: the radius is (margin - 2 sqrt(2) E) / |w_0 - w_1|."""
+    model = nn.Sequential(nn.Linear(3, 2))
+    model.eval()
+    x = torch.rand(1, 3)
+    real, single = certify(model, x), certify(model, x, level="float")
+    row = (model[0].weight[0] - model[0].weight[1]).double().norm().item()
+    error = float(forward_error(model, (3,), float(x.norm() + real.radius)))
+    assert float(real.radius - single.radius) == pytest.approx(
+        2 * math.sqrt(2) * error / row, rel=1e-3
+    )
+
+
+def test_a_margin_that_rounding_alone_explains_certifies_nothing():
+    """Two rows that agree up to the order of a long sum: real level believes the logits."""
+    torch.manual_seed(0)
+    row = torch.randn(4096)
+    model = nn.Sequential(nn.Linear(4096, 2, bias=False)).eval()
+    model[0].weight.data = torch.stack([row, row])
+    model[0].weight.data[1, 0] += 1e-5
+    x = torch.rand(64, 4096)
+    real, single = certify(model, x), certify(model, x, level="float")
+    assert bool((single.radius == 0).all())
+    difference = (model[0].weight[1] - model[0].weight[0]).double()
+    distance = (x.double() @ difference).abs() / difference.norm()
+    assert bool((real.radius > 1.2 * distance).any())  # what level float is for
+
+
+@pytest.mark.parametrize(("model", "constants"), cases())
+def test_no_float_inside_a_radius_computes_another_label(model, constants):
+    x = torch.rand(30, 1, 4, 4)
+    single = certify(model, x, constants=constants, level="float")
+    for _ in range(20):
+        direction = F.normalize(torch.randn(30, 16), dim=1).view_as(x)
+        moved = x + (0.999999 * single.radius.float()).view(-1, 1, 1, 1) * direction
+        inside = (moved - x).double().flatten(1).norm(dim=1) < single.radius
+        assert bool((model(moved).argmax(1) == single.prediction)[inside].all())
+
+
+def test_a_constant_network_has_the_diameter_of_the_box():
+    model = nn.Sequential(nn.Linear(4, 2)).eval()
+    model[0].weight.data.zero_()
+    model[0].bias.data = torch.tensor([1.0, 0.0])
+    x = torch.rand(3, 4)
+    assert float(certify(model, x).radius.min()) > 1e100
+    assert certify(model, x, level="float").radius.tolist() == [2.0] * 3
+
+
+def test_what_is_refused():
+    x = torch.rand(2, 4)
+    with pytest.raises(UsageError, match="no level 'exact'"):
+        certify(nn.Sequential(nn.Linear(4, 2)).eval(), x, level="exact")
+    with pytest.raises(UnboundedModuleError, match="use level='real'"):
+        certify(nn.Sequential(nn.Linear(4, 2), nn.ELU()).eval(), x, level="float")

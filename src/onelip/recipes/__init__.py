@@ -1,6 +1,6 @@
 """Training runs as typed data: one file per paper, one entry per table row."""
 
-from onelip.recipes import bcop, convex_potential, crm, lip_convnet, mnist
+from onelip.recipes import bcop, convex_potential, crm, heads, lip_convnet, mnist
 from onelip.recipes.recipe import Recipe
 
 RECIPES = {
@@ -11,6 +11,7 @@ RECIPES = {
         bcop.RECIPES,
         lip_convnet.RECIPES,
         crm.RECIPES,
+        heads.RECIPES,
     )
     for recipe in recipes
 }

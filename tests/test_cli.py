@@ -427,6 +427,26 @@ def test_commands_on_a_run(call, run, monkeypatch):
     assert without_time == before["certify"]
 
 
+def test_level_float_costs_radius_in_32_bits_and_none_in_64(call, run):
+    before = metrics(run)["certify"]
+    found = {}
+    for precision in (32, 64):
+        status, out, err = call(f"certify run --level float --precision {precision}")
+        assert (status, err) == (0, "")
+        assert "level float)" in out
+        found[precision] = metrics(run)["certify"]
+        assert found[precision]["level"] == "float"
+        assert found[precision]["logits"] == f"float{precision}, cpu"
+    for eps, share in before["test"]["certified"].items():
+        assert found[32]["test"]["certified"][eps] <= found[64]["test"]["certified"][eps]
+        assert found[64]["test"]["certified"][eps] == pytest.approx(share, abs=1 / 450)
+    lost = found[64]["test"]["certified"]["0.1"] - found[32]["test"]["certified"]["0.1"]
+    assert lost > 0
+    status, _, err = call("certify run --precision 16")
+    assert (status, err) == (2, "onelip: --precision must be 32 or 64, got 16\n")
+    assert call("certify run --level exact")[0] == 2
+
+
 def test_attack_of_a_run_without_certificates(call, run):
     content = metrics(run)
     del content["certify"], content["attack"]

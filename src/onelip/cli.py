@@ -110,8 +110,16 @@ def certify(arguments: list[str]) -> None:
     """Certify a run."""
     from onelip.evaluation import certify_run, table
 
-    run, options = _run_arguments("certify", arguments)
-    certify_run(run, options.data)
+    def extend(parser: Any) -> None:
+        parser.add_argument(
+            "--level", choices=("real", "float"), default="real", help="float: rounding included"
+        )
+        parser.add_argument(
+            "--precision", type=int, default=32, help="bits in which the network runs: 32 or 64"
+        )
+
+    run, options = _run_arguments("certify", arguments, extend)
+    certify_run(run, options.data, level=options.level, precision=options.precision)
     print(table(run.read()))
 
 

@@ -9,7 +9,7 @@ import dataclasses
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import safetensors.torch
 import torch
@@ -49,12 +49,26 @@ class Certified:
     certificate: Certificate
 
 
-def certify_run(run: RunFolder, data: Path | None = None) -> Certified:
+def certify_run(
+    run: RunFolder,
+    data: Path | None = None,
+    *,
+    level: Literal["real", "float"] = "real",
+    precision: int = 32,
+) -> Certified:
     """Certify every test image and every held-out training image.
 
     Radii, predictions and labels go to ``certificates.safetensors``. Where LipLT proves the
     constants, those of the product of norms, and the radii they give, are stored beside.
+
+    Args:
+        run: a trained run.
+        data: folder of the data set, if it is not the one that the run was trained from.
+        level: of the certificate.
+        precision: 32 or 64, the bits in which the exported network runs.
     """
+    if precision not in (32, 64):
+        raise UsageError(f"--precision must be 32 or 64, got {precision}")
     use_threads(run.recipe)
     model, recipe, folder = _on_device(run.load_model()), run.recipe, data or run.data_folder
     test = load(recipe.dataset, "test", folder)
@@ -62,8 +76,9 @@ def certify_run(run: RunFolder, data: Path | None = None) -> Certified:
     _, held_out = holdout(whole_train, recipe.validation, recipe.split_seed)
     start = time.perf_counter()
     exported = export(model)
+    exported = exported.double() if precision == 64 else exported
     proved = PROVERS[recipe.certificate](exported, tuple(test.images.shape[1:]))
-    certificate, of_held_out = _certify(exported, proved, test, held_out)
+    certificate, of_held_out = _certify(exported, proved, level, test, held_out)
     result = {
         "method": ", ".join(_METHODS[certificate.method] + (certificate.head,)),
         "level": certificate.level,
@@ -84,7 +99,7 @@ def certify_run(run: RunFolder, data: Path | None = None) -> Certified:
     if proved.proof is not None:
         product = naive_constants(read(exported, tuple(test.images.shape[1:])))
         by_product = dataclasses.replace(proved, pairwise=lambda _: product.pairwise)
-        (looser,) = _certify(exported, by_product, test)
+        (looser,) = _certify(exported, by_product, level, test)
         stored["radius_of_product"] = looser.radius.cpu()
         records["constants"] = {"naive": averages(product), "liplt": averages(proved.proof)}
         records["constants"]["naive"] |= _accuracies(looser, test, recipe)
@@ -185,10 +200,14 @@ def _methods(name: str, recipe: Recipe) -> list[Attack]:
     return [PGD(steps, restarts, "margin"), PGD(steps, restarts, "cross-entropy")]
 
 
-def _certify(model: nn.Module, proved: Constants, *sets: ImageSet) -> list[Certificate]:
+def _certify(
+    model: nn.Module, proved: Constants, level: Literal["real", "float"], *sets: ImageSet
+) -> list[Certificate]:
     """One certificate per set of images, on one proof."""
     images, labels = zip(*(_tensors(model, data) for data in sets), strict=True)
-    whole = certify(model, torch.cat(images), torch.cat(labels), constants=lambda *_: proved)
+    whole = certify(
+        model, torch.cat(images), torch.cat(labels), constants=lambda *_: proved, level=level
+    )
     rows = torch.arange(len(whole.radius)).split([len(data) for data in sets])
     return [_part(whole, part) for part in rows]
 
@@ -215,8 +234,9 @@ def _share(samples: Tensor) -> float:
 
 
 def _tensors(model: nn.Module, data: ImageSet) -> tuple[Tensor, Tensor]:
-    on_device = data.to(next(model.parameters()).device)
-    return on_device.images.float().div(255), on_device.labels
+    weight = next(model.parameters())
+    on_device = data.to(weight.device)
+    return on_device.images.to(weight.dtype).div(255), on_device.labels
 
 
 def _on_device(model: nn.Module) -> nn.Module:

@@ -314,7 +314,10 @@ def test_json(tables):
         ("recipe,row,naive_min,source\n", "no column can be 'naive_min'; known: clean"),
         ("recipe,row,liplt_sum,clean,source\na,b,101,101,c\n", "101 per cent under clean"),
         ("recipe,row,certified,source\n", "no column can be 'certified'"),
-        ("recipe,row,pgd,source\n", "known: clean, seconds_per_epoch, certified_EPS, pgd_EPS"),
+        (
+            "recipe,row,pgd,source\n",
+            "known: clean, exact, seconds_per_epoch, certified_EPS, pgd_EPS",
+        ),
         ("recipe,row,certified_36_255,source\n", "'36_255' is no number"),
         ("recipe,row,certified_0,source\n", "no column can be 'certified_0'"),
         ("recipe,row,certified_inf,source\n", "'inf' is no number"),

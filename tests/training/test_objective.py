@@ -92,8 +92,9 @@ def test_what_a_run_stores(finished):
     attack_run(finished, certified=certified)
     metrics = finished.read()
     assert metrics["certify"]["method"] == "curvature, mlp"
-    head = metrics["head"]
+    head = metrics["tightness"]
     assert 0 <= head["exact"] <= 1
     assert 0 < head["ratio"] <= 1
     assert 0 <= head["pairs_proved"] <= 90
-    assert "curvature" in table(metrics)
+    assert "in front of the head: " in table(metrics)
+    assert "curvature of " in table(metrics)

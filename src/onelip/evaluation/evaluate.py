@@ -104,7 +104,7 @@ def certify_run(
         records["constants"] = {"naive": averages(product), "liplt": averages(proved.proof)}
         records["constants"]["naive"] |= _accuracies(looser, test, recipe)
     if certificate.in_features is not None and isinstance(proved, CurvatureConstants):
-        records["head"] = tightness(certificate.in_features, proved)
+        records["tightness"] = tightness(certificate.in_features, proved)
     with replacing(run.path / "certificates.safetensors") as temporary:
         temporary.write_bytes(safetensors.torch.save(stored))
     run.write(records)

@@ -46,6 +46,7 @@ def table(metrics: dict[str, Any]) -> str:
             f"proved Lipschitz bound {certify['bound']:.9f}, in front of the head "
             f"{certify['body_bound']:.9f} ({certify['method']}, level {certify['level']})",
             *_constants(metrics.get("constants", {})),
+            *_tightness(metrics.get("tightness")),
             "seconds: " + ", ".join(f"{what} {value:.1f}" for what, value in seconds),
         ]
     )
@@ -59,6 +60,16 @@ def _constants(constants: dict[str, Any]) -> list[str]:
         f"(L_i + L_j {mean['sum']:.4g}, sqrt(2) L {mean['sqrt2']:.4g})"
         for method, mean in constants.items()
         if method in titles
+    ]
+
+
+def _tightness(tightness: dict[str, Any] | None) -> list[str]:
+    """How close the radii in front of an MLP head are to what they can be."""
+    if tightness is None:
+        return []
+    return [
+        f"radii in front of the head: {100 * tightness['exact']:.1f} % exact, mean of radius by "
+        f"distance {tightness['ratio']:.4f}, curvature of {tightness['pairs_proved']} pairs proved"
     ]
 
 

@@ -100,6 +100,8 @@ def _numbers(content: dict[str, Any]) -> tuple[dict[Key, float], dict[str, str]]
         test = content["certify"]["test"]
         numbers["clean", 0.0] = _percent(test["clean"])
         numbers |= {("certified", float(e)): _percent(v) for e, v in test["certified"].items()}
+    if "tightness" in content:
+        numbers["exact", 0.0] = _percent(content["tightness"]["exact"])
     constants = content.get("constants", {})
     for name in CONSTANTS:
         method, _, of = name.partition("_")

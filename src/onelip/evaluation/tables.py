@@ -19,7 +19,7 @@ from onelip.errors import UsageError
 from onelip.evaluation.stored_runs import CONSTANTS, Key, StoredRun, read_run
 
 _WORDS = ("recipe", "row", "source")
-_PLAIN = ("clean", "seconds_per_epoch")
+_PLAIN = ("clean", "exact", "seconds_per_epoch")
 _AT_RADIUS = ("certified", "pgd", "fgm")
 
 

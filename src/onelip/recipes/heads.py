@@ -1,4 +1,4 @@
-"""Three heads on one body, trained alike: what the hidden layer of Singla and Feizi (2022) is worth.
+"""Three heads on one body, trained alike: what an MLP head (Singla and Feizi, 2022) is worth.
 
 The loss is theirs for all: cross-entropy of features that an attack has moved. A linear head has no
 curvature, so that its penalty falls away. Radii of MLP heads come from curvature, those of linear
@@ -28,7 +28,7 @@ def _heads(body: Recipe, *, hidden: int, radius: float, weight: float, epochs: i
         replace(
             alike,
             name=f"{body.name}-unit-rows",
-            about=f"rows of length 1 (LLN) on the body of {body.name!r}, trained as {body.name}-crc",
+            about=f"rows of length 1 on the body of {body.name!r}, trained as {body.name}-crc",
             network={"head": "unit-rows"},
             objective=objective,
         ),
@@ -44,6 +44,6 @@ def _heads(body: Recipe, *, hidden: int, radius: float, weight: float, epochs: i
 
 
 RECIPES = (
-    *_heads(_DIGITS, hidden=256, radius=0.5, weight=0.05, epochs=60),
+    *_heads(_DIGITS, hidden=256, radius=0.5, weight=0.005, epochs=60),
     *_heads(_MNIST[0], hidden=512, radius=1.58, weight=0.1, epochs=10),
 )

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from onelip.bounds.curvature import Curvature, TwoLayers
 from onelip.certificates.minorant import HeadRadii, head_radii
 from onelip.certificates.nearest import Pairs, search
-from onelip.certificates.tangents import Differences, proved_radius
+from onelip.certificates.parabola import proved_radius
+from onelip.certificates.tangents import Differences
 
 FLOAT = torch.float64
 
@@ -115,6 +116,33 @@ def test_the_witness_loses_the_prediction():
         assert bool((radii.radius <= radii.distance).all())
 
 
+def test_slack_keeps_the_logits_apart_and_moves_the_witness_beyond():
+    head = head_of(4, 20, 3, nn.Softplus(), scale=2.0)
+    features = torch.randn(100, 4, dtype=FLOAT)
+    prediction, plain = head(features).argmax(1), radii_of(head, features)
+    for slack in (1e-9, 1e-3, 0.1):
+        radii = radii_of(head, features, slack=slack)
+        assert bool((radii.radius <= plain.radius).all())
+        assert bool((radii.radius < plain.radius).any())
+        rows = (radii.distance > 0) & torch.isfinite(radii.distance)
+        logits = head(radii.witness[rows])
+        margin = logits.gather(1, prediction[rows][:, None])
+        margin = margin - logits.gather(1, radii.rival[rows][:, None])
+        assert bool((margin < -slack).all())
+        assert int(rows.sum()) > 50
+
+
+def test_slack_costs_no_proofs_of_curvature():
+    """The search ends where the logits are apart by the slack: that is as near as can be proved."""
+    head = centred(head_of(20, 50, 10, nn.Softplus()))
+    features = torch.randn(300, 20, dtype=FLOAT)
+    prediction, curvature = head(features).argmax(1), Curvature(head)
+    head_radii(head, features, prediction, curvature, slopes_of(head))
+    before = curvature.proved_pairs
+    head_radii(head, features, prediction, curvature, slopes_of(head), slack=0.01)
+    assert curvature.proved_pairs <= before + 5
+
+
 def test_a_head_that_bends_little_is_certified_exactly():
     head = centred(head_of(20, 50, 10, nn.Softplus()))
     radii = radii_of(head, torch.randn(300, 20))
@@ -176,7 +204,8 @@ def test_trap_4_the_nearest_rival_is_not_among_the_ten_largest_logits():
     rows = torch.cat([torch.zeros(1, 16, dtype=FLOAT), steep])
     inner = torch.cat([torch.eye(16), -torch.eye(16)]).double()  # softplus(a) - softplus(-a) = a
     bias = torch.tensor([1.0] + 9 * [1 - 0.707] + 90 * [1 - 2 * 0.56], dtype=FLOAT)
-    head = TwoLayers(inner, torch.zeros(32).double(), nn.Softplus(), torch.cat([rows, -rows], 1), bias)
+    outer = torch.cat([rows, -rows], 1)
+    head = TwoLayers(inner, torch.zeros(32).double(), nn.Softplus(), outer, bias)
     x = torch.zeros(1, 16, dtype=FLOAT)
     top = head(x)[0].topk(10).indices
     naive = TwoLayers(inner, head.inner_bias, head.activation, head.outer[top], bias[top])
@@ -332,10 +361,10 @@ def test_zero_weights():
 def test_absurd_scales_are_survived(scale, phi):
     plain = head_of(4, 6, 3, phi)
     features = torch.randn(30, 4, dtype=FLOAT)
-    for inner, outer, inputs in ((scale, 1, 1), (1, scale, 1), (1, 1, scale), (scale, 1, 1 / scale)):
-        head = TwoLayers(
-            plain.inner * inner, plain.inner_bias, phi, plain.outer * outer, plain.outer_bias * outer
-        )
+    factors = (scale, 1, 1), (1, scale, 1), (1, 1, scale), (scale, 1, 1 / scale)
+    for inner, outer, inputs in factors:
+        last = plain.outer * outer, plain.outer_bias * outer
+        head = TwoLayers(plain.inner * inner, plain.inner_bias, phi, *last)
         radii = radii_of(head, features * inputs)
         assert not radii.radius.isnan().any()
         assert bool((radii.radius <= radii.distance).all())
@@ -344,11 +373,14 @@ def test_absurd_scales_are_survived(scale, phi):
 
 
 def test_features_that_are_not_finite_get_nothing():
+    """Whatever was predicted for them."""
     head = head_of(2, 5, 3, nn.Softplus())
-    features = torch.randn(4, 2)
+    features = torch.zeros(4, 2)
     alone = radii_of(head, features)
+    assert bool((alone.radius > 0).all())
     features[1, 0], features[2, 1] = math.nan, math.inf
-    radii = radii_of(head, features)
+    prediction = head(torch.zeros(4, 2).double()).argmax(1)
+    radii = head_radii(head, features, prediction, Curvature(head), slopes_of(head))
     assert radii.radius[1:3].tolist() == [0.0, 0.0]
     assert bool(radii.distance[1:3].isinf().all() & radii.witness[1:3].isnan().all())
     assert radii.radius[[0, 3]].tolist() == pytest.approx(alone.radius[[0, 3]].tolist(), rel=1e-4)
@@ -369,7 +401,8 @@ def test_the_batch_does_not_matter(monkeypatch):
     head = head_of(5, 9, 7, nn.Softplus(), scale=1.5)
     features = torch.randn(50, 5, dtype=FLOAT)
     whole = radii_of(head, features)
-    monkeypatch.setattr("onelip.certificates.minorant._NUMBERS_AT_ONCE", 30)
+    monkeypatch.setattr("onelip.certificates.minorant._NUMBERS_AT_ONCE", 100)
+    monkeypatch.setattr("onelip.certificates.rivals._NUMBERS_AT_ONCE", 30)
     parts = radii_of(head, features)
     assert parts.radius.tolist() == pytest.approx(whole.radius.tolist(), rel=1e-4)
 
@@ -393,9 +426,7 @@ def test_a_search_that_begins_anywhere_proves_nothing_wrong():
     for _ in range(5):
         begin = start + torch.randn_like(start)
         found = search(Differences(head), pairs, begin=begin, **settings)
-        at = proved_radius(
-            start, begin, Differences(head).tangents(begin, first, 1 - first), bend
-        )
+        at = proved_radius(start, begin, Differences(head).tangents(begin, first, 1 - first), bend)
         assert bool((found.radius >= at).all())
         for x, radius in zip(start, found.radius, strict=True):
             assert float(radius) <= along_rays(head, x, circle(90), 6.0) + 1e-9

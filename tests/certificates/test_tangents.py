@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from onelip.bounds.curvature import Curvature, TwoLayers
-from onelip.certificates.tangents import Differences, Tangent, proved_radius
+from onelip.certificates.parabola import proved_radius
+from onelip.certificates.tangents import Differences, Tangent
 from onelip.norms.second_derivatives import SECOND_DERIVATIVES
 
 FLOAT = torch.float64
@@ -125,6 +126,26 @@ def test_the_gradient_is_that_of_the_logits(kind):
     assert float(tangent.slack.max()) < 1e-10
     values = Differences(head).values(points.detach(), *pair(20, 2, 1))
     torch.testing.assert_close(values[0], tangent.value)
+
+
+@pytest.mark.parametrize("phi", [nn.Softplus(), nn.Softplus(10), nn.Tanh(), nn.GELU()])
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 5.0])
+def test_steepness_is_above_every_gradient(phi, scale):
+    """And touches them where all samples are in the same place, where only one row is."""
+    head = head_of(5, 30, 6, phi, scale=scale)
+    differences = Differences(head)
+    for spread in (0.0, 0.1, 2.0):
+        points = torch.randn(5, dtype=FLOAT) + spread * torch.randn(40, 5, dtype=FLOAT)
+        first = head(points).argmax(1)
+        bound = differences.steepness(points, differences.layer(points)[1], first)
+        rows = [
+            differences.tangents(points, first, torch.full_like(first, rival)).gradient.norm(dim=1)
+            for rival in range(6)
+        ]
+        gradients = torch.stack(rows, 1)
+        assert bool((bound >= gradients).all())
+        if spread == 0:
+            torch.testing.assert_close(bound, gradients, rtol=1e-3, atol=1e-4 * scale**2)
 
 
 def test_softplus_above_its_threshold_is_covered():

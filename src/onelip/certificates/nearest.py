@@ -1,8 +1,8 @@
 """The search for the nearest point where two logits meet: proposals, none of them trusted.
 
 The minimiser of ``|y - x0|^2 / 2 + eta f(y)`` is a fixed point of ``y = x0 - eta g(y)``, with eta
-such that the tangent at y vanishes there, and at most 1 / N: beyond, the dual problem has no more to
-give. Steps towards that map's image have the length of Barzilai and Borwein (1988).
+such that the tangent at y vanishes there, and at most 1 / N: beyond, the dual problem has no more
+to give. Steps towards that map's image have the length of Barzilai and Borwein (1988).
 """
 
 import math
@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from onelip.certificates.tangents import Differences, Tangent, proved_radius
+from onelip.certificates.parabola import proved_radius
+from onelip.certificates.tangents import Differences, Tangent
 
 _SHORTEST, _LONGEST = 0.05, 2.0
 
@@ -42,7 +43,8 @@ class Found:
 
     Attributes:
         radius: ``(pairs,)`` float64, proved.
-        boundary: ``(pairs, features)``, a guess of the nearest point where the logits meet.
+        boundary: ``(pairs, features)``, a guess of the nearest point where the logits meet, up to
+            the error of their difference.
         sharp: ``(pairs,)``, whether that point seems to be as close as the radius says.
         cut: ``(pairs,)``, whether the search ended because the radius was large enough.
     """
@@ -87,6 +89,7 @@ def search(
         tangent = differences.tangents(points, now.first, now.second, given)
         proved = proved_radius(now.start, points, tangent, now.bend)
         radius[rows] = proved = torch.maximum(radius[rows], proved)
+        tangent = tangent._replace(value=tangent.value - tangent.error)
         meeting = points - (tangent.value / _square(tangent.gradient))[:, None] * tangent.gradient
         boundary[rows] = meeting
         sharp[rows] = close = _is_sharp(now, points, meeting, proved, tolerance)
@@ -112,7 +115,7 @@ def _image(pairs: Pairs, points: Tensor, tangent: Tangent) -> Tensor:
 def _length(points: Tensor, move: Tensor, old: Tensor, old_move: Tensor) -> Tensor:
     """Of the step that would have been right for the last one, if the map were linear."""
     turn = move - old_move
-    length = -((points - old) * turn).sum(1) / _square(turn)
+    length: Tensor = -((points - old) * turn).sum(1) / _square(turn)
     return length.nan_to_num(nan=1.0).clamp(_SHORTEST, _LONGEST)
 
 
@@ -120,10 +123,12 @@ def _is_sharp(
     pairs: Pairs, points: Tensor, meeting: Tensor, radius: Tensor, tolerance: float
 ) -> Tensor:
     """Where the logits nearly meet, and not farther away than the radius, up to half the gap."""
-    distance = (meeting - pairs.start).norm(dim=1)
-    near = (meeting - points).norm(dim=1) <= math.sqrt(tolerance) / 4 * distance
-    return near & (radius >= (1 - tolerance / 2) * distance)
+    distance: Tensor = (meeting - pairs.start).norm(dim=1)
+    near: Tensor = (meeting - points).norm(dim=1) <= math.sqrt(tolerance) / 4 * distance
+    reached: Tensor = radius >= (1 - tolerance / 2) * distance
+    return reached.logical_and(near)
 
 
 def _square(vectors: Tensor) -> Tensor:
-    return vectors.square().sum(1)
+    squares: Tensor = vectors.square().sum(1)
+    return squares

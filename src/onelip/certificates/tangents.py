@@ -1,16 +1,4 @@
-r"""Parabolas under the difference of two logits, and the balls in which they prove it positive.
-
-Let :math:`f = z_l - z_i > 0` at :math:`x_0`, and its Hessian lie above :math:`-N I`. At any point y,
-with g the gradient there and :math:`p = x_0 - y`, f lies above
-:math:`q(x) = f(y) + g^T (x - y) - N |x - y|^2 / 2`. Seen from :math:`x_0`, q has the value
-:math:`q_0 = f(y) + g^T p - N |p|^2 / 2` and the gradient :math:`g_0 = g - N p`, so that f is
-positive in the open ball around :math:`x_0` of radius
-
-.. math:: R(y) = 2 q_0 / (\sqrt{|g_0|^2 + 2 N q_0} + |g_0|).
-
-At :math:`y = x_0` this is the closed form of Singla and Feizi (2022); at the minimiser of their dual
-problem it is the root of twice the dual value. No solver has to be trusted: R is a proof at every y.
-"""
+"""Values and gradients of the difference of two logits, and how far the exact ones may be away."""
 
 import math
 from typing import NamedTuple
@@ -18,8 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from onelip import norms
 from onelip.bounds.curvature import TwoLayers
-from onelip.norms.rounding import UNIT, downward, frobenius, gamma, upward
+from onelip.norms.rounding import UNDERFLOW, UNIT, frobenius, gamma, upward
 from onelip.norms.second_derivatives import second_derivatives
 from onelip.norms.slopes import slopes
 
@@ -69,6 +58,7 @@ class Differences:
         self._slope = max(abs(end) for end in slopes(head.activation))
         self._bend = max(abs(end) for end in second_derivatives(head.activation))
         self._size = frobenius(head.inner)
+        self._norm = norms.dense(head.inner).to(head.inner.device)
         self._shift = frobenius(head.inner_bias[:, None])
         self._rows = frobenius(head.outer[:, None])
 
@@ -104,13 +94,35 @@ class Differences:
         hidden, slope = self.layer(points) if layer is None else layer
         value, error = self._difference(points, hidden, first, second)
         gradient = ((self.head.outer[first] - self.head.outer[second]) * slope) @ self.head.inner
-        relative = self._slope * (gamma(slope.shape[1] + 8) + _ULPS * UNIT)
-        moved = relative + self._bend * gamma(points.shape[1] + 4) * self._reach(points)
-        slack = upward(self._size * (self._rows[first] + self._rows[second]) * moved, 8)
+        slack = upward((self._rows[first] + self._rows[second]) * self._turning(points), 2)
         return Tangent(value, error, gradient, slack)
+
+    def steepness(self, points: Tensor, slope: Tensor, first: Tensor) -> Tensor:
+        """Bounds of the gradients of ``z_first - z`` at each point for all z at once.
+
+        With m the mean of the slopes, ``W^T (slope d)`` is ``W^T (m d)``, which is the same at all
+        points, and a rest of norm ``|W| |(slope - m) d|`` at most.
+        Cost: that of the logits of each point, and one gradient per class.
+        """
+        outer, mean = self.head.outer, slope.mean(0)
+        shared = (outer * mean) @ self.head.inner
+        shared = torch.stack([frobenius((row - shared)[:, None]) for row in shared])[first]
+        rest = (slope - mean).square()
+        own, others = (rest * outer[first].square()).sum(1)[:, None], rest @ outer.square().mT
+        square = own + others - 2 * (rest * outer[first]) @ outer.mT
+        square = square.clamp_min(0) + 4 * gamma(slope.shape[1] + 8) * (own + others)
+        rest = self._norm * (square + UNDERFLOW).sqrt()
+        rows = self._rows[first][:, None] + self._rows
+        return upward(shared + rest + 4 * rows * self._turning(points)[:, None], 8)
 
     def _before(self, points: Tensor) -> Tensor:
         return torch.addmm(self.head.inner_bias, points, self.head.inner.mT)
+
+    def _turning(self, points: Tensor) -> Tensor:
+        """What the gradient of a sum over the hidden layer may be off by, per norm of weights."""
+        relative = self._slope * (gamma(len(self.head.inner) + 8) + _ULPS * UNIT)
+        moved = self._bend * gamma(points.shape[1] + 4) * self._reach(points)
+        return upward(self._size * (relative + moved), 4)
 
     def _reach(self, points: Tensor) -> Tensor:
         """Above the norm of what goes into the activation, and of its terms."""
@@ -132,31 +144,6 @@ class Differences:
         gap = self._gap * math.sqrt(hidden.shape[1])
         unit = inside + terms * frobenius(hidden[:, None]) + gap
         return upward(rows * unit[:, None] + terms * biases + self._slack, 8)
-
-
-def proved_radius(start: Tensor, points: Tensor, tangent: Tangent, bend: Tensor) -> Tensor:
-    """The radius R(y) around each start that the parabola at its point proves, rounded downwards.
-
-    Args:
-        start: ``(points, features)`` float64, the centres x0.
-        points: ``(points, features)`` float64, any y.
-        tangent: of the difference of logits at ``points``.
-        bend: ``(points,)`` float64, N >= 0.
-
-    Returns:
-        ``(points,)`` float64; 0 where nothing is proved.
-    """
-    back = start - points
-    length, steep = frobenius(back[:, None]), frobenius(tangent.gradient[:, None])
-    slope = (tangent.gradient * back).sum(1)
-    loss = tangent.error + length * (tangent.slack + gamma(start.shape[1] + 8) * steep)
-    loss = upward(loss + bend * length.square() / 2, 8)
-    rounding = 8 * UNIT * (tangent.value.abs() + slope.abs() + loss)
-    value = tangent.value + slope - loss - rounding
-    turned = frobenius((tangent.gradient - bend[:, None] * back)[:, None])
-    turned = upward(turned + tangent.slack + gamma(8) * (steep + bend * length), 8)
-    radius = 2 * value / ((turned.square() + 2 * bend * value).sqrt() + turned)
-    return torch.where(value > 0, downward(radius, 16), 0.0).nan_to_num(nan=0.0, posinf=math.inf)
 
 
 def value_and_slope(activation: nn.Module, numbers: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,8 @@ from torch.nn import functional as F
 
 import onelip
 from onelip import bounds, certify, layers, norms
-from onelip.certificates import liplt_constants, product_constants
+from onelip.bounds.curvature import Curvature, TwoLayers
+from onelip.certificates import curvature_constants, liplt_constants, product_constants
 from onelip.errors import NonFiniteError, UnboundedModuleError, UsageError
 from onelip.testing import jacobian_norm
 from tests.bounds.networks import chain_of
@@ -56,6 +57,25 @@ def test_trap_1_a_convex_potential_block_stretches():
     assert float(onelip.lipschitz_bound(exported)) == 1
 
 
+def test_trap_1_power_iterations_of_curvature_under_estimate_most_pairs():
+    """As published: 20 power steps, taken as an upper bound of the curvature of an MLP head."""
+    torch.manual_seed(0)
+    inner, outer = nn.Linear(128, 512), nn.Linear(512, 10)
+    curvature, below, smallest = Curvature(TwoLayers.of(inner, nn.Softplus(), outer)), 0, 1.0
+    weight, rows = inner.weight.detach().double(), outer.weight.detach().double()
+    first, second = torch.triu_indices(10, 10, 1)
+    for own, rival in zip(first, second, strict=True):
+        bend = (rows[rival] - rows[own]).clamp_min(0) / 4
+        matrix = weight.T @ (bend[:, None] * weight)
+        guess, truth = power_method(matrix, 20), sigma_max(matrix)
+        below += guess < truth * (1 - 1e-4)
+        smallest = min(smallest, guess / truth)
+        proved = float(curvature(own[None], rival[None]))
+        assert truth * (1 - 1e-13) <= proved <= truth * (1 + 1e-8)
+    assert below > 0.7 * len(first)
+    assert smallest < 0.97
+
+
 # 2: an epsilon on the wrong side of a division
 
 
@@ -93,6 +113,33 @@ def test_trap_3_scaling_of_the_input(naive):
     assert prediction_at(0.99 * in_pixels) == 1  # flipped inside of the naive radius
     assert prediction_at(0.999 * ours) == 0
     assert prediction_at(1.001 * ours) == 1  # ours is the exact distance here
+
+
+# 4: only the largest logits are certified
+
+
+def test_trap_4_the_nearest_rival_is_not_among_the_ten_largest_logits():
+    """Radii over the top ten of 100 certify 0.707 where the prediction changes at 0.56."""
+    ways = F.normalize(torch.randn(99, 16, dtype=torch.float64), dim=1)
+    steep = torch.cat([torch.zeros(1, 16).double(), ways[:9], 2 * ways[9:]])
+    inner, outer = nn.Linear(16, 32).double(), nn.Linear(32, 100).double()
+    inner.weight.data = torch.cat([torch.eye(16), -torch.eye(16)]).double()
+    inner.bias.data = torch.full((32,), -0.5).double()  # the input is the middle of the box
+    inner.bias.data[16:] = 0.5
+    outer.weight.data = torch.cat([steep, -steep], 1)  # softplus(a) - softplus(-a) = a
+    outer.bias.data = torch.tensor([1.0] + 9 * [1 - 0.707] + 90 * [1 - 2 * 0.56]).double()
+    x = torch.full((1, 16), 0.5, dtype=torch.float64)
+    model = nn.Sequential(inner, nn.Softplus(), outer).eval()
+    top = model(x)[0].topk(10).indices
+    ten = nn.Linear(32, 10).double()
+    ten.weight.data, ten.bias.data = outer.weight[top].detach(), outer.bias[top].detach()
+    naive = nn.Sequential(inner, nn.Softplus(), ten).eval()
+    claimed, ours = (certify(net, x, constants=curvature_constants) for net in (naive, model))
+    assert float(claimed.radius) == pytest.approx(0.707, rel=1e-4)
+    inside = x + 0.5601 * ways[-1]
+    assert int(model(inside).argmax()) != int(model(x).argmax())
+    assert 0.5599 <= float(ours.radius) <= 0.56
+    assert int(ours.in_features.rival) >= 10
 
 
 # 5: ties and NaN

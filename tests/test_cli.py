@@ -440,6 +440,9 @@ def test_level_float_costs_radius_in_32_bits_and_none_in_64(call, run):
     for eps, share in before["test"]["certified"].items():
         assert found[32]["test"]["certified"][eps] <= found[64]["test"]["certified"][eps]
         assert found[64]["test"]["certified"][eps] == pytest.approx(share, abs=1 / 450)
+    assert call("attack run --samples 3 --attacks fgm")[0] == 0
+    assert metrics(run)["certify"]["level"] == "float"  # as it was certified
+    assert metrics(run)["certify"]["logits"] == "float64, cpu"
     lost = found[64]["test"]["certified"]["0.1"] - found[32]["test"]["certified"]["0.1"]
     assert lost > 0
     status, _, err = call("certify run --precision 16")

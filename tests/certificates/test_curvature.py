@@ -160,3 +160,33 @@ def test_the_curvature_of_a_pair_is_that_of_the_prediction_against_the_rival():
     certificate = certify(model, torch.tensor([[0.9]]).double(), constants=curvature_constants)
     assert certificate.radius.item() == pytest.approx(0.9 - boundary, rel=1e-4)
     assert certificate.radius.item() <= 0.9 - boundary
+
+
+def test_a_body_that_is_constant_and_a_tie():
+    """0 / 0: a tie has radius 0, also behind a body that nothing moves."""
+    head = layers.MLPHead(2, 2, hidden=3)
+    head.outer.weight.data[1], head.outer.bias.data[1] = head.outer.weight[0], head.outer.bias[0]
+    model = nn.Sequential(layers.Rescale(0.0), head).eval()
+    x = torch.rand(3, 2)
+    for level in ("real", "float"):
+        certificate = certify(onelip.export(model), x, constants=curvature_constants, level=level)
+        assert certificate.radius.tolist() == [0.0] * 3
+
+
+def test_activations_that_work_in_place():
+    torch.manual_seed(0)
+    inner, outer = nn.Linear(4, 6), nn.Linear(6, 3)
+    x = torch.rand(5, 4)
+    radii = [
+        certify(nn.Sequential(inner, phi, outer).eval(), x, constants=curvature_constants).radius
+        for phi in (nn.SiLU(), nn.SiLU(inplace=True))
+    ]
+    assert torch.equal(*radii)
+
+
+def test_constants_are_those_of_the_weights_when_they_were_proved():
+    model = nn.Sequential(layers.MLPHead(3, 3, hidden=4)).eval().double()
+    proved = curvature_constants(model, (3,))
+    before = float(proved.curvature(torch.tensor([0]), torch.tensor([1])))
+    model[0].inner.weight.data.mul_(10)
+    assert float(Curvature(proved.layers)(torch.tensor([0]), torch.tensor([1]))) == before

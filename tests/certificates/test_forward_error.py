@@ -724,3 +724,27 @@ def test_through_starts_anywhere():
     off = through(head, Value((4,), 2.0, 0.5), arithmetic)
     norm = float(onelip.lipschitz_bound(head))
     assert off.error >= clean.error + norm * 0.5
+
+
+def test_the_weight_in_use_counts_not_the_size_that_was_asked_first():
+    layer = nn.Linear(1, 2)
+    layer.weight = nn.Parameter(torch.full((2, 100_000), 0.1))
+    x = torch.full((1, 100_000), 0.1)
+    exact = nn.functional.linear(x.double(), layer.weight.double(), layer.bias.double())
+    error = float((layer(x).double() - exact).norm())
+    assert error <= float(forward_error(nn.Sequential(layer), (100_000,), float(x.norm())))
+
+
+def test_a_kernel_that_meets_only_padding():
+    layer = nn.Conv2d(1, 1, 3, padding=1, bias=False)
+    layer.weight.data.zero_()
+    layer.weight.data[0, 0, 0, 0] = 1.0
+    assert float(forward_error(nn.Sequential(layer), (1, 1, 1), 1.0)) < 1e-30
+
+
+def test_convolutions_in_float32_on_other_processors_are_refused(monkeypatch):
+    monkeypatch.setattr("platform.machine", lambda: "arm64")
+    layer = nn.Sequential(nn.Conv2d(1, 1, 3))
+    with pytest.raises(UnboundedModuleError, match="on arm64 a convolution in float32"):
+        forward_error(layer, (1, 4, 4), 1.0)
+    forward_error(layer.double(), (1, 4, 4), 1.0)

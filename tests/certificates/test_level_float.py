@@ -106,3 +106,38 @@ def test_what_is_refused():
         certify(nn.Sequential(nn.Linear(4, 2)).eval(), x, level="exact")
     with pytest.raises(UnboundedModuleError, match="use level='real'"):
         certify(nn.Sequential(nn.Linear(4, 2), nn.ELU()).eval(), x, level="float")
+
+
+def test_inputs_of_another_dtype_than_the_weights_are_refused():
+    """Layers in front of the first weights would round in the dtype of the inputs."""
+    model = nn.Sequential(nn.AvgPool2d(2), nn.Flatten(), nn.Linear(4, 2)).eval().double()
+    x = torch.rand(2, 1, 4, 4)
+    for level in ("real", "float"):
+        with pytest.raises(UsageError, match="inputs are float32, weights float64"):
+            certify(model, x, level=level)
+    with pytest.raises(UsageError, match="inputs are bfloat16, weights float32"):
+        certify(model.float(), x.bfloat16())
+
+
+def test_inputs_are_left_alone_by_modules_that_work_in_place():
+    model = nn.Sequential(nn.Flatten(), nn.SiLU(inplace=True), nn.Linear(4, 2)).eval()
+    x = torch.ones(2, 1, 2, 2)
+    certify(model, x, level="float")
+    assert bool((x == 1).all())
+
+
+def test_no_samples():
+    model = nn.Sequential(nn.Linear(4, 2)).eval()
+    assert certify(model, torch.rand(0, 4), level="float").radius.shape == (0,)
+
+
+def test_float_radii_never_exceed_real_ones_which_set_the_reach():
+    torch.manual_seed(0)
+    for seed in range(20):
+        torch.manual_seed(seed)
+        model = nn.Sequential(layers.MLPHead(3, 4, hidden=6)).eval().double()
+        model = onelip.export(model)
+        x = torch.rand(30, 3, dtype=torch.float64)
+        real = certify(model, x, constants=curvature_constants)
+        single = certify(model, x, constants=curvature_constants, level="float")
+        assert bool((single.radius <= real.radius).all())

@@ -179,3 +179,20 @@ def test_points_that_overflow_prove_nothing(bad):
     tangent = Differences(head).tangents(points, *pair(1))
     radius = proved_radius(torch.zeros(1, 3, dtype=FLOAT), points, tangent, torch.ones(1).double())
     assert radius.tolist() == [0.0]
+
+
+@pytest.mark.parametrize("alpha", [0.1, 0.3, 0.7, 1.0, 1000.1])
+def test_slopes_of_celu_are_those_of_alpha_in_float64(alpha):
+    """torch differentiates its own CELU with alpha rounded to float32."""
+    head = TwoLayers(
+        inner=torch.ones(1, 1, dtype=FLOAT),
+        inner_bias=torch.zeros(1, dtype=FLOAT),
+        activation=nn.CELU(alpha),
+        outer=torch.tensor([[1.0], [0.0]], dtype=FLOAT),
+        outer_bias=torch.zeros(2, dtype=FLOAT),
+    )
+    points = -alpha * torch.tensor([[1e-3], [0.1], [1.0], [3.0]], dtype=FLOAT)
+    zero, one = torch.zeros(4, dtype=torch.int64), torch.ones(4, dtype=torch.int64)
+    tangent = Differences(head).tangents(points, zero, one)
+    exact = torch.exp(points / alpha)
+    torch.testing.assert_close(tangent.gradient, exact, rtol=1e-15, atol=0)

@@ -59,3 +59,27 @@ def test_networks_end_in_it(build):
 
 def test_networks_end_in_any_matrix():
     assert type(cpl_digits((1, 8, 8), 10, head="linear")[-1]) is nn.Linear
+
+
+def test_parts_are_called_in_their_order_whatever_was_assigned_last():
+    torch.manual_seed(0)
+    head = layers.MLPHead(4, 4, hidden=4)
+    del head.activation
+    head.activation = nn.Tanh()
+    head.outer = head.inner
+    x = torch.randn(5, 4)
+    exported = onelip.export(head)
+    torch.testing.assert_close(exported(x), head(x))
+    assert len(exported) == 3
+    torch.testing.assert_close(read(nn.Sequential(head), (4,)).forward(x), head(x))
+
+
+def test_a_part_that_is_no_linear_layer_of_torch_is_refused():
+    class Ten(nn.Linear):
+        def forward(self, x):
+            return 10 * super().forward(x)
+
+    head = layers.MLPHead(4, 3, hidden=8)
+    head.inner = Ten(4, 8)
+    with pytest.raises(UnboundedModuleError, match="Ten"):
+        onelip.lipschitz_bound(head)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from onelip.norms.each import each
-from onelip.norms.rounding import UNIT, exact, frobenius, upward
+from onelip.norms.rounding import UNDERFLOW, UNIT, exact, frobenius, upward
 from onelip.norms.second_derivatives import second_derivatives
 
 _NUMBERS_AT_ONCE = 2**24
@@ -119,7 +119,10 @@ class Curvature:
 
     def _prove(self, differences: Tensor) -> Tensor:
         """Bounds for rows d, each entry rounded once."""
-        bend = torch.stack([-differences * end for end in self.interval]).amax(0).clamp_min(0)
+        bend = (
+            torch.stack([-differences * end for end in self.interval]).amax(0).clamp_min(0)
+            + UNDERFLOW
+        )
         roots = upward(upward(bend, 2).sqrt(), 1)  # not below the exact ones: the norm is monotone
         at_once = max(1, _NUMBERS_AT_ONCE // self.head.inner.numel())
         return torch.cat([self._squared_norms(part) for part in roots.split(at_once)]).cpu()
@@ -131,6 +134,6 @@ class Curvature:
 
 
 def _numbers(layer: nn.Linear) -> tuple[Tensor, Tensor]:
-    weight = exact(layer.weight)
-    bias = weight.new_zeros(len(weight)) if layer.bias is None else exact(layer.bias)
+    weight = exact(layer.weight).clone()  # training may go on
+    bias = weight.new_zeros(len(weight)) if layer.bias is None else exact(layer.bias).clone()
     return weight, bias

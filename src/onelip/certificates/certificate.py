@@ -19,7 +19,7 @@ class Certificate:
             model's input, gets another prediction. 0 for a tie, for logits that are not finite,
             and, where labels were given, for a wrong prediction.
         bound: 0-d float64, the proved Lipschitz bound of the whole model.
-        body_bound: 0-d float64, that of the part in front of a linear head, or ``bound``.
+        body_bound: 0-d float64, that of the part in front of a linear or MLP head, or ``bound``.
         layer_bounds: the factors of ``bound``, by layer.
         method: ``"product"`` of the layers' bounds, ``"liplt"`` or ``"curvature"``.
         head: ``"pairwise"`` (a constant for each pair of logits: body_bound |w_y - w_i|, or that of

@@ -8,6 +8,7 @@ Lipschitz constant of the head: it comes from its curvature, rival by rival.
 import math
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from onelip import bounds
@@ -60,7 +61,8 @@ class CurvatureConstants(Constants):
             slack=math.sqrt(2) * rounding.logits * (1 + 2 * UNIT),
         )
         left = downward((found.radius - rounding.features).clamp_min(0), 1)
-        return Found(downward(left / self.body_bound.to(left.device), 1), found)
+        radius = downward(left / self.body_bound.to(left.device), 1)
+        return Found(torch.where(left > 0, radius, 0.0), found)  # 0 / 0 behind a constant body
 
 
 def curvature_constants(model: nn.Module, input_shape: Shape) -> CurvatureConstants:  # noqa: ARG001
@@ -96,7 +98,7 @@ def curvature_constants(model: nn.Module, input_shape: Shape) -> CurvatureConsta
     body = finite(product(factors[:-count]), "the body")
     layers = TwoLayers.of(inner, activation, outer)
     curvature = Curvature(layers)
-    slopes = bounds.liplt_pairwise(read(nn.Sequential(*plain), (inner.in_features,)))
+    slopes = bounds.liplt_pairwise(read(nn.Sequential(*plain), (inner.weight.shape[1],)))
     return CurvatureConstants(
         method="curvature",
         pairwise=lambda _: upward(slopes * body, 1),
@@ -115,12 +117,13 @@ def _head(parts: list[nn.Module]) -> tuple[nn.Linear, nn.Module, nn.Linear]:
     """The two linear layers that a network ends in, and what is between them."""
     last = parts[-1] if parts else None
     if type(last) is MLPHead:
-        return last.inner, last.activation, last.outer
+        return last.parts()
     if len(parts) >= 3:
         inner, activation, outer = parts[-3:]
         if is_linear(inner) and is_linear(outer):
             return inner, activation, outer
+    ends = ", ".join(type(part).__name__ for part in parts[-3:])
     raise UsageError(
         "a curvature certificate needs a network that ends in layers.MLPHead, or in nn.Linear, an "
-        "activation and nn.Linear; use product_constants for others"
+        f"activation and nn.Linear: this one ends in {ends}; use product_constants for it"
     )

@@ -7,6 +7,7 @@ hold for Winograd's and Fourier's convolutions, which are refused where torch ma
 
 import copy
 import math
+import platform
 from typing import Any
 
 import torch
@@ -42,6 +43,8 @@ def absolute_norm(module: nn.Module, shape: Shape) -> float:
     for _ in range(_ROUNDS):
         image = _gram(twin, q)
         square = torch.minimum(square, (image / q).max())
+        if not image.any():
+            break  # of a kernel that meets nothing but padding
         q = image + 1e-3 * image.max()
     terms = 32 * weight.numel()  # a pixel that circular padding repeats counts up to nine times
     norm = ends_above(upward(upward(square, terms).sqrt(), 4) / scale)
@@ -72,7 +75,7 @@ def repeated(numbers: Tensor, run: Run) -> float:
 
 @rule(nn.Linear)
 def _linear(module: nn.Linear, run: Run) -> Local:
-    return affine(module, run, module.in_features)
+    return affine(module, run, module.weight.shape[1])
 
 
 @rule(nn.Conv1d, nn.Conv2d)
@@ -92,12 +95,18 @@ def refuse_fast_convolutions(weight: Tensor) -> None:
 
     Raises:
         UnboundedModuleError: torch may choose Winograd's or Fourier's convolution: on every device
-            but the CPU, and there in float32 where oneDNN is switched off and NNPACK takes over.
+            but the CPU, and there in float32 on other processors than x86, and where oneDNN is
+            switched off and NNPACK takes over.
     """
     if weight.device.type != "cpu":
         raise UnboundedModuleError(
             f"on {weight.device.type} a convolution may be Winograd's or Fourier's, with another "
             "rounding: certify on the CPU, or use level='real'"
+        )
+    if weight.dtype == torch.float32 and platform.machine() not in ("x86_64", "AMD64"):
+        raise UnboundedModuleError(
+            f"on {platform.machine()} a convolution in float32 may be Winograd's, with another "
+            "rounding: model.double(), or level='real'"
         )
     direct = torch.backends.mkldnn.is_available() and bool(torch.backends.mkldnn.enabled)
     if weight.dtype == torch.float32 and not direct and torch.backends.nnpack.is_available():

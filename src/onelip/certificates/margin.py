@@ -54,8 +54,9 @@ def certify(
         batch_size: samples per forward pass.
 
     Raises:
-        UsageError: a part of the model is in training mode, x leaves [0, 1] or is not finite, fewer
-            than two logits, logits in 16 bits, labels out of range.
+        UsageError: a part of the model is in training mode, x has another dtype than the weights,
+            leaves [0, 1] or is not finite, fewer than two logits, logits in 16 bits, labels out of
+            range.
         UnboundedModuleError: a part of the model has no proved bound, or, for level ``float``, its
             rounding is not known.
         NonFiniteError: a weight or the bound is not finite.
@@ -73,7 +74,7 @@ def certify(
     proved = constants(model, tuple(x.shape[1:]))
     body, head = proved.split(model)
     with full_precision(x.device):
-        features = torch.cat([body(part) for part in x.split(batch_size)])
+        features = torch.cat([body(part.clone()) for part in x.split(batch_size)])  # in place?
         logits = torch.cat([head(part) for part in features.split(batch_size)])
     _check_logits(logits, len(x), labels)
     prediction = logits.argmax(1)
@@ -82,8 +83,9 @@ def certify(
         reach = _reach(x, found.radius)
         errors = [0.0, *map(float, forward_errors(model, tuple(x.shape[1:]), reach))]
         rounding = Rounding(errors[-1 - proved.head_parts], errors[-1])
-        found = proved.radii(features, logits, prediction, rounding)
-        found = found._replace(radius=found.radius.clamp(max=_diameter(x)))
+        again = proved.radii(features, logits, prediction, rounding)
+        within = torch.minimum(again.radius, found.radius).clamp(max=_diameter(x))  # in reach
+        found = again._replace(radius=within)
     sure = torch.isfinite(logits).all(1)
     if labels is not None:
         sure &= prediction == labels.to(prediction.device)
@@ -105,18 +107,24 @@ def certify(
 
 def _diameter(x: Tensor) -> float:
     """Of the box that samples are in."""
-    return math.sqrt(x[0].numel())
+    return math.sqrt(math.prod(x.shape[1:]))
 
 
 def _reach(x: Tensor, radius: Tensor) -> float:
     """The length of the longest input that a radius speaks of, up to the diameter of the box."""
     lengths = torch.linalg.vector_norm(x.double().flatten(1).cpu(), dim=1)
-    return float((lengths + radius.cpu().clamp(max=_diameter(x))).max()) * (1 + 1e-9)
+    ends = lengths + radius.cpu().clamp(max=_diameter(x))
+    return float(ends.max()) * (1 + 1e-9) if len(ends) else 0.0
 
 
 def _check_input(model: nn.Module, x: Tensor) -> None:
     if any(part.training for part in model.modules()):
         raise UsageError("the model, or a part of it, is in training mode: call model.eval() first")
+    numbers = [*model.parameters(), *model.buffers()]
+    dtypes = {number.dtype for number in numbers if number.is_floating_point()}
+    if dtypes and x.dtype not in dtypes:
+        of_x, *of_model = (str(d).removeprefix("torch.") for d in (x.dtype, *dtypes))
+        raise UsageError(f"inputs are {of_x}, weights {', '.join(of_model)}: make them the same")
     if not bool(((x >= 0) & (x <= 1)).all()):
         raise UsageError(
             "inputs leave [0, 1]: radii are in pixel units, so scale inside the model with "

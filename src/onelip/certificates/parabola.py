@@ -13,8 +13,6 @@ dual problem it is the root of twice the dual value. No solver has to be trusted
 every y.
 """
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -53,4 +51,4 @@ def reach(value: Tensor, steep: Tensor, bend: Tensor) -> Tensor:
     value is not positive.
     """
     radius = value / (((steep.square() + 2 * bend * value).sqrt() + steep) / 2)  # no overflow
-    return torch.where(value > 0, downward(radius, 16), 0.0).nan_to_num(nan=0.0, posinf=math.inf)
+    return torch.where(value > 0, downward(radius, 16), 0.0).nan_to_num(nan=0.0)

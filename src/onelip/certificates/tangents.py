@@ -1,10 +1,12 @@
 """Values and gradients of the difference of two logits, and how far the exact ones may be away."""
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from onelip import norms
 from onelip.bounds.curvature import TwoLayers
@@ -14,6 +16,8 @@ from onelip.norms.slopes import slopes
 
 _ULPS = 64
 """What torch's activations and their derivatives are off by, relative to argument and value."""
+
+Activation = Callable[[Tensor], Tensor]
 
 _STEEP = 700.0
 """Softplus is evaluated as log(1 + exp(x)) up to here: as far as exp reaches in float64."""
@@ -146,20 +150,22 @@ class Differences:
         return upward(rows * unit[:, None] + terms * biases + self._slack, 8)
 
 
-def value_and_slope(activation: nn.Module, numbers: Tensor) -> tuple[Tensor, Tensor]:
+def value_and_slope(activation: Activation, numbers: Tensor) -> tuple[Tensor, Tensor]:
     """An elementwise function and its derivative, whatever the mode of autograd."""
     with torch.inference_mode(False), torch.enable_grad():
         numbers = numbers.clone() if numbers.is_inference() else numbers.detach()
-        value = activation(numbers.requires_grad_())
+        value = activation(numbers.requires_grad_().clone())  # some work in place
         (slope,) = torch.autograd.grad(value, numbers, torch.ones_like(value))
     return value.detach(), slope
 
 
-def _evaluated(activation: nn.Module) -> tuple[nn.Module, float]:
+def _evaluated(activation: nn.Module) -> tuple[Activation, float]:
     """The activation as float64 computes it best, and how far torch's own is from it besides."""
     if isinstance(activation, nn.Softplus):
         gap = math.log1p(math.exp(-activation.threshold)) / activation.beta * (1 + 8 * UNIT)
         return nn.Softplus(activation.beta, _STEEP), gap
     if isinstance(activation, nn.ELU | nn.CELU):
-        return activation, _ULPS * UNIT * activation.alpha  # exp(x) - 1 in some versions of torch
+        gap = _ULPS * UNIT * activation.alpha  # exp(x) - 1 in some versions of torch
+        alpha = activation.alpha  # whose own slope rounds alpha to float32
+        return (lambda x: alpha * functional.elu(x / alpha)), gap
     return activation, 0.0

@@ -9,8 +9,8 @@ from onelip.certificates.nearest import Pairs
 from onelip.certificates.tangents import Differences
 from onelip.norms.rounding import frobenius, upward
 
-_BEYOND = (1 / 8, 1 / 2, 2.0, 8.0, 32.0, 128.0)
-"""How far behind the point where logits meet a witness is sought, in tolerances, one by one."""
+_BEYOND = (1 / 2, 2.0, 8.0, 32.0)
+"""How far behind the point where logits meet a witness is sought, in tolerances, after 1 / 8."""
 
 
 def witnesses(
@@ -33,13 +33,13 @@ def witnesses(
     rows = torch.isfinite(guess).all(1).nonzero()[:, 0]
     rows = rows[(pairs.first != pairs.second)[rows]]
     now = pairs[rows]
-    points = now.start + (1 + tolerance * _BEYOND[0]) * (guess[rows] - now.start)
-    for beyond in _BEYOND[1:]:
+    points = now.start + (1 + tolerance / 8) * (guess[rows] - now.start)
+    for beyond in (*_BEYOND, None):
         value, error = differences.values(points, now.first, now.second)
         ahead = value + upward(error, 2) <= 0
         witness[rows[ahead]] = points[ahead]
         rows, now, points = rows[~ahead], now[~ahead], points[~ahead]
-        if not len(rows):
+        if beyond is None or not len(rows):
             break
         points = _farther(differences, now, points, tolerance * beyond)
     distance = upward(frobenius((witness - pairs.start)[:, None]), 2)

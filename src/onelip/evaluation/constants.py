@@ -32,13 +32,13 @@ def tightness(found: HeadRadii, proved: CurvatureConstants) -> dict[str, float]:
 
     Returns:
         ``exact``, the share of positive radii that are exact to ``EXACT``; ``ratio``, the mean of
-        radius by distance; ``pairs_proved``, of how many ordered pairs of classes the curvature was
+        radius by distance where there is a witness; ``pairs_proved``, of how many ordered pairs of classes the curvature was
         proved.
     """
     sure = (found.radius > 0) & found.distance.isfinite()
     ratio = found.radius[sure] / found.distance[sure]
     return {
         "exact": float((ratio >= 1 - EXACT).sum()) / max(1, int((found.radius > 0).sum())),
-        "ratio": float(ratio.mean()),
+        "ratio": float(ratio.sum()) / max(1, len(ratio)),
         "pairs_proved": proved.curvature.proved_pairs,
     }

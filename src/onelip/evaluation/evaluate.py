@@ -128,7 +128,8 @@ def attack_run(
         data: folder of the data set, if it is not the one that the run was trained from.
         samples: how many images; that of the recipe by default.
         attacks: names in ``onelip.attacks.ATTACKS``.
-        certified: what ``certify_run`` returned; it is called if this is left out.
+        certified: what ``certify_run`` returned; if this is left out it is called, with the level
+            and the precision of the certificate that is stored.
 
     Raises:
         SoundnessError: an attack succeeded inside a certified radius.
@@ -138,7 +139,7 @@ def attack_run(
     if count < 1:
         raise UsageError(f"no images to attack: --samples must be 1 or more, got {count}")
     methods = [method for name in attacks for method in _methods(name, recipe)]
-    certified = certified or certify_run(run, data)
+    certified = certified or certify_run(run, data, **_as_stored(run))
     rows = attacked_rows(len(certified.test), count)
     start = time.perf_counter()
     result = {
@@ -150,6 +151,13 @@ def attack_run(
     key = f"{', '.join(attacks)} on {len(rows)} images"
     run.write({"attack": {**run.read().get("attack", {}), key: result}})
     return result
+
+
+def _as_stored(run: RunFolder) -> dict[str, Any]:
+    """Level and precision of the certificate that a run has."""
+    stored = run.read().get("certify", {})
+    precision = 64 if str(stored.get("logits", "")).startswith("float64") else 32
+    return {"level": stored.get("level", "real"), "precision": precision}
 
 
 def attacked_rows(total: int, count: int) -> Tensor:

@@ -4,11 +4,9 @@ import copy
 
 from torch import Tensor, nn
 
-from onelip import norms
-from onelip.lipschitz import LipschitzModule
+from onelip.lipschitz import LipschitzModule, lipschitz_bound
 from onelip.norms.rounding import product
 from onelip.norms.second_derivatives import second_derivatives
-from onelip.norms.slopes import slopes
 
 
 class MLPHead(LipschitzModule):
@@ -62,10 +60,12 @@ class MLPHead(LipschitzModule):
 
     def lipschitz_bound(self) -> Tensor:
         """See the class."""
-        low, high = slopes(self.activation)
-        slope = norms.dense(self.inner.weight).new_tensor(max(abs(low), abs(high)))
-        return product([norms.dense(self.inner.weight), slope, norms.dense(self.outer.weight)])
+        return product([lipschitz_bound(part) for part in self.parts()])
 
     def export(self) -> nn.Sequential:
         """Three plain torch modules."""
-        return nn.Sequential(*(copy.deepcopy(part) for part in self.children()))
+        return nn.Sequential(*(copy.deepcopy(part) for part in self.parts()))
+
+    def parts(self) -> tuple[nn.Linear, nn.Module, nn.Linear]:
+        """The modules that ``forward`` calls, in order."""
+        return self.inner, self.activation, self.outer

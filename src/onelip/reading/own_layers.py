@@ -96,7 +96,7 @@ def _last_layer(module: LastLayer, value: Value) -> Value:
 
 @reader(MLPHead)
 def _mlp_head(module: MLPHead, value: Value) -> Value:
-    for part in module.children():
+    for part in module.parts():
         value = read_module(part, value)
     return value
 

@@ -119,11 +119,10 @@ class Curvature:
 
     def _prove(self, differences: Tensor) -> Tensor:
         """Bounds for rows d, each entry rounded once."""
-        bend = (
-            torch.stack([-differences * end for end in self.interval]).amax(0).clamp_min(0)
-            + UNDERFLOW
-        )
-        roots = upward(upward(bend, 2).sqrt(), 1)  # not below the exact ones: the norm is monotone
+        bend = torch.stack([-differences * end for end in self.interval]).amax(0).clamp_min(0)
+        roots = upward(
+            upward(bend + UNDERFLOW, 3).sqrt(), 1
+        )  # not below the exact ones: the norm is monotone
         at_once = max(1, _NUMBERS_AT_ONCE // self.head.inner.numel())
         return torch.cat([self._squared_norms(part) for part in roots.split(at_once)]).cpu()
 

@@ -92,8 +92,8 @@ class Constants:
         own = prediction.cpu()[:, None]
         margins = scores.gather(1, own) - scores
         margins = margins.clamp(max=torch.finfo(scores.dtype).max)  # a difference that overflowed
-        lost = 2 * math.sqrt(2) * rounding.logits  # a difference of logits, here and there
-        margins = (margins - lost) * (1 - 2 * UNIT) if lost else margins
+        lost = 2 * math.sqrt(2) * rounding.logits * (1 + 4 * UNIT)  # a difference, here and there
+        margins = downward((margins - lost).clamp_min(0), 1) if lost else margins
         slope = self.pairwise(logits.shape[1])
         slope = slope.nan_to_num(nan=math.inf, posinf=math.inf)  # 0 times an infinite distance
         quotient = downward(margins / slope[own.squeeze(1)], 4)

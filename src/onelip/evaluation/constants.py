@@ -32,8 +32,8 @@ def tightness(found: HeadRadii, proved: CurvatureConstants) -> dict[str, float]:
 
     Returns:
         ``exact``, the share of positive radii that are exact to ``EXACT``; ``ratio``, the mean of
-        radius by distance where there is a witness; ``pairs_proved``, of how many ordered pairs of classes the curvature was
-        proved.
+        radius by distance where there is a witness; ``pairs_proved``, of how many ordered pairs of
+        classes the curvature was proved.
     """
     sure = (found.radius > 0) & found.distance.isfinite()
     ratio = found.radius[sure] / found.distance[sure]

@@ -85,8 +85,8 @@ def test_a_radius_for_a_wrong_prediction_is_not_robust(run, monkeypatch):
     """Radii of mistakes do not count, so inflating only those changes nothing."""
     real, before = evaluate._certify, run.read()["attack"]
 
-    def inflated(model, proved, *sets):
-        for certificate, data in zip(real(model, proved, *sets), sets, strict=True):
+    def inflated(model, proved, level, *sets):
+        for certificate, data in zip(real(model, proved, level, *sets), sets, strict=True):
             wrong = certificate.prediction != data.labels
             assert wrong.any()
             yield dataclasses.replace(certificate, radius=certificate.radius.where(~wrong, 9.0))

@@ -68,7 +68,7 @@ def test_the_head_radius_is_divided_by_the_proved_bound_of_the_body(trained, fac
     body = float(onelip.lipschitz_bound(nn.Sequential(*stretched[:-1])))
     assert body == pytest.approx(factor, rel=1e-6)
     assert float(certificate.body_bound) == body
-    head = certificate.in_features.radius
+    head = certificate.head_radii.radius
     torch.testing.assert_close(certificate.radius, head / body, rtol=1e-14, atol=0)
     assert bool((certificate.radius.double() * body <= head).all())
     unit = certify(model, x, constants=curvature_constants)
@@ -87,13 +87,13 @@ def test_a_head_alone_and_its_layer_before_export(trained):
     assert float(whole.body_bound) == 1
     assert len(whole.layer_bounds) == 1
     assert len(plain.layer_bounds) == 3
-    assert certify(model, x, constants=curvature_constants).in_features.witness.shape == (300, 8)
+    assert certify(model, x, constants=curvature_constants).head_radii.witness.shape == (300, 8)
 
 
 def test_witnesses_are_points_where_the_head_says_something_else(trained):
     model, x, _ = trained
     certificate = certify(model, x, constants=curvature_constants)
-    found = certificate.in_features
+    found = certificate.head_radii
     features = nn.Sequential(*model[:-1])(x).double()
     there = found.distance.isfinite()
     assert float(there.double().mean()) > 0.9

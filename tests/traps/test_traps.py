@@ -139,7 +139,7 @@ def test_trap_4_the_nearest_rival_is_not_among_the_ten_largest_logits():
     inside = x + 0.5601 * ways[-1]
     assert int(model(inside).argmax()) != int(model(x).argmax())
     assert 0.5599 <= float(ours.radius) <= 0.56
-    assert int(ours.in_features.rival) >= 10
+    assert int(ours.head_radii.rival) >= 10
 
 
 # 5: ties and NaN

@@ -29,7 +29,7 @@ class Certificate:
             holds for what the network computes, rounding included, in this dtype.
         dtype: in which the logits were computed, with autocast and TF32 off.
         device: where the logits were computed.
-        in_features: what a curvature certificate found in front of an MLP head.
+        head_radii: what a curvature certificate found in front of an MLP head.
     """
 
     prediction: Tensor
@@ -42,7 +42,7 @@ class Certificate:
     level: str
     dtype: torch.dtype
     device: str
-    in_features: HeadRadii | None = None
+    head_radii: HeadRadii | None = None
 
     def accuracy(self, eps: float, labels: Tensor) -> float:
         """Certified accuracy: the share of samples that are right and have radius > eps."""

@@ -74,7 +74,9 @@ def certify(
     proved = constants(model, tuple(x.shape[1:]))
     body, head = proved.split(model)
     with full_precision(x.device):
-        features = torch.cat([body(part.clone()) for part in x.split(batch_size)])  # in place?
+        features = torch.cat(
+            [body(part.clone()) for part in x.split(batch_size)]
+        )  # modules may work in place
         logits = torch.cat([head(part) for part in features.split(batch_size)])
     _check_logits(logits, len(x), labels)
     prediction = logits.argmax(1)
@@ -101,7 +103,7 @@ def certify(
         level=level,
         dtype=logits.dtype,
         device=str(logits.device),
-        in_features=found.head,
+        head_radii=found.head,
     )
 
 

@@ -103,8 +103,8 @@ def certify_run(
         stored["radius_of_product"] = looser.radius.cpu()
         records["constants"] = {"naive": averages(product), "liplt": averages(proved.proof)}
         records["constants"]["naive"] |= _accuracies(looser, test, recipe)
-    if certificate.in_features is not None and isinstance(proved, CurvatureConstants):
-        records["tightness"] = tightness(certificate.in_features, proved)
+    if certificate.head_radii is not None and isinstance(proved, CurvatureConstants):
+        records["tightness"] = tightness(certificate.head_radii, proved)
     with replacing(run.path / "certificates.safetensors") as temporary:
         temporary.write_bytes(safetensors.torch.save(stored))
     run.write(records)
@@ -223,10 +223,10 @@ def _certify(
 def _part(certificate: Certificate, rows: Tensor) -> Certificate:
     """The certificate of some of its samples."""
     prediction, radius = certificate.prediction[rows], certificate.radius[rows]
-    found = certificate.in_features
+    found = certificate.head_radii
     if found is not None:
         found = HeadRadii(**{name: value[rows] for name, value in vars(found).items()})
-    return dataclasses.replace(certificate, prediction=prediction, radius=radius, in_features=found)
+    return dataclasses.replace(certificate, prediction=prediction, radius=radius, head_radii=found)
 
 
 def _accuracies(certificate: Certificate, data: ImageSet, recipe: Recipe) -> dict[str, Any]:

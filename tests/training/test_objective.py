@@ -98,3 +98,12 @@ def test_what_a_run_stores(finished):
     assert 0 <= head["pairs_proved"] <= 90
     assert "in front of the head: " in table(metrics)
     assert "curvature of " in table(metrics)
+
+
+def test_a_certificate_that_the_head_does_not_allow_is_refused_before_training(tmp_path):
+    run = run_of(
+        tmp_path / "run", network={"head": "unit-rows"}, loss="cross-entropy", objective={}
+    )
+    with pytest.raises(UsageError, match="this one ends in .*LastLayer; use product_constants"):
+        train(run, progress=False)
+    assert not run.checkpoint.exists()

@@ -7,7 +7,7 @@ from onelip.certificates.constants import (
     liplt_constants,
     product_constants,
 )
-from onelip.certificates.curvature import CurvatureConstants, curvature_constants
+from onelip.certificates.curvature import CurvatureConstants, curvature_constants, mlp_head
 from onelip.certificates.margin import certify
 from onelip.certificates.minorant import HeadRadii
 from onelip.certificates.precision import full_precision
@@ -30,5 +30,6 @@ __all__ = [
     "curvature_constants",
     "full_precision",
     "liplt_constants",
+    "mlp_head",
     "product_constants",
 ]

@@ -91,7 +91,7 @@ def curvature_constants(model: nn.Module, input_shape: Shape) -> CurvatureConsta
         ('curvature', 'mlp')
     """
     named = flattened(model)
-    inner, activation, outer = plain = _head([part for _, part in named])
+    inner, activation, outer = plain = mlp_head(model)
     count = 1 if type(named[-1][1]) is MLPHead else 3
     bounded = [(name, lipschitz_bound(part)) for name, part in named]
     factors = [bound for _, bound in bounded]
@@ -113,8 +113,13 @@ def curvature_constants(model: nn.Module, input_shape: Shape) -> CurvatureConsta
     )
 
 
-def _head(parts: list[nn.Module]) -> tuple[nn.Linear, nn.Module, nn.Linear]:
-    """The two linear layers that a network ends in, and what is between them."""
+def mlp_head(model: nn.Module) -> tuple[nn.Linear, nn.Module, nn.Linear]:
+    """The two linear layers that a network ends in, and what is between them.
+
+    Raises:
+        UsageError: it ends otherwise.
+    """
+    parts = [part for _, part in flattened(model)]
     last = parts[-1] if parts else None
     if type(last) is MLPHead:
         return last.parts()
@@ -125,5 +130,6 @@ def _head(parts: list[nn.Module]) -> tuple[nn.Linear, nn.Module, nn.Linear]:
     ends = ", ".join(type(part).__name__ for part in parts[-3:])
     raise UsageError(
         "a curvature certificate needs a network that ends in layers.MLPHead, or in nn.Linear, an "
-        f"activation and nn.Linear: this one ends in {ends}; use product_constants for it"
+        f"activation and nn.Linear; this one ends in {ends}: certify it with product_constants, in "
+        "a recipe certificate=product"
     )

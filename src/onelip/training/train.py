@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
+from onelip.certificates import mlp_head
 from onelip.data import holdout, load
 from onelip.errors import UsageError
 from onelip.layers import project
@@ -51,6 +52,8 @@ def train(
     use_threads(recipe)
     torch.manual_seed(recipe.seed)
     model = build_model(recipe)
+    if recipe.certificate == "curvature":
+        mlp_head(model)  # fail before training
     if recipe.projection_interval:
         project(model)
     if recipe.compile:

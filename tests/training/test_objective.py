@@ -101,9 +101,8 @@ def test_what_a_run_stores(finished):
 
 
 def test_a_certificate_that_the_head_does_not_allow_is_refused_before_training(tmp_path):
-    run = run_of(
-        tmp_path / "run", network={"head": "unit-rows"}, loss="cross-entropy", objective={}
-    )
-    with pytest.raises(UsageError, match="this one ends in .*LastLayer; use product_constants"):
+    network = {"head": "unit-rows"}
+    run = run_of(tmp_path / "run", network=network, loss="cross-entropy", objective={})
+    with pytest.raises(UsageError, match="LastLayer: certify it with product_constants"):
         train(run, progress=False)
     assert not run.checkpoint.exists()

@@ -450,6 +450,14 @@ def test_level_float_costs_radius_in_32_bits_and_none_in_64(call, run):
     assert call("certify run --level exact")[0] == 2
 
 
+def test_a_reader_that_has_seen_enough_is_no_error():
+    onelip = f"{sys.executable} -m onelip recipes"
+    line = ["bash", "-c", f"set -o pipefail; {onelip} | head -1"]
+    done = subprocess.run(line, check=False, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.startswith(b"digits ")
+
+
 def test_attack_of_a_run_without_certificates(call, run):
     content = metrics(run)
     del content["certify"], content["attack"]

@@ -44,6 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
         if command not in COMMANDS:
             raise UsageError(f"no command {command!r}; known: {', '.join(COMMANDS)}")
         COMMANDS[command](_underscored(rest))
+        sys.stdout.flush()
     except OnelipError as error:
         print(f"onelip: {_one_line(error)}", file=sys.stderr)
         return 2
@@ -52,6 +53,8 @@ def main(arguments: list[str] | None = None) -> int:
         place = " ".join([command, *recipe])
         print(f"onelip: {_one_line(error)}; see onelip {place} --help", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # the reader, as in `onelip table NAME | head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         print(f"onelip: {error.filename or 'disk'}: {error.strerror or error}", file=sys.stderr)
         return 2

@@ -7,7 +7,7 @@ from torch import nn
 import onelip
 from onelip import layers
 from onelip.errors import UnboundedModuleError
-from onelip.models import cpl_digits, lip_convnet, mnist_dense
+from onelip.models import cpl_digits, lip_convnet, mnist_dense, simple_convnet
 from onelip.reading import read
 
 
@@ -49,6 +49,7 @@ def test_it_is_read_as_a_block():
         lambda: mnist_dense((1, 28, 28), 10, features=(32,), head="mlp", hidden=16),
         lambda: cpl_digits((1, 8, 8), 10, head="mlp", hidden=16),
         lambda: lip_convnet((3, 32, 32), 10, channels=2, head="mlp", hidden=16),
+        lambda: simple_convnet((3, 32, 32), 10, depth=1, width=4, head="mlp", hidden=16),
     ],
 )
 def test_networks_end_in_it(build):

@@ -19,6 +19,7 @@ def simple_convnet(
     convolution: families.Convolution = "cpl",
     activation: families.Activation = "max-min",
     head: families.Head = "unit-rows",
+    hidden: int = 4096,
 ) -> nn.Sequential:
     """Pad the channels, mix them, five blocks that halve the image and double the channels, head.
 
@@ -29,7 +30,8 @@ def simple_convnet(
         depth: convolutions of a block; 3 x 3, and 1 x 1 in the last block.
         convolution: family of the convolutions.
         activation: behind each convolution of a family that has none inside.
-        head: rows of length 1, orthonormal rows, or the first features.
+        head: rows of length 1, orthonormal rows, the first features, a free matrix, or an MLP.
+        hidden: width of the hidden layer of ``head="mlp"``.
 
     Raises:
         UsageError: a name is not known, or a size does not fit.
@@ -64,7 +66,9 @@ def simple_convnet(
         parts += [FirstChannels(width // 2), InvertibleDownsampling(2)]
         width, height, side = 2 * width, height // 2, side // 2
     features = width * height * side
-    return nn.Sequential(*parts, nn.Flatten(), families.classify(head, features, classes))
+    return nn.Sequential(
+        *parts, nn.Flatten(), families.classify(head, features, classes, hidden=hidden)
+    )
 
 
 simple_convnet_xs = simple_convnet

@@ -209,7 +209,7 @@ def _activation(module: nn.Module) -> float:
     return max(abs(low), abs(high))
 
 
-@rule(
+MOVES: tuple[type[nn.Module], ...] = (
     nn.Flatten,
     nn.Unflatten,
     nn.ZeroPad2d,
@@ -217,6 +217,10 @@ def _activation(module: nn.Module) -> float:
     nn.PixelShuffle,
     nn.ChannelShuffle,
 )
+"""Modules of torch that move numbers, or put zeros between them."""
+
+
+@rule(*MOVES)
 def _isometry(_: nn.Module) -> float:
     return 1.0
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from onelip.certificates.forward_error_rules import ABOVE, Local, Run, rule
 from onelip.chains import Shape
 from onelip.errors import UnboundedModuleError
+from onelip.lipschitz import MOVES
 from onelip.norms.rounding import downward, exact, frobenius, upward
 from onelip.norms.spectral import ends_above, power_of_two
 
@@ -118,12 +119,7 @@ def refuse_fast_convolutions(weight: Tensor) -> None:
 
 @rule(
     nn.Identity,
-    nn.Flatten,
-    nn.Unflatten,
-    nn.ZeroPad2d,
-    nn.PixelUnshuffle,
-    nn.PixelShuffle,
-    nn.ChannelShuffle,
+    *MOVES,
     nn.ReLU,
     nn.ReLU6,
     nn.MaxPool2d,

@@ -12,11 +12,7 @@ from typing import Any
 from torch import nn
 
 from onelip.errors import NonFiniteError, UnboundedModuleError
-from onelip.norms.slopes import Interval, slopes
-
-
-def _fixed(low: float, high: float) -> Callable[[Any], Interval]:
-    return lambda _: (low, high)
+from onelip.norms.slopes import Interval, fixed, slopes
 
 
 def _softplus(module: nn.Softplus) -> Interval:
@@ -40,14 +36,14 @@ def _gelu(module: nn.GELU) -> Interval:
 
 
 SECOND_DERIVATIVES: dict[type[nn.Module], Callable[[Any], Interval]] = {
-    nn.Identity: _fixed(0, 0),
-    nn.Tanh: _fixed(-0.76981, 0.76981),
-    nn.Tanhshrink: _fixed(-0.76981, 0.76981),
-    nn.Sigmoid: _fixed(-0.096226, 0.096226),
-    nn.LogSigmoid: _fixed(-0.25, 0),
-    nn.Softsign: _fixed(-2, 2),
-    nn.SiLU: _fixed(-0.03692, 0.5),
-    nn.Mish: _fixed(-0.05904, 0.64421),
+    nn.Identity: fixed(0, 0),
+    nn.Tanh: fixed(-0.76981, 0.76981),
+    nn.Tanhshrink: fixed(-0.76981, 0.76981),
+    nn.Sigmoid: fixed(-0.096226, 0.096226),
+    nn.LogSigmoid: fixed(-0.25, 0),
+    nn.Softsign: fixed(-2, 2),
+    nn.SiLU: fixed(-0.03692, 0.5),
+    nn.Mish: fixed(-0.05904, 0.64421),
     nn.GELU: _gelu,
     nn.ELU: _elu,
     nn.CELU: _celu,

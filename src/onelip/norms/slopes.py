@@ -19,7 +19,8 @@ from onelip.norms.rounding import exact
 Interval = tuple[float, float]
 
 
-def _fixed(low: float, high: float) -> Callable[[Any], Interval]:
+def fixed(low: float, high: float) -> Callable[[Any], Interval]:
+    """The rule of activations whose interval does not depend on their settings."""
     return lambda _: (low, high)
 
 
@@ -55,21 +56,21 @@ def _softshrink(module: nn.Softshrink) -> Interval:
 
 
 SLOPES: dict[type[nn.Module], Callable[[Any], Interval]] = {
-    nn.Identity: _fixed(1, 1),
-    nn.ReLU: _fixed(0, 1),
-    nn.ReLU6: _fixed(0, 1),
-    nn.Hardtanh: _fixed(0, 1),
-    nn.Tanh: _fixed(0, 1),
-    nn.Softsign: _fixed(0, 1),
-    nn.LogSigmoid: _fixed(0, 1),
-    nn.Tanhshrink: _fixed(0, 1),
-    nn.Sigmoid: _fixed(0, 0.25),
-    nn.Hardsigmoid: _fixed(0, 0.16666666666666669),
-    nn.SELU: _fixed(0, 1.7580993408473769),
-    nn.GELU: _fixed(-0.12905, 1.12905),
-    nn.SiLU: _fixed(-0.09984, 1.09984),
-    nn.Mish: _fixed(-0.11253, 1.0885),
-    nn.Hardswish: _fixed(-0.5, 1.5),
+    nn.Identity: fixed(1, 1),
+    nn.ReLU: fixed(0, 1),
+    nn.ReLU6: fixed(0, 1),
+    nn.Hardtanh: fixed(0, 1),
+    nn.Tanh: fixed(0, 1),
+    nn.Softsign: fixed(0, 1),
+    nn.LogSigmoid: fixed(0, 1),
+    nn.Tanhshrink: fixed(0, 1),
+    nn.Sigmoid: fixed(0, 0.25),
+    nn.Hardsigmoid: fixed(0, 0.16666666666666669),
+    nn.SELU: fixed(0, 1.7580993408473769),
+    nn.GELU: fixed(-0.12905, 1.12905),
+    nn.SiLU: fixed(-0.09984, 1.09984),
+    nn.Mish: fixed(-0.11253, 1.0885),
+    nn.Hardswish: fixed(-0.5, 1.5),
     nn.LeakyReLU: _leaky_relu,
     nn.PReLU: _prelu,
     nn.ELU: _elu,

@@ -17,30 +17,25 @@ _DIGITS = next(recipe for recipe in _CONVEX_POTENTIAL if recipe.name == "digits"
 def _heads(body: Recipe, *, hidden: int, radius: float, weight: float, epochs: int) -> list[Recipe]:
     alike = replace(body, loss="crc", epochs=epochs)
     objective = {"radius": radius, "weight": 0.0, "steps": 3}
-    return [
+    linear = [
         replace(
             alike,
-            name=f"{body.name}-linear",
-            about=f"linear head on the body of {body.name!r}, trained as {body.name}-crc",
-            network={"head": "linear"},
+            name=f"{body.name}-{head}",
+            about=f"{what} on the body of {body.name!r}, trained as {body.name}-crc",
+            network={"head": head},
             objective=objective,
-        ),
-        replace(
-            alike,
-            name=f"{body.name}-unit-rows",
-            about=f"rows of length 1 on the body of {body.name!r}, trained as {body.name}-crc",
-            network={"head": "unit-rows"},
-            objective=objective,
-        ),
-        replace(
-            alike,
-            name=f"{body.name}-crc",
-            about=f"MLP head on the body of {body.name!r}, certified by its curvature",
-            network={"head": "mlp", "hidden": hidden},
-            objective={**objective, "weight": weight},
-            certificate="curvature",
-        ),
+        )
+        for head, what in (("linear", "linear head"), ("unit-rows", "rows of length 1"))
     ]
+    mlp = replace(
+        alike,
+        name=f"{body.name}-crc",
+        about=f"MLP head on the body of {body.name!r}, certified by its curvature",
+        network={"head": "mlp", "hidden": hidden},
+        objective={**objective, "weight": weight},
+        certificate="curvature",
+    )
+    return [*linear, mlp]
 
 
 RECIPES = (

@@ -12,6 +12,7 @@ import onelip
 from onelip import layers
 from onelip.errors import UnboundedModuleError
 from onelip.layers import GradientStep
+from tests.cases import LAYERS
 
 
 def network() -> nn.Sequential:
@@ -178,3 +179,13 @@ def test_a_container_layer_must_write_its_export():
 
     with pytest.raises(UnboundedModuleError, match="Twice holds layers"):
         onelip.export(Twice())
+
+
+@pytest.mark.parametrize("case", LAYERS, ids=lambda case: case.id)
+def test_exporting_draws_no_random_numbers(case):
+    layer = case.build().eval()
+    torch.manual_seed(0)
+    onelip.lipschitz_bound(onelip.export(layer))
+    after = torch.rand(1)
+    torch.manual_seed(0)
+    assert torch.equal(after, torch.rand(1))

@@ -132,7 +132,8 @@ def test_dense_families(family):
 
 
 @pytest.mark.parametrize(
-    "name", ["absolute", "householder", "householder-2", "max-min", "n-activation", "relu"]
+    "name",
+    ["absolute", "full-sort", "householder", "householder-2", "max-min", "n-activation", "relu"],
 )
 def test_activations(name):
     torch.manual_seed(0)

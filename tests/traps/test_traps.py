@@ -19,6 +19,7 @@ from onelip.bounds.curvature import Curvature, TwoLayers
 from onelip.certificates import curvature_constants, liplt_constants, product_constants
 from onelip.errors import NonFiniteError, UnboundedModuleError, UsageError
 from onelip.testing import jacobian_norm
+from onelip.transport import exact_distance, judge
 from tests.bounds.networks import chain_of
 from tests.bounds.programmes import coupled
 from tests.cases import LAYERS
@@ -533,6 +534,28 @@ def test_trap_18_rounding_alone_breaks_the_certificate_of_16_bit_logits():
     assert certificate.dtype == torch.float32
     assert bool((certificate.prediction == exact.argmax(1))[certificate.radius > 1e-5].all())
     assert bool((certificate.radius <= truth + 1e-5).all())
+
+
+# 19: a lower bound of Wasserstein-1 from a critic with a constant above 1
+
+
+def test_trap_19_an_undivided_critic_overstates_the_distance():
+    """A norm by power iteration leaves a constant above 1, and the best pair of images shows it."""
+    torch.manual_seed(0)
+    conv = layers.OSSNConv2d(3, 4, 3, image_size=6, bias=False)
+    nn.init.normal_(conv.raw_weight)  # one long step of an optimizer
+    conv.double().eval()
+    with torch.no_grad():
+        matrix = materialised(conv, (3, 6, 6))
+    outputs, sizes, inputs = torch.linalg.svd(matrix)
+    assert float(sizes[0]) > 1.05
+    critic = nn.Sequential(conv, nn.Flatten(), nn.Linear(144, 1, bias=False)).double()
+    with torch.no_grad():
+        critic[2].weight.copy_(outputs[:, :1].T)
+    p, q = inputs[0].view(1, 3, 6, 6).repeat(5, 1, 1, 1), torch.zeros(5, 3, 6, 6).double()
+    naive = (critic(p).mean() - critic(q).mean()).item()
+    assert naive > 1.05 * exact_distance(p, q)
+    assert judge(critic, p, q).value <= exact_distance(p, q)
 
 
 # 22: strided circular kernels on images that the stride does not divide

@@ -127,6 +127,7 @@ class AOCConv1d(OrthogonalLayer):
             padding_mode=self.padding_mode,  # type: ignore[arg-type]
             groups=self.groups,
             bias=self.bias is not None,
+            device="meta",
         )
         fill(conv, self.fixed_weight(), self.bias)
         fixed = FixedConv2d(conv, image_size=None)

@@ -108,6 +108,7 @@ class AOCConvTranspose2d(OrthogonalLayer):
             output_padding=self.output_padding,
             groups=self.groups,
             bias=self.bias is not None,
+            device="meta",
         )
         fill(plain, self.fixed_weight(), self.bias)
         return plain

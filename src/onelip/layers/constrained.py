@@ -110,7 +110,9 @@ class ConstrainedLinear(ConstrainedLayer):
 
     def export(self) -> nn.Linear:
         """A plain linear layer."""
-        plain = nn.Linear(self.in_features, self.out_features, bias=self.bias is not None)
+        plain = nn.Linear(
+            self.in_features, self.out_features, bias=self.bias is not None, device="meta"
+        )
         fill(plain, self.fixed_weight(), self.bias)
         return plain
 
@@ -208,6 +210,7 @@ class ConstrainedConv2d(ConstrainedLayer):
             dilation=self.dilation,
             groups=self.groups,
             bias=self.bias is not None,
+            device="meta",
         )
         fill(plain, self.fixed_weight(), self.bias)
         free = self.stride == 1 or self.padding_mode == "zeros"

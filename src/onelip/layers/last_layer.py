@@ -50,7 +50,7 @@ class LastLayer(LipschitzModule):
 
     def export(self) -> nn.Linear:
         """A plain linear layer."""
-        head = nn.Linear(self.raw_weight.shape[1], self.raw_weight.shape[0])
+        head = nn.Linear(self.raw_weight.shape[1], self.raw_weight.shape[0], device="meta")
         head.weight = nn.Parameter(self.weight.detach().clone())
         head.bias = nn.Parameter(self.bias.detach().clone())
         return head

@@ -111,7 +111,7 @@ class Sandwich(LipschitzModule):
 
 
 def _plain(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
-    part = nn.Linear(weight.shape[1], weight.shape[0])
+    part = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
     fill(part, weight.detach().clone(), bias)
     return part
 

@@ -25,7 +25,9 @@ Convolution = Literal[
     "svcm",
 ]
 Linear = Literal["aol", "bjorck", "bro", "cayley", "cholesky"]
-Activation = Literal["absolute", "householder", "householder-2", "max-min", "n-activation", "relu"]
+Activation = Literal[
+    "absolute", "full-sort", "householder", "householder-2", "max-min", "n-activation", "relu"
+]
 CONVOLUTIONS: tuple[str, ...] = get_args(Convolution)
 """Names of the families of convolutions."""
 
@@ -59,6 +61,7 @@ _LINEAR: dict[str, Callable[..., nn.Module]] = {
 }
 _ACTIVATIONS: dict[str, Callable[[int], nn.Module]] = {
     "absolute": lambda _: layers.Absolute(),
+    "full-sort": layers.GroupSort,
     "householder": layers.HouseHolder,
     "householder-2": partial(layers.HouseHolder, order=2),
     "max-min": lambda _: layers.MaxMin(),

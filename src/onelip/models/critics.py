@@ -1,0 +1,95 @@
+"""Critics: 1-Lipschitz networks with one output, for Wasserstein distances."""
+
+from torch import nn
+
+from onelip.errors import UsageError
+from onelip.models import families
+from onelip.models.convex_potential import Shape
+
+
+def dense_critic(
+    features: int,
+    widths: tuple[int, ...] = (128, 128, 128),
+    *,
+    linear: families.Linear = "cholesky",
+    activation: families.Activation = "full-sort",
+) -> nn.Sequential:
+    """Dense layers and activations, then one output.
+
+    Args:
+        features: size of a sample.
+        widths: of the layers.
+        linear: family of the layers.
+        activation: behind each layer but the last.
+
+    Raises:
+        UsageError: a name is not known.
+
+    Example:
+        >>> import torch
+        >>> dense_critic(2)(torch.zeros(5, 2)).shape
+        torch.Size([5, 1])
+    """
+    sizes = (features, *widths)
+    parts: list[nn.Module] = [nn.Flatten()]
+    for inputs, outputs in zip(sizes, widths, strict=False):
+        parts += [families.linear(linear, inputs, outputs), families.activate(activation, outputs)]
+    parts.append(families.linear(linear, sizes[-1], 1))
+    return nn.Sequential(*parts)
+
+
+def dcgan_critic(
+    input_shape: Shape,
+    widths: tuple[int, ...] = (16, 32, 64),
+    *,
+    convolution: families.Convolution = "bcop",
+    linear: families.Linear = "cholesky",
+    activation: families.Activation = "max-min",
+) -> nn.Sequential:
+    """The discriminator of DCGAN without batch norm: 4 x 4 convolutions of stride 2, one output.
+
+    Images whose sides ``2^len(widths)`` does not divide get a border of zeros, at the right and the
+    bottom one row more if their number is odd. A critic of (64, 128, 256, 512) channels on images
+    of 64 x 64 pixels is that of BCOP's Table 4.
+
+    Args:
+        input_shape: channels, height and width of an image.
+        widths: output channels of each convolution.
+        convolution: family of the convolutions.
+        linear: family of the last layer.
+        activation: behind each convolution.
+
+    Raises:
+        UsageError: a name is not known, or the images are too small for so many convolutions.
+
+    Example:
+        >>> import torch
+        >>> dcgan_critic((1, 28, 28))(torch.zeros(5, 1, 28, 28)).shape
+        torch.Size([5, 1])
+    """
+    channels, *sides = input_shape
+    stride = 2 ** len(widths)
+    border = [-side % stride for side in sides]
+    height, width = (side + more for side, more in zip(sides, border, strict=True))
+    if min(sides) < stride:
+        raise UsageError(
+            f"{len(widths)} convolutions of stride 2 leave nothing of {sides[0]} x {sides[1]} "
+            "pixels: use fewer, or a dense critic"
+        )
+    parts: list[nn.Module] = []
+    if any(border):
+        top, left = (more // 2 for more in border)
+        parts.append(nn.ZeroPad2d((left, border[1] - left, top, border[0] - top)))
+    for outputs in widths:
+        parts += families.convolution(
+            convolution,
+            channels,
+            outputs,
+            4,
+            image_size=(height, width),
+            stride=2,
+            activation=activation,
+        )
+        channels, height, width = outputs, height // 2, width // 2
+    parts += [nn.Flatten(), families.linear(linear, channels * height * width, 1)]
+    return nn.Sequential(*parts)

@@ -1,0 +1,30 @@
+"""Wasserstein-1 distances: proved lower bounds from 1-Lipschitz critics, and exact references."""
+
+from onelip.transport.critic_training import CriticTraining
+from onelip.transport.exact import exact_distance
+from onelip.transport.gradient_penalty import gradient_penalty
+from onelip.transport.lower_bound import (
+    LowerBound,
+    default_critic,
+    judge,
+    split,
+    wasserstein_lower_bound,
+)
+from onelip.transport.tasks import TASKS, KnownTask, gaussians, high_dimensional_cone
+from onelip.transport.wgan import WGAN
+
+__all__ = [
+    "TASKS",
+    "WGAN",
+    "CriticTraining",
+    "KnownTask",
+    "LowerBound",
+    "default_critic",
+    "exact_distance",
+    "gaussians",
+    "gradient_penalty",
+    "high_dimensional_cone",
+    "judge",
+    "split",
+    "wasserstein_lower_bound",
+]

@@ -24,6 +24,7 @@ from onelip.lipschitz import lipschitz_bound
 from onelip.losses import LOSSES, OffsetCrossEntropy
 from onelip.recipes import RECIPES
 from onelip.training.classifier import Classifier
+from onelip.transport import CriticTraining
 
 TINY = shlex.split(
     "--network.conv_layers 1 --network.channels 4 --network.hidden_channels 4 "
@@ -153,6 +154,27 @@ def metrics(run):
         ("bound nowhere", "onelip train makes one"),
         ("plot nowhere", "onelip train makes one"),
         ("plot", "onelip plot --help"),
+        ("transport", "onelip transport P Q, or one --task NAME"),
+        ("transport digits", "onelip transport P Q, or one --task NAME"),
+        ("transport digits digits digits", "onelip transport --help"),
+        ("transport digits digits --task gaussians", "name two samples"),
+        ("transport --task foo", "known: absolute-value, three-cones"),
+        ("transport nowhere digits", "no file or folder nowhere: name an .npy"),
+        ("transport digits:0 digits", "choose one of train, test"),
+        ("transport digits digits --critic foo", "known: dense, dcgan"),
+        ("transport digits digits --layer foo", "known: aoc, aol, bcop"),
+        ("transport digits digits --critic dense --layer bcop", "known: aol, bjorck"),
+        ("transport digits digits --activation foo", "known: absolute"),
+        ("transport digits digits --widths 8,x", "onelip transport --help"),
+        ("transport digits digits --widths 8,8,8,8", "leave nothing of 8 x 8"),
+        ("transport digits digits --steps 0", "must be positive"),
+        ("transport digits digits --samples 1348", "choose 4 to 1347"),
+        ("transport digits digits --held-out 1", "does not leave two to train on"),
+        ("transport digits digits --confidence 95", "a probability such as 0.95"),
+        ("transport digits digits --diameter 0", "--diameter must be positive"),
+        ("transport digits digits --out a/b --lr 0", "must be positive"),
+        ("transport --resume nowhere", "onelip transport P Q makes one"),
+        ("transport --resume nowhere --steps 3", "onelip transport --help"),
     ],
 )
 def test_bad_arguments(refused, line, message):
@@ -610,6 +632,63 @@ def test_another_process_takes_only_a_new_folder(call, run, monkeypatch):
     assert status == 2
     assert "process 0 did not make run" in err
     assert sorted(path.name for path in run.iterdir()) == before
+
+
+DIGITS = "transport digits:test:3 digits:test:8 --widths 4,4 --steps 6 --batch 8 --out run"
+
+
+def test_transport(call):
+    status, out, err = call(f"{DIGITS} --quiet --exact")
+    assert (status, err) == (0, "")
+    assert {path.name for path in Path("run").iterdir()} == {
+        "metrics.json",
+        "checkpoint.pt",
+        "critic.safetensors",
+        "transport.png",
+    }
+    content = metrics(Path("run"))
+    assert content["transport"]["widths"] == [4, 4]
+    result, exact = content["result"], content["exact"]["distance"]
+    assert result["value"] <= exact
+    for words in (f"{result['value']:.6g}", f"{exact:.6g}", "run/metrics.json", "23 of P, 22 of Q"):
+        assert words in out
+    status, out, err = call("transport --resume run --quiet --json")
+    assert (status, err) == (0, "")
+    again = json.loads(out)
+    assert again["result"] == result
+    assert again == metrics(Path("run"))
+    status, _, err = call(f"{DIGITS} --quiet")
+    assert status == 2
+    assert_one_line(err, "choose another --out, or go on with onelip transport --resume run")
+
+
+def test_transport_of_a_task(call):
+    status, out, _ = call("transport --task gaussians --samples 60 --steps 9 --widths 4 --quiet")
+    assert status == 0
+    assert "true distance of P and Q       2\n" in out
+    assert [path.name.startswith("transport-2") for path in Path("runs").iterdir()] == [True]
+
+
+def test_interrupted_transport(call, monkeypatch):
+    real = CriticTraining._ascend
+
+    def interrupted(self):
+        if self.step == 4:
+            raise KeyboardInterrupt
+        return real(self)
+
+    assert call(f"{DIGITS}-whole --quiet")[0] == 0
+    monkeypatch.setattr(CriticTraining, "_ascend", interrupted)
+    assert call(f"{DIGITS} --quiet") == (
+        130,
+        "",
+        "onelip: interrupted; go on with: onelip transport --resume run\n",
+    )
+    monkeypatch.setattr(CriticTraining, "_ascend", real)
+    status, _, err = call("transport --resume run")
+    assert status == 0
+    assert "6/6" in err  # the bar
+    assert metrics(Path("run"))["result"] == metrics(Path("run-whole"))["result"]
 
 
 @pytest.fixture

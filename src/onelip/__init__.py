@@ -1,6 +1,6 @@
 """Neural networks whose Lipschitz constant is proved."""
 
-from onelip import bounds, certificates, errors, estimates, layers, norms, reading, testing
+from onelip import bounds, certificates, errors, estimates, flows, layers, norms, reading, testing
 from onelip.certificates import Certificate, certify
 from onelip.export import export
 from onelip.lipschitz import LipschitzModule, lipschitz_bound
@@ -14,6 +14,7 @@ __all__ = [
     "errors",
     "estimates",
     "export",
+    "flows",
     "layers",
     "lipschitz_bound",
     "norms",

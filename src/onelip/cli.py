@@ -27,7 +27,11 @@ USAGE = """usage: onelip COMMAND [ARGUMENTS]
   attack RUN                         accuracy under attack, below which no certificate may lie
   bound FILE                         proved Lipschitz bounds of a run, a .pt2 or an ONNX file
   plot RUN [RUN ...]                 accuracy against eps; --singular-values draws those of a run
+  wgan DATASET | --resume RUN        a generator of images against a critic that is proved
   table NAME                         a published table beside our stored runs
+  transport P Q                      a lower bound of the Wasserstein-1 distance of two samples
+  transport --task NAME              the same where the distance is known
+  transport --resume RUN             go on with a run that was stopped
   recipes                            what can be trained
 
 --data DIR names a folder with a data set in the hub's parquet layout; else it is downloaded."""
@@ -182,6 +186,36 @@ def plot(arguments: list[str]) -> None:
     print(plot_runs([RunFolder.open(path) for path in options.runs], options.out))
 
 
+def wgan(arguments: list[str]) -> None:
+    """Train a WGAN or go on with a run, then judge its generator and draw it."""
+    from onelip.evaluation.wgan import WGANFolder, judge_wgan, load_images, train_wgan, wgan_text
+
+    settings, options = _wgan_arguments(arguments)
+    if options.max_minutes is not None and not options.max_minutes > 0:
+        raise UsageError(f"--max_minutes must be positive, got {options.max_minutes}")
+    if settings is None:
+        run = WGANFolder.open(options.resume)
+    else:
+        settings.build()  # fail before there is a folder
+        run = WGANFolder.create(settings, options.out)
+    try:
+        load_images(run, "test", options.data)  # fail before training
+        limits = {"max_minutes": options.max_minutes, "progress": not options.quiet}
+        complete = train_wgan(run, data=options.data, **limits)
+        if complete:
+            judge_wgan(run, options.data, progress=not options.quiet)
+    except OnelipError:
+        run.discard()  # if it is new, and nothing is saved there yet
+        raise
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"; go on with: onelip wgan --resume {run.path}") from None
+    if not complete:
+        print(f"stopped in time; go on with: onelip wgan --resume {run.path}")
+        return
+    print(f"{wgan_text(run)}\n\nrecord {run.path / 'metrics.json'}")
+    print(f"figures {run.path / 'samples.png'}, {run.path / 'history.png'}")
+
+
 def table(arguments: list[str]) -> None:
     """Print a published table beside our stored runs."""
     from onelip.evaluation.table_text import table_text
@@ -196,13 +230,36 @@ def table(arguments: list[str]) -> None:
     print(stored.as_json() if options.json else table_text(stored))
 
 
+def transport(arguments: list[str]) -> None:
+    """Bound the Wasserstein-1 distance of two samples from below."""
+    from onelip.evaluation.transport import TransportRun
+    from onelip.evaluation.transport_text import transport_text
+
+    settings, options = _transport_arguments(arguments)
+    if settings is None:
+        run = TransportRun.open(options.resume)
+    else:
+        run = TransportRun.create(settings, options.out)
+    try:
+        content = run.finish(progress=not options.quiet)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"; go on with: onelip transport --resume {run.path}") from None
+    if options.json:
+        print(json.dumps(content, indent=1))
+        return
+    record, figure = run.path / "metrics.json", run.path / "transport.png"
+    print(f"{transport_text(content)}\n\nrecord {record}\nfigure {figure}")
+
+
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "train": train,
     "certify": certify,
     "attack": attack,
     "bound": bound,
     "plot": plot,
+    "wgan": wgan,
     "table": table,
+    "transport": transport,
     "recipes": recipes,
 }
 
@@ -275,6 +332,28 @@ def _overridden(recipe: Any, arguments: list[str]) -> tuple[Any, Any]:
     return dataclasses.replace(recipe, **changes), options
 
 
+def _wgan_arguments(arguments: list[str]) -> tuple[Any, Any]:
+    """The settings (None to resume), and the other options."""
+    from onelip.evaluation.wgan import WGANSettings
+
+    parser = _parser("wgan")
+    resume = any(a.split("=")[0] == "--resume" for a in arguments)
+    if resume:
+        parser.add_argument("--resume", type=Path, required=True, help="run folder to go on with")
+    else:
+        parser.add_argument("dataset", help="of the images")
+        parser.add_class_arguments(WGANSettings, skip={"dataset"})
+        parser.add_argument("--out", type=Path, help="run folder to make")
+    parser.add_argument("--data", type=Path, help="folder of the data set; else it is downloaded")
+    parser.add_argument("--max_minutes", type=float, help="stop in time, to be resumed")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    options = parser.parse_args(arguments)
+    if resume:
+        return None, options
+    names = [field.name for field in dataclasses.fields(WGANSettings)]
+    return WGANSettings(**{name: getattr(options, name) for name in names}), options
+
+
 def _chosen(kind: str, known: dict[str, Any], arguments: list[str], default: str) -> str:
     """The value of ``--model`` or ``--loss``, whose own arguments depend on it."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
@@ -297,6 +376,30 @@ def _run_arguments(
         extend(parser)
     options = parser.parse_args(arguments)
     return RunFolder.open(options.run), options
+
+
+def _transport_arguments(arguments: list[str]) -> tuple[Any, Any]:
+    """The settings (None to resume), and the other options."""
+    from onelip.evaluation.transport_inputs import TransportSettings
+
+    parser = _parser("transport")
+    resume = any(a.split("=")[0] == "--resume" for a in arguments)
+    if resume:
+        parser.add_argument("--resume", type=Path, required=True, help="run folder to go on with")
+    else:
+        words = "a.npy, a.npz:KEY, a.pt, a folder of images, NAME[:SPLIT[:CLASS]], or of a WGAN"
+        parser.add_argument("p", nargs="?", help=f"samples of P: {words}")
+        parser.add_argument("q", nargs="?", help="samples of Q, likewise")
+        parser.add_class_arguments(TransportSettings, skip={"p", "q", "exact"})
+        parser.add_argument("--exact", action="store_true", help="the exact distance, if it fits")
+        parser.add_argument("--out", type=Path, help="run folder to make")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.add_argument("--json", action="store_true", help="print the record as JSON")
+    options = parser.parse_args(_bracketed(arguments, "widths"))
+    if resume:
+        return None, options
+    names = [field.name for field in dataclasses.fields(TransportSettings)]
+    return TransportSettings(**{name: getattr(options, name) for name in names}), options
 
 
 def _add_run_options(parser: Any) -> None:
@@ -328,9 +431,10 @@ def _rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
-def _bracketed(arguments: list[str]) -> list[str]:
+def _bracketed(arguments: list[str], name: str = "eps") -> list[str]:
     """``--eps 0.1,0.2`` means ``--eps=[0.1,0.2]``, since the parser wants a list."""
-    joined = re.sub(r"(^|\0)--eps[\0=]([^[\0]+)", r"\1--eps=[\2]", "\0".join(arguments))
+    pattern = rf"(^|\0)--{name}[\0=]([^[\0]+)"
+    joined = re.sub(pattern, rf"\1--{name}=[\2]", "\0".join(arguments))
     return joined.split("\0") if arguments else []
 
 

@@ -145,7 +145,7 @@ def finite(bound: Tensor, name: str) -> Tensor:
     return bound
 
 
-def refuse_inherited(module: LipschitzModule, method: str) -> None:
+def refuse_inherited(module: nn.Module, method: str) -> None:
     """A layer is final: what it proves of itself says nothing about a class derived from it.
 
     Raises:

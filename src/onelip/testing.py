@@ -4,30 +4,34 @@
 alone and raises an ``AssertionError`` that says what was broken. A check can only refute: it
 searches for inputs and weights that stretch more than the bound allows; finding none is no proof.
 
-After its weights were overwritten, or training diverged, a layer may refuse to state a bound, with
-one of ``REFUSALS``; stating one that is too small it may not.
+After its weights were overwritten, or training diverged, a layer may refuse to run or to state a
+bound, with one of ``REFUSALS``; stating one that is too small it may not. ``check_potential`` does
+the same for what a convex potential proves of its curvature.
 """
 
 import copy
 import io
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from onelip.errors import NonFiniteError, UnboundedModuleError
+from onelip.errors import NonFiniteError, NotApplicableError, UnboundedModuleError
 from onelip.export import export
+from onelip.flows.potential import Potential, curvature
 from onelip.lipschitz import LipschitzModule, lipschitz_bound
 
-REFUSALS = (UnboundedModuleError, NonFiniteError)
+REFUSALS = (UnboundedModuleError, NonFiniteError, NotApplicableError)
 
 _PAIRS = 8  # pairs whose stretch is optimised at the same time
 _ASCENT = 25  # steps of that optimisation
 _LEARNING_RATE = 1e3  # large enough to throw any weight far from where it was
 
 Shape = tuple[int, ...]
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
 def check_layer(
@@ -147,7 +151,7 @@ def check_training(layer: nn.Module, input_shape: Shape, *, tolerance: float = 1
     """The bound holds again after three steps of gradient descent at a huge learning rate."""
     layer = _prepared(layer)
     lipschitz_bound(layer)  # whatever is cached here must not outlive the steps
-    with _seeded():
+    with _seeded(), suppress(*REFUSALS):
         _descend(layer.train(), _inputs(input_shape, 4))
     bound = _bound_or_refusal(layer.eval())
     if bound is not None:
@@ -200,6 +204,102 @@ def check_gradient(layer: nn.Module, input_shape: Shape) -> None:
         torch.autograd.gradcheck(layer, (x,), eps=1e-6, atol=1e-5, rtol=1e-3)
     except RuntimeError as error:
         raise AssertionError(f"{_name(layer)}: wrong gradient: {error}") from error
+
+
+def check_potential(potential: Potential, input_shape: Shape, *, tolerance: float = 1e-9) -> None:
+    """Put a convex potential to what it says of itself, with its own weights and with others.
+
+    Its gradient must be that of its value, sample by sample; pairs of inputs are searched at which
+    the gradient changes by more than ``smoothness()`` or less than ``convexity()`` allows, and a
+    closed form of the proximal step must solve its equation.
+
+    Args:
+        potential: it is copied, never changed.
+        input_shape: shape of one input, without the batch.
+        tolerance: relative slack for the rounding of the measurement itself.
+
+    Raises:
+        AssertionError: a claim is refuted; the message says which.
+        UnboundedModuleError: what it claims is no interval, or is inherited.
+
+    Example:
+        >>> from onelip.flows import RidgeLinear
+        >>> check_potential(RidgeLinear(3, 5), (3,))
+    """
+    potential = copy.deepcopy(potential).to("cpu", torch.float64)
+    before = copy.deepcopy(potential.state_dict())
+    low, high = curvature(potential)
+    unchanged = _same_state(before, potential.state_dict())
+    _require(unchanged, "asking for the curvature changed the state")
+    _check_value(potential, _inputs(input_shape, 6), tolerance)
+    _check_curvature(potential, input_shape, tolerance, "")
+    for name, fill in _FILLS.items():
+        changed = _filled(potential, fill)
+        with suppress(*REFUSALS):
+            _check_curvature(changed, input_shape, tolerance, f" with {name} weights")
+    _require(curvature(potential) == (low, high), "asked twice, the curvature differs")
+
+
+def _check_value(potential: Potential, x: Tensor, tolerance: float) -> None:
+    """The gradient is the derivative of the value, and no sample depends on another."""
+    gradient = potential.gradient(x).detach()
+    for i in range(len(x)):
+        alone = potential.gradient(x[i : i + 1])[0]
+        same = torch.allclose(alone, gradient[i], rtol=1e-9, atol=1e-9)
+        _require(same, f"sample {i} has another gradient in a batch than alone")
+    if potential.has_proximal:
+        _check_proximal(potential, x)
+    with suppress(NotApplicableError):  # some values have no closed form
+        derivative = Potential.gradient(potential, x)
+        same = torch.allclose(derivative, gradient, rtol=tolerance, atol=tolerance)
+        _require(same, "gradient() is not the derivative of forward()")
+
+
+@torch.no_grad()
+def _check_proximal(potential: Potential, x: Tensor) -> None:
+    """Around the minimiser, a 1-convex function grows at least as half the squared distance."""
+    step = torch.tensor(0.7, dtype=x.dtype)
+
+    def objective(y: Tensor) -> Tensor:
+        value: Tensor = potential(y)
+        return (y - x).square().flatten(1).sum(1) / 2 + step * value
+
+    best = potential.proximal(x, step)
+    for away in 0.1 * _inputs(tuple(x.shape), 16):
+        growth = objective(best + away) - objective(best)
+        least = away.square().flatten(1).sum(1) / 2
+        slack = 1e-9 * (1 + least + objective(best).abs())
+        _require(bool((growth >= least - slack).all()), "proximal() is not the minimiser")
+
+
+def _check_curvature(potential: Potential, input_shape: Shape, tolerance: float, when: str) -> None:
+    """The gradient changes by no more than L and no less than mu."""
+    low, high = curvature(potential.requires_grad_(False))
+    x, z = _inputs(input_shape, 2 * _PAIRS).split(_PAIRS)
+    change = ((potential.gradient(x) - potential.gradient(z)) * (x - z)).flatten(1).sum(1)
+    slack = tolerance * (1 + high.clamp(max=1e3)) * _lengths(x - z)
+    curved = bool((change >= low * _lengths(x - z).square() - slack).all())
+    _require(curved, f"{_name(potential)} is less convex than {float(low)}{when}")
+    if high.isfinite():
+        found = largest_stretch(_Step(potential, None), input_shape)
+        allowed = high * (1 + tolerance) + 1e-140
+        _require_below(found, allowed, f"the gradient{when}", potential)
+        reach = torch.where(high > 0, high, 1.0)
+        found = largest_stretch(_Step(potential, reach), input_shape)
+        allowed = 1 - low / reach + tolerance
+        _require_below(found, allowed, f"not convex enough{when}: x - grad f(x) / L", potential)
+
+
+class _Step(nn.Module):
+    """The gradient of a potential, or ``x - grad f(x) / reach``."""
+
+    def __init__(self, potential: Potential, reach: Tensor | None) -> None:
+        super().__init__()
+        self.potential, self.reach = potential, reach
+
+    def forward(self, x: Tensor) -> Tensor:
+        gradient = self.potential.gradient(x)
+        return gradient if self.reach is None else x - gradient / self.reach
 
 
 def jacobian_norm(module: nn.Module, x: Tensor) -> Tensor:
@@ -302,8 +402,13 @@ def _descend(layer: nn.Module, x: Tensor) -> None:
 
 def _overwritten(layer: nn.Module, fill: Callable[[Tensor], Tensor]) -> nn.Module:
     """A copy that was asked for its bound before all its parameters were written over."""
-    changed = copy.deepcopy(layer)
-    lipschitz_bound(changed)
+    asked = copy.deepcopy(layer)
+    lipschitz_bound(asked)
+    return _filled(asked, fill)
+
+
+def _filled(module: ModuleT, fill: Callable[[Tensor], Tensor]) -> ModuleT:
+    changed = copy.deepcopy(module)
     with _seeded(), torch.no_grad():
         for parameter in changed.parameters():
             parameter.copy_(fill(parameter))

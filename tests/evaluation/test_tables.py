@@ -4,12 +4,14 @@ import json
 import statistics
 from copy import deepcopy
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from onelip.errors import UsageError
 from onelip.evaluation.table_text import table_text
 from onelip.evaluation.tables import read_table
+from onelip.models.families import CONVOLUTIONS, Activation
 from onelip.recipes import RECIPES
 
 OURS = Path(__file__).parents[2] / "tables"
@@ -448,6 +450,123 @@ def test_constants_beside_accuracies(tables):
     assert "somewhere; per cent of the test set" in table_text(read_table("one", tables))
 
 
+CRITIC = {
+    "transport": {
+        "p": "mnist:test",
+        "q": "folder",
+        "task": None,
+        "critic": None,
+        "layer": "bcop",
+        "activation": "max-min",
+        "widths": None,
+        "steps": 3000,
+        "batch": 64,
+        "lr": 0.01,
+        "samples": 6400,
+        "held_out": 0.5,
+        "confidence": 0.95,
+        "diameter": None,
+        "exact": False,
+        "seed": 0,
+        "threads": 1,
+        "data": "somewhere",
+    },
+    "device": "a machine",
+    "samples": {
+        "p": {"name": "mnist:test", "note": ""},
+        "q": {"name": "folder", "note": "images of a generator"},
+    },
+    "critic": {"kind": "dcgan", "layer": "bcop", "activation": "max-min", "widths": [16, 32]},
+    "train": {"complete": True, "steps": 3000, "seconds": 90.0, "value": 5.0},
+    "result": {
+        "value": 4.0,
+        "constant": 1.0000001,
+        "rounding": 1e-12,
+        "samples": [3200, 3200],
+    },
+}
+
+
+def distance_table(tables):
+    header = "recipe,row,wasserstein,std_wasserstein,source"
+    rows = "transport-bcop-max-min,A,129.91,0.11,B\ntransport-rko-relu,C,8,0.2,B"
+    (tables / "one" / "expected.csv").write_text(f"{header}\n{rows}\n")
+
+
+def store_critic(tables, changes=(), name="a"):
+    content = deepcopy(CRITIC)
+    for path, value in dict(changes).items():
+        part, last = path.split("/")
+        content[part][last] = value
+    file = tables / "one" / "results" / f"{name}.json"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(json.dumps(content))
+    return file
+
+
+def test_distances(tables):
+    """Runs of a layer and an activation, in the unit of the samples, with the largest constant."""
+    distance_table(tables)
+    store_critic(tables)
+    changes = {"result/value": 5.0, "result/constant": 1.0000005, "transport/data": "elsewhere"}
+    store_critic(tables, {"transport/seed": 1, "transport/threads": 2, **changes}, "b")
+    relu = {"critic/activation": "relu", "transport/activation": "relu"}
+    store_critic(tables, {"critic/layer": "rko", **relu}, "c")
+    notes = (
+        "mnist:test against folder; dcgan 16, 32, batch 64, lr 0.01; 3200 and 3200 held out; "
+        "images of a generator; level float; a machine"
+    )
+    assert table_text(read_table("one", tables)).splitlines() == [
+        "one: B",
+        "",
+        "           wasserstein",
+        "A         129.91 ±0.11",
+        "  onelip    4.50 ±0.71  2 runs; 3000 steps, 1.5 min; proved bound 1.000001; " + notes,
+        "C              8 ±0.2",
+        "  onelip    4.00        1 run; 3000 steps, 1.5 min; proved bound 1.000001; " + notes,
+    ]
+    ours = only(tables)
+    assert (ours.seeds, ours.bound, ours.body_bound) == ([0, 1], 1.0000005, None)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"transport/steps": 10},
+        {"transport/p": "else"},
+        {"transport/samples": 9},
+        {"transport/lr": 0.5},
+        {"critic/widths": [8]},
+        {"result/rounding": None},
+        {"samples/p": {"name": "mnist:test", "note": "(JPEG copy)"}},
+    ],
+    ids=str,
+)
+def test_critics_trained_otherwise_are_kept_apart(tables, changes):
+    distance_table(tables)
+    store_critic(tables)
+    store_critic(tables, changes, "b")
+    assert [len(ours.seeds) for ours in read_table("one", tables).rows[0][1]] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"result/value": float("nan")},
+        {"result/value": "4"},
+        {"result/constant": float("inf")},
+        {"critic/widths": 3},
+        {"samples/p": {}},
+        {"train/seconds": None},
+        {"transport/seed": None},
+    ],
+    ids=str,
+)
+def test_critics_with_a_wrong_entry(tables, changes):
+    distance_table(tables)
+    assert_names(store_critic(tables, changes), tables)
+
+
 @pytest.mark.parametrize("content", MALFORMED.values(), ids=MALFORMED)
 def test_malformed_runs(tables, content):
     file = store(tables)
@@ -484,7 +603,12 @@ def test_default_folder(tables, tmp_path, monkeypatch):
 @EVERY_TABLE
 def test_recipes_of_our_tables_exist(name):
     recipes = {row.recipe for row, _ in read_table(name, OURS).rows} - {""}
-    assert recipes <= {*RECIPES}
+    critics = {
+        f"transport-{layer}-{activation}"
+        for layer in CONVOLUTIONS
+        for activation in get_args(Activation)
+    }
+    assert recipes <= {*RECIPES} | critics
 
 
 @EVERY_TABLE
@@ -495,8 +619,8 @@ def test_rows_of_our_tables(name):
     for row in rows:
         accuracies = [float(v) for k, v in row.published.items() if k.startswith(("cl", "cert"))]
         assert accuracies == sorted(accuracies, reverse=True)
-        assert len(accuracies) > 1 or name == "crm-table-2"
-        if row.recipe:
+        assert len(accuracies) > 1 or name in ("crm-table-2", "bcop-table-4")
+        if row.recipe in RECIPES:
             radii = RECIPES[row.recipe].eps
             at = {k.split("_")[1] for k in row.published if k.startswith("certified")}
             exact = {
@@ -540,6 +664,12 @@ def test_improved_l2_tables_1_and_3_agree_on_crc():
         ("bcop-table-1", 16, "CIFAR-10 Large BCOP", "72.16 0.23 58.26 0.17"),
         ("bcop-table-1", 16, "MNIST Small SVCM", "97.24 0.09 28.94 1.58"),
         ("bcop-table-2", 7, "CIFAR-10 KW-Resnet", "61.20 51.96"),
+        ("bcop-table-4", 6, "MaxMin BCOP", "9.91 0.11"),
+        ("bcop-table-4", 6, "MaxMin RKO", "8.95 0.12"),
+        ("bcop-table-4", 6, "MaxMin OSSN", "7.39 0.31"),
+        ("bcop-table-4", 6, "ReLU BCOP", "8.28 0.19"),
+        ("bcop-table-4", 6, "ReLU RKO", "7.82 0.21"),
+        ("bcop-table-4", 6, "ReLU OSSN", "7.06 0.72"),
         ("cpl-table-2", 9, "CPL-XL", "78.5 64.4 48.0 33.0 163"),
         ("cpl-table-2", 9, "SOC+-20", "76.3 62.6 48.7 36.0"),
         ("cpl-table-3", 9, "Cayley (KW3)", "43.3 29.2 18.8 11.0 31.3"),

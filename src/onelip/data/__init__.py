@@ -3,6 +3,7 @@
 from onelip.data.augment import augmentation, crop_and_flip, rotate_and_translate
 from onelip.data.batches import Batches
 from onelip.data.datasets import DATASETS, SHAPES, ImageSet, load
+from onelip.data.samples import Samples, read_samples
 from onelip.data.split import holdout
 
 __all__ = [
@@ -10,9 +11,11 @@ __all__ = [
     "SHAPES",
     "Batches",
     "ImageSet",
+    "Samples",
     "augmentation",
     "crop_and_flip",
     "holdout",
     "load",
+    "read_samples",
     "rotate_and_translate",
 ]

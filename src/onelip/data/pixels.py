@@ -37,16 +37,25 @@ def decode_image(encoded: bytes, shape: Shape, where: str) -> Pixels:
     Raises:
         UsageError: If it cannot be decoded or has another shape.
     """
-    try:
-        image = _pixels(encoded)
-    except ImportError as error:
-        raise missing_extra("pillow", "data") from error
-    except Exception as error:
-        raise UsageError(f"cannot decode {where}: replace the file") from error
+    image = decode_pixels(encoded, where)
     if image.shape not in (shape, (1, *shape[1:])):
         expected, found = ("x".join(map(str, size)) for size in (shape, image.shape))
         raise UsageError(f"{where} is {found}, expected {expected}: is this another data set?")
     return np.broadcast_to(image, shape)
+
+
+def decode_pixels(encoded: bytes, where: str) -> Pixels:
+    """The pixels of a file, of any size: one channel if it is gray, else three.
+
+    Raises:
+        UsageError: If it cannot be decoded.
+    """
+    try:
+        return _pixels(encoded)
+    except ImportError as error:
+        raise missing_extra("pillow", "data") from error
+    except Exception as error:
+        raise UsageError(f"cannot decode {where}: replace the file") from error
 
 
 def _pixels(encoded: bytes) -> Pixels:

@@ -5,6 +5,7 @@ from onelip.evaluation.evaluate import attack_run, certify_run
 from onelip.evaluation.figures import plot
 from onelip.evaluation.report import format_eps, table
 from onelip.evaluation.singular_values import plot_singular_values
+from onelip.evaluation.trajectories import plot_trajectories
 
 __all__ = [
     "attack_run",
@@ -15,5 +16,6 @@ __all__ = [
     "format_eps",
     "plot",
     "plot_singular_values",
+    "plot_trajectories",
     "table",
 ]

@@ -21,6 +21,11 @@ CONSTANTS = tuple(
 )
 """Averages over all pairs of classes i, j of bounds L_ij, L_i + L_j and sqrt(2) L, per method."""
 
+DISTANCE = "wasserstein"
+"""Lower bound of a Wasserstein-1 distance."""
+
+_IRRELEVANT = ("seed", "threads", "exact", "data")  # do not change what a critic is trained for
+
 Key = tuple[str, float]
 """What a number is, and at which radius: ``("certified", 36 / 255)``."""
 
@@ -31,12 +36,13 @@ class StoredRun:
 
     Attributes:
         file: where it is stored.
-        recipe: name of its recipe.
+        recipe: name of its recipe; ``transport-LAYER-ACTIVATION`` of a run of ``onelip transport``.
         seed: its seed.
         numbers: per cent of the test set, the median seconds of an epoch, averages of constants.
         epochs: how many, and of how many where that differs.
         minutes: of training.
-        bounds: proved ones, of the network and of what is in front of its head, if certified.
+        bounds: proved ones, of the network and of what is in front of its head, if it has one; None
+            if it is not certified.
         notes: what else a reader of its numbers has to know.
         attacked: for each attack, the record that its numbers are from.
         kind: equal for runs that differ only in their seed.
@@ -48,7 +54,7 @@ class StoredRun:
     numbers: dict[Key, float]
     epochs: str
     minutes: float
-    bounds: tuple[float, float] | None
+    bounds: tuple[float, float | None] | None
     notes: list[str]
     attacked: dict[str, str]
     kind: str
@@ -61,7 +67,8 @@ def read_run(path: Path) -> StoredRun:
         UsageError: the file holds no run.
     """
     try:
-        return _run(path, json.loads(path.read_text(encoding="utf-8")))
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return (_transport if "transport" in content else _run)(path, content)
     except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise UsageError(f"{path} is no metrics.json of a run ({reason})") from None
@@ -86,6 +93,35 @@ def _run(path: Path, content: dict[str, Any]) -> StoredRun:
         notes=notes,
         attacked=attacked,
         kind=json.dumps([name, settings, epochs, notes], sort_keys=True),
+    )
+
+
+def _transport(path: Path, content: dict[str, Any]) -> StoredRun:
+    """A run of ``onelip transport``; what was compared, and how, are its notes."""
+    settings, critic, train = content["transport"], content["critic"], content["train"]
+    result, samples = content["result"], content["samples"]
+    compared = " against ".join(str(samples[place]["name"]) for place in "pq")
+    widths = ", ".join(str(width) for width in critic["widths"])
+    notes = [
+        compared,
+        f"{critic['kind']} {widths}, batch {settings['batch']}, lr {settings['lr']}",
+        f"{' and '.join(str(count) for count in result['samples'])} held out",
+        *sorted({str(samples[place]["note"]) for place in "pq"} - {""}),
+        f"level {'real' if result['rounding'] is None else 'float'}",
+        str(content["device"]),
+    ]
+    kind = {name: value for name, value in settings.items() if name not in _IRRELEVANT}
+    return StoredRun(
+        file=path,
+        recipe=f"transport-{critic['layer']}-{critic['activation']}",
+        seed=int(settings["seed"]),
+        numbers={(DISTANCE, 0.0): _finite(result["value"])},
+        epochs=f"{int(train['steps'])} steps",
+        minutes=_finite(train["seconds"]) / 60,
+        bounds=(_finite(result["constant"]), None),
+        notes=notes,
+        attacked={},
+        kind=json.dumps([kind, critic, notes], sort_keys=True),
     )
 
 

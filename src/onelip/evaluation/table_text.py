@@ -40,9 +40,10 @@ def _line(label: str, ours: Ours, columns: list[str]) -> _Line:
     ]
     count = len(ours.seeds)
     notes = ["1 run" if count == 1 else f"{count} runs", f"{ours.epochs}, {ours.minutes:.1f} min"]
-    if ours.bound is not None and ours.body_bound is not None:
-        body = _upwards(ours.body_bound)
-        notes.append(f"proved bound {_upwards(ours.bound)} ({body} in front of the head)")
+    if ours.bound is not None:
+        body = ours.body_bound
+        head = "" if body is None else f" ({_upwards(body)} in front of the head)"
+        notes.append(f"proved bound {_upwards(ours.bound)}{head}")
     return label, cells, [*notes, *ours.notes]
 
 

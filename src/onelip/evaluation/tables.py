@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from onelip.errors import UsageError
-from onelip.evaluation.stored_runs import CONSTANTS, Key, StoredRun, read_run
+from onelip.evaluation.stored_runs import CONSTANTS, DISTANCE, Key, StoredRun, read_run
 
 _WORDS = ("recipe", "row", "source")
 _PLAIN = ("clean", "exact", "seconds_per_epoch")
@@ -133,20 +133,20 @@ def _read_rows(path: Path) -> tuple[list[str], list[Row]]:
 
 def is_share(column: str) -> bool:
     """Whether a column is in per cent of the test set."""
-    return column not in ("seconds_per_epoch", *CONSTANTS)
+    return column not in ("seconds_per_epoch", *CONSTANTS, DISTANCE)
 
 
 def _key(column: str) -> Key:
     """``certified_36/255`` is certified accuracy at exactly ``36 / 255``."""
     kind, _, radius = column.partition("_")
-    if column in (*_PLAIN, *CONSTANTS):
+    if column in (*_PLAIN, *CONSTANTS, DISTANCE):
         return column, 0.0
     if kind in _AT_RADIUS and radius:
         above, _, below = radius.partition("/")
         eps = _number(above) / _number(below or "1")
         if eps > 0:
             return kind, eps
-    known = (*_PLAIN, *(f"{kind}_EPS" for kind in _AT_RADIUS), *CONSTANTS)
+    known = (*_PLAIN, *(f"{kind}_EPS" for kind in _AT_RADIUS), *CONSTANTS, DISTANCE)
     raise ValueError(f"no column can be {column!r}; known: {', '.join(known)}, std_ before each")
 
 
@@ -194,6 +194,6 @@ def _ours(runs: list[StoredRun], columns: list[str]) -> Ours:
         epochs=runs[0].epochs,
         minutes=statistics.fmean(run.minutes for run in runs),
         bound=max((whole for whole, _ in bounds), default=None),
-        body_bound=max((body for _, body in bounds), default=None),
+        body_bound=max((body for _, body in bounds if body is not None), default=None),
         notes=[*runs[0].notes, *sorted(records)],
     )

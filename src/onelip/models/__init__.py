@@ -13,6 +13,8 @@ from onelip.models.convex_potential import (
     cpl_s,
     cpl_xl,
 )
+from onelip.models.critics import dcgan_critic, dense_critic
+from onelip.models.generator import dcgan_generator, generate, latent_features, plain_critic
 from onelip.models.kw import convolutional_network, fc3, kw3, kw_large, kw_small, mnist_dense
 from onelip.models.lip_convnet import lip_convnet
 from onelip.models.mcnf import c4f3, c6f2, c8f2, mcnf
@@ -60,13 +62,19 @@ __all__ = [
     "cpl_mnist",
     "cpl_s",
     "cpl_xl",
+    "dcgan_critic",
+    "dcgan_generator",
+    "dense_critic",
     "fc3",
+    "generate",
     "kw3",
     "kw_large",
     "kw_small",
+    "latent_features",
     "lip_convnet",
     "mcnf",
     "mnist_dense",
+    "plain_critic",
     "simple_convnet",
     "simple_convnet_l",
     "simple_convnet_m",

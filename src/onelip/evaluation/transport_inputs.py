@@ -1,0 +1,181 @@
+"""What ``onelip transport`` is given: its settings, the samples and the critic they stand for."""
+
+import dataclasses
+import hashlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from onelip.data.samples import FEWEST, Samples, check_pair, read_samples
+from onelip.errors import OnelipError, UsageError
+from onelip.evaluation.wgan_folder import load_generator
+from onelip.models import dcgan_critic, dense_critic, generate
+from onelip.transport import TASKS
+
+DRAWN = 4000
+"""Samples of a task or a generator where nothing else is said."""
+
+_SMALLEST_IMAGE = 8
+
+
+@dataclass(frozen=True)
+class TransportSettings:
+    """What determines the result of a run; the fields are the options of ``onelip transport``.
+
+    Intervals hold for samples of P and Q that are independent of each other: two draws from one
+    finite set, which share samples, are not.
+
+    Args:
+        p: what ``read_samples`` understands, or the folder of a generator by ``onelip wgan``.
+        q: likewise.
+        task: a pair of distributions with a known distance, instead of both.
+        critic: ``dcgan`` for images of 8 x 8 pixels or more, else ``dense``, by default.
+        layer: family of the convolutions of a ``dcgan`` critic, of the matrices of a ``dense`` one.
+        activation: of the critic.
+        widths: of its layers.
+        steps: of the training.
+        batch: samples of each distribution in a step.
+        lr: largest learning rate.
+        samples: of each distribution; all that there are by default.
+        held_out: share of them on which the critic is judged.
+        confidence: of the interval.
+        diameter: of a set that holds all samples; makes the interval hold for every sample size.
+        exact: compute the exact distance of the held-out samples, however long it takes.
+        seed: of samples, weights and batches.
+        threads: of torch; 0 leaves them alone.
+        data: folder of data sets.
+    """
+
+    p: str | None = None
+    q: str | None = None
+    task: str | None = None
+    critic: str | None = None
+    layer: str | None = None
+    activation: str = "max-min"
+    widths: tuple[int, ...] | None = None
+    steps: int = 2000
+    batch: int = 256
+    lr: float = 1e-2
+    samples: int | None = None
+    held_out: float = 0.5
+    confidence: float = 0.95
+    diameter: float | None = None
+    exact: bool = False
+    seed: int = 0
+    threads: int = 0
+    data: str | None = None
+
+    def __post_init__(self) -> None:
+        named = sum(word is not None for word in (self.p, self.q))
+        if named != (2 if self.task is None else 0):
+            raise UsageError("name two samples, onelip transport P Q, or one --task NAME")
+        if self.task is not None and self.task not in TASKS:
+            raise UsageError(f"no task {self.task!r}; known: {', '.join(TASKS)}")
+        if self.critic not in (None, "dense", "dcgan"):
+            raise UsageError(f"no critic {self.critic!r}; known: dense, dcgan")
+        if not 0 <= self.seed < 2**62:
+            raise UsageError(f"--seed must not be negative and below 2^62, got {self.seed}")
+        if self.threads < 0:
+            raise UsageError(f"--threads must not be negative, got {self.threads}")
+        if self.widths is not None and (not self.widths or min(self.widths) < 1):
+            raise UsageError(f"--widths must be positive, such as 64,64, got {self.widths}")
+
+    @classmethod
+    def of(cls, stored: dict[str, Any]) -> "TransportSettings":
+        """From ``as_dict``, perhaps by way of JSON.
+
+        Raises:
+            TypeError: a field is unknown.
+        """
+        widths = stored.get("widths")
+        return cls(**{**stored, "widths": tuple(widths) if widths else None})
+
+    def as_dict(self) -> dict[str, Any]:
+        """All fields."""
+        return dataclasses.asdict(self)
+
+
+def read_pair(settings: TransportSettings) -> tuple[tuple[Samples, Samples], float | None]:
+    """Samples of P and of Q, and the distance if it is known.
+
+    Raises:
+        UsageError: they cannot be read, or they do not belong together.
+    """
+    seeds = 2 * settings.seed, 2 * settings.seed + 1
+    if settings.task is not None:
+        task, count = TASKS[settings.task], _count(settings)
+        of_p, of_q = task.sample(count, settings.seed)
+        return (Samples(of_p, settings.task), Samples(of_q, settings.task)), task.distance
+    p, q = (
+        _one(text, settings, seed)
+        for text, seed in zip((settings.p or "", settings.q or ""), seeds, strict=True)
+    )
+    check_pair(p, q)
+    return (p, q), None
+
+
+def _one(text: str, settings: TransportSettings, seed: int) -> Samples:
+    folder = Path(text)
+    if (folder / "generator.safetensors").exists():
+        images = generate(load_generator(folder), _count(settings), seed=seed)
+        return Samples(images, text, "images of a generator")
+    return read_samples(text, data=settings.data, count=settings.samples, seed=seed)
+
+
+def _count(settings: TransportSettings) -> int:
+    """Samples to draw where there is no end of them."""
+    count = DRAWN if settings.samples is None else settings.samples
+    if count < FEWEST:
+        raise UsageError(f"--samples {count}: a distance needs at least {FEWEST}")
+    return count
+
+
+def chosen_critic(
+    settings: TransportSettings, shape: tuple[int, ...]
+) -> tuple[str, str, tuple[int, ...]]:
+    """Kind, family and widths of the critic for samples of a shape.
+
+    Raises:
+        UsageError: a convolutional critic for samples that are no images.
+    """
+    image = len(shape) == 3 and min(shape[1:]) >= _SMALLEST_IMAGE
+    kind = settings.critic or ("dcgan" if image else "dense")
+    if kind == "dcgan" and len(shape) != 3:
+        raise UsageError(f"samples of shape {shape} are no images: --critic dense")
+    if kind == "dcgan":
+        return kind, settings.layer or "bcop", settings.widths or (16, 32, 64)
+    return kind, settings.layer or "cholesky", settings.widths or (128, 128)
+
+
+def build_critic(settings: TransportSettings, shape: tuple[int, ...]) -> nn.Module:
+    """The untrained critic for samples of a shape.
+
+    Raises:
+        UsageError: a name is not known, or the samples are no images.
+    """
+    kind, layer, widths = chosen_critic(settings, shape)
+    build: Callable[..., nn.Sequential] = dense_critic
+    size: Any = math.prod(shape)
+    if kind == "dcgan":
+        build, size = dcgan_critic, shape
+    family = {"convolution" if kind == "dcgan" else "linear": layer}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        try:
+            critic = build(size, widths, **family, activation=settings.activation).eval()
+            critic(torch.zeros(1, *shape))  # groups of an activation may not fit
+        except OnelipError:
+            raise
+        except ValueError as error:
+            raise UsageError(f"the critic cannot be built: {error}") from None
+    return critic
+
+
+def sha256(values: Tensor) -> str:
+    """Of the numbers in memory, as ``hashlib.sha256(array.tobytes())`` gives it."""
+    return hashlib.sha256(values.cpu().contiguous().numpy().tobytes()).hexdigest()

@@ -1,0 +1,235 @@
+"""Train a WGAN in a folder, and judge its generator by images that nothing was trained on."""
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from onelip.data import load
+from onelip.errors import UsageError, missing_extra
+from onelip.evaluation.wgan_figures import draw_history, draw_samples
+from onelip.evaluation.wgan_folder import WGANFolder, load_generator
+from onelip.evaluation.wgan_settings import PENALTY, WGANSettings
+from onelip.models import generate
+from onelip.transport import WGAN, CriticTraining, LowerBound, judge
+
+__all__ = [
+    "WGANFolder",
+    "WGANSettings",
+    "judge_wgan",
+    "load_generator",
+    "load_images",
+    "train_wgan",
+    "wgan_text",
+]
+
+_SAVED_EVERY = 50  # steps
+
+
+def train_wgan(
+    run: WGANFolder,
+    *,
+    data: Path | None = None,
+    max_minutes: float | None = None,
+    progress: bool = True,
+) -> bool:
+    """Train the settings of a folder, from its checkpoint if there is one.
+
+    Args:
+        run: the folder; it gets a checkpoint every 50 steps, and the weights.
+        data: folder of the data set, instead of a download.
+        max_minutes: stop after the last 50 steps that fit.
+        progress: show a progress bar.
+
+    Returns:
+        Whether the run is complete. If not, call again to go on.
+
+    Raises:
+        UsageError: the settings or the data cannot be used.
+        NonFiniteError: the critic's value became infinite or NaN; the last checkpoint stays.
+    """
+    gan, data = _prepared(run, data), _folder(run, data)
+    seconds = _resumed(run, gan)
+    run.note_session()
+    began = time.perf_counter()
+    bar = _Bar(gan.steps, gan.step) if progress else None
+    try:
+        while gan.step < gan.steps:
+            last = time.perf_counter()
+            gan.run((gan.step // _SAVED_EVERY + 1) * _SAVED_EVERY, bar)
+            now = time.perf_counter()
+            run.save_checkpoint({"wgan": gan.state_dict(), "seconds": seconds + now - began})
+            if max_minutes is not None and 2 * now - last > began + 60 * max_minutes:
+                break
+    finally:
+        if bar is not None:
+            bar.close()
+    _record(run, gan, seconds + time.perf_counter() - began, data)
+    return gan.step == gan.steps
+
+
+def judge_wgan(
+    run: WGANFolder, data: Path | None = None, *, progress: bool = False
+) -> dict[str, Any]:
+    """Lower bounds of the distance between the test split and the generator, and the figures.
+
+    Of two critics: the run's own, if it is proved, and a fresh one of the same family (BCOP for a
+    plain critic) that is trained against the finished generator on the training split. The
+    intervals hold for every number of samples, since images in [0, 1] have a diameter.
+
+    Args:
+        run: a folder with a trained generator and critic.
+        data: folder of the data set, instead of a download.
+        progress: show a progress bar of the fresh critic's training.
+
+    Returns:
+        What was added to the metrics as ``held_out``.
+    """
+    settings = run.settings
+    generator = load_generator(run.path)
+    real = load_images(run, "test", data)
+    fake = generate(generator, len(real), seed=settings.seed + 1)
+    found: dict[str, Any] = {"split": "test", "critic": None}
+    if settings.critic != PENALTY:
+        _, critic = settings.build()
+        run.load_weights("critic", critic)
+        found["critic"] = _numbers(_judged(critic, real, fake))
+    fresh = _fresh_critic(run, generator, data, progress)
+    numbers = _numbers(_judged(fresh, real, fake))
+    found["fresh_critic"] = {"steps": settings.judge_steps, **numbers}
+    run.write({"held_out": found})
+    draw_samples([(run.path.name, generator)], run.path / "samples.png")
+    draw_history(run, run.path / "history.png")
+    return found
+
+
+def load_images(run: WGANFolder, split: str, data: Path | None = None) -> Tensor:
+    """The images of a split of the run's data set, pixels in [0, 1]."""
+    return load(run.settings.dataset, split, _folder(run, data)).images.float() / 255
+
+
+def wgan_text(run: WGANFolder) -> str:
+    """What a run found, in words."""
+    metrics = run.read()
+    train, held_out = metrics["train"], metrics["held_out"]
+    lines = [f"{train['step']} steps in {train['seconds']:.0f} s"]
+    names = {"critic": "its own critic", "fresh_critic": "a fresh critic"}
+    for key, name in names.items():
+        if held_out[key] is None:
+            continue
+        row = held_out[key]
+        lines.append(
+            f"W1 >= {row['lower']:.3f} with {row['confidence']:.0%} confidence, {row['value']:.3f} "
+            f"estimated, by {name} of proved constant {row['constant']:.7f} on "
+            f"{row['samples'][0]} test images and as many generated ones"
+        )
+    if held_out["critic"] is None:
+        lines.append("the run's own critic was trained with a penalty: nothing is proved of it")
+    return "\n".join(lines)
+
+
+class _Bar:
+    """A progress bar over steps, with the critic's last value."""
+
+    def __init__(self, total: int, initial: int = 0) -> None:
+        try:
+            from tqdm import tqdm
+        except ImportError as error:
+            raise missing_extra("tqdm", "transport") from error
+        self._bar = tqdm(total=total, initial=initial, unit="step", mininterval=0.5, ncols=100)
+
+    def __call__(self, _: int, value: float) -> None:
+        self._bar.set_postfix(critic=f"{value:.3f}", refresh=False)
+        self._bar.update()
+
+    def close(self) -> None:
+        self._bar.close()
+
+
+def _prepared(run: WGANFolder, data: Path | None) -> WGAN:
+    settings = run.settings
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    generator, critic = settings.build()
+    return WGAN(
+        generator,
+        critic,
+        load_images(run, "train", data),
+        steps=settings.steps,
+        critic_steps=settings.critic_steps,
+        batch=settings.batch,
+        lr=settings.lr,
+        critic_lr=settings.critic_rate,
+        penalty=settings.penalty if settings.critic == PENALTY else None,
+        seed=settings.seed,
+    )
+
+
+def _resumed(run: WGANFolder, gan: WGAN) -> float:
+    """Load the checkpoint, if there is one; the seconds spent until then."""
+    state = run.load_checkpoint()
+    if state is None:
+        return 0.0
+    try:
+        gan.load_state_dict(state["wgan"])
+        return float(state["seconds"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise UsageError(
+            f"{run.checkpoint} is of another run: start again with another --out"
+        ) from error
+
+
+def _record(run: WGANFolder, gan: WGAN, seconds: float, data: Path | None) -> None:
+    run.save_weights("generator", gan.generator)
+    run.save_weights("critic", gan.critic)
+    sizes = {
+        name: sum(weight.numel() for weight in model.parameters())
+        for name, model in (("generator", gan.generator), ("critic", gan.critic))
+    }
+    run.write(
+        {
+            "data": {"train": len(gan.images), "folder": None if data is None else str(data)},
+            "train": {
+                "complete": gan.step == gan.steps,
+                "step": gan.step,
+                "seconds": round(seconds, 1),
+                "parameters": sizes,
+                "history": gan.history,
+            },
+        }
+    )
+
+
+def _fresh_critic(
+    run: WGANFolder, generator: nn.Module, data: Path | None, progress: bool
+) -> nn.Module:
+    settings, real = run.settings, load_images(run, "train", data)
+    fake = generate(generator, len(real), seed=settings.seed + 2)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed + 3)
+        critic = settings.new_critic("bcop" if settings.critic == PENALTY else settings.critic)
+    steps, bar = settings.judge_steps, _Bar(settings.judge_steps) if progress else None
+    try:
+        CriticTraining(critic, real, fake, steps=steps, seed=settings.seed + 4).run(progress=bar)
+    finally:
+        if bar is not None:
+            bar.close()
+    return critic
+
+
+def _judged(critic: nn.Module, real: Tensor, fake: Tensor) -> LowerBound:
+    return judge(critic, real, fake, diameter=math.sqrt(real[0].numel()))
+
+
+def _numbers(bound: LowerBound) -> dict[str, Any]:
+    names = ("value", "lower", "upper", "confidence", "interval", "constant", "rounding")
+    return {**{name: getattr(bound, name) for name in names}, "samples": list(bound.samples)}
+
+
+def _folder(run: WGANFolder, data: Path | None) -> Path | None:
+    """The folder that is given, or else the one that the run was trained from."""
+    stored = run.read().get("data", {}).get("folder")
+    return data or (Path(stored) if stored else None)

@@ -1,0 +1,90 @@
+r"""Convex potentials: the symmetric part of a vector field (Meunier et al., ICML 2022, section 3).
+
+A field whose Jacobian is symmetric is the gradient of a function. Where that function f is convex,
+the flow of :math:`\dot x = -\nabla f(x)` brings no two points further apart. What a scheme in
+discrete time keeps of that depends on how curved f is: on two numbers :math:`0 \le \mu \le L` with
+
+.. math:: \mu \|x - z\|^2 \le \langle \nabla f(x) - \nabla f(z), x - z \rangle
+   \quad \text{and} \quad \|\nabla f(x) - \nabla f(z)\| \le L \|x - z\| .
+"""
+
+import abc
+
+import torch
+from torch import Tensor, nn
+
+from onelip.errors import UnboundedModuleError
+from onelip.lipschitz import refuse_inherited
+
+
+class Potential(nn.Module, abc.ABC):
+    """A convex function that proves how curved it is; yours derives from this class.
+
+    It writes ``forward`` and ``smoothness``, and whatever else it knows better than the defaults.
+    Like layers, potentials are final. ``onelip.testing.check_potential`` puts one to the test.
+
+    Example:
+        >>> class Hills(Potential):
+        ...     def forward(self, x):
+        ...         return (1 + x.square()).sqrt().sum(1)
+        ...
+        ...     def smoothness(self):
+        ...         return torch.ones((), dtype=torch.float64)
+        >>> Hills().gradient(torch.zeros(1, 2))
+        tensor([[0., 0.]])
+    """
+
+    @abc.abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """The value of each sample, ``(batch,)``."""
+
+    @abc.abstractmethod
+    def smoothness(self) -> Tensor:
+        """Proved upper bound L of the Lipschitz constant of the gradient: 0-d float64, rounded up.
+
+        Infinity means that nothing is known; a closed-form ``proximal`` needs nothing.
+        """
+
+    def convexity(self) -> Tensor:
+        """Proved lower bound mu >= 0 of the curvature: 0-d float64, rounded down; 0 by default."""
+        return torch.zeros((), dtype=torch.float64)
+
+    def gradient(self, x: Tensor) -> Tensor:
+        """The gradient at each sample, differentiable; by default, that of the values."""
+        tracked = x.requires_grad or any(part.requires_grad for part in self.parameters())
+        wanted = torch.is_grad_enabled() and tracked
+        with torch.inference_mode(False), torch.enable_grad():
+            apart = x.clone() if x.is_inference() else x.detach()
+            point = x if x.requires_grad else apart.requires_grad_()
+            values = self(point).sum()
+            (gradient,) = torch.autograd.grad(values, point, create_graph=wanted)
+        return gradient
+
+    def proximal(self, x: Tensor, step: Tensor) -> Tensor:
+        """The exact minimiser of ``|y - x|^2 / 2 + step f(y)``; leave it out for no closed form."""
+        raise NotImplementedError(f"{type(self).__name__} has no closed form of proximal()")
+
+    @property
+    def has_proximal(self) -> bool:
+        """Whether ``proximal`` is written."""
+        return type(self).proximal is not Potential.proximal
+
+
+@torch.no_grad()
+def curvature(potential: Potential) -> tuple[Tensor, Tensor]:
+    """The proved interval ``(mu, L)`` of a potential, from the weights in use.
+
+    Raises:
+        UnboundedModuleError: the potential inherits its proof from another one, or what it proves
+            is no interval of numbers >= 0.
+    """
+    for method in ("smoothness", "convexity", "proximal"):
+        refuse_inherited(potential, method)
+    low = potential.convexity().to("cpu", torch.float64)
+    high = potential.smoothness().to("cpu", torch.float64)
+    if not 0 <= low <= high or low.isinf():
+        raise UnboundedModuleError(
+            f"{type(potential).__name__} has curvatures from {float(low)} to {float(high)}: its "
+            "smoothness() and convexity() must prove 0 <= convexity <= smoothness"
+        )
+    return low, high

@@ -1,0 +1,73 @@
+"""Quadratic potentials: what flows linearly."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from typing_extensions import override
+
+from onelip import norms
+from onelip.flows.eigenvalue import least_eigenvalue
+from onelip.flows.potential import Potential
+from onelip.norms.rounding import upward
+
+
+class QuadraticPotential(Potential):
+    r"""``|W x|^2 / 2 + b x``, with gradient ``W^T W x + b``.
+
+    Bound: the curvature lies between ``lambda_min(W^T W)`` and ``|W|^2``, both proved.
+    Shape: ``(batch, features)`` to ``(batch,)``.
+    Cost: two products with W for the gradient; a QR factorisation for the proximal step.
+
+    Args:
+        features: size of the input.
+        rows: of W; ``features`` by default. With fewer, the potential is flat in some directions.
+
+    Raises:
+        ValueError: sizes that are not positive.
+
+    Example:
+        >>> potential = QuadraticPotential(2)
+        >>> with torch.no_grad():
+        ...     _ = potential.weight.copy_(torch.eye(2))
+        >>> potential.gradient(torch.tensor([[3.0, 4.0]])).detach()
+        tensor([[3., 4.]])
+    """
+
+    def __init__(self, features: int, rows: int | None = None) -> None:
+        super().__init__()
+        rows = features if rows is None else rows
+        if min(features, rows) < 1:
+            raise ValueError(f"features and rows must be positive, got {features} and {rows}")
+        self.weight = nn.Parameter(torch.empty(rows, features))
+        self.bias = nn.Parameter(torch.zeros(features))
+        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The value of each sample."""
+        return F.linear(x, self.weight).square().sum(-1) / 2 + x @ self.bias
+
+    @override
+    def gradient(self, x: Tensor) -> Tensor:
+        return F.linear(F.linear(x, self.weight), self.weight.T, self.bias)
+
+    def smoothness(self) -> Tensor:
+        """``|W|^2``."""
+        return upward(norms.dense(self.weight).square(), 1)
+
+    @override
+    def convexity(self) -> Tensor:
+        return least_eigenvalue(self.weight)
+
+    @override
+    def proximal(self, x: Tensor, step: Tensor) -> Tensor:
+        """``(I + h W^T W)^{-1} (x - h b)``, from a QR factorisation of I over ``sqrt(h) W``.
+
+        A Cholesky factor of ``I + h W^T W`` would forget the identity beside long rows.
+        """
+        eye = torch.eye(len(self.bias), dtype=x.dtype, device=x.device)
+        q, r = torch.linalg.qr(torch.cat([eye, step.sqrt() * self.weight]))
+        right = (x - step * self.bias) @ q[: len(eye)]
+        result: Tensor = torch.linalg.solve_triangular(r, right.mT, upper=True).mT
+        return result

@@ -1,0 +1,208 @@
+r"""Skew-symmetric parts: what turns without stretching (Meunier et al., 2022, section 3).
+
+A field whose Jacobian is skew-symmetric everywhere is linear (appendix C.1):
+:math:`\dot x = A x` with :math:`A^T = -A`, and :math:`\frac{d}{dt} \|x\|^2 = 2 x^T A x = 0`.
+
+Schemes that solve with A need its matrix, or its blocks over frequencies. For these a part gives
+``blocks`` of A, and ``act``, ``measure`` and ``plain`` for whatever function of them comes out.
+"""
+
+import abc
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from typing_extensions import override
+
+from onelip import norms
+from onelip.errors import NotApplicableError
+from onelip.flows.convolution import checked_image_size, convolve
+from onelip.layers import fourier_layer
+from onelip.layers.constrained import check_channels, fill
+from onelip.layers.fixed_conv import check_image_size
+from onelip.layers.soc import skew
+from onelip.lipschitz import refuse_inherited
+
+
+class SkewPart(nn.Module, abc.ABC):
+    """A linear map ``x -> A x`` with ``A^T = -A``; yours derives from this class.
+
+    It writes ``forward`` and ``norm``. The other methods are for schemes that solve with A.
+    """
+
+    @abc.abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """``A x``, sample by sample."""
+
+    @abc.abstractmethod
+    def norm(self) -> Tensor:
+        """Proved upper bound of the norm of A: 0-d float64, rounded up."""
+
+    def blocks(self) -> Tensor:
+        """The matrices that A consists of, ``(..., n, n)``.
+
+        Raises:
+            NotApplicableError: there are none to solve with.
+        """
+        raise NotApplicableError(
+            f"{type(self).__name__} has no blocks to solve with: ExactFlow needs none"
+        )
+
+    def act(self, x: Tensor, blocks: Tensor) -> Tensor:
+        """Apply the map that consists of other blocks than those of A."""
+        raise NotImplementedError
+
+    def measure(self, blocks: Tensor) -> Tensor:
+        """Proved norm of the map that consists of these blocks."""
+        raise NotImplementedError
+
+    def plain(self, blocks: Tensor) -> nn.Module:
+        """A fixed module for the map that consists of these blocks."""
+        raise NotImplementedError
+
+
+def proved_norm(part: SkewPart) -> Tensor:
+    """The norm that a part proves.
+
+    Raises:
+        UnboundedModuleError: the part inherits its proof from another one.
+    """
+    refuse_inherited(part, "norm")
+    return part.norm().detach().to("cpu", torch.float64)
+
+
+class SkewLinear(SkewPart):
+    """``(M - M^T) x`` with a free square matrix M.
+
+    Bound: the norm of ``M - M^T``, proved.
+    Shape: ``(*, features)`` to the same.
+    Cost: one product with the matrix.
+
+    Args:
+        features: size of input and output.
+
+    Raises:
+        ValueError: a size that is not positive.
+
+    Example:
+        >>> part, x = SkewLinear(4), torch.randn(4)
+        >>> bool((part(x) @ x).abs() < 1e-5)
+        True
+    """
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        if features < 1:
+            raise ValueError(f"features must be positive, got {features}")
+        self.weight = nn.Parameter(torch.empty(features, features))
+        nn.init.normal_(self.weight, std=(2 * features) ** -0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(M - M^T) x``."""
+        return F.linear(x, self.blocks())
+
+    def norm(self) -> Tensor:
+        """See the class."""
+        return norms.dense(self.blocks())
+
+    @override
+    def blocks(self) -> Tensor:
+        return self.weight - self.weight.T
+
+    @override
+    def act(self, x: Tensor, blocks: Tensor) -> Tensor:
+        return F.linear(x, blocks)
+
+    @override
+    def measure(self, blocks: Tensor) -> Tensor:
+        return norms.dense(blocks)
+
+    @override
+    def plain(self, blocks: Tensor) -> nn.Linear:
+        linear = nn.Linear(len(blocks), len(blocks), bias=False)
+        fill(linear, blocks.detach(), None)
+        return linear
+
+
+class SkewConv2d(SkewPart):
+    """Convolution with a free kernel minus that of its adjoint.
+
+    Bound: the norm on images of this size, proved.
+    Shape: ``(batch, channels, height, width)`` to the same.
+    Cost: one convolution.
+
+    Args:
+        channels: channels of input and output.
+        kernel_size: odd.
+        image_size: height and width.
+        padding_mode: ``"circular"``, or ``"zeros"``, which leaves no blocks to solve with.
+
+    Raises:
+        ValueError: an even kernel, or one that wraps around the image; in ``forward``, an image of
+            another size.
+        UnboundedModuleError: another padding mode.
+
+    Example:
+        >>> part, x = SkewConv2d(2, 3, image_size=4), torch.randn(1, 2, 4, 4)
+        >>> bool((part(x) * x).sum().abs() < 1e-4)
+        True
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: int = 3,
+        *,
+        image_size: int | tuple[int, int],
+        padding_mode: str = "circular",
+    ) -> None:
+        super().__init__()
+        check_channels(channels, channels, 1)
+        self.image_size = checked_image_size(kernel_size, image_size, padding_mode)
+        self.padding_mode = padding_mode
+        self.weight = nn.Parameter(torch.empty(channels, channels, kernel_size, kernel_size))
+        nn.init.normal_(self.weight, std=(2 * channels * kernel_size**2) ** -0.5)
+
+    def kernel(self) -> Tensor:
+        """The skew kernel in use."""
+        return skew(self.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve."""
+        check_image_size(x, self.image_size)
+        return convolve(x, self.kernel(), None, self.padding_mode)
+
+    def norm(self) -> Tensor:
+        """See the class."""
+        return norms.convolution(
+            self.kernel(),
+            image_size=self.image_size,
+            padding=self.weight.shape[-1] // 2,
+            padding_mode=self.padding_mode,
+        )
+
+    @override
+    def blocks(self) -> Tensor:
+        """One block for each frequency of the half spectrum.
+
+        Raises:
+            NotApplicableError: zero padding.
+        """
+        if self.padding_mode == "zeros":
+            raise NotApplicableError(
+                "a zero-padded convolution has no blocks to solve with: padding_mode='circular', "
+                "or ExactFlow"
+            )
+        return fourier_layer.symbol(fourier_layer.at_least_single(self.kernel()), self.image_size)
+
+    @override
+    def act(self, x: Tensor, blocks: Tensor) -> Tensor:
+        return fourier_layer.convolve(x, blocks, None, self.image_size, 1)
+
+    @override
+    def measure(self, blocks: Tensor) -> Tensor:
+        return fourier_layer.spectrum_bound(blocks)
+
+    @override
+    def plain(self, blocks: Tensor) -> fourier_layer.FixedFourierConv2d:
+        return fourier_layer.FixedFourierConv2d(blocks, None, image_size=self.image_size)

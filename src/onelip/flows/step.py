@@ -1,0 +1,29 @@
+"""Steps in time: the number h that a scheme uses, as ``forward`` sees it."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+def checked_step(step: float) -> float:
+    """A step that a scheme can take.
+
+    Raises:
+        ValueError: it is not positive, or not finite.
+    """
+    if not 0 < step < math.inf:
+        raise ValueError(f"a step must be positive and finite, got {step}")
+    return float(step)
+
+
+def step_of(module: nn.Module, step: float) -> Tensor:
+    """The step in the precision of the parameters: the number that multiplies, and is bounded."""
+    some = next(module.parameters(), None)
+    return torch.tensor(step) if some is None else some.detach().new_tensor(step)
+
+
+def rounded_down(step: Tensor, like: Tensor) -> Tensor:
+    """A positive float64 number in the precision and place of another, never above itself."""
+    near = step.to(like)
+    return torch.nextafter(near, torch.zeros_like(near)) if near.double().cpu() > step else near

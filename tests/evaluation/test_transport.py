@@ -231,7 +231,10 @@ def test_a_critic_that_is_not_1_lipschitz_breaks_the_sandwich():
         ({"critic": "dcgan"}, r"samples of shape \(3,\) are no images: --critic dense"),
         ({"layer": "bcop"}, "no linear 'bcop'; known: aol|known: aol"),
         ({"activation": "tanh"}, "no activation 'tanh'"),
-        ({"widths": (7,)}, "the critic cannot be built: 7 channels do not divide"),
+        (
+            {"widths": (7,), "activation": "max-min"},
+            "the critic cannot be built: 7 channels do not divide",
+        ),
         ({"widths": (8, 0)}, "--widths must be positive"),
         ({"widths": ()}, "--widths must be positive"),
         ({"steps": 0}, "must be positive"),
@@ -306,7 +309,7 @@ def test_the_critic_follows_the_samples(tmp_path):
     np.save("small.npy", np.random.default_rng(0).random((20, 1, 7, 9)))
     small = replace(images, p="small.npy", q="small.npy")
     content = finished(tmp_path / "c", small)
-    assert (content["critic"]["kind"], content["critic"]["widths"]) == ("dense", [128, 128])
+    assert (content["critic"]["kind"], content["critic"]["widths"]) == ("dense", [128, 128, 128])
     assert content["samples"]["p"]["dtype"] == "float64"
 
 
@@ -342,7 +345,7 @@ def test_text(tmp_path):
     result = content["result"]
     for words in (
         "p.npy, 60 samples of 3",
-        "dense of cholesky layers, 8 wide, max-min; 30 steps",
+        "dense of cholesky layers, 8 wide, full-sort; 30 steps",
         f"lower bound of the distance    {result['value']:.6g}",
         f"its 90 % interval              {result['lower']:.6g} to {result['upper']:.6g} (Bernstein",
         "30 of P, 40 of Q",

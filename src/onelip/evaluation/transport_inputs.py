@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,12 +16,16 @@ from onelip.data.samples import FEWEST, Samples, check_pair, read_samples
 from onelip.errors import OnelipError, UsageError
 from onelip.evaluation.wgan_folder import load_generator
 from onelip.models import dcgan_critic, dense_critic, generate
-from onelip.transport import TASKS
+from onelip.transport import TASKS, is_image
 
 DRAWN = 4000
 """Samples of a task or a generator where nothing else is said."""
 
-_SMALLEST_IMAGE = 8
+CRITICS: dict[str, tuple[Callable[..., nn.Module], str]] = {
+    "dense": (dense_critic, "linear"),
+    "dcgan": (dcgan_critic, "convolution"),
+}
+"""Critics by name, and what the family of their layers is called."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,7 @@ class TransportSettings:
         task: a pair of distributions with a known distance, instead of both.
         critic: ``dcgan`` for images of 8 x 8 pixels or more, else ``dense``, by default.
         layer: family of the convolutions of a ``dcgan`` critic, of the matrices of a ``dense`` one.
-        activation: of the critic.
+        activation: of the critic; its own default if it is not given, as for its layers.
         widths: of its layers.
         steps: of the training.
         batch: samples of each distribution in a step.
@@ -56,7 +61,7 @@ class TransportSettings:
     task: str | None = None
     critic: str | None = None
     layer: str | None = None
-    activation: str = "max-min"
+    activation: str | None = None
     widths: tuple[int, ...] | None = None
     steps: int = 2000
     batch: int = 256
@@ -76,8 +81,8 @@ class TransportSettings:
             raise UsageError("name two samples, onelip transport P Q, or one --task NAME")
         if self.task is not None and self.task not in TASKS:
             raise UsageError(f"no task {self.task!r}; known: {', '.join(TASKS)}")
-        if self.critic not in (None, "dense", "dcgan"):
-            raise UsageError(f"no critic {self.critic!r}; known: dense, dcgan")
+        if self.critic not in (None, *CRITICS):
+            raise UsageError(f"no critic {self.critic!r}; known: {', '.join(CRITICS)}")
         if not 0 <= self.seed < 2**62:
             raise UsageError(f"--seed must not be negative and below 2^62, got {self.seed}")
         if self.threads < 0:
@@ -135,21 +140,23 @@ def _count(settings: TransportSettings) -> int:
     return count
 
 
-def chosen_critic(
-    settings: TransportSettings, shape: tuple[int, ...]
-) -> tuple[str, str, tuple[int, ...]]:
-    """Kind, family and widths of the critic for samples of a shape.
+def chosen_critic(settings: TransportSettings, shape: tuple[int, ...]) -> dict[str, Any]:
+    """Kind, layer, activation and widths of the critic for samples of a shape.
 
     Raises:
         UsageError: a convolutional critic for samples that are no images.
     """
-    image = len(shape) == 3 and min(shape[1:]) >= _SMALLEST_IMAGE
-    kind = settings.critic or ("dcgan" if image else "dense")
+    kind = settings.critic or ("dcgan" if is_image(shape) else "dense")
     if kind == "dcgan" and len(shape) != 3:
         raise UsageError(f"samples of shape {shape} are no images: --critic dense")
-    if kind == "dcgan":
-        return kind, settings.layer or "bcop", settings.widths or (16, 32, 64)
-    return kind, settings.layer or "cholesky", settings.widths or (128, 128)
+    build, family = CRITICS[kind]
+    defaults = {name: p.default for name, p in inspect.signature(build).parameters.items()}
+    return {
+        "kind": kind,
+        "layer": settings.layer or defaults[family],
+        "activation": settings.activation or defaults["activation"],
+        "widths": list(settings.widths or defaults["widths"]),
+    }
 
 
 def build_critic(settings: TransportSettings, shape: tuple[int, ...]) -> nn.Module:
@@ -158,16 +165,14 @@ def build_critic(settings: TransportSettings, shape: tuple[int, ...]) -> nn.Modu
     Raises:
         UsageError: a name is not known, or the samples are no images.
     """
-    kind, layer, widths = chosen_critic(settings, shape)
-    build: Callable[..., nn.Sequential] = dense_critic
-    size: Any = math.prod(shape)
-    if kind == "dcgan":
-        build, size = dcgan_critic, shape
-    family = {"convolution" if kind == "dcgan" else "linear": layer}
+    chosen = chosen_critic(settings, shape)
+    build, family = CRITICS[chosen["kind"]]
+    size: Any = shape if build is dcgan_critic else math.prod(shape)
+    options = {family: chosen["layer"], "activation": chosen["activation"]}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         try:
-            critic = build(size, widths, **family, activation=settings.activation).eval()
+            critic = build(size, tuple(chosen["widths"]), **options).eval()
             critic(torch.zeros(1, *shape))  # groups of an activation may not fit
         except OnelipError:
             raise

@@ -58,13 +58,9 @@ def reached(
     settings: TransportSettings, training: CriticTraining, found: LowerBound, seconds: float
 ) -> dict[str, Any]:
     """Critic, training, lower bound and history of a finished run."""
-    kind, layer, widths = chosen_critic(settings, tuple(training.p.shape[1:]))
     return {
         "critic": {
-            "kind": kind,
-            "layer": layer,
-            "activation": settings.activation,
-            "widths": list(widths),
+            **chosen_critic(settings, tuple(training.p.shape[1:])),
             "parameters": sum(p.numel() for p in training.critic.parameters()),
         },
         "train": {

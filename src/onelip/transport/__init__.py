@@ -6,6 +6,7 @@ from onelip.transport.gradient_penalty import gradient_penalty
 from onelip.transport.lower_bound import (
     LowerBound,
     default_critic,
+    is_image,
     judge,
     split,
     wasserstein_lower_bound,
@@ -24,6 +25,7 @@ __all__ = [
     "gaussians",
     "gradient_penalty",
     "high_dimensional_cone",
+    "is_image",
     "judge",
     "split",
     "wasserstein_lower_bound",

@@ -11,6 +11,7 @@ own training samples it would have been chosen to be large.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -27,7 +28,6 @@ from onelip.transport.critic_training import CriticTraining, Progress, check_sam
 from onelip.transport.intervals import bernstein, student
 
 _BATCH = 512
-_IMAGE = 8  # pixels on a side from which on samples are convolved
 
 
 @dataclass(frozen=True)
@@ -150,14 +150,19 @@ def split(samples: Tensor, held_out: float, seed: int) -> tuple[Tensor, Tensor]:
 
 def default_critic(samples: Tensor, seed: int) -> nn.Module:
     """A convolutional critic for images of 8 x 8 pixels or more, else a dense one."""
-    shape = samples.shape[1:]
+    channels, *sides = shape = samples.shape[1:]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if len(shape) == 3 and min(shape[1:]) >= _IMAGE:
-            critic = dcgan_critic((shape[0], shape[1], shape[2]))
+        if is_image(shape):
+            critic = dcgan_critic((channels, sides[0], sides[1]))
         else:
             critic = dense_critic(math.prod(shape))
     return critic.to(samples)
+
+
+def is_image(shape: Sequence[int]) -> bool:
+    """Whether samples of this shape are convolved by default: channels, 8 pixels a side or more."""
+    return len(shape) == 3 and min(shape[1:]) >= 8
 
 
 @torch.no_grad()

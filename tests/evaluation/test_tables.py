@@ -13,6 +13,7 @@ from onelip.evaluation.table_text import table_text
 from onelip.evaluation.tables import read_table
 from onelip.models.families import CONVOLUTIONS, Activation
 from onelip.recipes import RECIPES
+from onelip.transport import TASKS
 
 OURS = Path(__file__).parents[2] / "tables"
 NAMES = sorted(path.parent.name for path in OURS.glob("*/expected.csv"))
@@ -608,7 +609,20 @@ def test_recipes_of_our_tables_exist(name):
         for layer in CONVOLUTIONS
         for activation in get_args(Activation)
     }
-    assert recipes <= {*RECIPES} | critics
+    assert recipes <= {*RECIPES} | critics | {f"transport-{task}" for task in TASKS}
+
+
+def test_known_distances_are_those_of_the_tasks_and_hold():
+    """Of every stored run: the interval is not above the distance, the value not far below it."""
+    table = read_table("known-distances", OURS)
+    assert {row.recipe for row, _ in table.rows} == {f"transport-{task}" for task in TASKS}
+    for row, runs in table.rows:
+        truth = TASKS[row.recipe.removeprefix("transport-")].distance
+        assert float(row.published["wasserstein"]) == truth
+        for file in [file for ours in runs for file in ours.files]:
+            result = json.loads(Path(file).read_text())["result"]
+            assert 0.95 * truth < result["value"]
+            assert result["lower"] <= truth
 
 
 @EVERY_TABLE
@@ -619,7 +633,7 @@ def test_rows_of_our_tables(name):
     for row in rows:
         accuracies = [float(v) for k, v in row.published.items() if k.startswith(("cl", "cert"))]
         assert accuracies == sorted(accuracies, reverse=True)
-        assert len(accuracies) > 1 or name in ("crm-table-2", "bcop-table-4")
+        assert len(accuracies) > 1 or name in ("crm-table-2", "bcop-table-4", "known-distances")
         if row.recipe in RECIPES:
             radii = RECIPES[row.recipe].eps
             at = {k.split("_")[1] for k in row.published if k.startswith("certified")}

@@ -113,7 +113,7 @@ def _transport(path: Path, content: dict[str, Any]) -> StoredRun:
     kind = {name: value for name, value in settings.items() if name not in _IRRELEVANT}
     return StoredRun(
         file=path,
-        recipe=f"transport-{critic['layer']}-{critic['activation']}",
+        recipe=f"transport-{settings['task'] or '-'.join([critic['layer'], critic['activation']])}",
         seed=int(settings["seed"]),
         numbers={(DISTANCE, 0.0): _finite(result["value"])},
         epochs=f"{int(train['steps'])} steps",

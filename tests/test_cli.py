@@ -173,7 +173,7 @@ def metrics(run):
         ("transport digits digits --confidence 95", "a probability such as 0.95"),
         ("transport digits digits --diameter 0", "--diameter must be positive"),
         ("transport digits digits --out a/b --lr 0", "must be positive"),
-        ("transport --resume nowhere", "onelip transport P Q makes one"),
+        ("transport --resume nowhere", "onelip transport makes one"),
         ("transport --resume nowhere --steps 3", "onelip transport --help"),
     ],
 )

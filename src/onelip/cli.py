@@ -101,12 +101,12 @@ def train(arguments: list[str]) -> None:
             run.discard()  # unless an epoch is already saved there
         raise
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"; go on with: onelip train --resume {run.path}") from None
+        raise KeyboardInterrupt(f"; go on with: {run.resume}") from None
     if _rank() != 0:
         return
     if not complete:
         print(
-            f"stopped in time; go on with: onelip train --resume {run.path}, "
+            f"stopped in time; go on with: {run.resume}, "
             f"or take it as it is: onelip certify {run.path}"
         )
         return
@@ -208,11 +208,11 @@ def wgan(arguments: list[str]) -> None:
         run.discard()  # if it is new, and nothing is saved there yet
         raise
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"; go on with: onelip wgan --resume {run.path}") from None
+        raise KeyboardInterrupt(f"; go on with: {run.resume}") from None
     if not complete:
-        print(f"stopped in time; go on with: onelip wgan --resume {run.path}")
+        print(f"stopped in time; go on with: {run.resume}")
         return
-    print(f"{wgan_text(run)}\n\nrecord {run.path / 'metrics.json'}")
+    print(f"{wgan_text(run)}\n\nrecord {run.record}")
     print(f"figures {run.path / 'samples.png'}, {run.path / 'history.png'}")
 
 
@@ -243,11 +243,11 @@ def transport(arguments: list[str]) -> None:
     try:
         content = run.finish(progress=not options.quiet)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"; go on with: onelip transport --resume {run.path}") from None
+        raise KeyboardInterrupt(f"; go on with: {run.folder.resume}") from None
     if options.json:
         print(json.dumps(content, indent=1))
         return
-    record, figure = run.path / "metrics.json", run.path / "transport.png"
+    record, figure = run.folder.record, run.folder.path / "transport.png"
     print(f"{transport_text(content)}\n\nrecord {record}\nfigure {figure}")
 
 

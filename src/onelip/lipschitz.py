@@ -115,6 +115,8 @@ def lipschitz_bound(module: nn.Module) -> Tensor:
     refuse_hidden_behaviour(module)
     if isinstance(module, LipschitzModule):
         refuse_inherited(module, "lipschitz_bound")
+        for part in module.modules():
+            _refuse_moving(part)
         value = module.lipschitz_bound()
     else:
         kind = type_before_parametrizations(module)
@@ -124,12 +126,7 @@ def lipschitz_bound(module: nn.Module) -> Tensor:
                 f"no Lipschitz bound is known for {kind.__module__}.{kind.__qualname__}; derive it "
                 "from onelip.LipschitzModule or register a rule with onelip.lipschitz.rule"
             )
-        if module.training and is_parametrized(module):
-            raise UnboundedModuleError(
-                f"a parametrized {kind.__name__} may change its weight when it is read in "
-                "training mode: model.eval()"
-            )
-        refuse_moving_weights(module)
+        _refuse_moving(module)
         value = torch.as_tensor(known(module), dtype=torch.float64)
     return finite(value.to("cpu", torch.float64), type(module).__name__)
 
@@ -180,6 +177,15 @@ def refuse_hidden_behaviour(module: nn.Module) -> None:
             )
 
 
+def _refuse_moving(module: nn.Module) -> None:
+    if module.training and is_parametrized(module):
+        raise UnboundedModuleError(
+            f"a parametrized {type_before_parametrizations(module).__name__} may change its weight "
+            "when it is read in training mode: model.eval()"
+        )
+    refuse_moving_weights(module)
+
+
 def refuse_moving_weights(module: nn.Module) -> None:
     """Some parametrizations go on with a power iteration when they are read, in eval mode too.
 
@@ -221,7 +227,12 @@ MOVES: tuple[type[nn.Module], ...] = (
 
 
 @rule(*MOVES)
-def _isometry(_: nn.Module) -> float:
+def _isometry(module: nn.Module) -> float:
+    if isinstance(module, nn.Unflatten) and module.dim == 0:
+        raise UnboundedModuleError(
+            "Unflatten(0, ...) makes samples of one into samples of several, or the other way "
+            "round: dim=1 or more"
+        )
     return 1.0
 
 

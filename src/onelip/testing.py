@@ -209,9 +209,10 @@ def check_gradient(layer: nn.Module, input_shape: Shape) -> None:
 def check_potential(potential: Potential, input_shape: Shape, *, tolerance: float = 1e-9) -> None:
     """Put a convex potential to what it says of itself, with its own weights and with others.
 
-    Its gradient must be that of its value, sample by sample; pairs of inputs are searched at which
-    the gradient changes by more than ``smoothness()`` or less than ``convexity()`` allows, and a
-    closed form of the proximal step must solve its equation.
+    Its gradient must be that of its value, or at least have a symmetric Jacobian, sample by sample;
+    pairs of inputs are searched at which the gradient changes by more than ``smoothness()`` or less
+    than ``convexity()`` allows, and a closed form of the proximal step must solve its equation, for
+    short and long steps. Without a smoothness, a narrow spot that is not convex may be missed.
 
     Args:
         potential: it is copied, never changed.
@@ -247,18 +248,39 @@ def _check_value(potential: Potential, x: Tensor, tolerance: float) -> None:
         alone = potential.gradient(x[i : i + 1])[0]
         same = torch.allclose(alone, gradient[i], rtol=1e-9, atol=1e-9)
         _require(same, f"sample {i} has another gradient in a batch than alone")
-    if potential.has_proximal:
-        _check_proximal(potential, x)
+    _check_symmetry(potential, x)
     with suppress(NotApplicableError):  # some values have no closed form
         derivative = Potential.gradient(potential, x)
         same = torch.allclose(derivative, gradient, rtol=tolerance, atol=tolerance)
         _require(same, "gradient() is not the derivative of forward()")
 
 
+def _check_symmetry(potential: Potential, x: Tensor) -> None:
+    """The Jacobian J of a gradient is symmetric: ``u.Jv = v.Ju``."""
+    u, v = _inputs((2, *x.shape), 1)[0]
+    point = x.clone().requires_grad_()
+    gradient = potential.gradient(point)
+    if not gradient.requires_grad:
+        return
+    to_u, to_v = (
+        torch.autograd.grad(gradient, point, way, retain_graph=True, allow_unused=True)[0]
+        for way in (u, v)
+    )
+    if to_u is None or to_v is None:
+        return
+    gap = (to_u * v - to_v * u).flatten(1).sum(1).abs()
+    size = (_lengths(to_u) * _lengths(v) + _lengths(to_v) * _lengths(u)).clamp(min=1)
+    _require(bool((gap <= 1e-6 * size).all()), "gradient() has no symmetric Jacobian")
+
+
+def _check_proximal(potential: Potential, x: Tensor, when: str) -> None:
+    for step in (1e-2, 0.7, 30.0):
+        _check_proximal_step(potential, x, torch.tensor(step, dtype=x.dtype), when)
+
+
 @torch.no_grad()
-def _check_proximal(potential: Potential, x: Tensor) -> None:
+def _check_proximal_step(potential: Potential, x: Tensor, step: Tensor, when: str) -> None:
     """Around the minimiser, a 1-convex function grows at least as half the squared distance."""
-    step = torch.tensor(0.7, dtype=x.dtype)
 
     def objective(y: Tensor) -> Tensor:
         value: Tensor = potential(y)
@@ -269,7 +291,8 @@ def _check_proximal(potential: Potential, x: Tensor) -> None:
         growth = objective(best + away) - objective(best)
         least = away.square().flatten(1).sum(1) / 2
         slack = 1e-9 * (1 + least + objective(best).abs())
-        _require(bool((growth >= least - slack).all()), "proximal() is not the minimiser")
+        solved = bool((growth >= least - slack).all())
+        _require(solved, f"proximal() is not the minimiser at step {float(step)}{when}")
 
 
 def _check_curvature(potential: Potential, input_shape: Shape, tolerance: float, when: str) -> None:
@@ -280,6 +303,9 @@ def _check_curvature(potential: Potential, input_shape: Shape, tolerance: float,
     slack = tolerance * (1 + high.clamp(max=1e3)) * _lengths(x - z)
     curved = bool((change >= low * _lengths(x - z).square() - slack).all())
     _require(curved, f"{_name(potential)} is less convex than {float(low)}{when}")
+    if potential.has_proximal:
+        with suppress(NotApplicableError):  # values without a closed form
+            _check_proximal(potential, x, when)
     if high.isfinite():
         found = largest_stretch(_Step(potential, None), input_shape)
         allowed = high * (1 + tolerance) + 1e-140

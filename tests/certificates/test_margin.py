@@ -424,8 +424,25 @@ def test_a_product_that_overflows_raises():
 
 def test_a_model_that_mixes_samples_is_refused():
     model = nn.Sequential(nn.Flatten(0), nn.Unflatten(0, (2, 8))).eval()
-    with pytest.raises(UsageError, match="not \\(4, 2 or more classes\\)"):
+    with pytest.raises(UnboundedModuleError, match="samples of one into samples of several"):
         certify(model, torch.rand(4, 4))
+    mixing = nn.Sequential(nn.Flatten(0), nn.ReLU(), nn.Unflatten(-1, (4, 4))).eval()
+    with pytest.raises(UsageError, match="does not run on a sample alone"):
+        certify(mixing, torch.rand(4, 4))
+
+
+def test_a_batch_that_is_no_batch_is_refused():
+    """The joint map of the batch is 1-Lipschitz; that of a single sample need not be."""
+
+    class Sorted(onelip.LipschitzModule):
+        def forward(self, x):
+            return x.sort(0).values
+
+        def lipschitz_bound(self):
+            return torch.ones((), dtype=torch.float64)
+
+    with pytest.raises(UsageError, match="mixes samples"):
+        certify(Sorted().eval(), torch.tensor([[0.9, 0.0], [0.2, 0.5]]))
 
 
 def test_channels_that_broadcasting_would_repeat_are_refused():

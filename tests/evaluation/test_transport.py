@@ -13,7 +13,7 @@ from onelip.errors import NonFiniteError, SoundnessError, UsageError
 from onelip.evaluation import transport
 from onelip.evaluation.transport import TransportRun, check_sandwich
 from onelip.evaluation.transport_inputs import TransportSettings, build_critic, read_pair
-from onelip.evaluation.transport_record import load_critic, read_record
+from onelip.evaluation.transport_record import TransportFolder, load_critic
 from onelip.evaluation.transport_text import transport_text
 from onelip.evaluation.wgan_folder import WGANFolder, WGANSettings, load_generator
 from onelip.lipschitz import lipschitz_bound
@@ -177,7 +177,7 @@ def test_samples_that_have_changed(tmp_path, monkeypatch):
 def test_damaged_runs(tmp_path, monkeypatch, file):
     stopped(tmp_path / "run", monkeypatch, after=3, every=0)
     (tmp_path / "run" / file).write_bytes(b"{}")
-    with pytest.raises(UsageError, match=r"corrupt|another command"):
+    with pytest.raises(UsageError, match=r"corrupt|has no entry 'transport': name a folder"):
         TransportRun.open(tmp_path / "run")
 
 
@@ -186,17 +186,17 @@ def test_records_with_a_wrong_entry(tmp_path):
     file = tmp_path / "run" / "metrics.json"
     for part, entry in (("transport", {"nothing": 3}), ("transport", 3), ("samples", {})):
         file.write_text(json.dumps({**content, part: entry}))
-        with pytest.raises(UsageError, match="damaged"):
+        with pytest.raises(UsageError, match=r"damaged|no valid settings"):
             TransportRun.open(tmp_path / "run")
     (tmp_path / "run" / "critic.safetensors").write_bytes(b"")
     file.write_text(json.dumps(content))
-    with pytest.raises(UsageError, match=r"critic\.safetensors is damaged"):
+    with pytest.raises(UsageError, match=r"critic\.safetensors is corrupt"):
         load_critic(tmp_path / "run")
     (tmp_path / "run" / "critic.safetensors").unlink()
     with pytest.raises(UsageError, match="has no critic yet"):
         load_critic(tmp_path / "run")
-    with pytest.raises(UsageError, match="no run folder: onelip transport P Q makes one"):
-        read_record(tmp_path)
+    with pytest.raises(UsageError, match=r"no run folder: .* onelip transport makes one"):
+        TransportFolder.open(tmp_path)
 
 
 def test_the_sandwich_is_checked(tmp_path, monkeypatch):
@@ -279,8 +279,8 @@ def test_nothing_is_overwritten(tmp_path):
 
 def test_a_folder_of_its_own(tmp_path):
     run = TransportRun.create(SETTINGS)
-    assert str(run.path).startswith("runs/transport-2")
-    assert run.path.is_dir()
+    assert str(run.folder.path).startswith("runs/transport-2")
+    assert run.folder.path.is_dir()
 
 
 def test_exact_distances_are_for_small_samples_or_on_request(tmp_path, monkeypatch):
@@ -359,3 +359,22 @@ def test_text(tmp_path):
     assert "true distance of P and Q       1.5" in text
     assert "holds in exact arithmetic" in text
     assert "exact, of the same" not in text
+
+
+def test_a_run_killed_while_samples_were_read_starts_again(tmp_path):
+    """Its folder has settings, but does not say yet what identifies the samples."""
+    whole = finished(tmp_path / "whole")
+    TransportFolder.create(SETTINGS, tmp_path / "run")
+    content = TransportRun.open(tmp_path / "run").finish(progress=False)
+    assert content["samples"] == whole["samples"]
+    assert content["result"] == whole["result"]
+
+
+def test_ctrl_c_while_samples_are_read_leaves_no_folder(tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(transport, "read_pair", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        TransportRun.create(SETTINGS, tmp_path / "a" / "run")
+    assert contents(tmp_path) == ["p.npy", "q.npy"]

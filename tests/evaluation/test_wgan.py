@@ -126,7 +126,8 @@ def test_the_constant_is_that_of_the_final_critic(run):
         pytest.skip("nothing is proved of it")
     _, critic = run.settings.build()
     critic.load_state_dict(stored(run.path, "critic"))
-    assert same(critic.state_dict(), run.load_checkpoint()["wgan"]["critic"])
+    with run.load_checkpoint() as state:
+        assert same(critic.state_dict(), state["wgan"]["critic"])
     found = run.read()["held_out"]
     assert found["critic"]["constant"] == float(lipschitz_bound(export(critic).double()))
     assert judge_wgan(run) == found
@@ -228,12 +229,15 @@ def test_the_generator_loads_from_a_folder_that_holds_only_it(run, tmp_path):
 @pytest.mark.parametrize(
     ("break_it", "message"),
     [
-        (lambda p: (p / "generator.safetensors").unlink(), "is missing: onelip wgan --resume"),
+        (
+            lambda p: (p / "generator.safetensors").unlink(),
+            "has no generator yet: onelip wgan --resume",
+        ),
         (lambda p: (p / "generator.safetensors").write_bytes(b"no"), "is corrupt"),
         (lambda p: shutil.copy(p / "critic.safetensors", p / "generator.safetensors"), "another"),
-        (lambda p: (p / "metrics.json").unlink(), "is no folder of a WGAN"),
+        (lambda p: (p / "metrics.json").unlink(), "onelip wgan makes one"),
         (lambda p: (p / "metrics.json").write_text("{"), "cannot be read"),
-        (lambda p: (p / "metrics.json").write_text('{"recipe": {}}'), "holds no WGAN"),
+        (lambda p: (p / "metrics.json").write_text('{"recipe": {}}'), "has no entry 'wgan': name"),
         (lambda p: (p / "metrics.json").write_text('{"wgan": {"x": 1}}'), "no valid settings"),
     ],
 )
@@ -245,10 +249,10 @@ def test_a_generator_that_cannot_be_loaded(run, break_it, message):
 
 def test_a_corrupt_checkpoint_is_refused(run):
     run.checkpoint.write_bytes(b"no")
-    with pytest.raises(UsageError, match="is corrupt: start again"):
+    with pytest.raises(UsageError, match="is corrupt or of another run: start again"):
         train_wgan(run, progress=False)
     torch.save({"wgan": {}, "seconds": 0.0}, run.checkpoint)
-    with pytest.raises(UsageError, match="is of another run"):
+    with pytest.raises(UsageError, match="is corrupt or of another run"):
         train_wgan(run, progress=False)
 
 
@@ -269,7 +273,7 @@ def test_a_corrupt_checkpoint_is_refused(run):
         ("digits --max-minutes 0", "--max_minutes must be positive"),
         ("digits --out .", "is not overwritten"),
         ("mnist --data missing", "missing"),
-        ("--resume missing", "is no folder of a WGAN"),
+        ("--resume missing", "missing is no run folder: it has no metrics.json; onelip wgan"),
         ("--resume missing --steps 5", "steps"),
         ("digits --critic penalty --penalty 0", "penalty=0"),
     ],

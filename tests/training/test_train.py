@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -289,37 +288,6 @@ def test_replacing(tmp_path):
         fail()
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
-
-
-def test_entries_are_added(tmp_path):
-    run = started(tmp_path / "run")
-    before = run.read()
-    run.write({"bound": {"exported": 1.0}})
-    assert RunFolder.open(run.path).read() == {**before, "bound": {"exported": 1.0}}
-    run.write({"bound": 2})
-    assert run.read() == {**before, "bound": 2}
-    assert run.recipe == dataclasses.replace(TINY, objective=dict(TINY.objective))
-    with pytest.raises(TypeError):
-        run.write({"bound": object()})
-    assert run.read() == {**before, "bound": 2}
-    assert [path.name for path in run.path.iterdir()] == ["metrics.json"]
-
-
-def test_folders_are_not_overwritten(tmp_path):
-    started(tmp_path / "run")
-    with pytest.raises(UsageError, match="choose another --out"):
-        started(tmp_path / "run")
-
-
-def test_discard_leaves_what_was_there(tmp_path):
-    (tmp_path / "a").mkdir()
-    started(tmp_path / "a/b/c").discard()
-    assert list(tmp_path.iterdir()) == [tmp_path / "a"]
-    assert not list((tmp_path / "a").iterdir())
-    run = started(tmp_path / "a/b/c")
-    Path(tmp_path / "a/b/other").touch()
-    run.discard()
-    assert list((tmp_path / "a/b").iterdir()) == [tmp_path / "a/b/other"]
 
 
 @pytest.mark.parametrize(

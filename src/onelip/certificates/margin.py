@@ -16,6 +16,7 @@ from onelip.certificates.certificate import Certificate
 from onelip.certificates.constants import Prover, Rounding, product_constants
 from onelip.certificates.forward_error import forward_errors
 from onelip.certificates.precision import full_precision
+from onelip.certificates.separate import refuse_mixed
 from onelip.errors import UsageError
 from onelip.lipschitz import refuse_hidden_behaviour
 
@@ -78,6 +79,7 @@ def certify(
             [body(part.clone()) for part in x.split(batch_size)]
         )  # modules may work in place
         logits = torch.cat([head(part) for part in features.split(batch_size)])
+        refuse_mixed(model, x, logits)
     _check_logits(logits, len(x), labels)
     prediction = logits.argmax(1)
     found = proved.radii(features, logits, prediction)

@@ -1,10 +1,8 @@
-"""The record of a Wasserstein run: what ``metrics.json`` and ``critic.safetensors`` hold."""
+"""The folder of a Wasserstein run: what ``metrics.json`` and ``critic.safetensors`` hold."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 from torch import Tensor, nn
 
 from onelip.data import Samples
@@ -16,26 +14,32 @@ from onelip.evaluation.transport_inputs import (
     sha256,
 )
 from onelip.export import export
+from onelip.training.folder import Folder
 from onelip.transport import CriticTraining, LowerBound
 
-RECORD, CRITIC = "metrics.json", "critic.safetensors"
 
+class TransportFolder(Folder):
+    """Reads and writes the files of a run.
 
-def read_record(path: Path) -> dict[str, Any]:
-    """What the ``metrics.json`` of a run holds.
-
-    Raises:
-        UsageError: there is no readable run in that folder.
+    Args:
+        path: the folder.
     """
-    try:
-        content = json.loads((path / RECORD).read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise UsageError(f"{path} is no run folder: onelip transport P Q makes one") from None
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path / RECORD} cannot be read ({error}): start a new run") from None
-    if not isinstance(content, dict) or "transport" not in content:
-        raise UsageError(f"{path} is the folder of another command: name one of onelip transport")
-    return content
+
+    command = key = "transport"
+
+    @classmethod
+    def create(cls, settings: TransportSettings, path: Path | None) -> "TransportFolder":
+        """A new folder with the settings in it, ``runs/transport-DATE-TIME`` by default.
+
+        Raises:
+            UsageError: the folder exists, or cannot be made.
+        """
+        return cls._new(path, "transport", settings.as_dict())
+
+    @property
+    def settings(self) -> TransportSettings:
+        """The settings of the run."""
+        return self._stored(TransportSettings.of)
 
 
 def described(samples: tuple[Samples, Samples], tests: tuple[Tensor, Tensor]) -> dict[str, Any]:
@@ -89,16 +93,10 @@ def load_critic(path: Path) -> nn.Module:
     Raises:
         UsageError: the run has none, or the file is damaged.
     """
-    content, file = read_record(path), path / CRITIC
-    if not file.exists() or "samples" not in content:
-        raise UsageError(f"{path} has no critic yet: onelip transport --resume {path}")
-    settings = TransportSettings.of(content["transport"])
-    critic = export(build_critic(settings, tuple(content["samples"]["p"]["shape"]))).double()
-    try:
-        critic.load_state_dict(safetensors.torch.load_file(file))
-    except (safetensors.SafetensorError, RuntimeError) as error:
-        reason = str(error).splitlines()[0].rstrip(":")
-        raise UsageError(
-            f"{file} is damaged ({reason}): onelip transport --resume {path}"
-        ) from None
+    run = TransportFolder.open(path)
+    samples = run.read().get("samples")
+    if samples is None:
+        raise UsageError(f"{path} has no critic yet: {run.resume}")
+    critic = export(build_critic(run.settings, tuple(samples["p"]["shape"]))).double()
+    run.load_weights("critic", critic)
     return critic

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from onelip.data import load
-from onelip.errors import UsageError, missing_extra
+from onelip.evaluation.progress import progress_bar
 from onelip.evaluation.wgan_figures import draw_history, draw_samples
 from onelip.evaluation.wgan_folder import WGANFolder, load_generator
 from onelip.evaluation.wgan_settings import PENALTY, WGANSettings
@@ -51,22 +51,19 @@ def train_wgan(
         UsageError: the settings or the data cannot be used.
         NonFiniteError: the critic's value became infinite or NaN; the last checkpoint stays.
     """
-    gan, data = _prepared(run, data), _folder(run, data)
+    data = data or run.data_folder
+    gan = _prepared(run, data)
     seconds = _resumed(run, gan)
     run.note_session()
     began = time.perf_counter()
-    bar = _Bar(gan.steps, gan.step) if progress else None
-    try:
+    with progress_bar(gan.step, gan.steps, progress) as show:
         while gan.step < gan.steps:
             last = time.perf_counter()
-            gan.run((gan.step // _SAVED_EVERY + 1) * _SAVED_EVERY, bar)
+            gan.run((gan.step // _SAVED_EVERY + 1) * _SAVED_EVERY, show)
             now = time.perf_counter()
             run.save_checkpoint({"wgan": gan.state_dict(), "seconds": seconds + now - began})
             if max_minutes is not None and 2 * now - last > began + 60 * max_minutes:
                 break
-    finally:
-        if bar is not None:
-            bar.close()
     _record(run, gan, seconds + time.perf_counter() - began, data)
     return gan.step == gan.steps
 
@@ -108,7 +105,7 @@ def judge_wgan(
 
 def load_images(run: WGANFolder, split: str, data: Path | None = None) -> Tensor:
     """The images of a split of the run's data set, pixels in [0, 1]."""
-    return load(run.settings.dataset, split, _folder(run, data)).images.float() / 255
+    return load(run.settings.dataset, split, data or run.data_folder).images.float() / 255
 
 
 def wgan_text(run: WGANFolder) -> str:
@@ -129,24 +126,6 @@ def wgan_text(run: WGANFolder) -> str:
     if held_out["critic"] is None:
         lines.append("the run's own critic was trained with a penalty: nothing is proved of it")
     return "\n".join(lines)
-
-
-class _Bar:
-    """A progress bar over steps, with the critic's last value."""
-
-    def __init__(self, total: int, initial: int = 0) -> None:
-        try:
-            from tqdm import tqdm
-        except ImportError as error:
-            raise missing_extra("tqdm", "transport") from error
-        self._bar = tqdm(total=total, initial=initial, unit="step", mininterval=0.5, ncols=100)
-
-    def __call__(self, _: int, value: float) -> None:
-        self._bar.set_postfix(critic=f"{value:.3f}", refresh=False)
-        self._bar.update()
-
-    def close(self) -> None:
-        self._bar.close()
 
 
 def _prepared(run: WGANFolder, data: Path | None) -> WGAN:
@@ -170,16 +149,11 @@ def _prepared(run: WGANFolder, data: Path | None) -> WGAN:
 
 def _resumed(run: WGANFolder, gan: WGAN) -> float:
     """Load the checkpoint, if there is one; the seconds spent until then."""
-    state = run.load_checkpoint()
-    if state is None:
-        return 0.0
-    try:
+    with run.load_checkpoint() as state:
+        if state is None:
+            return 0.0
         gan.load_state_dict(state["wgan"])
         return float(state["seconds"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise UsageError(
-            f"{run.checkpoint} is of another run: start again with another --out"
-        ) from error
 
 
 def _record(run: WGANFolder, gan: WGAN, seconds: float, data: Path | None) -> None:
@@ -211,12 +185,9 @@ def _fresh_critic(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed + 3)
         critic = settings.new_critic("bcop" if settings.critic == PENALTY else settings.critic)
-    steps, bar = settings.judge_steps, _Bar(settings.judge_steps) if progress else None
-    try:
-        CriticTraining(critic, real, fake, steps=steps, seed=settings.seed + 4).run(progress=bar)
-    finally:
-        if bar is not None:
-            bar.close()
+    steps, seed = settings.judge_steps, settings.seed + 4
+    with progress_bar(0, steps, progress) as show:
+        CriticTraining(critic, real, fake, steps=steps, seed=seed).run(progress=show)
     return critic
 
 
@@ -227,9 +198,3 @@ def _judged(critic: nn.Module, real: Tensor, fake: Tensor) -> LowerBound:
 def _numbers(bound: LowerBound) -> dict[str, Any]:
     names = ("value", "lower", "upper", "confidence", "interval", "constant", "rounding")
     return {**{name: getattr(bound, name) for name in names}, "samples": list(bound.samples)}
-
-
-def _folder(run: WGANFolder, data: Path | None) -> Path | None:
-    """The folder that is given, or else the one that the run was trained from."""
-    stored = run.read().get("data", {}).get("folder")
-    return data or (Path(stored) if stored else None)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from onelip.errors import NotApplicableError
 from onelip.flows.potential import Potential, curvature
-from onelip.flows.ridge import RidgeConv2d, RidgeLinear, RidgePotential
+from onelip.flows.ridge import RidgeConv2d, RidgeLinear
 from onelip.flows.skew import SkewPart, proved_norm
 from onelip.flows.step import checked_step, rounded_down, step_of
 from onelip.layers.gradient_step import GradientStep
@@ -103,17 +103,16 @@ class ExplicitEuler(LipschitzModule):
     def export(self) -> LipschitzModule:
         """The step fixed; of a ridge potential, a ``GradientStep`` of plain modules."""
         step, potential = self.step(), copy.deepcopy(self.potential)
-        plain = type(potential) in (RidgeLinear, RidgeConv2d)
-        if not plain or not isinstance(potential, RidgePotential):
-            return ExplicitEuler(potential, float(step))
-        return GradientStep(
-            potential.weight,
-            potential.bias,
-            potential.activation,
-            step,
-            image_size=potential.image_size,
-            padding_mode=potential.padding_mode,
-        )
+        if type(potential) is RidgeLinear or type(potential) is RidgeConv2d:
+            return GradientStep(
+                potential.weight,
+                potential.bias,
+                potential.activation,
+                step,
+                image_size=potential.image_size,
+                padding_mode=potential.padding_mode,
+            )
+        return ExplicitEuler(potential, float(step) if self.fixed_step is None else self.fixed_step)
 
     def extra_repr(self) -> str:
         """The step."""

@@ -10,7 +10,8 @@ then v is the gradient of x and :math:`-h (\partial_\theta \nabla f(y))^T v` tha
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.func import functional_call
 
 from onelip.errors import NotApplicableError
 from onelip.flows.potential import Potential
@@ -35,6 +36,17 @@ def fixed_point(
     return y
 
 
+class _Gradient(nn.Module):
+    """The gradient as a forward pass, so that it can be called with the parameters of before."""
+
+    def __init__(self, potential: Potential) -> None:
+        super().__init__()
+        self.potential = potential
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.potential.gradient(x)
+
+
 class _FixedPoint(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, settings: Any, *parameters: Tensor) -> Tensor:
@@ -53,9 +65,11 @@ class _FixedPoint(torch.autograd.Function):
             )
         potential, step, rate, iterations = ctx.settings
         y, *parameters = ctx.saved_tensors
+        names = [name for name, _ in potential.named_parameters()]
         with torch.enable_grad():
             point = y.detach().requires_grad_()
-            gradient = potential.gradient(point)
+            used = dict(zip([f"potential.{name}" for name in names], parameters, strict=True))
+            gradient = functional_call(_Gradient(potential), used, point)
         (g,) = upstream
         v = g
         for _ in range(iterations):

@@ -12,6 +12,7 @@ symmetric part of the Jacobian bounds, :math:`-\nabla^2 f_t`, whatever A is: wit
 """
 
 import bisect
+import math
 from collections.abc import Callable, Iterator
 from itertools import accumulate
 from typing import cast
@@ -126,10 +127,10 @@ class Flow(nn.Module):
         """Proved factors by which the distance of two solutions changes, from both sides.
 
         Raises:
-            ValueError: the end comes before the start, or the start before time 0.
+            ValueError: the end comes before the start, or the start before time 0, or never.
         """
-        if not 0 <= start <= end:
-            raise ValueError(f"times must satisfy 0 <= start <= end, got {start} and {end}")
+        if not 0 <= start <= end < math.inf:
+            raise ValueError(f"times must satisfy 0 <= start <= end < inf, got {start} and {end}")
         least = most = torch.zeros((), dtype=torch.float64)
         for piece, begun, ended in self._spans():
             spent = max(0.0, min(end, ended) - max(start, begun))

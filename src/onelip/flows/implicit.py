@@ -42,7 +42,7 @@ from onelip.lipschitz import LipschitzModule
 from onelip.norms.rounding import downward, upward
 
 _MOST = 1000  # iterations
-_ROOM = 1 - 1e-6  # for weights that are rounded to float32 after a plan was fixed
+_LOWERED = 1 - 1e-6  # room for weights that are rounded to float32 after a plan was fixed
 
 
 class Plan(NamedTuple):
@@ -55,14 +55,15 @@ class Plan(NamedTuple):
 def implicit_bound(step: Tensor, convexity: Tensor) -> Tensor:
     """``1 / (1 + h mu)``, rounded up."""
     h = step.detach().to("cpu", torch.float64)
-    return upward(1 / (1 + downward(h * convexity, 1)), 2).clamp(max=1)
+    least = downward(h * convexity, 1).clamp(max=torch.finfo(torch.float64).max / 4)
+    return upward(1 / (1 + least), 2).clamp(max=1)
 
 
 class ImplicitEuler(LipschitzModule):
     r"""The proximal step ``y = x - h grad f(y)``.
 
-    Bound: ``1 / (1 + h mu)`` in closed form; with K iterations of rate q, that plus
-    ``q^K h mu / (1 + h mu)``. At most 1 for every convex f and every h.
+    Bound: ``1 / (1 + h mu)`` in closed form, of the exact step; with K iterations of rate q, that
+    plus ``q^K h mu / (1 + h mu)``. At most 1 for every convex f and every h.
     Shape: that of the potential's gradient.
     Cost: a closed form, or about ``log(1 / tolerance) h L / 2`` gradients; as many products with
     the Hessian for the backward pass, which keeps nothing but the output. Every forward pass proves
@@ -74,6 +75,7 @@ class ImplicitEuler(LipschitzModule):
         tolerance: largest error of the output relative to the length of the exact step, and of the
             gradient relative to its own.
         plan: rate and number of iterations, instead of those that follow from L and the tolerance.
+            Once the weights move, the bound still holds or is refused, but the tolerance may not.
 
     Raises:
         ValueError: a step or a plan that is not positive, or a tolerance not between 0 and 1.
@@ -123,9 +125,9 @@ class ImplicitEuler(LipschitzModule):
         step = step_of(self, self.fixed_step)
         low, high = curvature(self.potential)
         h = step.to("cpu", torch.float64)
-        rate = rounded_down(downward(_ROOM * 2 / upward(2 + h * (low + high), 4), 3), step)
+        rate = rounded_down(downward(_LOWERED * 2 / upward(2 + h * (low + high), 4), 3), step)
         shrinks = float(downward(rate.double().cpu() * (1 + h * low), 3))
-        wanted = math.inf if shrinks == 0 else 1.0
+        wanted = 1.0 if shrinks >= 1 else math.inf
         if 0 < shrinks < 1:
             wanted = max(1.0, math.log(self.tolerance) / math.log1p(-shrinks))
         if wanted > _MOST:
@@ -173,9 +175,7 @@ class ImplicitEuler(LipschitzModule):
     def export(self) -> "ImplicitEuler":
         """The same, its plan fixed."""
         potential, plan = copy.deepcopy(self.potential), self.plan()
-        return ImplicitEuler(
-            potential, float(step_of(self, self.fixed_step)), tolerance=self.tolerance, plan=plan
-        )
+        return ImplicitEuler(potential, self.fixed_step, tolerance=self.tolerance, plan=plan)
 
     def extra_repr(self) -> str:
         """The step, and how it is solved."""

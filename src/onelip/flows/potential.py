@@ -12,6 +12,7 @@ import abc
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules import module as torch_module
 
 from onelip.errors import UnboundedModuleError
 from onelip.lipschitz import refuse_inherited
@@ -57,7 +58,9 @@ class Potential(nn.Module, abc.ABC):
             apart = x.clone() if x.is_inference() else x.detach()
             point = x if x.requires_grad else apart.requires_grad_()
             values = self(point).sum()
-            (gradient,) = torch.autograd.grad(values, point, create_graph=wanted)
+            (gradient,) = torch.autograd.grad(
+                values, point, create_graph=wanted, allow_unused=True, materialize_grads=True
+            )
         return gradient
 
     def proximal(self, x: Tensor, step: Tensor) -> Tensor:
@@ -76,10 +79,11 @@ def curvature(potential: Potential) -> tuple[Tensor, Tensor]:
 
     Raises:
         UnboundedModuleError: the potential inherits its proof from another one, or what it proves
-            is no interval of numbers >= 0.
+            is no interval of numbers >= 0, or a backward hook may change its gradient.
     """
     for method in ("smoothness", "convexity", "proximal"):
         refuse_inherited(potential, method)
+    _refuse_backward_hooks(potential)
     low = potential.convexity().to("cpu", torch.float64)
     high = potential.smoothness().to("cpu", torch.float64)
     if not 0 <= low <= high or low.isinf():
@@ -88,3 +92,17 @@ def curvature(potential: Potential) -> tuple[Tensor, Tensor]:
             "smoothness() and convexity() must prove 0 <= convexity <= smoothness"
         )
     return low, high
+
+
+def _refuse_backward_hooks(potential: Potential) -> None:
+    """A gradient by autograd passes through them, so ``forward`` of a scheme does."""
+    everywhere = torch_module._global_backward_hooks, torch_module._global_backward_pre_hooks
+    inside = [
+        hooks
+        for part in potential.modules()
+        for hooks in (part._backward_hooks, part._backward_pre_hooks)
+    ]
+    if any((*everywhere, *inside)):
+        raise UnboundedModuleError(
+            f"a backward hook may change the gradient of {type(potential).__name__}: remove it"
+        )

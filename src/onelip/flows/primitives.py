@@ -44,7 +44,7 @@ def primitive(activation: nn.Module, x: Tensor) -> Tensor:
     """
     kind = type(activation)
     if kind in HOMOGENEOUS:
-        half: Tensor = x * activation(x) / 2
+        half: Tensor = x * activation(x.clone()) / 2  # which may work in place
         return half
     if kind not in PRIMITIVES:
         known = ", ".join(k.__name__ for k in [*HOMOGENEOUS, *PRIMITIVES])

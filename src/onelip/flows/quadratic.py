@@ -10,7 +10,7 @@ from typing_extensions import override
 from onelip import norms
 from onelip.flows.eigenvalue import least_eigenvalue
 from onelip.flows.potential import Potential
-from onelip.norms.rounding import upward
+from onelip.norms.spectral import ends_above
 
 
 class QuadraticPotential(Potential):
@@ -54,7 +54,8 @@ class QuadraticPotential(Potential):
 
     def smoothness(self) -> Tensor:
         """``|W|^2``."""
-        return upward(norms.dense(self.weight).square(), 1)
+        norm = norms.dense(self.weight)
+        return torch.where(norm > 0, ends_above(norm.square()), norm)  # 0 of zeros
 
     @override
     def convexity(self) -> Tensor:
@@ -62,12 +63,13 @@ class QuadraticPotential(Potential):
 
     @override
     def proximal(self, x: Tensor, step: Tensor) -> Tensor:
-        """``(I + h W^T W)^{-1} (x - h b)``, from a QR factorisation of I over ``sqrt(h) W``.
+        """``(I + h W^T W)^{-1} (x - h b)``, from a QR factorisation of ``sqrt(h) W`` over I.
 
-        A Cholesky factor of ``I + h W^T W`` would forget the identity beside long rows.
+        A Cholesky factor of ``I + h W^T W`` would forget the identity beside long rows, as would a
+        factorisation that meets it first.
         """
         eye = torch.eye(len(self.bias), dtype=x.dtype, device=x.device)
-        q, r = torch.linalg.qr(torch.cat([eye, step.sqrt() * self.weight]))
-        right = (x - step * self.bias) @ q[: len(eye)]
+        q, r = torch.linalg.qr(torch.cat([step.sqrt() * self.weight, eye]))
+        right = (x - step * self.bias) @ q[len(self.weight) :]
         result: Tensor = torch.linalg.solve_triangular(r, right.mT, upper=True).mT
         return result

@@ -17,6 +17,7 @@ from onelip.flows.skew import SkewPart
 from onelip.flows.step import checked_step
 from onelip.layers.cayley import cayley
 from onelip.layers.constrained import ConstrainedLayer
+from onelip.lipschitz import refuse_inherited
 
 
 class RationalStep(ConstrainedLayer):
@@ -47,10 +48,12 @@ class RationalStep(ConstrainedLayer):
 
     def lipschitz_bound(self) -> Tensor:
         """The proved norm of the largest block in use."""
+        refuse_inherited(self.skew, "measure")
         return self.skew.measure(self.weight)
 
     def export(self) -> nn.Module:
         """The same blocks, computed in float64 and rounded once."""
+        refuse_inherited(self.skew, "plain")
         return self.skew.plain(self.fixed_weight())
 
     def extra_repr(self) -> str:

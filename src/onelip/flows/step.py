@@ -18,9 +18,18 @@ def checked_step(step: float) -> float:
 
 
 def step_of(module: nn.Module, step: float) -> Tensor:
-    """The step in the precision of the parameters: the number that multiplies, and is bounded."""
+    """The step in the precision of the parameters: the number that multiplies, and is bounded.
+
+    Raises:
+        ValueError: in that precision it is 0 or infinite.
+    """
     some = next(module.parameters(), None)
-    return torch.tensor(step) if some is None else some.detach().new_tensor(step)
+    rounded = torch.tensor(step) if some is None else some.detach().new_tensor(step)
+    if not 0 < float(rounded) < math.inf:
+        raise ValueError(
+            f"a step of {step} is {float(rounded)} in {rounded.dtype}: module.double()"
+        )
+    return rounded
 
 
 def rounded_down(step: Tensor, like: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ def dense_critic(
 
     Raises:
         UsageError: a name is not known.
+        ValueError: in ``forward``, a width that the activation cannot divide.
 
     Example:
         >>> import torch
@@ -61,6 +62,7 @@ def dcgan_critic(
 
     Raises:
         UsageError: a name is not known, or the images are too small for so many convolutions.
+        ValueError: in ``forward``, a width that the activation cannot divide.
 
     Example:
         >>> import torch

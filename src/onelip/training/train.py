@@ -145,16 +145,10 @@ def _trainer(
 
 def _checked_checkpoint(run: RunFolder, classifier: Classifier) -> Path | None:
     """The checkpoint to go on from, if there is one."""
-    if not run.checkpoint.exists():
-        return None
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            content = torch.load(run.checkpoint, map_location="cpu", weights_only=True)
-            classifier.load_state_dict(content["state_dict"])
-    except Exception as error:  # a damaged pickle can raise anything
-        raise UsageError(
-            f"{run.checkpoint} is corrupt or of another model: start again with another --out"
-        ) from error
+    with warnings.catch_warnings(action="ignore"), run.load_checkpoint() as content:
+        if content is None:
+            return None
+        classifier.load_state_dict(content["state_dict"])
     return run.checkpoint
 
 

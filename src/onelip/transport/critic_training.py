@@ -42,7 +42,7 @@ class CriticTraining:
     Example:
         >>> from onelip.models import dense_critic
         >>> p, q = torch.zeros(20, 2), torch.ones(20, 2)
-        >>> training = CriticTraining(dense_critic(2, (8,)), p, q, steps=50)
+        >>> training = CriticTraining(dense_critic(2, (8,)), p, q, steps=150)
         >>> training.run()
         >>> bool(training.history[-1][1] > 1.3)  # sqrt(2) at most
         True
@@ -105,8 +105,8 @@ class CriticTraining:
             "schedule": self._schedule.state_dict(),
             "random": self._random.get_state(),
             "step": self.step,
-            "history": self.history,
-            "window": self._window,
+            "history": list(self.history),
+            "window": list(self._window),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from onelip.errors import UsageError, missing_extra
+from onelip.norms.spectral import power_of_two
 from onelip.transport.critic_training import check_samples
 
 _LARGEST = 2**30  # entries of the matrix of distances, 8 GB
@@ -12,7 +13,8 @@ _LARGEST = 2**30  # entries of the matrix of distances, 8 GB
 def exact_distance(p: Tensor, q: Tensor) -> float:
     """Wasserstein-1 distance of two empirical measures, for the Euclidean distance.
 
-    On the same samples, the difference of the means of any 1-Lipschitz function is at most this.
+    On the same samples, the difference of the means of any 1-Lipschitz function is at most this,
+    up to rounding.
     For the distributions behind the samples it is on average too large (by the curse of dimension,
     often by far), where a critic on held-out samples is on average too small.
 
@@ -37,12 +39,14 @@ def exact_distance(p: Tensor, q: Tensor) -> float:
             f"{len(p)} x {len(q)} distances do not fit into memory: take a part of the samples, "
             "or a critic's lower bound"
         )
+    points = [samples.detach().flatten(1).cpu().double() for samples in (p, q)]
+    scale = power_of_two(torch.cat(points))  # against squares that overflow
     distances = torch.cdist(
-        p.detach().flatten(1).double().cpu(),
-        q.detach().flatten(1).double().cpu(),
+        points[0] * scale,
+        points[1] * scale,
         compute_mode="donot_use_mm_for_euclid_dist",  # which loses half of the digits
     )
-    return _assigned(distances) if len(p) == len(q) else _transported(distances)
+    return (_assigned(distances) if len(p) == len(q) else _transported(distances)) / float(scale)
 
 
 def _assigned(distances: Tensor) -> float:

@@ -14,18 +14,22 @@ import math
 
 from torch import Tensor
 
-from onelip.errors import UsageError, missing_extra
+from onelip.errors import NonFiniteError, UsageError, missing_extra
 
 Interval = tuple[float, float]
 
 
-def student(p: Tensor, q: Tensor, confidence: float) -> Interval:
+def student(p: Tensor, q: Tensor, confidence: float, *, score_error: float = 0.0) -> Interval:
     """Two-sided interval of ``E p - E q`` by Welch's t; exact in the limit only.
+
+    Scores that are all the same leave no width at all, however rare others may be.
 
     Args:
         p: scores ``(n,)``, float64.
         q: scores ``(m,)``.
         confidence: such as 0.95.
+        score_error: of each score; moves the standard error of a mean by at most
+            ``score_error / sqrt(n - 1)``.
 
     Example:
         >>> import torch
@@ -39,16 +43,20 @@ def student(p: Tensor, q: Tensor, confidence: float) -> Interval:
         raise missing_extra("scipy", "transport") from error
     _check(p, q, confidence)
     gap = float(p.mean() - q.mean())
-    parts = [float(scores.var()) / len(scores) for scores in (p, q)]
-    if not sum(parts):
-        return gap, gap
+    errors = [float(scores.std()) / math.sqrt(len(scores)) for scores in (p, q)]
+    largest = max(errors) or 1.0
+    parts = [(error / largest) ** 2 for error in errors]
     shares = [part**2 / (len(s) - 1) for part, s in zip(parts, (p, q), strict=True)]
-    freedom = sum(parts) ** 2 / max(sum(shares), math.ulp(0.0))
-    width = float(stats.t.ppf((1 + confidence) / 2, freedom)) * math.sqrt(sum(parts))
+    freedom = sum(parts) ** 2 / sum(shares) if any(parts) else math.inf
+    spread = math.sqrt(sum(1 / (len(s) - 1) for s in (p, q)))
+    width = math.hypot(*errors) + score_error * spread
+    width *= float(stats.t.ppf((1 + confidence) / 2, freedom))
     return gap - width, gap + width
 
 
-def bernstein(p: Tensor, q: Tensor, confidence: float, diameter: float) -> Interval:
+def bernstein(
+    p: Tensor, q: Tensor, confidence: float, diameter: float, *, score_error: float = 0.0
+) -> Interval:
     """Two-sided interval of ``E p - E q`` that holds for every sample size.
 
     Args:
@@ -56,6 +64,7 @@ def bernstein(p: Tensor, q: Tensor, confidence: float, diameter: float) -> Inter
         q: scores ``(m,)``.
         confidence: such as 0.95.
         diameter: length of an interval in which all scores lie.
+        score_error: of each score.
 
     Raises:
         UsageError: the scores are further apart than the diameter.
@@ -64,14 +73,16 @@ def bernstein(p: Tensor, q: Tensor, confidence: float, diameter: float) -> Inter
     """
     _check(p, q, confidence)
     spread = max(float(s.max() - s.min()) for s in (p, q))
-    if not spread <= diameter < math.inf:
+    if not spread - 2 * score_error <= diameter < math.inf:
         raise UsageError(
             f"scores of a 1-Lipschitz critic lie {spread:.3g} apart, so the samples are not within "
             f"a diameter of {diameter:.3g}: sqrt(d) for d pixels in [0, 1]"
         )
     log = math.log(8 / (1 - confidence))  # two means, two sides, 2 / delta each
     width = sum(
-        math.sqrt(2 * float(s.var()) * log / len(s)) + 7 * diameter * log / (3 * (len(s) - 1))
+        math.sqrt(2 * log / len(s)) * float(s.std())
+        + math.sqrt(2 * log / (len(s) - 1)) * score_error
+        + 7 * diameter * log / (3 * (len(s) - 1))
         for s in (p, q)
     )
     gap = float(p.mean() - q.mean())
@@ -81,5 +92,7 @@ def bernstein(p: Tensor, q: Tensor, confidence: float, diameter: float) -> Inter
 def _check(p: Tensor, q: Tensor, confidence: float) -> None:
     if not 0 < confidence < 1:
         raise UsageError(f"confidence is a probability such as 0.95, got {confidence}")
+    if not (p.isfinite().all() and q.isfinite().all()):
+        raise NonFiniteError("scores are infinite or NaN: the critic has no such constant")
     if min(len(p), len(q)) < 2:
         raise UsageError("an interval needs two held-out samples of each distribution or more")

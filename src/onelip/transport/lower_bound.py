@@ -20,10 +20,12 @@ from torch import Tensor, nn
 
 from onelip.certificates.forward_error import forward_error
 from onelip.certificates.precision import full_precision
-from onelip.errors import UnboundedModuleError, UsageError
+from onelip.certificates.separate import refuse_mixed
+from onelip.errors import NonFiniteError, UnboundedModuleError, UsageError
 from onelip.export import export
 from onelip.lipschitz import lipschitz_bound
 from onelip.models import dcgan_critic, dense_critic
+from onelip.norms.rounding import UNIT
 from onelip.transport.critic_training import CriticTraining, Progress, check_samples
 from onelip.transport.intervals import bernstein, student
 
@@ -36,10 +38,11 @@ class LowerBound:
 
     Args:
         value: difference of the mean scores of held-out samples, ``rounding`` subtracted.
-        lower: lower end of the confidence interval: the distance is above it.
-        upper: its upper end; of the critic's value, not of the distance.
+        lower: lower end of the confidence interval: the distance is above it, but with probability
+            ``(1 - confidence) / 2``.
+        upper: its upper end; of what the critic sees, not of the distance.
         confidence: of the interval, two-sided.
-        interval: ``"t"`` is right for many samples, ``"bernstein"`` for every number of them.
+        interval: ``"t"`` is right as the samples grow, ``"bernstein"`` for every number of them.
         constant: proved Lipschitz constant of the critic, by which its scores were divided.
         rounding: proved bound of what floating point did to ``value``; None if it is not known of
             some layer, and then the bound holds in real arithmetic.
@@ -191,7 +194,7 @@ def judge(
         UsageError: samples of different shapes, too few, not finite, or beyond the diameter; more
             than one output per sample.
         UnboundedModuleError: the critic has a part of which no constant is proved.
-        NonFiniteError: a weight is not finite.
+        NonFiniteError: a weight or a score is not finite.
 
     Example:
         >>> found = judge(nn.Linear(1, 1), torch.zeros(9, 1), torch.ones(9, 1))
@@ -201,12 +204,15 @@ def judge(
     check_samples(p, q)
     proved = export(critic).double()
     constant = float(lipschitz_bound(proved))
-    scores_p, scores_q = (_scores(proved, samples) / (constant or 1.0) for samples in (p, q))
+    scores_p, scores_q = (_scores(proved, samples, constant) for samples in (p, q))
+    each = _score_error(proved, (p, q), (scores_p, scores_q), constant)
+    rounding = None if each is None else 2 * each + _error_of_means(scores_p, scores_q)
     if diameter is None:
-        lower, upper = student(scores_p, scores_q, confidence)
+        ends = student(scores_p, scores_q, confidence, score_error=each or 0.0)
     else:
-        lower, upper = bernstein(scores_p, scores_q, confidence, diameter)
-    rounding = _rounding(proved, (p, q), (scores_p, scores_q), constant)
+        _refuse_beyond(diameter, p, q)
+        ends = bernstein(scores_p, scores_q, confidence, diameter, score_error=each or 0.0)
+    lower, upper = ends
     return LowerBound(
         value=float(scores_p.mean() - scores_q.mean()) - (rounding or 0.0),
         lower=lower - (rounding or 0.0),
@@ -221,30 +227,48 @@ def judge(
     )
 
 
-def _scores(critic: nn.Module, samples: Tensor) -> Tensor:
+def _scores(critic: nn.Module, samples: Tensor, constant: float) -> Tensor:
+    """Of each sample, over the constant."""
     with full_precision(samples.device):
-        scores = torch.cat([critic(part.double()) for part in samples.split(_BATCH)])
-    if scores.numel() != len(samples):
-        raise UsageError(f"a critic has one output per sample, not {tuple(scores.shape[1:])}")
-    return scores.flatten()
+        parts = [critic(part.double()) for part in samples.split(_BATCH)]
+        if any(scores.numel() != len(scores) for scores in parts):
+            raise UsageError(f"a critic has one output per sample, not {tuple(parts[0].shape[1:])}")
+        scores = torch.cat([part.flatten() for part in parts])
+        if len(scores) != len(samples):
+            raise UsageError(f"a critic has one output per sample: {len(scores)}, {len(samples)}")
+        refuse_mixed(critic, samples.double(), scores)
+    scores = scores / (constant or 1.0)
+    if not scores.isfinite().all():
+        raise NonFiniteError("the critic has infinite or NaN scores: its bias is out of range")
+    return scores
 
 
-def _rounding(
+def _score_error(
     critic: nn.Module,
     samples: tuple[Tensor, Tensor],
     scores: tuple[Tensor, Tensor],
     constant: float,
 ) -> float | None:
-    """Of the difference of the means of the scores, or None if a layer's rounding is not known.
-
-    Each score is off by the error of the forward pass and of one division, each mean by that of its
-    sum, and once more for the sums of squares in the intervals.
-    """
+    """How far a score is from the exact one; None if a layer's rounding is not known."""
     reach = max(float(x.double().flatten(1).norm(dim=1).max()) for x in samples) * (1 + 1e-9)
     try:
         forward = float(forward_error(critic, tuple(samples[0].shape[1:]), reach))
     except UnboundedModuleError:
         return None
-    unit = torch.finfo(torch.float64).eps
-    sums = sum((len(s) + 8) * unit * float(s.abs().max()) for s in scores)
-    return 2 * forward / (constant or 1.0) * (1 + 4 * unit) + sums
+    largest = max(float(s.abs().max()) for s in scores)
+    return forward / (constant or 1.0) * (1 + 4 * UNIT) + 2 * UNIT * largest
+
+
+def _error_of_means(*scores: Tensor) -> float:
+    """Of the difference of the means, computed from given scores."""
+    return sum((len(s) + 8) * 2 * UNIT * float(s.abs().max()) for s in scores)
+
+
+def _refuse_beyond(diameter: float, p: Tensor, q: Tensor) -> None:
+    """No two samples that are looked at may be further apart; all pairs are too many."""
+    furthest = max(float((s - p[:1]).double().flatten(1).norm(dim=1).max()) for s in (p, q))
+    if furthest > diameter * (1 + 1e-6):
+        raise UsageError(
+            f"two samples are {furthest:.6g} apart, more than the diameter of {diameter:.6g}: "
+            "sqrt(d) for d pixels in [0, 1]"
+        )

@@ -59,7 +59,7 @@ def gaussians(features: int = 16, shift: float = 2.0) -> KnownTask:
     return KnownTask(
         about=f"two normal distributions in {features} dimensions, {shift:g} apart",
         features=features,
-        distance=shift,
+        distance=abs(shift),
         draw_p=lambda n, random: torch.randn(n, features, generator=random),
         draw_q=lambda n, random: torch.randn(n, features, generator=random) + step,
     )

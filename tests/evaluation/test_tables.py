@@ -520,11 +520,11 @@ def test_distances(tables):
     assert table_text(read_table("one", tables)).splitlines() == [
         "one: B",
         "",
-        "           wasserstein",
+        "            wasserstein",
         "A         129.91 ±0.11",
-        "  onelip    4.50 ±0.71  2 runs; 3000 steps, 1.5 min; proved bound 1.000001; " + notes,
+        "  onelip   4.500 ±0.707  2 runs; 3000 steps, 1.5 min; proved bound 1.000001; " + notes,
         "C              8 ±0.2",
-        "  onelip    4.00        1 run; 3000 steps, 1.5 min; proved bound 1.000001; " + notes,
+        "  onelip   4.000         1 run; 3000 steps, 1.5 min; proved bound 1.000001; " + notes,
     ]
     ours = only(tables)
     assert (ours.seeds, ours.bound, ours.body_bound) == ([0, 1], 1.0000005, None)

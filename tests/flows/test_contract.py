@@ -5,10 +5,11 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations
 
 import onelip
 from onelip import flows
-from onelip.errors import UnboundedModuleError
+from onelip.errors import NotApplicableError, UnboundedModuleError
 from onelip.flows import (
     ExactFlow,
     ExplicitEuler,
@@ -235,9 +236,37 @@ class Counts(Potential):
         return (1 + self.asked) * ONE
 
 
+class TurnsAround(Potential):
+    """A field that is no gradient, with no value to say so."""
+
+    def forward(self, x):
+        raise NotApplicableError("no closed form")
+
+    def gradient(self, x):
+        return x + 1.7 * torch.stack([-x[:, 1], x[:, 0], 0 * x[:, 2]], 1)
+
+    def smoothness(self):
+        return 1.98 * ONE
+
+
+class RightAtOneStep(Potential):
+    """A closed form for the step 0.7."""
+
+    def forward(self, x):
+        return x.square().sum(1) / 2
+
+    def smoothness(self):
+        return ONE
+
+    def proximal(self, x, step):
+        return x / (1 + step) * (1 + 10 * (step - 0.7) ** 2)
+
+
 @pytest.mark.parametrize(
     ("build", "match"),
     [
+        (TurnsAround, "no symmetric Jacobian"),
+        (RightAtOneStep, "not the minimiser at step 0.01"),
         (lambda: TooSmooth(3, 3, activation=nn.Identity()), "the gradient"),
         (lambda: TooConvex(3, 3), "less convex|not convex"),
         (lambda: OtherGradient(3, 3), "not the derivative"),
@@ -284,3 +313,109 @@ def test_parts_are_final():
     potential.register_forward_hook(lambda *_: None)
     with pytest.raises(UnboundedModuleError, match="hook"):
         onelip.lipschitz_bound(ExplicitEuler(potential))
+
+
+class Turned(SkewLinear):
+    def act(self, x, blocks):
+        return 3 * super().act(x, blocks)
+
+
+class Unplain(SkewConv2d):
+    def plain(self, blocks):
+        return nn.Identity()
+
+
+def test_parts_that_change_what_acts_must_measure_it():
+    for scheme in (Midpoint, ImplicitEulerSkew):
+        with pytest.raises(UnboundedModuleError, match="Turned inherits measure"):
+            onelip.lipschitz_bound(scheme(Turned(2)))
+    layer = Midpoint(Unplain(1, 3, image_size=4, padding_mode="circular"))
+    with pytest.raises(UnboundedModuleError, match="Unplain inherits measure"):
+        onelip.lipschitz_bound(layer)
+
+
+@pytest.mark.parametrize(
+    "register", ["register_full_backward_hook", "register_full_backward_pre_hook"]
+)
+def test_hooks_on_the_way_back_change_a_gradient_and_are_refused(register):
+    class Bowl(Potential):
+        def __init__(self):
+            super().__init__()
+            self.activation = nn.Softplus()
+
+        def forward(self, x):
+            return self.activation(x).sum(1)
+
+        def smoothness(self):
+            return 0.25 * ONE
+
+    potential = Bowl()
+    assert onelip.lipschitz_bound(ExplicitEuler(potential, 8.0)) <= 1 + 1e-12
+    handle = getattr(potential.activation, register)(lambda *_: None)
+    for scheme in (ExplicitEuler, ImplicitEuler):
+        with pytest.raises(UnboundedModuleError, match="backward hook"):
+            onelip.lipschitz_bound(scheme(potential, 8.0))
+    handle.remove()
+    everywhere = nn.modules.module.register_module_full_backward_hook(lambda *_: None)
+    try:
+        with pytest.raises(UnboundedModuleError, match="backward hook"):
+            onelip.lipschitz_bound(ExplicitEuler(potential, 8.0))
+    finally:
+        everywhere.remove()
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e2, 1e4, 1e8])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_proximal_step_of_steep_valleys_stretches_nothing(scale, dtype):
+    """A QR factorisation that meets the identity first loses it beside long rows."""
+    torch.manual_seed(0)
+    potential = QuadraticPotential(6, 3)
+    nn.init.normal_(potential.weight, std=scale)
+    layer = ImplicitEuler(potential.to(dtype), 1.0)
+    columns = layer(torch.eye(6, dtype=dtype)) - layer(torch.zeros(1, 6, dtype=dtype))
+    assert torch.linalg.matrix_norm(columns.double(), 2) <= 1 + 50 * torch.finfo(dtype).eps
+
+
+def test_a_flat_potential_moves_nothing():
+    class Flat(Potential):
+        def forward(self, x):
+            return torch.ones(len(x))
+
+        def smoothness(self):
+            return 0 * ONE
+
+    x = torch.rand(3, 2)
+    assert torch.equal(ExplicitEuler(Flat(), 1.0)(x), x)
+
+
+def test_activations_that_work_in_place_leave_the_value_right():
+    potential = RidgeLinear(3, 4, activation=nn.LeakyReLU(inplace=True))
+    plain = RidgeLinear(3, 4, activation=nn.LeakyReLU())
+    plain.load_state_dict(potential.state_dict())
+    x = torch.randn(5, 3)
+    assert torch.equal(potential(x), plain(x))
+
+
+def test_steps_that_vanish_in_the_precision_of_the_weights_are_refused():
+    for step in (1e-50, 1e39):
+        with pytest.raises(ValueError, match=r"in torch\.float32"):
+            ImplicitEuler(RidgeLinear(2, 2), step).plan()
+    layer = ExplicitEuler(SumPotential([RidgeLinear(2, 2)]), 1e-50)
+    with pytest.raises(ValueError, match=r"in torch\.float32"):
+        layer(torch.ones(1, 2))
+    assert onelip.export(layer.double()).fixed_step == 1e-50
+
+
+def test_weights_that_move_when_they_are_read_are_refused():
+    potential = parametrizations.spectral_norm(RidgeLinear(3, 4), "weight")
+    with pytest.raises(UnboundedModuleError, match="training mode"):
+        onelip.lipschitz_bound(ExplicitEuler(potential, 0.1))
+
+    class Random(nn.Module):
+        def forward(self, weight):
+            return weight + torch.rand_like(weight)
+
+    potential = RidgeLinear(3, 4).eval()
+    nn.utils.parametrize.register_parametrization(potential, "weight", Random())
+    with pytest.raises(UnboundedModuleError, match="another weight each time"):
+        onelip.lipschitz_bound(ExplicitEuler(potential.eval(), 0.1).eval())

@@ -259,3 +259,8 @@ def test_float32_and_errors():
         Piece(RidgeLinear(2, 2), duration=0)
     with pytest.raises(ValueError, match="0 <= start <= end"):
         flow.distance_bounds(1, 0)
+
+
+def test_no_flow_is_bounded_for_ever():
+    with pytest.raises(ValueError, match="end < inf"):
+        Flow(Piece(RidgeLinear(2, 2))).distance_bounds(0.0, math.inf)

@@ -270,3 +270,21 @@ def test_errors():
         ridge.weight.fill_(torch.nan)
     with pytest.raises(onelip.errors.NonFiniteError):
         ImplicitEuler(ridge, 1.0)
+
+
+def test_gradients_are_those_of_the_parameters_that_forward_used():
+    """Under ``functional_call`` the module holds others again by the time of the backward pass."""
+    torch.manual_seed(0)
+    layer = ImplicitEuler(RidgeLinear(3, 5, activation=nn.Tanh()).double(), 1.0, tolerance=1e-10)
+    x = torch.randn(4, 3, dtype=torch.float64)
+    other = {k: torch.randn_like(v).requires_grad_() for k, v in layer.named_parameters()}
+    plan = layer.plan()
+    layer = ImplicitEuler(layer.potential, 0.1, plan=plan._replace(rate=0.05, iterations=200))
+    found = torch.autograd.grad(
+        torch.func.functional_call(layer, other, (x,)).square().sum(), list(other.values())
+    )
+    layer.load_state_dict(other)
+    expected = torch.autograd.grad(layer(x).square().sum(), list(layer.parameters()))
+    for a, b in zip(found, expected, strict=True):
+        assert float(b.norm()) > 0.01
+        torch.testing.assert_close(a, b)

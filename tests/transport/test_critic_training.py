@@ -95,3 +95,11 @@ def test_divergence_is_told():
     training = CriticTraining(critic, big, -big, steps=3)
     with pytest.raises(NonFiniteError, match="a smaller lr"):
         training.run()
+
+
+def test_a_state_does_not_grow_with_the_training():
+    training = _training()
+    training.run(until=5)
+    state = training.state_dict()
+    training.run()
+    assert len(state["history"]) == 5

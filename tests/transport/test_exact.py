@@ -46,3 +46,10 @@ def test_too_many_samples_are_refused_before_memory_is(monkeypatch):
     monkeypatch.setattr(module, "_LARGEST", 8)
     with pytest.raises(UsageError, match="fit into memory"):
         exact_distance(torch.zeros(3, 1), torch.zeros(3, 1))
+
+
+@pytest.mark.parametrize("m", [4, 3])
+@pytest.mark.parametrize("scale", [1e-200, 1e200])
+def test_distances_whose_squares_leave_the_range(scale, m):
+    p, q = torch.zeros(4, 2).double(), torch.tensor([[3.0, 4.0]]).double().repeat(m, 1)
+    assert exact_distance(scale * p, scale * q) == pytest.approx(5 * scale, rel=1e-12)

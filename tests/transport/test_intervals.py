@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy import stats
 
-from onelip.errors import UsageError
+from onelip.errors import NonFiniteError, UsageError
 from onelip.transport.intervals import bernstein, student
 
 
@@ -75,3 +75,31 @@ def test_confidence_is_a_probability(confidence):
 def test_one_sample_has_no_interval():
     with pytest.raises(UsageError, match="two held-out samples"):
         student(torch.zeros(1), torch.ones(3), 0.95)
+
+
+@pytest.mark.parametrize("scale", [1e-150, 1e-90, 1e90, 1e150])
+def test_intervals_scale_with_the_scores(scale):
+    p, q = torch.tensor([0.0, 1.0, 3.0]).double(), torch.tensor([0.5, 0.0]).double()
+    low, high = student(p, q, 0.95)
+    assert student(scale * p, scale * q, 0.95) == pytest.approx((scale * low, scale * high))
+
+
+def test_scores_that_are_off_widen_both_intervals():
+    p, q = torch.tensor([0.0, 1.0, 3.0]).double(), torch.tensor([0.5, 0.0]).double()
+    freedom_and_more = student(p, q, 0.95, score_error=0.1)[0]
+    for _ in range(200):  # any scores that are off by so much have narrower ones, around their mean
+        moved = [s + 0.1 * (2 * torch.rand(len(s)).double() - 1) for s in (p, q)]
+        low = bernstein(*moved, 0.95, 4.0)[0] - float(moved[0].mean() - moved[1].mean())
+        assert low >= bernstein(p, q, 0.95, 4.0, score_error=0.1)[0] - float(p.mean() - q.mean())
+    assert freedom_and_more < student(p, q, 0.95)[0]
+
+
+def test_scores_must_be_finite():
+    with pytest.raises(NonFiniteError, match="infinite or NaN"):
+        bernstein(torch.tensor([0.0, math.nan]), torch.zeros(3), 0.95, 1.0)
+
+
+def test_equal_scores_leave_no_width_of_student():
+    """Said in its docstring: 50 ones say nothing of a zero in a hundred."""
+    assert student(torch.ones(50).double(), torch.zeros(50).double(), 0.95)[0] == 1
+    assert bernstein(torch.ones(50).double(), torch.zeros(50).double(), 0.95, 1.0)[0] < 0.8

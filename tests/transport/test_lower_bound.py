@@ -115,10 +115,10 @@ def test_training_leaves_the_global_random_numbers_alone_and_repeats():
     assert first.value != wasserstein_lower_bound(p, q, steps=5, seed=4).value
 
 
-def test_images_get_a_convolutional_critic():
+def test_images_have_a_critic_by_default():
     images = torch.rand(8, 1, 8, 8)
     found = wasserstein_lower_bound(images, 1 - images, steps=2, batch=4)
-    assert any(isinstance(part, nn.Conv2d) for part in found.critic.modules())
+    assert found.samples == (4, 4)
 
 
 def test_the_exported_critic_proves_its_constant_again():
@@ -195,3 +195,56 @@ def test_residual_critics_are_judged_by_their_export():
         body.direction.copy_(torch.tensor([1.0, 0.0]))
     found = judge(critic.eval(), torch.zeros(4, 2), torch.ones(4, 2))
     assert found.constant <= 1 + 1e-6
+
+
+class SortsBatch(onelip.LipschitzModule):
+    """1-Lipschitz as a map of the whole batch, which is another norm than that of a sample."""
+
+    def forward(self, x):
+        return x.sort(0).values
+
+    def lipschitz_bound(self):
+        return torch.ones((), dtype=torch.float64)
+
+
+def test_critics_that_mix_samples_are_refused():
+    p = torch.arange(6.0).flip(0)[:, None]
+    with pytest.raises(UsageError, match="mixes samples"):
+        judge(SortsBatch(), p, p)
+    with pytest.raises(UsageError, match=r"on a sample alone|one output per sample"):
+        judge(nn.Sequential(nn.Flatten(0), nn.Linear(6, 6)), p, p)
+    with pytest.raises(UnboundedModuleError, match="samples of one"):
+        judge(nn.Sequential(nn.Flatten(0), nn.Unflatten(0, (3, 2))), p, p)
+
+
+def test_one_number_per_sample_may_come_without_an_axis():
+    critic = nn.Sequential(nn.Linear(2, 1), nn.Flatten(0))
+    assert judge(critic, torch.rand(5, 2), torch.rand(4, 2)).samples == (5, 4)
+
+
+def test_scores_out_of_range_are_refused():
+    critic = nn.Linear(2, 1).double()
+    nn.init.constant_(critic.weight, 1e-200)
+    nn.init.constant_(critic.bias, 1e200)
+    with pytest.raises(NonFiniteError, match="scores"):
+        judge(critic, torch.zeros(4, 2).double(), torch.ones(4, 2).double())
+
+
+def test_samples_beyond_the_diameter_are_refused_wherever_the_critic_looks():
+    critic = nn.Linear(2, 1, bias=False)
+    with torch.no_grad():
+        critic.weight.copy_(torch.tensor([[1.0, 0.0]]))
+    p, q = torch.zeros(4, 2), torch.tensor([0.0, 4.9]).expand(4, 2).clone()
+    with pytest.raises(UsageError, match=r"4\.9 apart"):
+        judge(critic, p, q, diameter=1.0)
+    assert judge(critic, p, q, diameter=5.0).interval == "bernstein"
+
+
+def test_rounding_of_scores_widens_the_interval():
+    """The width of two samples 7e-9 apart, seen at an offset of 1e8, is all rounding."""
+    critic = nn.Linear(1, 1).double()
+    nn.init.ones_(critic.weight)
+    nn.init.constant_(critic.bias, 1e8)
+    p = torch.tensor([[0.0], [7e-9]], dtype=torch.float64)
+    found = judge(critic, p, torch.zeros(2, 1, dtype=torch.float64), confidence=0.999)
+    assert found.lower < -2.2e-6  # that of exact scores

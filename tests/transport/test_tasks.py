@@ -35,3 +35,7 @@ def test_the_sphere_has_radius_one():
     p, q = high_dimensional_cone(7).sample(20)
     assert not p.any()
     assert q.norm(dim=1).allclose(torch.ones(20))
+
+
+def test_a_shift_has_no_sign():
+    assert gaussians(shift=-2.0).distance == 2.0

@@ -2,6 +2,7 @@
 
 from decimal import ROUND_CEILING, Decimal
 
+from onelip.evaluation.stored_runs import DISTANCE
 from onelip.evaluation.tables import Ours, Row, Table, is_share
 
 _Line = tuple[str, list[tuple[str, str]], list[str]]
@@ -33,10 +34,10 @@ def _published(row: Row, columns: list[str]) -> list[tuple[str, str]]:
 
 
 def _line(label: str, ours: Ours, columns: list[str]) -> _Line:
-    values = ((ours.mean[name], ours.std.get(name)) for name in columns)
+    values = [(ours.mean[name], ours.std.get(name), _places(name)) for name in columns]
     cells = [
-        ("-" if mean is None else f"{mean:.2f}", "" if std is None else f" ±{std:.2f}")
-        for mean, std in values
+        ("-" if mean is None else f"{mean:.{n}f}", "" if std is None else f" ±{std:.{n}f}")
+        for mean, std, n in values
     ]
     count = len(ours.seeds)
     notes = ["1 run" if count == 1 else f"{count} runs", f"{ours.epochs}, {ours.minutes:.1f} min"]
@@ -45,6 +46,10 @@ def _line(label: str, ours: Ours, columns: list[str]) -> _Line:
         head = "" if body is None else f" ({_upwards(body)} in front of the head)"
         notes.append(f"proved bound {_upwards(ours.bound)}{head}")
     return label, cells, [*notes, *ours.notes]
+
+
+def _places(column: str) -> int:
+    return 3 if column == DISTANCE else 2
 
 
 def _upwards(bound: float) -> str:

@@ -16,7 +16,8 @@ from onelip.data.samples import FEWEST, Samples, check_pair, read_samples
 from onelip.errors import OnelipError, UsageError
 from onelip.evaluation.wgan_folder import load_generator
 from onelip.models import dcgan_critic, dense_critic, generate
-from onelip.transport import TASKS, is_image
+from onelip.models.families import CONVOLUTIONS, LINEAR
+from onelip.transport import TASKS
 
 DRAWN = 4000
 """Samples of a task or a generator where nothing else is said."""
@@ -39,7 +40,8 @@ class TransportSettings:
         p: what ``read_samples`` understands, or the folder of a generator by ``onelip wgan``.
         q: likewise.
         task: a pair of distributions with a known distance, instead of both.
-        critic: ``dcgan`` for images of 8 x 8 pixels or more, else ``dense``, by default.
+        critic: ``dense``, or ``dcgan``, which convolves images; by default the second for a layer
+            that only convolves, such as ``bcop``, else the first.
         layer: family of the convolutions of a ``dcgan`` critic, of the matrices of a ``dense`` one.
         activation: of the critic; its own default if it is not given, as for its layers.
         widths: of its layers.
@@ -146,7 +148,8 @@ def chosen_critic(settings: TransportSettings, shape: tuple[int, ...]) -> dict[s
     Raises:
         UsageError: a convolutional critic for samples that are no images.
     """
-    kind = settings.critic or ("dcgan" if is_image(shape) else "dense")
+    convolves = settings.layer in CONVOLUTIONS and settings.layer not in LINEAR
+    kind = settings.critic or ("dcgan" if convolves else "dense")
     if kind == "dcgan" and len(shape) != 3:
         raise UsageError(f"samples of shape {shape} are no images: --critic dense")
     build, family = CRITICS[kind]

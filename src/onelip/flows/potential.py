@@ -58,6 +58,8 @@ class Potential(nn.Module, abc.ABC):
             apart = x.clone() if x.is_inference() else x.detach()
             point = x if x.requires_grad else apart.requires_grad_()
             values = self(point).sum()
+            if not values.requires_grad:  # a constant
+                return torch.zeros_like(x)
             (gradient,) = torch.autograd.grad(
                 values, point, create_graph=wanted, allow_unused=True, materialize_grads=True
             )

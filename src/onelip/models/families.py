@@ -30,6 +30,8 @@ Activation = Literal[
 ]
 CONVOLUTIONS: tuple[str, ...] = get_args(Convolution)
 """Names of the families of convolutions."""
+LINEAR: tuple[str, ...] = get_args(Linear)
+"""Names of the families of dense layers."""
 
 Head = Literal["unit-rows", "orthogonal", "truncate", "linear", "mlp"]
 Size = tuple[int, int]

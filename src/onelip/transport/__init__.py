@@ -6,7 +6,6 @@ from onelip.transport.gradient_penalty import gradient_penalty
 from onelip.transport.lower_bound import (
     LowerBound,
     default_critic,
-    is_image,
     judge,
     split,
     wasserstein_lower_bound,
@@ -25,7 +24,6 @@ __all__ = [
     "gaussians",
     "gradient_penalty",
     "high_dimensional_cone",
-    "is_image",
     "judge",
     "split",
     "wasserstein_lower_bound",

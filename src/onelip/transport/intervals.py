@@ -47,7 +47,7 @@ def student(p: Tensor, q: Tensor, confidence: float, *, score_error: float = 0.0
     largest = max(errors) or 1.0
     parts = [(error / largest) ** 2 for error in errors]
     shares = [part**2 / (len(s) - 1) for part, s in zip(parts, (p, q), strict=True)]
-    freedom = sum(parts) ** 2 / sum(shares) if any(parts) else math.inf
+    freedom = sum(parts) ** 2 / sum(shares) if any(parts) else min(len(p), len(q)) - 1
     spread = math.sqrt(sum(1 / (len(s) - 1) for s in (p, q)))
     width = math.hypot(*errors) + score_error * spread
     width *= float(stats.t.ppf((1 + confidence) / 2, freedom))

@@ -11,7 +11,6 @@ own training samples it would have been chosen to be large.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -24,7 +23,7 @@ from onelip.certificates.separate import refuse_mixed
 from onelip.errors import NonFiniteError, UnboundedModuleError, UsageError
 from onelip.export import export
 from onelip.lipschitz import lipschitz_bound
-from onelip.models import dcgan_critic, dense_critic
+from onelip.models import dense_critic
 from onelip.norms.rounding import UNIT
 from onelip.transport.critic_training import CriticTraining, Progress, check_samples
 from onelip.transport.intervals import bernstein, student
@@ -92,7 +91,7 @@ def wasserstein_lower_bound(
         samples_p: independent samples ``(n, ...)`` of P, floats.
         samples_q: independent samples ``(m, ...)`` of Q, of the same shape.
         critic: samples to ``(batch, 1)``, of layers whose constant is proved; trained in place. By
-            default ``dcgan_critic`` for images of 8 x 8 pixels or more, else ``dense_critic``.
+            default a ``dense_critic``, for images too; ``dcgan_critic`` convolves.
         steps: of the training.
         batch: samples of P, and of Q, in a step.
         lr: learning rate.
@@ -152,20 +151,10 @@ def split(samples: Tensor, held_out: float, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def default_critic(samples: Tensor, seed: int) -> nn.Module:
-    """A convolutional critic for images of 8 x 8 pixels or more, else a dense one."""
-    channels, *sides = shape = samples.shape[1:]
+    """A ``dense_critic``: on MNIST it finds more than a ``dcgan_critic``, in less time."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if is_image(shape):
-            critic = dcgan_critic((channels, sides[0], sides[1]))
-        else:
-            critic = dense_critic(math.prod(shape))
-    return critic.to(samples)
-
-
-def is_image(shape: Sequence[int]) -> bool:
-    """Whether samples of this shape are convolved by default: channels, 8 pixels a side or more."""
-    return len(shape) == 3 and min(shape[1:]) >= 8
+        return dense_critic(math.prod(samples.shape[1:])).to(samples)
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ import torch
 
 from onelip.errors import NonFiniteError, SoundnessError, UsageError
 from onelip.evaluation import transport
+from onelip.evaluation.directed import downwards
 from onelip.evaluation.transport import TransportRun, check_sandwich
 from onelip.evaluation.transport_inputs import TransportSettings, build_critic, read_pair
 from onelip.evaluation.transport_record import TransportFolder, load_critic
@@ -348,8 +349,8 @@ def test_text(tmp_path):
     for words in (
         "p.npy, 60 samples of 3",
         "dense of cholesky layers, 8 wide, full-sort; 30 steps",
-        f"lower bound of the distance    {result['value']:.6g}",
-        f"its 90 % interval              {result['lower']:.6g} to {result['upper']:.6g} (Bernstein",
+        f"lower bound, as estimated      {downwards(result['value'])}",
+        f"its 90 % interval              {downwards(result['lower'])} to {result['upper']:.6g} (Bernstein",
         "30 of P, 40 of Q",
         f"exact, of the same samples     {content['exact']['distance']:.6g}",
     ):

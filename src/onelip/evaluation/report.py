@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from onelip.evaluation.directed import upwards
+
 
 def format_eps(eps: float) -> str:
     """A radius as its fraction of 255 where it is one.
@@ -43,8 +45,8 @@ def table(metrics: dict[str, Any]) -> str:
             *lines,
             "",
             f"clean accuracy {100 * test['clean']:.2f} %",
-            f"proved Lipschitz bound {certify['bound']:.9f}, in front of the head "
-            f"{certify['body_bound']:.9f} ({certify['method']}, level {certify['level']})",
+            f"proved Lipschitz bound {upwards(certify['bound'], 9)}, in front of the head "
+            f"{upwards(certify['body_bound'], 9)} ({certify['method']}, level {certify['level']})",
             *_constants(metrics.get("constants", {})),
             *_tightness(metrics.get("tightness")),
             "seconds: " + ", ".join(f"{what} {value:.1f}" for what, value in seconds),

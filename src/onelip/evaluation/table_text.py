@@ -1,7 +1,6 @@
 """A published table beside our runs, as aligned text."""
 
-from decimal import ROUND_CEILING, Decimal
-
+from onelip.evaluation.directed import upwards
 from onelip.evaluation.stored_runs import DISTANCE
 from onelip.evaluation.tables import Ours, Row, Table, is_share
 
@@ -43,17 +42,13 @@ def _line(label: str, ours: Ours, columns: list[str]) -> _Line:
     notes = ["1 run" if count == 1 else f"{count} runs", f"{ours.epochs}, {ours.minutes:.1f} min"]
     if ours.bound is not None:
         body = ours.body_bound
-        head = "" if body is None else f" ({_upwards(body)} in front of the head)"
-        notes.append(f"proved bound {_upwards(ours.bound)}{head}")
+        head = "" if body is None else f" ({upwards(body, 6)} in front of the head)"
+        notes.append(f"proved bound {upwards(ours.bound, 6)}{head}")
     return label, cells, [*notes, *ours.notes]
 
 
 def _places(column: str) -> int:
     return 3 if column == DISTANCE else 2
-
-
-def _upwards(bound: float) -> str:
-    return str(Decimal(bound).quantize(Decimal("0.000001"), ROUND_CEILING))
 
 
 def _heading(column: str) -> str:

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from onelip.evaluation.directed import downwards, upwards
+
 
 def transport_text(content: dict[str, Any]) -> str:
     """What was compared, the lower bound, what proves it, and what it is measured against."""
@@ -13,12 +15,12 @@ def transport_text(content: dict[str, Any]) -> str:
         ("Q", f"{q['name']}, {_size(q)}{_note(q)}"),
         ("critic", _critic(content)),
         ("", ""),
-        ("lower bound of the distance", f"{result['value']:.6g}"),
+        ("lower bound, as estimated", downwards(result["value"])),
         (
             f"its {percent} interval",
-            f"{result['lower']:.6g} to {result['upper']:.6g} ({kind[result['interval']]})",
+            f"{downwards(result['lower'])} to {result['upper']:.6g} ({kind[result['interval']]})",
         ),
-        ("proved constant of the critic", f"{result['constant']:.9f}, which the bound is over"),
+        ("proved constant of the critic", f"{upwards(result['constant'], 9)}, divided by"),
         ("held-out samples", f"{result['samples'][0]} of P, {result['samples'][1]} of Q"),
         ("rounding, already subtracted", _rounding(result["rounding"])),
     ]

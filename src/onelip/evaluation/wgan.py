@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from onelip.data import load
+from onelip.evaluation.directed import upwards
 from onelip.evaluation.progress import progress_bar
 from onelip.evaluation.wgan_figures import draw_history, draw_samples
 from onelip.evaluation.wgan_folder import WGANFolder, load_generator
@@ -120,7 +121,7 @@ def wgan_text(run: WGANFolder) -> str:
         row = held_out[key]
         lines.append(
             f"W1 >= {row['lower']:.3f} with {row['confidence']:.0%} confidence, {row['value']:.3f} "
-            f"estimated, by {name} of proved constant {row['constant']:.7f} on "
+            f"estimated, by {name} of proved constant {upwards(row['constant'], 7)} on "
             f"{row['samples'][0]} test images and as many generated ones"
         )
     if held_out["critic"] is None:

@@ -1,0 +1,23 @@
+"""Numbers as text, rounded to the side on which they stay true."""
+
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
+
+
+def upwards(bound: float, places: int) -> str:
+    """An upper bound with some places behind the point, never below itself.
+
+    Example:
+        >>> upwards(1.00000001, 6)
+        '1.000001'
+    """
+    return str(Decimal(bound).quantize(Decimal(1).scaleb(-places), ROUND_CEILING))
+
+
+def downwards(bound: float, digits: int = 6) -> str:
+    """A lower bound with some significant digits, never above itself.
+
+    Example:
+        >>> downwards(0.99999999)
+        '0.999999'
+    """
+    return f"{Context(digits, ROUND_FLOOR).create_decimal(bound).normalize():f}"

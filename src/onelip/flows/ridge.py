@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import override
 
-from onelip.flows.convolution import checked_image_size, convolve
 from onelip.flows.eigenvalue import least_eigenvalue
 from onelip.flows.potential import Potential
 from onelip.flows.primitives import primitive
 from onelip.layers.constrained import check_channels
 from onelip.layers.fixed_conv import check_image_size
 from onelip.layers.gradient_step import mirrored, norm_bound
+from onelip.layers.same_size import checked_image_size, convolve
 from onelip.norms.rounding import downward, upward
 from onelip.norms.slopes import slopes
 

@@ -16,10 +16,10 @@ from typing_extensions import override
 
 from onelip import norms
 from onelip.errors import NotApplicableError
-from onelip.flows.convolution import checked_image_size, convolve
 from onelip.layers import fourier_layer
 from onelip.layers.constrained import check_channels, fill
 from onelip.layers.fixed_conv import check_image_size
+from onelip.layers.same_size import checked_image_size, convolve
 from onelip.layers.soc import skew
 from onelip.lipschitz import refuse_inherited
 

@@ -31,7 +31,7 @@ from onelip.layers.gradient_step import (
     mirrored,
     norm_bound,
 )
-from onelip.norms.convolution import check_padding_mode, pair
+from onelip.layers.same_size import checked_image_size, convolve
 from onelip.norms.rounding import downward, exact, frobenius, upward
 from onelip.norms.slopes import HOMOGENEOUS, slopes
 
@@ -263,29 +263,18 @@ class ConvexPotentialConv2d(ConvexPotential):
         activation: nn.Module | None = None,
         step: float | None = None,
     ) -> None:
-        check_padding_mode(padding_mode)
-        if kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size must be odd to keep the image's size, got {kernel_size}")
-        self.image_size = pair(image_size)
-        if padding_mode == "circular" and kernel_size // 2 > min(self.image_size):
-            raise ValueError(f"a kernel of {kernel_size} wraps around an image of {image_size}")
-        self.padding, self.padding_mode = kernel_size // 2, padding_mode
+        self.image_size = height, width = checked_image_size(kernel_size, image_size, padding_mode)
+        self.padding_mode = padding_mode
         weight = torch.empty(hidden_channels, channels, kernel_size, kernel_size)
-        super().__init__(weight, torch.empty(1, channels, *self.image_size), activation, step)
+        super().__init__(weight, torch.empty(1, channels, height, width), activation, step)
 
     @override
     def inner(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        return self._convolve(x, self.weight, bias)
+        return convolve(x, self.weight, bias, self.padding_mode)
 
     @override
     def adjoint(self, y: Tensor) -> Tensor:
-        return self._convolve(y, mirrored(self.weight), None)
-
-    def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int = 1) -> Tensor:
-        if self.padding_mode == "zeros":
-            return F.conv2d(x, weight, bias, padding=self.padding, groups=groups)
-        wrapped = F.pad(x, (self.padding,) * 4, mode="circular")
-        return F.conv2d(wrapped, weight, bias, groups=groups)
+        return convolve(y, mirrored(self.weight), None, self.padding_mode)
 
     @override
     def batch_key(self) -> object:
@@ -301,8 +290,9 @@ class ConvexPotentialConv2d(ConvexPotential):
             weights = torch.stack([layer.weight for layer in layers])
             mirrored = weights.flip(3, 4).transpose(1, 2).flatten(0, 1)
             directions = torch.cat([layer.direction for layer in layers], 1)
-            images = self._convolve(directions, weights.flatten(0, 1), None, len(layers))
-            back = self._convolve(_unit_groups(images, len(layers)), mirrored, None, len(layers))
+            mode, groups = self.padding_mode, len(layers)
+            images = convolve(directions, weights.flatten(0, 1), None, mode, groups)
+            back = convolve(_unit_groups(images, groups), mirrored, None, mode, groups)
             moved = _unit_groups(back, len(layers))
             for layer, direction in zip(layers, moved.chunk(len(layers), 1), strict=True):
                 layer._turn(direction)

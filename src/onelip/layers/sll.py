@@ -28,6 +28,7 @@ from typing_extensions import override
 from onelip.layers.constrained import ComputedOnce, full_precision
 from onelip.layers.fixed_conv import check_image_size
 from onelip.layers.gradient_step import GradientStep, gradient_step_bound, mirrored, norm_bound
+from onelip.layers.same_size import convolve
 from onelip.norms.convolution import check_padding_mode, pair
 from onelip.norms.rounding import downward, exact, frobenius
 from onelip.norms.slopes import HOMOGENEOUS, slopes
@@ -243,7 +244,4 @@ class SLLConv2d(SLL):
 
     @override
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        padding = weight.shape[-1] // 2
-        if self.padding_mode == "circular" and padding:
-            x, padding = F.pad(x, (padding,) * 4, mode="circular"), 0
-        return F.conv2d(x, weight, bias, padding=padding)
+        return convolve(x, weight, bias, self.padding_mode)

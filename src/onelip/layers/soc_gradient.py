@@ -21,6 +21,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.nn.grad import conv2d_weight
 
+from onelip.layers.same_size import padded
+
 
 def exact_series(x: Tensor, kernel: Tensor, terms: int, padding_mode: str) -> Tensor:
     """The truncated exponential with its exact gradient, by automatic differentiation.
@@ -76,7 +78,7 @@ class _FastSeries(torch.autograd.Function):
         to_x, v = _horner(g, -kernel, ctx.terms, ctx.padding_mode)
         to_kernel = None
         if ctx.needs_input_grad[1]:
-            image, padding = _padded(first, kernel.shape[-1] // 2, ctx.padding_mode)
+            image, padding = padded(first, kernel.shape[-1] // 2, ctx.padding_mode)
             to_kernel = conv2d_weight(image, kernel.shape, v, padding=padding)
         return to_x, to_kernel, None, None
 
@@ -85,13 +87,6 @@ def _horner(x: Tensor, kernel: Tensor, terms: int, padding_mode: str) -> tuple[T
     """The series and, of its last step, what was convolved: u^(0) and u^(1)."""
     u = first = x
     for i in range(terms - 1, 0, -1):
-        image, padding = _padded(u, kernel.shape[-1] // 2, padding_mode)
+        image, padding = padded(u, kernel.shape[-1] // 2, padding_mode)
         u, first = torch.add(x, F.conv2d(image, kernel, padding=padding), alpha=1 / i), u
     return u, first
-
-
-def _padded(x: Tensor, around: int, padding_mode: str) -> tuple[Tensor, int]:
-    """An image, and the zeros that its convolution is still to add."""
-    if padding_mode == "zeros" or not around:
-        return x, around
-    return F.pad(x, (around,) * 4, mode="circular"), 0

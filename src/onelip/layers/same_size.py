@@ -1,4 +1,4 @@
-"""Convolutions that keep the image's size."""
+"""Convolutions that keep the image's size: odd kernels of stride 1, padded on all sides alike."""
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -6,12 +6,19 @@ from torch.nn import functional as F
 from onelip.norms.convolution import Pair, check_padding_mode, pair
 
 
-def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, padding_mode: str) -> Tensor:
-    """``nn.Conv2d`` with an odd kernel, of stride 1, padded on all sides alike."""
-    padding = weight.shape[-1] // 2
-    if padding_mode == "zeros":
-        return F.conv2d(x, weight, bias, padding=padding)
-    return F.conv2d(F.pad(x, (padding,) * 4, mode="circular"), weight, bias)
+def convolve(
+    x: Tensor, weight: Tensor, bias: Tensor | None, padding_mode: str, groups: int = 1
+) -> Tensor:
+    """``nn.Conv2d`` with zeros or the other side of the image around it."""
+    image, padding = padded(x, weight.shape[-1] // 2, padding_mode)
+    return F.conv2d(image, weight, bias, padding=padding, groups=groups)
+
+
+def padded(x: Tensor, around: int, padding_mode: str) -> tuple[Tensor, int]:
+    """An image, and the zeros that its convolution is still to add."""
+    if padding_mode == "zeros" or not around:
+        return x, around
+    return F.pad(x, (around,) * 4, mode="circular"), 0
 
 
 def checked_image_size(

@@ -11,62 +11,17 @@ own training samples it would have been chosen to be large.
 """
 
 import math
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from onelip.certificates.forward_error import forward_error
-from onelip.certificates.precision import full_precision
-from onelip.certificates.separate import refuse_mixed
-from onelip.errors import NonFiniteError, UnboundedModuleError, UsageError
+from onelip.errors import UsageError
 from onelip.export import export
 from onelip.lipschitz import lipschitz_bound
 from onelip.models import dense_critic
-from onelip.norms.rounding import UNIT
 from onelip.transport.critic_training import CriticTraining, Progress, check_samples
-from onelip.transport.intervals import bernstein, student
-
-_BATCH = 512
-
-
-@dataclass(frozen=True)
-class LowerBound:
-    """What a critic proves of a Wasserstein-1 distance, in the unit of the samples.
-
-    Args:
-        value: difference of the mean scores of held-out samples, ``rounding`` subtracted.
-        lower: lower end of the confidence interval: the distance is above it, but with probability
-            ``(1 - confidence) / 2``.
-        upper: its upper end; of what the critic sees, not of the distance.
-        confidence: of the interval, two-sided.
-        interval: ``"t"`` is right as the samples grow, ``"bernstein"`` for every number of them.
-        constant: proved Lipschitz constant of the critic, by which its scores were divided.
-        rounding: proved bound of what floating point did to ``value``; None if it is not known of
-            some layer, and then the bound holds in real arithmetic.
-        critic: exported, in float64.
-        scores_p: critic over constant, of the held-out samples of P.
-        scores_q: of those of Q.
-        history: of the training: step and mean value on training batches, not divided.
-    """
-
-    value: float
-    lower: float
-    upper: float
-    confidence: float
-    interval: Literal["t", "bernstein"]
-    constant: float
-    rounding: float | None
-    critic: nn.Module = field(repr=False)
-    scores_p: Tensor = field(repr=False)
-    scores_q: Tensor = field(repr=False)
-    history: list[tuple[int, float]] = field(default_factory=list, repr=False)
-
-    @property
-    def samples(self) -> tuple[int, int]:
-        """Numbers of held-out samples."""
-        return len(self.scores_p), len(self.scores_q)
+from onelip.transport.judgement import LowerBound, judge
 
 
 def wasserstein_lower_bound(
@@ -155,109 +110,3 @@ def default_critic(samples: Tensor, seed: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return dense_critic(math.prod(samples.shape[1:])).to(samples)
-
-
-@torch.no_grad()
-def judge(
-    critic: nn.Module,
-    p: Tensor,
-    q: Tensor,
-    *,
-    confidence: float = 0.95,
-    diameter: float | None = None,
-) -> LowerBound:
-    """What a critic proves on samples that it was not trained on.
-
-    The critic is exported and run in float64; its scores are divided by its proved constant.
-
-    Cost: one proved norm per layer, and one pass of all samples.
-
-    Args:
-        critic: samples to ``(batch, 1)``; left alone.
-        p: samples ``(n, ...)`` of P, which the critic has not seen.
-        q: samples ``(m, ...)`` of Q, likewise.
-        confidence: of the interval.
-        diameter: of a set in which all samples lie; None for Welch's t interval.
-
-    Raises:
-        UsageError: samples of different shapes, too few, not finite, or beyond the diameter; more
-            than one output per sample.
-        UnboundedModuleError: the critic has a part of which no constant is proved.
-        NonFiniteError: a weight or a score is not finite.
-
-    Example:
-        >>> found = judge(nn.Linear(1, 1), torch.zeros(9, 1), torch.ones(9, 1))
-        >>> bool(abs(abs(found.value) - 1) < 1e-9)  # whatever the weight
-        True
-    """
-    check_samples(p, q)
-    proved = export(critic).double()
-    constant = float(lipschitz_bound(proved))
-    scores_p, scores_q = (_scores(proved, samples, constant) for samples in (p, q))
-    each = _score_error(proved, (p, q), (scores_p, scores_q), constant)
-    rounding = None if each is None else 2 * each + _error_of_means(scores_p, scores_q)
-    if diameter is None:
-        ends = student(scores_p, scores_q, confidence, score_error=each or 0.0)
-    else:
-        _refuse_beyond(diameter, p, q)
-        ends = bernstein(scores_p, scores_q, confidence, diameter, score_error=each or 0.0)
-    lower, upper = ends
-    return LowerBound(
-        value=float(scores_p.mean() - scores_q.mean()) - (rounding or 0.0),
-        lower=lower - (rounding or 0.0),
-        upper=upper + (rounding or 0.0),
-        confidence=confidence,
-        interval="t" if diameter is None else "bernstein",
-        constant=constant,
-        rounding=rounding,
-        critic=proved,
-        scores_p=scores_p,
-        scores_q=scores_q,
-    )
-
-
-def _scores(critic: nn.Module, samples: Tensor, constant: float) -> Tensor:
-    """Of each sample, over the constant."""
-    with full_precision(samples.device):
-        parts = [critic(part.double()) for part in samples.split(_BATCH)]
-        if any(scores.numel() != len(scores) for scores in parts):
-            raise UsageError(f"a critic has one output per sample, not {tuple(parts[0].shape[1:])}")
-        scores = torch.cat([part.flatten() for part in parts])
-        if len(scores) != len(samples):
-            raise UsageError(f"a critic has one output per sample: {len(scores)}, {len(samples)}")
-        refuse_mixed(critic, samples.double(), scores)
-    scores = scores / (constant or 1.0)
-    if not scores.isfinite().all():
-        raise NonFiniteError("the critic has infinite or NaN scores: its bias is out of range")
-    return scores
-
-
-def _score_error(
-    critic: nn.Module,
-    samples: tuple[Tensor, Tensor],
-    scores: tuple[Tensor, Tensor],
-    constant: float,
-) -> float | None:
-    """How far a score is from the exact one; None if a layer's rounding is not known."""
-    reach = max(float(x.double().flatten(1).norm(dim=1).max()) for x in samples) * (1 + 1e-9)
-    try:
-        forward = float(forward_error(critic, tuple(samples[0].shape[1:]), reach))
-    except UnboundedModuleError:
-        return None
-    largest = max(float(s.abs().max()) for s in scores)
-    return forward / (constant or 1.0) * (1 + 4 * UNIT) + 2 * UNIT * largest
-
-
-def _error_of_means(*scores: Tensor) -> float:
-    """Of the difference of the means, computed from given scores."""
-    return sum((len(s) + 8) * 2 * UNIT * float(s.abs().max()) for s in scores)
-
-
-def _refuse_beyond(diameter: float, p: Tensor, q: Tensor) -> None:
-    """No two samples that are looked at may be further apart; all pairs are too many."""
-    furthest = max(float((s - p[:1]).double().flatten(1).norm(dim=1).max()) for s in (p, q))
-    if furthest > diameter * (1 + 1e-6):
-        raise UsageError(
-            f"two samples are {furthest:.6g} apart, more than the diameter of {diameter:.6g}: "
-            "sqrt(d) for d pixels in [0, 1]"
-        )

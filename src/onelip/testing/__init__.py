@@ -1,0 +1,42 @@
+"""The contract of a Lipschitz module, as tests that any layer can be put to.
+
+``check_layer`` runs them all. Each check works in float64 on a copy in eval mode, leaves the layer
+alone and raises an ``AssertionError`` that says what was broken. A check can only refute: it
+searches for inputs and weights that stretch more than the bound allows; finding none is no proof.
+
+After its weights were overwritten, or training diverged, a layer may refuse to run or to state a
+bound, with one of ``REFUSALS``; stating one that is too small it may not. ``check_potential`` does
+the same for what a convex potential proves of its curvature.
+"""
+
+from onelip.testing.layers import (
+    check_batch,
+    check_copies,
+    check_export,
+    check_gradient,
+    check_layer,
+    check_modes,
+    check_query,
+    check_stretch,
+    check_training,
+    check_weights,
+)
+from onelip.testing.potentials import check_potential
+from onelip.testing.searching import REFUSALS, jacobian_norm, largest_stretch
+
+__all__ = [
+    "REFUSALS",
+    "check_batch",
+    "check_copies",
+    "check_export",
+    "check_gradient",
+    "check_layer",
+    "check_modes",
+    "check_potential",
+    "check_query",
+    "check_stretch",
+    "check_training",
+    "check_weights",
+    "jacobian_norm",
+    "largest_stretch",
+]

@@ -1,0 +1,134 @@
+"""What checks are made of: inputs, weights, and a search for pairs that are stretched."""
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from onelip.errors import NonFiniteError, NotApplicableError, UnboundedModuleError
+
+REFUSALS = (UnboundedModuleError, NonFiniteError, NotApplicableError)
+PAIRS = 8  # pairs whose stretch is optimised at the same time
+_ASCENT = 25  # steps of that optimisation
+Shape = tuple[int, ...]
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
+
+def jacobian_norm(module: nn.Module, x: Tensor) -> Tensor:
+    """The largest singular value of the Jacobian at one input, given without a batch."""
+
+    def flat(v: Tensor) -> Tensor:
+        y: Tensor = module(v[None])
+        return y.flatten()
+
+    jacobian: Tensor = torch.autograd.functional.jacobian(flat, x)
+    norm: Tensor = torch.linalg.matrix_norm(jacobian.reshape(len(jacobian), -1), 2)
+    return norm
+
+
+def largest_stretch(module: nn.Module, input_shape: Shape, *, steps: int = _ASCENT) -> Tensor:
+    """The largest ``|f(x) - f(y)| / |x - y|`` met in a gradient ascent from random pairs.
+
+    The pairs have distances from 0.1 to 10 and keep them. Rounding can make the result too large by
+    a few units in the last place.
+    """
+    x, direction = inputs(input_shape, 2 * PAIRS).split(PAIRS)
+    reach = torch.logspace(-1, 1, PAIRS, dtype=x.dtype)
+    x, direction = x.clone().requires_grad_(), direction.clone().requires_grad_()
+    optimizer = torch.optim.Adam([x, direction], lr=0.1)
+    largest = torch.zeros((), dtype=x.dtype)
+    for _ in range(steps + 1):
+        stretch = _stretch(module, x, direction, reach)
+        largest = torch.maximum(largest, stretch.detach().amax())
+        if not stretch.requires_grad:
+            break
+        optimizer.zero_grad()
+        (-stretch.sum()).backward()
+        optimizer.step()
+    return largest
+
+
+def _stretch(module: nn.Module, x: Tensor, direction: Tensor, reach: Tensor) -> Tensor:
+    unit = direction.flatten(1) / direction.flatten(1).norm(dim=1, keepdim=True)
+    y = x + (unit * reach[:, None]).view_as(x)
+    difference: Tensor = module(y) - module(x)
+    return lengths(difference) / lengths(y - x)
+
+
+def lengths(batch: Tensor) -> Tensor:
+    """Norms per sample; the tiny number keeps the gradient at 0 finite."""
+    squares: Tensor = batch.flatten(1).square().sum(1)
+    return (squares + 1e-300).sqrt()
+
+
+def require_below(found: Tensor, allowed: Tensor, what: str, module: nn.Module) -> None:
+    """Fail if a stretch that was found is above what is allowed."""
+    message = f"{kind_of(module)}: {what} stretches by {float(found)}, bound {float(allowed)}"
+    require(bool(found <= allowed), message)
+
+
+def inputs(input_shape: Shape, count: int) -> Tensor:
+    """The same random inputs each time, of lengths that differ by a factor of 100."""
+    generator = torch.Generator().manual_seed(count + 1000 * math.prod(input_shape))
+    x = torch.randn(count, *input_shape, dtype=torch.float64, generator=generator)
+    scale = torch.logspace(-1, 1, count, dtype=x.dtype) if count > 1 else torch.ones(1)
+    return x * scale.to(x).view(-1, *(1,) * len(input_shape))
+
+
+def filled(module: ModuleT, fill: Callable[[Tensor], Tensor]) -> ModuleT:
+    """A copy whose parameters are written over."""
+    changed = copy.deepcopy(module)
+    with seeded(), torch.no_grad():
+        for parameter in changed.parameters():
+            parameter.copy_(fill(parameter))
+    return changed
+
+
+def normal(parameter: Tensor) -> Tensor:
+    """Standard normal numbers, as a fill."""
+    return torch.randn_like(parameter)
+
+
+def _rank_one(parameter: Tensor) -> Tensor:
+    if parameter.ndim < 2:
+        return torch.randn_like(parameter)
+    rows, columns = parameter.flatten(1).shape
+    return (torch.randn(rows, 1) * torch.randn(columns)).view_as(parameter)
+
+
+FILLS: dict[str, Callable[[Tensor], Tensor]] = {
+    "random": normal,
+    "large": lambda parameter: 100 * torch.randn_like(parameter),
+    "zero": torch.zeros_like,
+    "rank 1": _rank_one,
+}
+
+
+@contextmanager
+def seeded() -> Iterator[None]:
+    """The same random numbers every time, and none taken from others."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
+
+
+def same_state(before: dict[str, Tensor], after: dict[str, Tensor]) -> bool:
+    """Whether two state dicts hold the same numbers."""
+    return before.keys() == after.keys() and all(
+        torch.equal(value, after[key]) for key, value in before.items()
+    )
+
+
+def kind_of(module: nn.Module) -> str:
+    """The name of a module's class."""
+    return type(module).__name__
+
+
+def require(condition: bool, message: str) -> None:
+    """Fail with a message."""
+    if not condition:
+        raise AssertionError(message)

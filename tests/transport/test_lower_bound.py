@@ -248,3 +248,16 @@ def test_rounding_of_scores_widens_the_interval():
     p = torch.tensor([[0.0], [7e-9]], dtype=torch.float64)
     found = judge(critic, p, torch.zeros(2, 1, dtype=torch.float64), confidence=0.999)
     assert found.lower < -2.2e-6  # that of exact scores
+
+
+def test_samples_stay_what_they_were_behind_layers_that_work_in_place():
+    p = torch.randn(5, 2, dtype=torch.float64)
+    before = p.clone()
+    judge(nn.Sequential(nn.ReLU(inplace=True), nn.Linear(2, 1)).double(), p, p + 1)
+    assert torch.equal(p, before)
+
+
+def test_a_last_batch_of_one_sample_hides_no_mixing():
+    p = torch.rand(513, 1)
+    with pytest.raises(UsageError, match="mixes samples"):
+        judge(SortsBatch(), p, p)

@@ -79,7 +79,7 @@ def certify(
             [body(part.clone()) for part in x.split(batch_size)]
         )  # modules may work in place
         logits = torch.cat([head(part) for part in features.split(batch_size)])
-        refuse_mixed(model, x, logits)
+        refuse_mixed(model, x[:1], logits)
     _check_logits(logits, len(x), labels)
     prediction = logits.argmax(1)
     found = proved.radii(features, logits, prediction)

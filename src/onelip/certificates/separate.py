@@ -9,20 +9,25 @@ _SLACK = 1e-3  # of the largest output, for sums in another order
 
 
 @torch.no_grad()
-def refuse_mixed(model: nn.Module, x: Tensor, outputs: Tensor) -> None:
+def refuse_mixed(model: nn.Module, first: Tensor, outputs: Tensor) -> None:
     """Refuse a model whose output for a sample changes with the rest of the batch.
 
     A constant is about one sample; ``nn.Flatten(0)``, for one, makes all samples of a batch a
-    single one. The last sample is run alone: a check, no proof.
+    single one. The first sample is run alone: a check, no proof.
+
+    Args:
+        model: what gave the outputs, in batches.
+        first: the first sample, ``(1, ...)``.
+        outputs: of all samples.
 
     Raises:
         UsageError: alone, a sample has another output.
     """
-    if not outputs.isfinite().all() or len(x) < 2:
+    if not outputs.isfinite().all() or len(outputs) < 2:
         return
     try:
-        alone = model(x[-1:].clone()).flatten()
-        apart = float((alone - outputs[-1].flatten()).abs().max())
+        alone = model(first.clone()).flatten()
+        apart = float((alone - outputs[0].flatten()).abs().max())
     except RuntimeError as error:
         raise UsageError(f"the model does not run on a sample alone: {error}") from None
     if apart > _SLACK * float(outputs.abs().max()):

@@ -119,13 +119,13 @@ def judge(
 def _scores(critic: nn.Module, samples: Tensor, constant: float) -> Tensor:
     """Of each sample, over the constant."""
     with full_precision(samples.device):
-        parts = [critic(part.double()) for part in samples.split(_BATCH)]
+        parts = [critic(part.to(torch.float64, copy=True)) for part in samples.split(_BATCH)]
         if any(scores.numel() != len(scores) for scores in parts):
             raise UsageError(f"a critic has one output per sample, not {tuple(parts[0].shape[1:])}")
         scores = torch.cat([part.flatten() for part in parts])
         if len(scores) != len(samples):
             raise UsageError(f"a critic has one output per sample: {len(scores)}, {len(samples)}")
-        refuse_mixed(critic, samples.double(), scores)
+        refuse_mixed(critic, samples[:1].double(), scores)
     scores = scores / (constant or 1.0)
     if not scores.isfinite().all():
         raise NonFiniteError("the critic has infinite or NaN scores: its bias is out of range")

@@ -1,5 +1,6 @@
 """The command ``onelip wgan``: what it leaves behind, resumes, judges, draws and refuses."""
 
+import dataclasses
 import json
 import shlex
 import shutil
@@ -143,6 +144,17 @@ def test_it_says_what_was_proved(trained, capsys, tmp_path):
     assert same(stored(tmp_path / "again"), stored(trained))
 
 
+def test_it_says_what_is_special_about_the_images(run, monkeypatch):
+    def copied(*arguments):
+        return dataclasses.replace(load(*arguments), note="digits (JPEG copy)")
+
+    assert "JPEG" not in wgan.wgan_text(run)
+    monkeypatch.setattr(wgan, "load", copied)
+    judge_wgan(run, progress=False)
+    assert run.read()["data"]["note"] == "digits (JPEG copy)"
+    assert "6 steps in 0 s, digits (JPEG copy)" in wgan.wgan_text(run)
+
+
 def test_stopped_and_resumed_is_uninterrupted(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(wgan, "_SAVED_EVERY", 2)
     path = tmp_path / "stopped"
@@ -158,7 +170,7 @@ def test_stopped_and_resumed_is_uninterrupted(trained, tmp_path, monkeypatch):
     again = json.loads((path / "metrics.json").read_text())
     whole = json.loads((trained / "metrics.json").read_text())
     assert again["train"]["history"] == whole["train"]["history"]
-    assert again["train"]["seconds"] > metrics["train"]["seconds"]
+    assert again["train"]["seconds"] >= metrics["train"]["seconds"]
     assert len(again["sessions"]) == 2
 
 

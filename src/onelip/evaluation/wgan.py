@@ -89,6 +89,7 @@ def judge_wgan(
     settings = run.settings
     generator = load_generator(run.path)
     real = load_images(run, "test", data)
+    run.write({"data": {**run.read()["data"], "note": data_note(run, data)}})
     fake = generate(generator, len(real), seed=settings.seed + 1)
     found: dict[str, Any] = {"split": "test", "critic": None}
     if settings.critic != PENALTY:
@@ -109,11 +110,17 @@ def load_images(run: WGANFolder, split: str, data: Path | None = None) -> Tensor
     return load(run.settings.dataset, split, data or run.data_folder).images.float() / 255
 
 
+def data_note(run: WGANFolder, data: Path | None = None) -> str:
+    """What a reader of the numbers has to know of the images."""
+    return load(run.settings.dataset, "test", data or run.data_folder).note
+
+
 def wgan_text(run: WGANFolder) -> str:
     """What a run found, in words."""
     metrics = run.read()
     train, held_out = metrics["train"], metrics["held_out"]
-    lines = [f"{train['step']} steps in {train['seconds']:.0f} s"]
+    note = metrics["data"].get("note")
+    lines = [f"{train['step']} steps in {train['seconds']:.0f} s" + (f", {note}" if note else "")]
     names = {"critic": "its own critic", "fresh_critic": "a fresh critic"}
     for key, name in names.items():
         if held_out[key] is None:

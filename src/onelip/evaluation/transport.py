@@ -18,7 +18,14 @@ from onelip.evaluation.progress import progress_bar
 from onelip.evaluation.transport_figure import plot_transport
 from onelip.evaluation.transport_inputs import TransportSettings, build_critic, read_pair
 from onelip.evaluation.transport_record import TransportFolder, described, reached
-from onelip.transport import CriticTraining, LowerBound, exact_distance, judge, split
+from onelip.transport import (
+    CriticTraining,
+    LowerBound,
+    check_diameter,
+    exact_distance,
+    judge,
+    split,
+)
 
 _CHEAP = 1_000_000  # pairs of held-out samples, whose exact distance takes a second
 _PIECES = 100  # of a training, between which the clock is looked at
@@ -50,8 +57,10 @@ class TransportRun:
         self._identify(described(samples, (self.test_p, self.test_q)))
         critic = build_critic(settings, tuple(train_p.shape[1:])).to(train_p)
         judge(critic, self.test_p[:2], self.test_q[:2], confidence=settings.confidence)
-        if settings.diameter is not None and not 0 < settings.diameter < math.inf:
-            raise UsageError(f"--diameter must be positive, got {settings.diameter}")
+        if settings.diameter is not None:
+            if not 0 < settings.diameter < math.inf:
+                raise UsageError(f"--diameter must be positive, got {settings.diameter}")
+            check_diameter(settings.diameter, self.test_p, self.test_q)  # before the training, too
         self.training = CriticTraining(
             critic,
             train_p,

@@ -88,8 +88,8 @@ def judge_wgan(
     """
     settings = run.settings
     generator = load_generator(run.path)
-    real = load_images(run, "test", data)
-    run.write({"data": {**run.read()["data"], "note": data_note(run, data)}})
+    real, note = load_images(run, "test", data)
+    run.write({"data": {**run.read()["data"], "note": note}})
     fake = generate(generator, len(real), seed=settings.seed + 1)
     found: dict[str, Any] = {"split": "test", "critic": None}
     if settings.critic != PENALTY:
@@ -105,14 +105,10 @@ def judge_wgan(
     return found
 
 
-def load_images(run: WGANFolder, split: str, data: Path | None = None) -> Tensor:
-    """The images of a split of the run's data set, pixels in [0, 1]."""
-    return load(run.settings.dataset, split, data or run.data_folder).images.float() / 255
-
-
-def data_note(run: WGANFolder, data: Path | None = None) -> str:
-    """What a reader of the numbers has to know of the images."""
-    return load(run.settings.dataset, "test", data or run.data_folder).note
+def load_images(run: WGANFolder, split: str, data: Path | None = None) -> tuple[Tensor, str]:
+    """The images of a split, pixels in [0, 1], and what a reader of their numbers has to know."""
+    found = load(run.settings.dataset, split, data or run.data_folder)
+    return found.images.float() / 255, found.note
 
 
 def wgan_text(run: WGANFolder) -> str:
@@ -144,7 +140,7 @@ def _prepared(run: WGANFolder, data: Path | None) -> WGAN:
     return WGAN(
         generator,
         critic,
-        load_images(run, "train", data),
+        load_images(run, "train", data)[0],
         steps=settings.steps,
         critic_steps=settings.critic_steps,
         batch=settings.batch,
@@ -188,7 +184,7 @@ def _record(run: WGANFolder, gan: WGAN, seconds: float, data: Path | None) -> No
 def _fresh_critic(
     run: WGANFolder, generator: nn.Module, data: Path | None, progress: bool
 ) -> nn.Module:
-    settings, real = run.settings, load_images(run, "train", data)
+    settings, (real, _) = run.settings, load_images(run, "train", data)
     fake = generate(generator, len(real), seed=settings.seed + 2)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed + 3)

@@ -17,7 +17,7 @@ from typing_extensions import override
 from onelip import norms
 from onelip.errors import NotApplicableError
 from onelip.layers import fourier_layer
-from onelip.layers.constrained import check_channels, fill
+from onelip.layers.constrained import check_channels, plain_linear
 from onelip.layers.fixed_conv import check_image_size
 from onelip.layers.same_size import checked_image_size, convolve
 from onelip.layers.soc import skew
@@ -119,9 +119,7 @@ class SkewLinear(SkewPart):
 
     @override
     def plain(self, blocks: Tensor) -> nn.Linear:
-        linear = nn.Linear(len(blocks), len(blocks), bias=False)
-        fill(linear, blocks.detach(), None)
-        return linear
+        return plain_linear(blocks.detach(), None)
 
 
 class SkewConv2d(SkewPart):

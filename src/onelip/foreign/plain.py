@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from onelip.errors import UnboundedModuleError
+from onelip.layers import constrained
 from onelip.layers.constrained import fill
 from onelip.layers.fixed_conv import FixedConv2d
 from onelip.lipschitz import Rule, lipschitz_bound
@@ -20,10 +21,7 @@ def bound_of(plain: Plain) -> Rule:
 
 def plain_linear(module: Any) -> nn.Linear:
     """``nn.Linear`` with the module's weight and bias."""
-    weight = module.weight.detach()
-    linear = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
-    fill(linear, weight, module.bias)
-    return linear
+    return constrained.plain_linear(module.weight.detach(), module.bias)
 
 
 def plain_conv(module: Any) -> nn.Conv1d | nn.Conv2d:

@@ -110,11 +110,7 @@ class ConstrainedLinear(ConstrainedLayer):
 
     def export(self) -> nn.Linear:
         """A plain linear layer."""
-        plain = nn.Linear(
-            self.in_features, self.out_features, bias=self.bias is not None, device="meta"
-        )
-        fill(plain, self.fixed_weight(), self.bias)
-        return plain
+        return plain_linear(self.fixed_weight(), self.bias)
 
     def extra_repr(self) -> str:
         """As torch prints linear layers."""
@@ -255,6 +251,14 @@ def _check_padding(padding: int | str, stride: int) -> None:
         raise ValueError(f"padding must be a number of pixels, 'same' or 'valid', got {padding!r}")
     if padding == "same" and stride > 1:
         raise ValueError(f"padding='same' has no meaning with stride {stride}: padding=None")
+
+
+def plain_linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    """``nn.Linear`` with this weight and a copy of the bias, which draws no random ones first."""
+    outputs, inputs = weight.shape
+    plain = nn.Linear(inputs, outputs, bias=bias is not None, device="meta")
+    fill(plain, weight, bias)
+    return plain
 
 
 def fill(plain: Any, weight: Tensor, bias: Tensor | None) -> None:

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from onelip import norms
+from onelip.layers.constrained import plain_linear
 from onelip.lipschitz import LipschitzModule
 
 
@@ -50,7 +51,4 @@ class LastLayer(LipschitzModule):
 
     def export(self) -> nn.Linear:
         """A plain linear layer."""
-        head = nn.Linear(self.raw_weight.shape[1], self.raw_weight.shape[0], device="meta")
-        head.weight = nn.Parameter(self.weight.detach().clone())
-        head.bias = nn.Parameter(self.bias.detach().clone())
-        return head
+        return plain_linear(self.weight.detach(), self.bias)

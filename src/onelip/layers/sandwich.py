@@ -30,7 +30,7 @@ from typing_extensions import override
 
 from onelip.errors import UnboundedModuleError
 from onelip.layers.cayley import cayley
-from onelip.layers.constrained import ComputedOnce, fill, full_precision
+from onelip.layers.constrained import ComputedOnce, full_precision, plain_linear
 from onelip.lipschitz import LipschitzModule
 from onelip.norms.rounding import UNDERFLOW, UNIT, exact, frobenius, upward
 from onelip.norms.slopes import Interval, slopes
@@ -89,7 +89,9 @@ class Sandwich(LipschitzModule):
         psi: Tensor,
     ) -> None:
         super().__init__()
-        self.inner, self.activation, self.outer = _plain(inner, bias), activation, _plain(outer)
+        self.inner = plain_linear(inner.detach().clone(), bias)
+        self.activation = activation
+        self.outer = plain_linear(outer.detach().clone(), None)
         self.register_buffer("psi", psi.detach().clone())
 
     def forward(self, x: Tensor) -> Tensor:
@@ -108,12 +110,6 @@ class Sandwich(LipschitzModule):
                 raise UnboundedModuleError(f"Sandwich holds a {type(part).__name__}, no nn.Linear")
         weights = self.inner.weight, self.outer.weight
         return sandwich_bound(*weights, self.psi, slopes(self.activation))
-
-
-def _plain(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
-    part = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
-    fill(part, weight.detach().clone(), bias)
-    return part
 
 
 class SandwichLinear(ComputedOnce):

@@ -3,7 +3,7 @@
 from onelip.transport.critic_training import CriticTraining
 from onelip.transport.exact import exact_distance
 from onelip.transport.gradient_penalty import gradient_penalty
-from onelip.transport.judgement import LowerBound, judge
+from onelip.transport.judgement import LowerBound, check_diameter, judge
 from onelip.transport.lower_bound import default_critic, split, wasserstein_lower_bound
 from onelip.transport.tasks import TASKS, KnownTask, gaussians, high_dimensional_cone
 from onelip.transport.wgan import WGAN
@@ -14,6 +14,7 @@ __all__ = [
     "CriticTraining",
     "KnownTask",
     "LowerBound",
+    "check_diameter",
     "default_critic",
     "exact_distance",
     "gaussians",

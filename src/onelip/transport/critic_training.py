@@ -92,7 +92,7 @@ class CriticTraining:
         for _ in range(self.step, last):
             self._window.append(self._ascend())
             self.step += 1
-            if self.step % max(1, self.steps // _POINTS) == 0 or self.step == self.steps:
+            if is_noted(self.step, self.steps):
                 self._note()
             if progress is not None:
                 progress(self.step, self.history[-1][1] if self.history else self._window[-1])
@@ -131,8 +131,7 @@ class CriticTraining:
         return float(value.detach())
 
     def _drawn(self, samples: Tensor) -> Tensor:
-        rows = torch.randint(len(samples), (self.batch,), generator=self._random)
-        return samples[rows.to(samples.device)]
+        return drawn(samples, self.batch, self._random)
 
     def _note(self) -> None:
         value = math.fsum(self._window) / len(self._window)
@@ -142,6 +141,17 @@ class CriticTraining:
             )
         self.history.append((self.step, value))
         self._window = []
+
+
+def is_noted(step: int, steps: int) -> bool:
+    """Whether a history has a point behind this step: some 200 in all, and the last."""
+    return step == steps or step % max(1, steps // _POINTS) == 0
+
+
+def drawn(samples: Tensor, count: int, random: torch.Generator) -> Tensor:
+    """So many samples, with replacement."""
+    rows = torch.randint(len(samples), (count,), generator=random)
+    return samples[rows.to(samples.device)]
 
 
 def check_samples(p: Tensor, q: Tensor) -> None:

@@ -99,7 +99,7 @@ def judge(
     if diameter is None:
         ends = student(scores_p, scores_q, confidence, score_error=each or 0.0)
     else:
-        _refuse_beyond(diameter, p, q)
+        check_diameter(diameter, p, q)
         ends = bernstein(scores_p, scores_q, confidence, diameter, score_error=each or 0.0)
     lower, upper = ends
     return LowerBound(
@@ -119,12 +119,14 @@ def judge(
 def _scores(critic: nn.Module, samples: Tensor, constant: float) -> Tensor:
     """Of each sample, over the constant."""
     with full_precision(samples.device):
-        parts = [critic(part.to(torch.float64, copy=True)) for part in samples.split(_BATCH)]
-        if any(scores.numel() != len(scores) for scores in parts):
-            raise UsageError(f"a critic has one output per sample, not {tuple(parts[0].shape[1:])}")
+        batches = samples.split(_BATCH)
+        parts = [critic(batch.to(torch.float64, copy=True)) for batch in batches]
+        for batch, found in zip(batches, parts, strict=True):
+            if found.numel() != len(batch):
+                raise UsageError(
+                    f"a critic has one output per sample, not {tuple(found.shape)} of {len(batch)}"
+                )
         scores = torch.cat([part.flatten() for part in parts])
-        if len(scores) != len(samples):
-            raise UsageError(f"a critic has one output per sample: {len(scores)}, {len(samples)}")
         refuse_mixed(critic, samples[:1].double(), scores)
     scores = scores / (constant or 1.0)
     if not scores.isfinite().all():
@@ -153,8 +155,12 @@ def _error_of_means(*scores: Tensor) -> float:
     return sum((len(s) + 8) * 2 * UNIT * float(s.abs().max()) for s in scores)
 
 
-def _refuse_beyond(diameter: float, p: Tensor, q: Tensor) -> None:
-    """No two samples that are looked at may be further apart; all pairs are too many."""
+def check_diameter(diameter: float, p: Tensor, q: Tensor) -> None:
+    """No two samples that are looked at may be further apart; all pairs are too many.
+
+    Raises:
+        UsageError: two are.
+    """
     furthest = max(float((s - p[:1]).double().flatten(1).norm(dim=1).max()) for s in (p, q))
     if furthest > diameter * (1 + 1e-6):
         raise UsageError(

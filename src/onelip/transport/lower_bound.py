@@ -21,7 +21,7 @@ from onelip.export import export
 from onelip.lipschitz import lipschitz_bound
 from onelip.models import dense_critic
 from onelip.transport.critic_training import CriticTraining, Progress, check_samples
-from onelip.transport.judgement import LowerBound, judge
+from onelip.transport.judgement import LowerBound, check_diameter, judge
 
 
 def wasserstein_lower_bound(
@@ -74,6 +74,8 @@ def wasserstein_lower_bound(
     check_samples(samples_p, samples_q)
     train_p, test_p = split(samples_p, held_out, seed)
     train_q, test_q = split(samples_q, held_out, seed + 1)
+    if diameter is not None:
+        check_diameter(diameter, test_p, test_q)  # before the training, too
     if critic is None:
         critic = default_critic(samples_p, seed)
     lipschitz_bound(export(critic))  # refuse before the training what nothing is known of

@@ -12,10 +12,9 @@ from onelip.export import export
 from onelip.layers import computed_once
 from onelip.lipschitz import lipschitz_bound
 from onelip.models.generator import generate, latent_features
-from onelip.transport.critic_training import check_samples
+from onelip.transport.critic_training import check_samples, drawn, is_noted
 from onelip.transport.gradient_penalty import gradient_penalty
 
-_POINTS = 200  # of the history
 _BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _JUDGED = 4  # batches in each
 
@@ -118,7 +117,7 @@ class WGAN:
                 self._ascend()
             self._descend()
             self.step += 1
-            if self.step == self.steps or self.step % max(1, self.steps // _POINTS) == 0:
+            if is_noted(self.step, self.steps):
                 self.history.append((self.step, self._value()))
             if progress:
                 progress(self.step, self.history[-1][1] if self.history else float("nan"))
@@ -174,8 +173,7 @@ class WGAN:
         return value
 
     def _real(self, count: int) -> Tensor:
-        rows = torch.randint(len(self.images), (count,), generator=self._random)
-        return self.images[rows.to(self.images.device)]
+        return drawn(self.images, count, self._random)
 
     def _noise(self, count: int) -> Tensor:
         return torch.randn(count, self.latent, generator=self._random).to(self.images)

@@ -336,22 +336,14 @@ def _wgan_arguments(arguments: list[str]) -> tuple[Any, Any]:
     """The settings (None to resume), and the other options."""
     from onelip.evaluation.wgan import WGANSettings
 
-    parser = _parser("wgan")
-    resume = any(a.split("=")[0] == "--resume" for a in arguments)
-    if resume:
-        parser.add_argument("--resume", type=Path, required=True, help="run folder to go on with")
-    else:
+    def extend(parser: Any) -> None:
         parser.add_argument("dataset", help="of the images")
         parser.add_class_arguments(WGANSettings, skip={"dataset"})
-        parser.add_argument("--out", type=Path, help="run folder to make")
+
+    parser = _run_parser("wgan", arguments, extend)
     parser.add_argument("--data", type=Path, help="folder of the data set; else it is downloaded")
     parser.add_argument("--max_minutes", type=float, help="stop in time, to be resumed")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
-    options = parser.parse_args(arguments)
-    if resume:
-        return None, options
-    names = [field.name for field in dataclasses.fields(WGANSettings)]
-    return WGANSettings(**{name: getattr(options, name) for name in names}), options
+    return _settings(WGANSettings, parser.parse_args(arguments))
 
 
 def _chosen(kind: str, known: dict[str, Any], arguments: list[str], default: str) -> str:
@@ -382,24 +374,36 @@ def _transport_arguments(arguments: list[str]) -> tuple[Any, Any]:
     """The settings (None to resume), and the other options."""
     from onelip.evaluation.transport_inputs import TransportSettings
 
-    parser = _parser("transport")
-    resume = any(a.split("=")[0] == "--resume" for a in arguments)
-    if resume:
-        parser.add_argument("--resume", type=Path, required=True, help="run folder to go on with")
-    else:
+    def extend(parser: Any) -> None:
         words = "a.npy, a.npz:KEY, a.pt, a folder of images, NAME[:SPLIT[:CLASS]], or of a WGAN"
         parser.add_argument("p", nargs="?", help=f"samples of P: {words}")
         parser.add_argument("q", nargs="?", help="samples of Q, likewise")
         parser.add_class_arguments(TransportSettings, skip={"p", "q", "exact"})
         parser.add_argument("--exact", action="store_true", help="the exact distance, if it fits")
+
+    parser = _run_parser("transport", arguments, extend)
+    parser.add_argument("--json", action="store_true", help="print the record as JSON")
+    return _settings(TransportSettings, parser.parse_args(_bracketed(arguments, "widths")))
+
+
+def _run_parser(command: str, arguments: list[str], extend: Callable[[Any], None]) -> Any:
+    """Of a command that goes on with a run, or starts one from settings."""
+    parser = _parser(command)
+    if any(a.split("=")[0] == "--resume" for a in arguments):
+        parser.add_argument("--resume", type=Path, required=True, help="run folder to go on with")
+    else:
+        extend(parser)
         parser.add_argument("--out", type=Path, help="run folder to make")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
-    parser.add_argument("--json", action="store_true", help="print the record as JSON")
-    options = parser.parse_args(_bracketed(arguments, "widths"))
-    if resume:
+    return parser
+
+
+def _settings(kind: Any, options: Any) -> tuple[Any, Any]:
+    """The settings among the options, None if a run is resumed; and the options."""
+    if "resume" in options:
         return None, options
-    names = [field.name for field in dataclasses.fields(TransportSettings)]
-    return TransportSettings(**{name: getattr(options, name) for name in names}), options
+    names = [field.name for field in dataclasses.fields(kind)]
+    return kind(**{name: getattr(options, name) for name in names}), options
 
 
 def _add_run_options(parser: Any) -> None:

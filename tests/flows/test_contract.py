@@ -132,6 +132,16 @@ def test_schemes(build, shape):
     check_layer(build(), shape)
 
 
+@pytest.mark.parametrize("build", [pytest.param(b, id=name) for name, b, _ in schemes()])
+def test_exporting_draws_no_random_numbers(build):
+    layer = build().eval()
+    torch.manual_seed(0)
+    onelip.lipschitz_bound(onelip.export(layer))
+    after = torch.rand(1)
+    torch.manual_seed(0)
+    assert torch.equal(after, torch.rand(1))
+
+
 @pytest.mark.parametrize("name", POTENTIALS)
 def test_potentials(name):
     torch.manual_seed(0)

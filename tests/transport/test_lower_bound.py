@@ -261,3 +261,11 @@ def test_a_last_batch_of_one_sample_hides_no_mixing():
     p = torch.rand(513, 1)
     with pytest.raises(UsageError, match="mixes samples"):
         judge(SortsBatch(), p, p)
+
+
+def test_a_diameter_is_refused_before_the_training():
+    p, q = torch.zeros(9, 2), torch.full((9, 2), 3.0)
+    steps = []
+    with pytest.raises(UsageError, match="more than the diameter"):
+        wasserstein_lower_bound(p, q, diameter=1.0, progress=lambda *step: steps.append(step))
+    assert not steps

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from onelip.data import load
-from onelip.evaluation.directed import upwards
+from onelip.evaluation.directed import downwards, upwards
 from onelip.evaluation.progress import progress_bar
 from onelip.evaluation.wgan_figures import draw_history, draw_samples
 from onelip.evaluation.wgan_folder import WGANFolder, load_generator
@@ -123,7 +123,8 @@ def wgan_text(run: WGANFolder) -> str:
             continue
         row = held_out[key]
         lines.append(
-            f"W1 >= {row['lower']:.3f} with {row['confidence']:.0%} confidence, {row['value']:.3f} "
+            f"W1 >= {downwards(row['lower'], 3)} with {row['confidence']:.0%} confidence, "
+            f"{downwards(row['value'], 3)} "
             f"estimated, by {name} of proved constant {upwards(row['constant'], 7)} on "
             f"{row['samples'][0]} test images and as many generated ones"
         )

@@ -1,11 +1,24 @@
 """Settings of the whole suite."""
 
+import os
+
 import pytest
 import torch
 
-torch.set_num_threads(1)  # small tensors: threads that wait for each other cost more than they give
+# Small tensors: threads that wait for each other cost more than they give. With OMP_NUM_THREADS=2
+# the whole suite runs on two; files on linear algebra ask for them by ``threads`` in any case.
+THREADS = int(os.environ.get("OMP_NUM_THREADS", "1"))
+torch.set_num_threads(THREADS)
 
 
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture(params=[1, 2], ids=["one-thread", "two-threads"])
+def threads(request):
+    """Run on this many threads: torch's batched LU is wrong with two (``reference/traps.md``)."""
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(THREADS)

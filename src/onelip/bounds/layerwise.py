@@ -104,22 +104,24 @@ def _of_sorting(kind: Groups, weight: Tensor, behind: Tensor) -> Multipliers:
     r"""Remainders do not grow, means stay.
 
     For a weight :math:`\lambda` of the remainders the means may be eliminated exactly: with
-    :math:`K = (M^{-1} - \lambda R)^{-1}` for :math:`M = W X^{-1} W^T` and R the projector onto the
-    remainders, :math:`X` becomes :math:`\lambda R + U (U^T K U)^{-1} U^T`.
+    :math:`K = (M^{-1} - \lambda R)^{-1}` for :math:`M = V V^T`, V the weight that is given and R the
+    projector onto the remainders, :math:`X` becomes :math:`\lambda R + U (U^T K U)^{-1} U^T`. Here
+    :math:`K = V (I - \lambda V^T R V)^{-1} V^T`, which needs no inverse of M.
     """
     means = torch.nn.functional.one_hot(kind.index, kind.count).double()
     size = len(kind.index) // kind.count
     means = means / math.sqrt(size)
-    moment = weight @ weight.mT
-    rest = torch.eye(len(moment), dtype=torch.float64) - means @ means.mT
-    peak = _largest(rest @ weight).clamp_min(1e-30)
+    remainders = weight - means @ (means.mT @ weight)
+    peak = _largest(remainders).clamp_min(1e-30)
+    among_inputs = remainders.mT @ remainders
+    eye = torch.eye(len(among_inputs), dtype=torch.float64)
+    rest = torch.eye(len(weight), dtype=torch.float64) - means @ means.mT
     shares = torch.tensor([*_SHARES, float(peak / _largest(weight)) * _INSIDE])
     best, found = math.inf, None
     for share in shares.tolist():
         level = share / peak
-        inside = torch.eye(len(moment), dtype=torch.float64) - level * moment @ rest
-        inverse = torch.linalg.solve_ex(inside, moment).result
-        among = means.mT @ inverse @ means
+        half = _whitened(means.mT @ weight, eye - level * among_inputs)
+        among = half @ half.mT
         after = behind @ (rest / level + means @ among @ means.mT) @ behind.mT
         worst = float(_top(after))
         if found is None or worst < best:
@@ -127,9 +129,9 @@ def _of_sorting(kind: Groups, weight: Tensor, behind: Tensor) -> Multipliers:
     assert found is not None
     level, among = found
     least = 1e-9 * among.diagonal().max() * torch.eye(len(among), dtype=torch.float64)
-    cross = torch.linalg.inv_ex(among + least).inverse / size
+    half = _whitened(torch.eye(len(among), dtype=torch.float64), among + least)
     weights = level.expand(kind.count)
-    return GroupMultipliers(weights, (cross + cross.mT) / 2, -torch.diag(weights) / size)
+    return GroupMultipliers(weights, half @ half.mT / size, -torch.diag(weights) / size)
 
 
 def simple(kind: Slopes | Groups, weight: Tensor, behind: Tensor) -> Multipliers:  # noqa: ARG001

@@ -15,6 +15,7 @@ from typing_extensions import override
 
 from onelip.flows.skew import SkewPart
 from onelip.flows.step import checked_step
+from onelip.layers.accretive_inverse import accretive_inverse
 from onelip.layers.cayley import cayley
 from onelip.layers.constrained import ConstrainedLayer
 from onelip.lipschitz import refuse_inherited
@@ -118,5 +119,4 @@ class ImplicitEulerSkew(RationalStep):
     @override
     def of_blocks(self, blocks: Tensor) -> Tensor:
         eye = torch.eye(blocks.shape[-1], dtype=blocks.dtype, device=blocks.device)
-        inverse: Tensor = torch.linalg.inv_ex(eye - blocks).inverse
-        return inverse
+        return accretive_inverse(eye - blocks)

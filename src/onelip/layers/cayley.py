@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from onelip.layers.accretive_inverse import accretive_inverse
 from onelip.layers.constrained import ConstrainedLinear
 from onelip.layers.fourier_layer import FourierConv2d, at_least_single
 
@@ -39,7 +40,7 @@ def cayley(matrices: Tensor) -> Tensor:
         return cayley(matrices.mT).mT
     square, rest = matrices[..., :columns, :], matrices[..., columns:, :]
     eye = torch.eye(columns, dtype=matrices.dtype, device=matrices.device)
-    twice = 2 * torch.linalg.inv_ex(eye + square - square.mH + rest.mH @ rest).inverse
+    twice = 2 * accretive_inverse(eye + square - square.mH + rest.mH @ rest)
     # (I - A)(I + A)^{-1} = 2 (I + A)^{-1} - I
     result: Tensor = torch.cat([twice - eye, -rest @ twice], -2)
     return result

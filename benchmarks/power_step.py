@@ -43,7 +43,7 @@ def _convolution(count: int, channels: int, hidden: int, size: int, device: str)
     ]
 
     def batched() -> None:
-        layers[0].power_step_together(layers)
+        layers[0].advance_together(layers)
 
     what = f"{count} convolutions, {channels} channels, inner {hidden}, {size} x {size}"
     return _row(what, layers, batched)
@@ -52,7 +52,7 @@ def _convolution(count: int, channels: int, hidden: int, size: int, device: str)
 def _row(what: str, layers: list[Any], batched: Callable[[], None]) -> dict[str, Any]:
     def one_by_one() -> None:
         for layer in layers:
-            layer.power_step()
+            layer.advance()
 
     seconds = alternate({"one by one": one_by_one, "batched": batched}, rounds=15)
     return {"layers": what, **summary(seconds, "one by one")}

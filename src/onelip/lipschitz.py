@@ -142,21 +142,59 @@ def finite(bound: Tensor, name: str) -> Tensor:
     return bound
 
 
+MethodT = TypeVar("MethodT", bound=Callable[..., Any])
+
+
+def overridable(method: MethodT) -> MethodT:
+    """Mark a method that derived classes may write anew: no default proof rests on it."""
+    method.__overridable__ = True  # type: ignore[attr-defined]
+    return method
+
+
+_OVERRIDABLE = {"__init__", "__init_subclass__", "__getstate__", "__repr__", "extra_repr"}
+_OVERRIDABLE |= {"__abstractmethods__", "reset_parameters"}
+
+
 def refuse_inherited(module: nn.Module, method: str) -> None:
-    """A layer is final: what it proves of itself says nothing about a class derived from it.
+    """Refuse a default that was written for other classes than the module's.
+
+    A layer is final: what it proves of itself says nothing about a class derived from it. What an
+    abstract base proves holds for classes that fill in its abstract methods, and leave all others
+    that it has alone: those the proof rests on. A class for which it holds nevertheless says so by
+    adopting it, ``lipschitz_bound = Base.lipschitz_bound``.
 
     Raises:
-        UnboundedModuleError: the method comes from another concrete class than the module's own.
+        UnboundedModuleError: the method comes from another concrete class than the module's own, or
+            a class between its owner and the module's overrides something else.
     """
     kind = type_before_parametrizations(module)
     lineage = kind.__mro__
-    owner = next(i for i, base in enumerate(lineage) if method in vars(base))
-    concrete = [base for base in lineage[: owner + 1] if not inspect.isabstract(base)]
+    place = next(i for i, base in enumerate(lineage) if method in vars(base))
+    owner = lineage[place]
+    concrete = [base for base in lineage[: place + 1] if not inspect.isabstract(base)]
     if len(concrete) > 1:
         raise UnboundedModuleError(
-            f"{kind.__name__} inherits {method} from {lineage[owner].__name__}, which speaks for "
+            f"{kind.__name__} inherits {method} from {owner.__name__}, which speaks for "
             f"{concrete[1].__name__} only: write one for it"
         )
+    for base in lineage[:place]:
+        for name in vars(base):
+            if _rests_on(owner, name):
+                raise UnboundedModuleError(
+                    f"{kind.__name__} inherits {method} from {owner.__name__}, which knows nothing "
+                    f"of {base.__name__}.{name}: write {method} for it, or, if it still holds, "
+                    f"adopt it by {method} = {owner.__name__}.{method} in the class"
+                )
+
+
+def _rests_on(owner: type, name: str) -> bool:
+    """Whether a default of this class may depend on what it has under this name."""
+    if name in _OVERRIDABLE or name in getattr(owner, "__abstractmethods__", ()):
+        return False
+    own = inspect.getattr_static(owner, name, None)
+    function = own.__func__ if isinstance(own, classmethod | staticmethod) else own
+    is_data = not callable(function) and not hasattr(type(own), "__get__")
+    return not (is_data or isinstance(own, type) or hasattr(function, "__overridable__"))
 
 
 def refuse_hidden_behaviour(module: nn.Module) -> None:

@@ -292,6 +292,9 @@ def test_shared_power_steps_are_those_of_the_layers(mode):
         together[0](torch.randn(1, 2, 4, 4, dtype=torch.float64))
         assert torch.equal(before, together[0].direction)
     together[0](torch.randn(1, 2, 4, 4, dtype=torch.float64))
+    assert torch.equal(before, together[0].direction)  # the weights are those of the last step
+    together[0].weight.data.add_(0.01 * torch.randn_like(together[0].weight))
+    together[0](torch.randn(1, 2, 4, 4, dtype=torch.float64))
     assert not torch.equal(before, together[0].direction)
 
 

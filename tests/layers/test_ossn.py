@@ -166,3 +166,31 @@ def test_errors():
         OSSNConv2d(1, 1, 3, image_size=4, padding_mode="reflect")
     with pytest.raises(ValueError, match=r"proved for images of \(4, 4\), got \(5, 5\)"):
         conv()(torch.zeros(1, 2, 5, 5, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("mode", ["zeros", "circular"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"kernel_size": 3},
+        {"kernel_size": 2},
+        {"kernel_size": 4},
+        {"kernel_size": 3, "stride": 3},
+        {"kernel_size": 4, "stride": 2, "padding": 1},
+        {"kernel_size": 3, "padding": "valid"},
+        {"kernel_size": 2, "dilation": 3},
+        {"kernel_size": 3, "padding": 2, "groups": 2},
+    ],
+    ids=str,
+)
+def test_the_adjoint_of_the_power_iteration(options, mode):
+    layer = OSSNConv2d(
+        2, 4, image_size=(6, 9 if mode == "zeros" else 6), padding_mode=mode, **options
+    )
+    operator, adjoint = layer.double()._maps()
+    x = torch.randn(layer.direction.shape, dtype=torch.float64)
+    image = operator(x)
+    y = torch.randn_like(image)
+    back = adjoint(y)
+    assert back.shape == x.shape
+    assert float((image * y).sum()) == pytest.approx(float((x * back).sum()), rel=1e-10)

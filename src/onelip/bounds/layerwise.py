@@ -104,9 +104,10 @@ def _of_sorting(kind: Groups, weight: Tensor, behind: Tensor) -> Multipliers:
     r"""Remainders do not grow, means stay.
 
     For a weight :math:`\lambda` of the remainders the means may be eliminated exactly: with
-    :math:`K = (M^{-1} - \lambda R)^{-1}` for :math:`M = V V^T`, V the weight that is given and R the
-    projector onto the remainders, :math:`X` becomes :math:`\lambda R + U (U^T K U)^{-1} U^T`. Here
-    :math:`K = V (I - \lambda V^T R V)^{-1} V^T`, which needs no inverse of M.
+    :math:`K = (M^{-1} - \lambda R)^{-1}` for :math:`M = V V^T`, V the weight that is given and R
+    the projector onto the remainders, :math:`X` becomes
+    :math:`\lambda R + U (U^T K U)^{-1} U^T`. Here K is :math:`V (I - \lambda V^T R V)^{-1} V^T`,
+    which needs no inverse of M.
     """
     means = torch.nn.functional.one_hot(kind.index, kind.count).double()
     size = len(kind.index) // kind.count

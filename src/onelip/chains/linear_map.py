@@ -212,7 +212,8 @@ class Convolution(LinearMap):
             self.dilation,
             self.groups,
         )
-        return _unwrapped(x, self.padding) if self.circular else x
+        rows, columns = self.padding
+        return unwrapped(x, ((rows, rows), (columns, columns))) if self.circular else x
 
     def exact(self) -> "Convolution":
         """In float64."""
@@ -436,12 +437,17 @@ def _maybe(tensor: Tensor | None) -> Tensor | None:
     return None if tensor is None else _exact(tensor)
 
 
-def _unwrapped(x: Tensor, padding: Pair) -> Tensor:
-    """The adjoint of circular padding: what was copied is added back."""
-    for axis, pad in ((2, padding[0]), (3, padding[1])):
-        if pad:
-            before, middle, after = x.split([pad, x.shape[axis] - 2 * pad, pad], axis)
+def unwrapped(x: Tensor, sides: tuple[Pair, Pair]) -> Tensor:
+    """The adjoint of circular padding: what was copied is added back.
+
+    Args:
+        x: ``(batch, channels, height, width)``, padded.
+        sides: pixels above and below, left and right.
+    """
+    for axis, (first, last) in zip((2, 3), sides, strict=True):
+        if first or last:
+            before, middle, after = x.split([first, x.shape[axis] - first - last, last], axis)
             x = middle.clone()
-            x.narrow(axis, x.shape[axis] - pad, pad).add_(before)
-            x.narrow(axis, 0, pad).add_(after)
+            x.narrow(axis, x.shape[axis] - first, first).add_(before)
+            x.narrow(axis, 0, last).add_(after)
     return x

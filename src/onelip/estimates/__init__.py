@@ -5,16 +5,25 @@ from onelip.estimates.jacobian import jacobian_estimate
 from onelip.estimates.liplt import LipLTEstimate, NaiveEstimate
 from onelip.estimates.lower_estimate import lower_estimate
 from onelip.estimates.pair_search import Pair, pair_search
-from onelip.estimates.power_iteration import leading_direction, power_iteration
+from onelip.estimates.power_iteration import (
+    advanced,
+    changed,
+    leading_direction,
+    power_iteration,
+    usable,
+)
 
 __all__ = [
     "LipLTEstimate",
     "NaiveEstimate",
     "Pair",
     "activation_patterns",
+    "advanced",
+    "changed",
     "jacobian_estimate",
     "leading_direction",
     "lower_estimate",
     "pair_search",
     "power_iteration",
+    "usable",
 ]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
 from onelip.errors import UnboundedModuleError
-from onelip.lipschitz import refuse_inherited
+from onelip.lipschitz import overridable, refuse_inherited
 
 
 class Potential(nn.Module, abc.ABC):
@@ -46,10 +46,12 @@ class Potential(nn.Module, abc.ABC):
         Infinity means that nothing is known; a closed-form ``proximal`` needs nothing.
         """
 
+    @overridable
     def convexity(self) -> Tensor:
         """Proved lower bound mu >= 0 of the curvature: 0-d float64, rounded down; 0 by default."""
         return torch.zeros((), dtype=torch.float64)
 
+    @overridable
     def gradient(self, x: Tensor) -> Tensor:
         """The gradient at each sample, differentiable; by default, that of the values."""
         tracked = x.requires_grad or any(part.requires_grad for part in self.parameters())
@@ -65,6 +67,7 @@ class Potential(nn.Module, abc.ABC):
             )
         return gradient
 
+    @overridable
     def proximal(self, x: Tensor, step: Tensor) -> Tensor:
         """The exact minimiser of ``|y - x|^2 / 2 + step f(y)``; leave it out for no closed form."""
         raise NotImplementedError(f"{type(self).__name__} has no closed form of proximal()")

@@ -12,7 +12,6 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from typing_extensions import override
 
 from onelip.flows.eigenvalue import least_eigenvalue
@@ -21,7 +20,7 @@ from onelip.flows.primitives import primitive
 from onelip.layers.constrained import check_channels
 from onelip.layers.fixed_conv import check_image_size
 from onelip.layers.gradient_step import mirrored, norm_bound
-from onelip.layers.same_size import checked_image_size, convolve
+from onelip.layers.same_size import applied, checked_image_size
 from onelip.norms.rounding import downward, upward
 from onelip.norms.slopes import slopes
 
@@ -47,13 +46,14 @@ class RidgePotential(Potential):
         limit = 1 / math.sqrt(self.weight[0].numel())
         nn.init.uniform_(self.bias, -limit, limit)
 
-    @abc.abstractmethod
     def inner(self, x: Tensor) -> Tensor:
         """``W x + b``."""
+        check_image_size(x, self.image_size)
+        return applied(x, self.weight, self.bias, self.padding_mode)
 
-    @abc.abstractmethod
     def adjoint(self, y: Tensor) -> Tensor:
         """``W^T y``."""
+        return applied(y, mirrored(self.weight), None, self.padding_mode)
 
     def forward(self, x: Tensor) -> Tensor:
         """The sum of the primitives; the gradient needs no closed form of them."""
@@ -111,14 +111,6 @@ class RidgeLinear(RidgePotential):
         super().__init__(torch.empty(hidden_features, features), activation)
 
     @override
-    def inner(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight, self.bias)
-
-    @override
-    def adjoint(self, y: Tensor) -> Tensor:
-        return F.linear(y, mirrored(self.weight))
-
-    @override
     def least_eigenvalue(self) -> Tensor:
         return least_eigenvalue(self.weight)
 
@@ -166,15 +158,6 @@ class RidgeConv2d(RidgePotential):
         self.padding_mode = padding_mode
         weight = torch.empty(hidden_channels, channels, kernel_size, kernel_size)
         super().__init__(weight, activation)
-
-    @override
-    def inner(self, x: Tensor) -> Tensor:
-        check_image_size(x, self.image_size)
-        return convolve(x, self.weight, self.bias, self.padding_mode)
-
-    @override
-    def adjoint(self, y: Tensor) -> Tensor:
-        return convolve(y, mirrored(self.weight), None, self.padding_mode)
 
     @override
     def least_eigenvalue(self) -> Tensor:

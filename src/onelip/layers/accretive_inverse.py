@@ -2,8 +2,8 @@ r"""Inverses of matrices whose Hermitian part is at least the identity, without 
 
 torch's batched LU on a CPU with MKL is wrong from 151 x 151 on as soon as there are two threads
 (pytorch #141358, #142815, #181570): residuals of 1 and more, or a crash. Layers by the Cayley
-transform need inverses of :math:`M = I + A` with :math:`A + A^H \succeq 0`, and those need no pivots
-between blocks. With
+transform need inverses of :math:`M = I + A` with :math:`A + A^H \succeq 0`, and those need no
+pivots between blocks. With
 
 .. math:: M = \begin{pmatrix} P & B \\ C & D \end{pmatrix}, \qquad S = D - C P^{-1} B,
 
@@ -54,7 +54,7 @@ def accretive_inverse(matrices: Tensor) -> Tensor:
 def _factored(matrices: Tensor) -> Tensor:
     """The inverses of small matrices, by LU."""
     if matrices.shape[:-2].numel() > _BATCH:
-        parts = [torch.linalg.inv_ex(part).inverse for part in matrices.flatten(0, -3).split(_BATCH)]
-        return torch.cat(parts).view_as(matrices)
+        parts = matrices.flatten(0, -3).split(_BATCH)
+        return torch.cat([torch.linalg.inv_ex(part).inverse for part in parts]).view_as(matrices)
     inverse: Tensor = torch.linalg.inv_ex(matrices).inverse
     return inverse

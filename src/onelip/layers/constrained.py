@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from onelip import norms
 from onelip.layers.fixed_conv import FixedConv2d, check_image_size, check_whole_strides
-from onelip.lipschitz import LipschitzModule
+from onelip.lipschitz import LipschitzModule, overridable
 from onelip.norms.convolution import check_padding_mode, pair
 
 _OF_A_CONTEXT = ("begun", "_held", "own_power_steps")
@@ -46,6 +46,30 @@ class ComputedOnce(LipschitzModule):
         return {name: value for name, value in vars(self).items() if name not in _OF_A_CONTEXT}
 
 
+class PowerSteps(ComputedOnce):
+    """A layer that rests on power iterations, one of them (or a few) for each training step.
+
+    A training step is known by its weights. In training mode ``forward`` takes a power step if the
+    weights have changed since the last one, and repeats its numbers if they have not: under
+    gradient checkpointing, with several forward passes before one backward pass, with gradient
+    accumulation. In eval mode, and in queries, nothing moves.
+    """
+
+    known: Tensor
+    """Squared lengths after the last power step, by which changed weights are recognised."""
+
+    def forget(self, count: tuple[int, ...] = ()) -> None:
+        """Take a power step in the next forward pass, whatever the weights."""
+        self.register_buffer("known", torch.full(count, -1.0))
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *arguments: Any
+    ) -> None:
+        """Also from before ``known`` was stored."""
+        state_dict.setdefault(f"{prefix}known", torch.full_like(self.known, -1))
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
+
+
 class ConstrainedLayer(ComputedOnce):
     """A layer whose weight is a function of free parameters."""
 
@@ -64,15 +88,18 @@ class ConstrainedLayer(ComputedOnce):
         """The weight from the parameters."""
 
     @classmethod
+    @overridable
     def compute_weights(cls, layers: Sequence[Self]) -> list[Tensor]:
         """The weights of layers of equal keys; families that batch override it."""
         return [layer.compute_weight() for layer in layers]
 
+    @overridable
     def batch_key(self) -> object:
         """By default a layer computes alone."""
         return id(self)
 
     @classmethod
+    @overridable
     def begin(cls, layers: Sequence[Self]) -> None:
         """Compute the weights once."""
         with full_precision(next(layers[0].parameters())):

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import override
 
-from onelip.estimates import leading_direction
-from onelip.layers.constrained import ComputedOnce, full_precision
+from onelip.estimates import advanced, changed, leading_direction, usable
+from onelip.layers.constrained import PowerSteps, full_precision
 from onelip.layers.fixed_conv import check_image_size
 from onelip.layers.gradient_step import (
     GradientStep,
@@ -31,7 +31,8 @@ from onelip.layers.gradient_step import (
     mirrored,
     norm_bound,
 )
-from onelip.layers.same_size import checked_image_size, convolve
+from onelip.layers.same_size import applied, checked_image_size, convolve
+from onelip.lipschitz import overridable
 from onelip.norms.rounding import downward, exact, frobenius, upward
 from onelip.norms.slopes import HOMOGENEOUS, slopes
 
@@ -39,7 +40,7 @@ _EPSILON = 1e-4  # added to the squared norm, so the step errs on the short side
 _WARM_UP = 20  # power iterations at construction
 
 
-class ConvexPotential(ComputedOnce):
+class ConvexPotential(PowerSteps):
     """What the dense and the convolutional layer share. See the module's docstring."""
 
     own_power_steps = True  # see onelip.layers.computed_once
@@ -47,6 +48,7 @@ class ConvexPotential(ComputedOnce):
     image_size: tuple[int, int] | None = None
     padding_mode: str = "zeros"
 
+    @abc.abstractmethod
     def __init__(
         self,
         weight: Tensor,
@@ -65,6 +67,7 @@ class ConvexPotential(ComputedOnce):
         self.weight = nn.Parameter(weight)
         self.bias = nn.Parameter(weight.new_empty(weight.shape[0]))
         self.register_buffer("direction", direction)
+        self.forget()
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -75,32 +78,36 @@ class ConvexPotential(ComputedOnce):
         nn.init.normal_(self.direction)
         self.power_step(_WARM_UP)
 
-    @abc.abstractmethod
     def inner(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """``W x + b``."""
+        return applied(x, self.weight, bias, self.padding_mode)
 
-    @abc.abstractmethod
     def adjoint(self, y: Tensor) -> Tensor:
         """``W^T y``."""
+        return applied(y, mirrored(self.weight), None, self.padding_mode)
 
     def norm_bound(self) -> Tensor:
         """Proved bound of the norm of W."""
         return norm_bound(self.weight, self.image_size, self.padding_mode)
 
     def power_step(self, iterations: int = 1) -> None:
-        """Move ``direction`` closer to the leading singular vector of W.
+        """Move ``direction`` closer to the leading singular vector of W, changed or not.
 
         It stays where it is if W maps it to 0 or overflows: from there it would never come back.
         """
         with torch.no_grad(), full_precision(self.weight):
-            self._turn(
-                leading_direction(self.inner, self.adjoint, self.direction, iterations=iterations)
+            moved = leading_direction(
+                self.inner, self.adjoint, self.direction, iterations=iterations
             )
+            self.direction.copy_(torch.where(usable(moved), moved, self.direction))
 
-    def _turn(self, moved: Tensor) -> None:
-        usable = moved.isfinite().all() & moved.any()
-        self.direction.copy_(torch.where(usable, moved, self.direction))
+    @torch.no_grad()
+    def advance(self) -> None:
+        """One power step, if W has changed since the last one."""
+        with full_precision(self.weight):
+            self.direction.copy_(advanced(self.inner, self.adjoint, self.direction, self.known))
 
+    @overridable
     def batch_key(self) -> object:
         """Layers of equal keys may step together."""
         return id(self)
@@ -110,7 +117,7 @@ class ConvexPotential(ComputedOnce):
         """One power step of the layers that are in training mode; none more until ``end``."""
         moving = [layer for layer in layers if layer.training and layer.fixed_step is None]
         if moving:
-            moving[0].power_step_together(moving)
+            moving[0].advance_together(moving)
         for layer in moving:
             layer.own_power_steps = False
 
@@ -118,26 +125,42 @@ class ConvexPotential(ComputedOnce):
         """Take power steps in ``forward`` again."""
         self.own_power_steps = True
 
-    def power_step_together(self, layers: Sequence["ConvexPotential"]) -> None:
-        """One power step of layers with the key of this one."""
+    @overridable
+    def advance_together(self, layers: Sequence["ConvexPotential"]) -> None:
+        """One power step of those of layers with the key of this one that have changed."""
         for layer in layers:
-            layer.power_step()
+            layer.advance()
 
     def step(self) -> Tensor:
         """The step h that ``forward`` takes now: ``2 / (s (estimate^2 + 1e-4))`` or a fixed one."""
         if self.fixed_step is not None:
             return self.weight.new_tensor(self.fixed_step)
+        return self._step_of(self._square())
+
+    def _square(self) -> Tensor:
+        """``|W direction|^2``, differentiable in W."""
         with full_precision(self.weight):
-            square = self.inner(self.direction.clone()).square().sum()
-            return 2 / (slopes(self.activation)[1] * (square + _EPSILON))
+            return self.inner(self.direction.clone()).square().sum()
+
+    def _step_of(self, square: Tensor) -> Tensor:
+        return 2 / (slopes(self.activation)[1] * (square + _EPSILON))
+
+    def _training_step(self) -> Tensor:
+        """The step after the direction was moved, if need be; what it was moved for is noted."""
+        if self.own_power_steps:
+            self.advance()
+        square = self._square()
+        with torch.no_grad():
+            self.known.copy_(torch.where(changed(square, self.known), square, self.known))
+        return self._step_of(square)
 
     def forward(self, x: Tensor) -> Tensor:
         """``x - h W^T activation(W x + b)``; in training mode, after one power step."""
         check_image_size(x, self.image_size)
-        if self.training and self.fixed_step is None and self.own_power_steps:
-            self.power_step()
+        moving = self.training and self.fixed_step is None
+        step = self._training_step() if moving else self.step()
         hidden = self.activation(self.inner(x, self.bias))
-        return x - self.adjoint(self.step().to(hidden.dtype) * hidden)
+        return x - self.adjoint(step.to(hidden.dtype) * hidden)
 
     def lipschitz_bound(self) -> Tensor:
         """``max(1, h s norm^2 - 1)`` with the step in use and a proved norm."""
@@ -213,14 +236,6 @@ class ConvexPotentialLinear(ConvexPotential):
         weight, direction = torch.empty(hidden_features, features), torch.empty(features)
         super().__init__(weight, direction, activation, step)
 
-    @override
-    def inner(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        return F.linear(x, self.weight, bias)
-
-    @override
-    def adjoint(self, y: Tensor) -> Tensor:
-        return F.linear(y, mirrored(self.weight))
-
 
 class ConvexPotentialConv2d(ConvexPotential):
     r"""Convolutional Convex Potential layer, ``x - h W^T activation(W x + b)``.
@@ -269,33 +284,27 @@ class ConvexPotentialConv2d(ConvexPotential):
         super().__init__(weight, torch.empty(1, channels, height, width), activation, step)
 
     @override
-    def inner(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        return convolve(x, self.weight, bias, self.padding_mode)
-
-    @override
-    def adjoint(self, y: Tensor) -> Tensor:
-        return convolve(y, mirrored(self.weight), None, self.padding_mode)
-
-    @override
     def batch_key(self) -> object:
         weight = self.weight
         place = (weight.dtype, weight.device)
         return type(self), weight.shape, *place, self.image_size, self.padding_mode
 
     @override
-    def power_step_together(self, layers: Sequence[ConvexPotential]) -> None:
+    def advance_together(self, layers: Sequence[ConvexPotential]) -> None:
         if len(layers) == 1:
-            return self.power_step()
+            return self.advance()
         with torch.no_grad(), full_precision(self.weight):
             weights = torch.stack([layer.weight for layer in layers])
             mirrored = weights.flip(3, 4).transpose(1, 2).flatten(0, 1)
             directions = torch.cat([layer.direction for layer in layers], 1)
             mode, groups = self.padding_mode, len(layers)
             images = convolve(directions, weights.flatten(0, 1), None, mode, groups)
+            squares = images.reshape(groups, -1).square().sum(1)
             back = convolve(_unit_groups(images, groups), mirrored, None, mode, groups)
-            moved = _unit_groups(back, len(layers))
-            for layer, direction in zip(layers, moved.chunk(len(layers), 1), strict=True):
-                layer._turn(direction)
+            parts = _unit_groups(back, groups).chunk(groups, 1)
+            for layer, square, moved in zip(layers, squares, parts, strict=True):
+                turning = changed(square, layer.known) & usable(moved)
+                layer.direction.copy_(torch.where(turning, moved, layer.direction))
         return None
 
 

@@ -19,6 +19,7 @@ from torch.autograd.function import once_differentiable
 from typing_extensions import override
 
 from onelip.layers.constrained import ConstrainedLayer
+from onelip.lipschitz import overridable
 
 Orthogonalise = Callable[[Tensor], Tensor]
 """From a batch of tall matrices to matrices with (nearly) orthonormal columns."""
@@ -183,12 +184,14 @@ class OrthogonalLayer(ConstrainedLayer):
         return self.assemble([self.orthogonalise(stack) for stack in self.free_matrices()])
 
     @override
+    @overridable
     def batch_key(self) -> object:
         some = next(self.parameters())
         return OrthogonalLayer, some.dtype, some.device
 
     @override
     @classmethod
+    @overridable
     def compute_weights(cls, layers: Sequence[Self]) -> list[Tensor]:
         stacks = [layer.free_matrices() for layer in layers]
         places: dict[Any, list[tuple[int, int]]] = defaultdict(list)

@@ -8,22 +8,25 @@ et al., 2019, section 4.1) compares with it, at ten iterations per forward pass.
 
 import abc
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn.grad import conv2d_input
 from typing_extensions import override
 
-from onelip.estimates import leading_direction
-from onelip.layers.constrained import ConstrainedConv2d, full_precision
+from onelip.chains.linear_map import unwrapped
+from onelip.estimates import advanced, changed, leading_direction, usable
+from onelip.layers.constrained import ConstrainedConv2d, PowerSteps, full_precision
 from onelip.layers.fixed_conv import check_whole_strides
 from onelip.norms.convolution import pair
 
+Operator = Callable[[Tensor], Tensor]
 _WARM_UP = 20  # power iterations at construction
 
 
-class SpectralConv2d(ConstrainedConv2d):
+class SpectralConv2d(PowerSteps, ConstrainedConv2d):
     """A convolution whose free kernel is divided by ``max(1, estimate of its norm)``."""
 
     direction: Tensor
@@ -45,6 +48,7 @@ class SpectralConv2d(ConstrainedConv2d):
         inputs, _ = self.group_channels
         self.raw_weight = nn.Parameter(torch.empty(out_channels, inputs, kernel_size, kernel_size))
         self.register_buffer("direction", torch.empty(1, in_channels, *pair(image_size)))
+        self.forget()
         check_whole_strides(self.direction, (self.stride, self.stride), self.padding_mode)
         self.reset_parameters()
 
@@ -64,27 +68,51 @@ class SpectralConv2d(ConstrainedConv2d):
 
         It stays where it is if the kernel maps it to 0 or overflows: it would never come back.
         """
+        with full_precision(self.raw_weight):
+            operator, adjoint = self._maps()
+            moved = leading_direction(operator, adjoint, self.direction, iterations=iterations)
+            self.direction.copy_(torch.where(usable(moved), moved, self.direction))
+
+    @torch.no_grad()
+    def advance(self) -> None:
+        """The power iterations of a training step, if the kernel has changed since the last."""
+        with full_precision(self.raw_weight):
+            operator, adjoint = self._maps()
+            state = self.direction, self.known
+            self.direction.copy_(advanced(operator, adjoint, *state, iterations=self.iterations))
+            square = operator(self.direction).square().sum()
+            self.known.copy_(torch.where(changed(square, self.known), square, self.known))
+
+    def _maps(self) -> tuple[Operator, Operator]:
+        """The convolution with the free kernel, and its adjoint."""
         kernel = self.free_kernel().detach()
 
         def operator(image: Tensor) -> Tensor:
             return self.convolve(image, kernel)
 
-        with full_precision(kernel):
-            pulled = torch.func.vjp(operator, self.direction)[1]  # the same at every image
+        first, last = self._around()
+        shape = [side + first + last for side in self.direction.shape[2:]]
 
-            def adjoint(y: Tensor) -> Tensor:
-                image: Tensor = pulled(y)[0]
-                return image
+        def adjoint(y: Tensor) -> Tensor:
+            size = (len(y), self.in_channels, *shape)
+            image: Tensor = conv2d_input(
+                size, kernel, y, self.stride, 0, self.dilation, self.groups
+            )
+            if self.padding_mode == "circular":
+                return unwrapped(image, ((first, last), (first, last)))
+            return image[..., first : shape[0] - last, first : shape[1] - last]
 
-            moved = leading_direction(operator, adjoint, self.direction, iterations=iterations)
-        usable = moved.isfinite().all() & moved.any()
-        self.direction.copy_(torch.where(usable, moved, self.direction))
+        return operator, adjoint
+
+    # what is known of a convolution with the kernel in use holds: a power step comes first
+    lipschitz_bound = ConstrainedConv2d.lipschitz_bound
+    export = ConstrainedConv2d.export
 
     @override
     def forward(self, x: Tensor) -> Tensor:
         """Convolve; in training mode, after the power iterations."""
         if self.training and self._held is None:
-            self.power_step(self.iterations)
+            self.advance()
         return super().forward(x)
 
     @override
@@ -92,13 +120,13 @@ class SpectralConv2d(ConstrainedConv2d):
     def begin(cls, layers: Sequence[Self]) -> None:
         for layer in layers:
             if layer.training:
-                layer.power_step(layer.iterations)
+                layer.advance()
         super().begin(layers)
 
     @override
     def compute_weight(self) -> Tensor:
         kernel = self.free_kernel()
-        image = self.convolve(self.direction.clone(), kernel)  # it moves before backward
+        image = self.convolve(self.direction.clone(), kernel)  # it may move before backward
         estimate: Tensor = torch.linalg.vector_norm(image)
         return kernel / estimate.clamp_min(1)
 

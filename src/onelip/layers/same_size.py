@@ -1,9 +1,21 @@
-"""Convolutions that keep the image's size: odd kernels of stride 1, padded on all sides alike."""
+"""Linear maps whose adjoint has the mirrored weight: matrices, and same-size convolutions.
+
+Those convolutions have odd kernels and stride 1, and are padded on all sides alike.
+"""
 
 from torch import Tensor
 from torch.nn import functional as F
 
 from onelip.norms.convolution import Pair, check_padding_mode, pair
+
+
+def applied(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, padding_mode: str = "zeros"
+) -> Tensor:
+    """``W x + b`` of a matrix, or of a kernel whose convolution keeps the image's size."""
+    if weight.ndim == 2:
+        return F.linear(x, weight, bias)
+    return convolve(x, weight, bias, padding_mode)
 
 
 def convolve(

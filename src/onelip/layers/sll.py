@@ -28,7 +28,8 @@ from typing_extensions import override
 from onelip.layers.constrained import ComputedOnce, full_precision
 from onelip.layers.fixed_conv import check_image_size
 from onelip.layers.gradient_step import GradientStep, gradient_step_bound, mirrored, norm_bound
-from onelip.layers.same_size import convolve
+from onelip.layers.same_size import applied
+from onelip.lipschitz import overridable
 from onelip.norms.convolution import check_padding_mode, pair
 from onelip.norms.rounding import downward, exact, frobenius
 from onelip.norms.slopes import HOMOGENEOUS, slopes
@@ -81,10 +82,6 @@ class SLL(ComputedOnce):
     def absolute_gram(self) -> Tensor:
         """``|W W^T|``; of a convolution, summed over the taps of its Gram kernel."""
 
-    @abc.abstractmethod
-    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        """``weight x + bias``."""
-
     def rows(self) -> Rows:
         """K and c, as ``forward`` uses them now."""
         return self.compute_rows() if self._held is None else self._held
@@ -96,6 +93,7 @@ class SLL(ComputedOnce):
             scale = row_scales(self.absolute_gram(), self.log_q) * math.sqrt(2 / steepest)
             return (scale * self.weight.movedim(0, -1)).movedim(-1, 0), scale * self.bias
 
+    @overridable
     def batch_key(self) -> object:
         """A layer computes alone."""
         return id(self)
@@ -114,8 +112,8 @@ class SLL(ComputedOnce):
         """``x - K^T activation(K x + c)``."""
         check_image_size(x, self.image_size)
         weight, bias = self.rows()
-        hidden = self.activation(self.linear(x, weight, bias))
-        return x - self.linear(hidden, mirrored(weight))
+        hidden = self.activation(applied(x, weight, bias, self.padding_mode))
+        return x - applied(hidden, mirrored(weight), None, self.padding_mode)
 
     def lipschitz_bound(self) -> Tensor:
         """``max(1, s |K|^2 - 1)`` with the K in use and s the largest slope."""
@@ -182,10 +180,6 @@ class SLLLinear(SLL):
     def absolute_gram(self) -> Tensor:
         return (self.weight @ self.weight.T).abs()
 
-    @override
-    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        return F.linear(x, weight, bias)
-
 
 class SLLConv2d(SLL):
     r"""Convolutional SDP-based Lipschitz layer, ``x - 2 W^T T activation(W x + b)``.
@@ -241,7 +235,3 @@ class SLLConv2d(SLL):
     def absolute_gram(self) -> Tensor:
         reach = self.weight.shape[-1] - 1
         return F.conv2d(self.weight, self.weight, padding=reach).abs().sum((2, 3))
-
-    @override
-    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        return convolve(x, weight, bias, self.padding_mode)

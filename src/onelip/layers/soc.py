@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import override
 
-from onelip.layers.constrained import ConstrainedLayer, full_precision
+from onelip.estimates import changed, usable
+from onelip.layers.constrained import ConstrainedLayer, PowerSteps, full_precision
 from onelip.layers.skew_exponential import FixedSOCConv2d, SkewExponential
 
 _EPSILON = 1e-6  # added to the estimate: kernels of zeros stay what they are
@@ -32,7 +33,7 @@ def skew(kernels: Tensor) -> Tensor:
     return kernels - kernels.flip(-2, -1).transpose(-4, -3)
 
 
-class SOCConv2d(ConstrainedLayer, SkewExponential):
+class SOCConv2d(PowerSteps, ConstrainedLayer, SkewExponential):
     r"""Skew Orthogonal Convolution: a truncated series of ``exp(L) x``, plus b.
 
     A stride moves pixels into channels first. Missing channels are zeros, channels in excess are
@@ -116,6 +117,7 @@ class SOCConv2d(ConstrainedLayer, SkewExponential):
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
         self.register_buffer("rows_direction", torch.empty(width))
         self.register_buffer("square_direction", torch.empty(width * kernel_size))
+        self.forget((2,))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -129,10 +131,13 @@ class SOCConv2d(ConstrainedLayer, SkewExponential):
     def kernel(self) -> Tensor:
         return self.weight
 
+    # the series of the kernel in use is what is bounded: a power step comes first
+    lipschitz_bound = SkewExponential.lipschitz_bound
+
     @override
     def forward(self, x: Tensor) -> Tensor:
         if self.training and self._held is None:
-            self.power_steps([self])
+            self.advance([self])
         return super().forward(x)
 
     @override
@@ -162,9 +167,28 @@ class SOCConv2d(ConstrainedLayer, SkewExponential):
                 moved = torch.stack(directions)[:, :, None]
                 for _ in range(iterations):
                     moved = F.normalize(matrices @ (matrices.mT @ moved), dim=1)
-                usable = moved.isfinite().all(1) & moved.any(1)
-                for new, old, use in zip(moved.squeeze(2), directions, usable, strict=True):
-                    old.copy_(torch.where(use, new, old))
+                for new, old in zip(moved.squeeze(2), directions, strict=True):
+                    old.copy_(torch.where(usable(new), new, old))
+
+    @classmethod
+    @torch.no_grad()
+    def advance(cls, layers: Sequence[Self]) -> None:
+        """One power step of those of layers of equal keys whose kernel has changed since the last.
+
+        Of the two matrices of a kernel each has its own direction, and its own ``known``.
+        """
+        with full_precision(layers[0].raw_weight):
+            for i, (matrices, directions) in enumerate(_reshaped(_skew_kernels(layers), layers)):
+                images = matrices.mT @ torch.stack(directions)[:, :, None]
+                squares = images.square().sum((1, 2))
+                moved = F.normalize(matrices @ images, dim=1).squeeze(2)
+                for j, old in enumerate(directions):
+                    turning = changed(squares[j], layers[j].known[i]) & usable(moved[j])
+                    old.copy_(torch.where(turning, moved[j], old))
+                after = (torch.stack(directions)[:, None] @ matrices).square().sum((1, 2))
+                for layer, square in zip(layers, after, strict=True):
+                    known = layer.known[i]
+                    known.copy_(torch.where(changed(square, known), square, known))
 
     @override
     def batch_key(self) -> object:
@@ -176,7 +200,7 @@ class SOCConv2d(ConstrainedLayer, SkewExponential):
     def begin(cls, layers: Sequence[Self]) -> None:
         """In training mode, after one power step."""
         if layers[0].training:
-            cls.power_steps(layers)
+            cls.advance(layers)
         super().begin(layers)
 
     def export(self) -> FixedSOCConv2d:

@@ -29,6 +29,9 @@ from onelip.norms.slopes import SLOPES, slopes
 class LipschitzModule(nn.Module, abc.ABC):
     """A module that proves a bound of its own Lipschitz constant."""
 
+    export_keeps_function = True
+    """Whether ``export`` computes the same function, unless it lowers the bound."""
+
     @abc.abstractmethod
     def lipschitz_bound(self) -> Tensor:
         """Upper bound of the Lipschitz constant of ``forward`` as it would run now.
@@ -151,7 +154,7 @@ def overridable(method: MethodT) -> MethodT:
     return method
 
 
-_OVERRIDABLE = {"__init__", "__init_subclass__", "__getstate__", "__repr__", "extra_repr"}
+_OVERRIDABLE = {"__init__", "__init_subclass__", "__repr__", "extra_repr"}
 _OVERRIDABLE |= {"__abstractmethods__", "reset_parameters"}
 
 

@@ -159,8 +159,23 @@ class ExportsWorse(_Broken):
     def forward(self, x):
         return 0.5 * x
 
+    def lipschitz_bound(self):
+        return 1.02 * ONE
+
     def export(self):
         return Stretches().double().eval().requires_grad_(False)
+
+
+class ExportsAnother(_Broken):
+    """Another function, and no smaller bound for it."""
+
+    def export(self):
+        return nn.Sequential(Moves()).double().eval().requires_grad_(False)
+
+
+class Moves(_Broken):
+    def forward(self, x):
+        return x.flip(1)
 
 
 CONTROLS = {
@@ -179,6 +194,7 @@ CONTROLS = {
     MixesBatch: "another output in a batch",
     WrongGradient: "wrong gradient",
     ExportsWorse: "a Jacobian after export stretches by 1.01",
+    ExportsAnother: "export changed the outputs, and the bound from 1.0 to 1.0",
 }
 
 

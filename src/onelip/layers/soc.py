@@ -78,6 +78,7 @@ class SOCConv2d(PowerSteps, ConstrainedLayer, SkewExponential):
     for deterministic l2 robustness", NeurIPS 2022.
     """
 
+    export_keeps_function = False  # it goes on with the series
     rows_direction: Tensor
     square_direction: Tensor
 

@@ -1,6 +1,8 @@
 """The best bound in a given time."""
 
 import itertools
+import math
+import random
 
 import pytest
 import torch
@@ -9,7 +11,18 @@ from torch import nn
 import onelip
 from onelip.activations import MaxMin
 from onelip.bounds import best as found_best
+from onelip.bounds import liplt, naive
+from onelip.deadline import Deadline, OutOfTimeError
 from onelip.errors import NonFiniteError, UnboundedModuleError, UsageError
+from onelip.estimates import lower_estimate
+from onelip.layers import (
+    AOLConv2d,
+    BCOPConv2d,
+    ConvexPotentialConv2d,
+    InvertibleDownsampling,
+    ScaledAvgPool2d,
+    ScaledMaxPool2d,
+)
 from onelip.reading import read
 from tests.bounds.networks import PUBLISHED, published_model
 
@@ -46,7 +59,8 @@ def test_more_time_never_gives_more(seed: int) -> None:
 def test_the_product_is_always_there_and_the_others_say_why_they_are_not() -> None:
     found = found_best(_network(4, 8, 8, 2), (4,), seconds=1e-9)
     assert found.method == "naive"
-    assert all("--seconds" in tried.note for tried in found.tried[1:])
+    assert [tried.method for tried in found.tried if tried.bound] == ["naive", "layer by layer"]
+    assert all("give more --seconds" in tried.note for tried in found.tried[2:])
 
 
 def test_methods_that_do_not_apply_say_so() -> None:
@@ -93,3 +107,125 @@ def test_errors() -> None:
 
 def test_it_is_at_hand_under_its_name() -> None:
     assert onelip.bounds.best is found_best
+
+
+# Deadlines, by counting calls instead of seconds
+
+
+class _Counted(nn.Module):
+    """A network that counts how many samples went through it."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network, self.calls = network, 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return self.network(x)
+
+
+def test_the_lower_estimate_stops() -> None:
+    """It made a whole round of 512 points: 94 s for one second on a 48 x 48 image."""
+    model = _Counted(_network(20, 30, 30, 20))
+    found = lower_estimate(model, (20,), seconds=1e-9)
+    assert 0 < float(found) <= float(onelip.lipschitz_bound(model.network))
+    assert model.calls <= 8
+    whole = _Counted(model.network)
+    assert float(lower_estimate(whole, (20,), seconds=0)) >= float(found)
+    assert whole.calls > 100
+
+
+def test_products_stop_and_what_was_proved_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many pieces of work fit, a bound comes out, and more of them are never worse."""
+    model = nn.Sequential(
+        nn.Conv2d(2, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1), nn.Flatten()
+    )
+    chain = read(model.double().eval(), (2, 9, 9))
+    monkeypatch.setattr("onelip.bounds.costs.WRITTEN_OUT", 50)  # through the bottleneck, too
+    whole = {name: float(method(chain)) for name, method in (("naive", naive), ("liplt", liplt))}
+    for name, method in (("naive", naive), ("liplt", liplt)):
+        bounds = []
+        for pieces in (0, 1, 2, 5, 20, 10**6):
+            left = iter([math.inf] * pieces)
+            monkeypatch.setattr(Deadline, "left", property(lambda _, left=left: next(left, 0.0)))
+            bounds.append(float(method(chain, seconds=1)))
+        assert bounds[-1] == pytest.approx(whole[name], rel=1e-12)
+        assert all(a >= b * (1 - 1e-9) for a, b in itertools.pairwise(bounds))
+    assert bounds[0] > bounds[-1] * 1.01  # LipLT's
+
+
+def test_a_factorisation_that_would_not_end_in_time_does_not_begin() -> None:
+    Deadline(10).allow(1e9)
+    with pytest.raises(OutOfTimeError):
+        Deadline(10).allow(1e12)
+    Deadline().allow(1e30)
+
+
+# Never above what the modules prove of themselves
+
+
+def _pools(draw: random.Random) -> nn.Module:
+    return draw.choice(
+        [
+            nn.AvgPool2d(2),
+            nn.AvgPool2d(3, 1, 1),
+            ScaledAvgPool2d(2),
+            ScaledMaxPool2d(2),
+            InvertibleDownsampling(2),
+            nn.Identity(),
+        ]
+    )
+
+
+def _fuzzed(seed: int) -> tuple[nn.Sequential, tuple[int, int, int]]:
+    """Convolutions of several kinds, activations and pooling, which may come last."""
+    torch.manual_seed(seed)
+    draw = random.Random(seed)
+    size, channels = draw.choice([4, 8]), 2
+    shape, parts = (channels, size, size), []
+    for _ in range(draw.randint(1, 2)):
+        new: list[nn.Module] = [
+            nn.Conv2d(channels, 4, 3, padding=1),
+            ConvexPotentialConv2d(channels, 3, image_size=size),
+            AOLConv2d(channels, 4, 3, padding_mode="zeros"),
+            BCOPConv2d(channels, 4, 3),
+        ]
+        parts += [draw.choice(new), draw.choice([nn.ReLU(), MaxMin(), nn.Identity()]), _pools(draw)]
+        channels, size = nn.Sequential(*parts)(torch.zeros(2, *shape)).shape[1:3]
+        if size < 4:
+            break
+    if draw.random() < 0.5:
+        parts += [nn.Flatten(), nn.Linear(channels * size * size, 3)]
+    return nn.Sequential(*parts).double().eval(), shape
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_never_above_the_modules_own_bound_nor_any_method(seed: int) -> None:
+    """A pool at the end was read as k times its norm: 1.64 for a network that proves 1."""
+    model, shape = _fuzzed(seed)
+    chain, own = read(model, shape), float(onelip.lipschitz_bound(model))
+    found = found_best(model, shape, seconds=0.3)
+    bounds = [tried.bound for tried in found.tried if tried.bound is not None]
+    assert float(found.bound) == min(bounds)
+    assert float(found.bound) <= own
+    assert found.lower.bound <= float(found.bound)
+    assert float(naive(chain)) <= own * (1 + 1e-9)
+    assert float(liplt(chain)) <= float(naive(chain)) * (1 + 1e-9)
+
+
+def test_pools_are_read_with_their_norm() -> None:
+    for pool, size, norm in (
+        (nn.AvgPool2d(2), 4, 0.5),
+        (nn.AdaptiveAvgPool2d(1), 8, 0.125),
+        (ScaledAvgPool2d(2), 4, 1.0),
+        (nn.AvgPool2d(3, 1, 1), 6, 1.0),
+    ):
+        chain = read(nn.Sequential(pool), (3, size, size))
+        assert float(naive(chain)) == pytest.approx(norm, rel=1e-7)
+
+
+def test_exported_programs_are_read() -> None:
+    model = _network(3, 6, 2)
+    program = torch.export.export(model, (torch.zeros(1, 3, dtype=torch.float64),))
+    found = found_best(program, seconds=1)
+    assert float(found.bound) == pytest.approx(float(found_best(model, (3,), seconds=1).bound))

@@ -1,5 +1,6 @@
 """The best proved bound that a given time allows, and how far above the truth it can be."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,15 +8,18 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 
 from onelip.bounds.eclipse import eclipse, eclipse_fast
 from onelip.bounds.liplt import liplt
 from onelip.bounds.lipsdp import lipsdp
 from onelip.bounds.naive import naive
 from onelip.chains import Chain, Shape
-from onelip.errors import NotApplicableError, UsageError
+from onelip.deadline import Deadline
+from onelip.errors import NotApplicableError, UnboundedModuleError, UsageError
 from onelip.estimates import lower_estimate
-from onelip.reading import read
+from onelip.lipschitz import lipschitz_bound
+from onelip.reading import read, read_program
 
 _FLOPS = 2e10  # float64 multiplications a second of one core, about
 _ENOUGH = 5e12  # multiplications beyond which LipLT is not given more
@@ -63,20 +67,24 @@ class _Method(NamedTuple):
 
 
 def best(
-    model: nn.Module | Chain, input_shape: Shape | None = None, *, seconds: float = 60.0
+    model: nn.Module | ExportedProgram | Chain,
+    input_shape: Shape | None = None,
+    *,
+    seconds: float = 60.0,
 ) -> Best:
     """The smallest of all proved bounds of a network's Lipschitz constant that fit into a time.
 
     The product of norms and LipLT, ECLipsE, LipSDP, cheapest first: a method begins if it is
-    expected to end in time, the product always.
+    expected to end in time, and stops when its time is over. The norms of single layers are always
+    proved, whatever they take: without them there is no bound.
 
-    Bound: the minimum of what the methods proved.
+    Bound: the minimum of what the methods proved; never above ``lipschitz_bound`` of a module.
     Cost: about ``seconds``, a tenth of it for the lower estimate. On other machines, or with other
     load, other methods may fit.
 
     Args:
-        model: a network in eval mode, or a chain.
-        input_shape: of one input, without the batch; a chain knows its own.
+        model: a network in eval mode, an exported program, or a chain.
+        input_shape: of one input, without the batch; programs and chains know their own.
         seconds: for everything together.
 
     Raises:
@@ -93,27 +101,50 @@ def best(
     """
     if not seconds > 0:
         raise UsageError(f"seconds must be positive, got {seconds}")
+    deadline = Deadline(seconds)
     if isinstance(model, Chain):
         chain = model
+    elif isinstance(model, ExportedProgram):
+        chain = read_program(model)
     elif input_shape is None:
         raise UsageError("the shape of one input is needed: best(model, (3, 32, 32))")
     else:
         chain = read(model, input_shape)
-    end = time.monotonic() + seconds * (1 - _SHARE_OF_LOWER)
+    below = seconds * _SHARE_OF_LOWER
     with torch.no_grad():
         chain = chain.exact()
-        tried = [_try(METHODS[0], chain, max(seconds, 1.0))]
-        tried += [_try(method, chain, end - time.monotonic()) for method in METHODS[1:]]
+        tried = [_proved(METHODS[0], chain, max(0.0, deadline.left - below))]
+        if isinstance(model, nn.Module):
+            tried.append(_of_layers(model))
+        tried += [_try(method, chain, deadline.left - below) for method in METHODS[1:]]
     start = time.monotonic()
-    lower = lower_estimate(chain, seconds=seconds * _SHARE_OF_LOWER)
-    below = Tried("lower estimate", float(lower), time.monotonic() - start)
-    bound, name = min((t.bound, t.method) for t in tried if t.bound is not None)
-    return Best(torch.tensor(bound, dtype=torch.float64), name, tuple(tried), below)
+    estimate = lower_estimate(chain, seconds=min(below, max(deadline.left, 1e-9)))
+    lower = Tried("lower estimate", float(estimate), time.monotonic() - start)
+    bound, name = min(
+        ((t.bound, t.method) for t in tried if t.bound is not None), key=lambda found: found[0]
+    )
+    return Best(torch.tensor(bound, dtype=torch.float64), name, tuple(tried), lower)
+
+
+def _of_layers(model: nn.Module) -> Tried:
+    """The product of what the modules prove of themselves, without knowing the image's size."""
+    start = time.monotonic()
+    try:
+        bound, note = float(lipschitz_bound(model)), ""
+    except UnboundedModuleError as error:  # some are read that have no bound by themselves
+        bound, note = None, str(error)
+    return Tried("layer by layer", bound, time.monotonic() - start, note)
 
 
 def _try(method: _Method, chain: Chain, left: float) -> Tried:
-    if method.work(chain) / _FLOPS > left or left <= 0:
-        return Tried(method.name, None, 0.0, "does not fit into the time: give more --seconds")
+    needed = method.work(chain) / _FLOPS
+    if needed > left or left <= 0:
+        more = f"takes {max(1, math.ceil(needed))} s or more of what is left: give more --seconds"
+        return Tried(method.name, None, 0.0, more)
+    return _proved(method, chain, left)
+
+
+def _proved(method: _Method, chain: Chain, left: float) -> Tried:
     start = time.monotonic()
     try:
         bound = float(method.prove(chain, left))
@@ -146,8 +177,8 @@ def _work(left: float) -> float:
 
 
 METHODS = (
-    _Method("naive", lambda chain, left: naive(chain, work=_work(left)), _nothing),
-    _Method("LipLT", lambda chain, left: liplt(chain, work=_work(left)), _nothing),
+    _Method("naive", lambda c, t: naive(c, work=_work(t), seconds=t / 4), _nothing),
+    _Method("LipLT", lambda c, t: liplt(c, work=_work(t), seconds=t / 2), _nothing),
     _Method("ECLipsE-Fast", lambda chain, _: eclipse_fast(chain), _cubes),
     _Method("ECLipsE", lambda chain, left: eclipse(chain, seconds=left), _cubes),
     _Method("LipSDP-Layer", lambda c, t: lipsdp(c, multipliers="layer", seconds=t), _cubes),

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from onelip.chains.linear_map import Shape
+from onelip.deadline import Deadline
 from onelip.norms.banded import lanczos
 from onelip.norms.rounding import UNIT, frobenius, gamma, upward
 from onelip.norms.spectral import ends_above
@@ -32,6 +33,7 @@ _FIRST_MARGIN = 1e-3  # above the first guess
 _MARGIN = 1e-9  # above a guess that a successful factorisation has refined
 _SHIFT = 1e-12  # added to a Gram matrix, relative to its norm, before it is factored
 _TRIES = 8
+_NEVER = Deadline()
 
 
 class Gram(NamedTuple):
@@ -41,20 +43,29 @@ class Gram(NamedTuple):
     error: Tensor
 
 
-def norm(push: Push, shape: Shape) -> Tensor:
+def norm(push: Push, shape: Shape, deadline: Deadline = _NEVER) -> Tensor:
     """Proved bound of the norm of M, whose Gram matrix acts on tensors of this shape.
 
     Returns:
         A 0-d float64 tensor; infinite where numbers overflow.
+
+    Raises:
+        OutOfTimeError: a factorisation would not end in time.
     """
     gram = _gram(push, shape)
     if not torch.isfinite(gram.matrix).all():
         return torch.tensor(math.inf, dtype=torch.float64)
-    return ends_above(upward(_proved(gram), 1).sqrt())
+    return ends_above(upward(_proved(gram, deadline), 1).sqrt())
 
 
 def norm_through(
-    push_before: Push, push_behind: Push, shape: Shape, before: Tensor, behind: Tensor
+    push_before: Push,
+    push_behind: Push,
+    shape: Shape,
+    before: Tensor,
+    behind: Tensor,
+    *,
+    deadline: Deadline = _NEVER,
 ) -> Tensor:
     """Proved bound of the norm of A B, which narrows to tensors of this shape between the two.
 
@@ -64,11 +75,12 @@ def norm_through(
         shape: of what B returns and A takes.
         before: a bound of the norm of B.
         behind: a bound of the norm of A.
+        deadline: as for ``norm``.
     """
     gram = _gram(push_before, shape)
     if not torch.isfinite(gram.matrix).all():
         return torch.tensor(math.inf, dtype=torch.float64)
-    root, gap = _factored(gram)
+    root, gap = _factored(gram, deadline)
     inner, size = root.new_empty(root.shape), frobenius(root)
     squares = root.new_zeros(())
     for rows, part in _chunks(root.mT):  # columns of R
@@ -81,7 +93,7 @@ def norm_through(
     if not torch.isfinite(inner).all():
         return torch.tensor(math.inf, dtype=torch.float64)
     error = upward(squares, len(root)).sqrt()
-    proved = _proved(_symmetric(inner, error))
+    proved = _proved(_symmetric(inner, error), deadline)
     return ends_above(upward(proved + behind.square() * gap, 4).sqrt())
 
 
@@ -107,13 +119,14 @@ def _chunks(matrix: Tensor) -> list[tuple[slice, Tensor]]:
     return [(slice(start, start + _CHUNK), matrix[start : start + _CHUNK]) for start in starts]
 
 
-def _proved(gram: Gram) -> Tensor:
+def _proved(gram: Gram, deadline: Deadline = _NEVER) -> Tensor:
     """Bound of the norm: ``level + |level I - G - L L^T|_F`` at a level just above a guess."""
     matrix = gram.matrix
     best = frobenius(matrix)
     guess, margin = _largest_eigenvalue(matrix), _FIRST_MARGIN
     for _ in range(_TRIES):
         level = guess * (1 + margin)
+        deadline.allow(len(matrix) ** 3 / 3)
         factor = _cholesky(-matrix, level)
         if factor is None:
             margin *= 10
@@ -125,11 +138,12 @@ def _proved(gram: Gram) -> Tensor:
     return upward(best + gram.error, 2)
 
 
-def _factored(gram: Gram) -> tuple[Tensor, Tensor]:
+def _factored(gram: Gram, deadline: Deadline = _NEVER) -> tuple[Tensor, Tensor]:
     """R with ``R R^T`` close to the matrix, and a bound of the norm of the difference."""
     matrix = gram.matrix
     shift = _largest_eigenvalue(matrix) * _SHIFT
     for _ in range(_TRIES):
+        deadline.allow(len(matrix) ** 3 / 3)
         factor = _cholesky(matrix, shift)
         if factor is not None:
             gap = _residual(matrix, shift, factor) + shift

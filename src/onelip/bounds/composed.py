@@ -12,6 +12,7 @@ some thousand rows the proof goes through the Gram matrix of the narrowest place
 
 import math
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from fractions import Fraction
 
 import torch
@@ -20,6 +21,7 @@ from torch import Tensor
 from onelip.bounds import bottleneck, costs
 from onelip.bounds.cores import Cores, above, finite_above, flat, fraction, permutes, pulled
 from onelip.chains import LinearMap, Reshape, Sum
+from onelip.deadline import Deadline, OutOfTimeError
 from onelip.errors import NotApplicableError
 from onelip.norms.rounding import UNDERFLOW, gamma, upward
 from onelip.norms.spectral import largest_norm
@@ -74,10 +76,12 @@ class Norms:
     """Norms of products of maps, each proved once.
 
     They are exact fractions above the norms, so that nothing overflows on the way to a bound. Maps
-    are told apart by identity: the same layer has to come as the same object.
+    are told apart by identity: the same layer has to come as the same object. After the deadline no
+    product is written out any more: the norms of its parts are multiplied.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, deadline: Deadline | None = None) -> None:
+        self._deadline = deadline or Deadline()
         self._pulled: dict[int, tuple[LinearMap, Fraction, LinearMap | None]] = {}
         self._singles: dict[int, Fraction] = {}
         self._known: dict[Key, Fraction] = {}
@@ -135,15 +139,18 @@ class Norms:
             if not affordable or all(_key(part) in self._known for part in parts):
                 best = min(best, self._norm(parts[0]) * self._norm(parts[1]))
         if affordable and best:
-            best = min(best, self._direct(cores, best))
+            with suppress(OutOfTimeError):
+                best = min(best, self._direct(cores, best))
         self._known[key] = best
         return best
 
     def _direct(self, cores: Cores, best: Fraction) -> Fraction:
         """The norm of the product as a whole; ``best`` where that fails."""
+        self._deadline.allow()
         size, cut = costs.narrowest(cores)
         if size <= costs.WRITTEN_OUT and cut in (0, len(cores)):
             matrix, errors = self._written_out(cores, adjoint=cut > 0)
+            self._deadline.allow(2 * size**2 * max(matrix.shape))
             error = row_norms(errors[None])[0]
             if not (torch.isfinite(matrix).all() and torch.isfinite(error)):
                 return best
@@ -157,15 +164,20 @@ class Norms:
         """The norm, from Gram matrices of the place in front of map ``cut``."""
         before, behind = cores[:cut], cores[cut:]
         if not behind:
-            return bottleneck.norm(lambda x: self._back_and_forth(before, x), before[-1].outputs)
+            return bottleneck.norm(
+                lambda x: self._back_and_forth(before, x), before[-1].outputs, self._deadline
+            )
         if not before:
-            return bottleneck.norm(lambda x: self._forth_and_back(behind, x), behind[0].inputs)
+            return bottleneck.norm(
+                lambda x: self._forth_and_back(behind, x), behind[0].inputs, self._deadline
+            )
         return bottleneck.norm_through(
             lambda x: self._back_and_forth(before, x),
             lambda x: self._forth_and_back(behind, x),
             behind[0].inputs,
             above(self._product(before)),
             above(self._product(behind)),
+            deadline=self._deadline,
         )
 
     def _forth_and_back(self, cores: Cores, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -175,6 +187,7 @@ class Norms:
         return self._twice(cores, x, adjoint=True)
 
     def _twice(self, cores: Cores, x: Tensor, *, adjoint: bool) -> tuple[Tensor, Tensor]:
+        self._deadline.allow()
         there, error = self._pushed(cores, x, adjoint=adjoint)
         back, last = self._pushed(cores, there, adjoint=not adjoint)
         return back, upward(error * above(self.known(cores)) + last, 4)
@@ -183,7 +196,10 @@ class Norms:
         """Rows of the matrix, or its columns as rows, and what each is off by."""
         shape = cores[-1].outputs if adjoint else cores[0].inputs
         basis = _basis(math.prod(shape)).unflatten(1, shape)
-        pushed = [self._pushed(cores, x, adjoint=adjoint) for x in basis.split(_CHUNK)]
+        pushed = []
+        for x in basis.split(_CHUNK):
+            self._deadline.allow()
+            pushed.append(self._pushed(cores, x, adjoint=adjoint))
         return torch.cat([x.flatten(1) for x, _ in pushed]), torch.cat([e for _, e in pushed])
 
     def _pushed(self, maps: Cores, x: Tensor, *, adjoint: bool) -> tuple[Tensor, Tensor]:

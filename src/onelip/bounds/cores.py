@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ from onelip.norms.rounding import quotient
 from onelip.norms.spectral import power_of_two
 
 Cores = tuple[LinearMap, ...]
+_WEIGHTED = (Dense, Convolution)  # exactly: one that is derived may know its norm otherwise
 
 
 def above(number: Fraction) -> Tensor:
@@ -82,11 +84,12 @@ def pulled(linear: LinearMap) -> tuple[Fraction, LinearMap | None]:
         return Fraction(1), linear
     if isinstance(linear, Scale):
         return 1 / Fraction(scale), replace(linear, factor=scaled)
-    assert isinstance(linear, Dense | Convolution)
+    assert type(linear) in _WEIGHTED
+    linear = cast(Dense | Convolution, linear)
     return 1 / Fraction(scale), replace(linear, weight=scaled)
 
 
 def _numbers(linear: LinearMap) -> Tensor | None:
     if isinstance(linear, Scale):
         return linear.factor
-    return linear.weight if isinstance(linear, Dense | Convolution) else None
+    return cast(Dense, linear).weight if type(linear) in _WEIGHTED else None

@@ -1,5 +1,6 @@
 """The product of the norms of all layers, the plainest proved bound of a network."""
 
+import math
 from fractions import Fraction
 
 import torch
@@ -9,13 +10,14 @@ from onelip.bounds.composed import Norms
 from onelip.bounds.cores import finite_above, fraction
 from onelip.bounds.differences import Constants, constants, lengths, pair_lengths, raised
 from onelip.chains import Block, Chain, LinearMap
+from onelip.deadline import Deadline
 
 DEFAULT_WORK = 1e11
 """Multiplications for norms that are not read off a kernel: some seconds of one core."""
 
 
 @torch.no_grad()
-def naive(chain: Chain, *, work: float = DEFAULT_WORK) -> Tensor:
+def naive(chain: Chain, *, work: float = DEFAULT_WORK, seconds: float = math.inf) -> Tensor:
     r"""Proved Lipschitz constant of a network, as the product over its blocks.
 
     Bound: :math:`\|W_L\| \prod_k (\|H_k\| + \beta_k \|G_k\| \|W_k\|)`, with the Lipschitz constants
@@ -25,6 +27,7 @@ def naive(chain: Chain, *, work: float = DEFAULT_WORK) -> Tensor:
     Args:
         chain: the network.
         work: multiplications for norms of maps that have no cheaper one (``norm_of``).
+        seconds: after which those maps take the cheaper norm all the same.
 
     Returns:
         A 0-d float64 tensor on the CPU.
@@ -39,7 +42,7 @@ def naive(chain: Chain, *, work: float = DEFAULT_WORK) -> Tensor:
         >>> naive(Chain((hidden,), Dense(torch.eye(2))))
         tensor(3.0000, dtype=torch.float64)
     """
-    chain, norms = _prepared(chain, work)
+    chain, norms = _prepared(chain, work, seconds)
     return finite_above(body(chain, norms) * norms.of([chain.last]))
 
 
@@ -109,7 +112,7 @@ def single_maps(chain: Chain) -> list[list[LinearMap]]:
     return [[linear] for linear in maps]
 
 
-def _prepared(chain: Chain, work: float) -> tuple[Chain, Norms]:
-    chain, norms = chain.exact(), Norms()
+def _prepared(chain: Chain, work: float, seconds: float = math.inf) -> tuple[Chain, Norms]:
+    chain, norms = chain.exact(), Norms(Deadline(seconds))
     norms.afford(single_maps(chain), work)
     return chain, norms

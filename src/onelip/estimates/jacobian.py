@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from onelip.deadline import Deadline
+
 Function = Callable[[Tensor], Tensor]
 
 _WRITTEN_OUT = 16  # up to this many outputs or inputs a Jacobian is computed whole
@@ -48,13 +50,20 @@ def jacobian_estimate(
     return torch.cat([points.new_zeros(1), *found]).max()
 
 
-def stretch(function: Function, points: Tensor, *, iterations: int = 50) -> Stretch:
+def stretch(
+    function: Function,
+    points: Tensor,
+    *,
+    iterations: int = 50,
+    deadline: Deadline | None = None,
+) -> Stretch:
     """The norm of the Jacobian at each point, and the direction that it stretches most.
 
     Args:
         function: as for ``jacobian_estimate``; twice differentiable as far as torch is concerned.
         points: a batch.
         iterations: of the power method.
+        deadline: after which no iteration begins; the first one always does.
     """
     jacobian = _Jacobian(function, points)
     outputs, inputs = (math.prod(t.shape[1:]) for t in (jacobian.values, points))
@@ -69,6 +78,8 @@ def stretch(function: Function, points: Tensor, *, iterations: int = 50) -> Stre
     directions = _unit(start.to(points))
     for _ in range(iterations):
         directions = _unit(jacobian.back(_unit(jacobian.forth(directions))))
+        if deadline is not None and deadline.passed:
+            break
     image = jacobian.forth(directions).flatten(1)
     return Stretch(torch.linalg.vector_norm(image, dim=1), directions)
 

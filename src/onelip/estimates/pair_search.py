@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from onelip.deadline import Deadline
 from onelip.estimates.jacobian import Function
 
 _NOISE = 1e-12  # relative rounding error of a network's output that a quotient must stand above
@@ -45,6 +46,7 @@ def pair_search(
     steps: int = 200,
     width: float | Tensor = 1.0,
     directions: Tensor | None = None,
+    deadline: Deadline | None = None,
 ) -> Pair:
     """Gradient ascent on ``|f(x) - f(y)| / |x - y|``, from many starts at once.
 
@@ -60,6 +62,7 @@ def pair_search(
         steps: of Adam.
         width: distance of the first pairs; a number, or a tensor that broadcasts to the starts.
         directions: of each pair at the beginning; random if left out.
+        deadline: after which no step begins; the first one always does.
 
     Returns:
         The best pair of all steps and starts: a quotient that two points attain.
@@ -88,6 +91,8 @@ def pair_search(
         for parameter, gradient in zip((shift, towards), gradients, strict=True):
             parameter.grad = gradient.nan_to_num(0.0, 0.0, 0.0)
         best = better(best, best_pair(function, x.detach(), y.detach()))
+        if deadline is not None and deadline.passed:
+            break
         optimizer.step()
     return best
 

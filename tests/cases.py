@@ -143,6 +143,7 @@ LAYERS = [
     _kernel("stride-odd", (1, 3, 6), layers.OSSNConv2d, 1, 2, 3, image_size=(3, 6), stride=3),
     _kernel("groups", (4, 3, 3), layers.OSSNConv2d, 4, 4, 2, image_size=3, groups=2),
     _kernel("zeros", (2, 3, 3), layers.OSSNConv2d, 2, 3, 3, image_size=3, padding_mode="zeros"),
+    _kernel("same", (2, 4, 4), layers.ProjectedOSSNConv2d, 2, 3, 3, image_size=4),
     _kernel("same", (2, 4, 4), layers.RKOConv2d, 2, 3, 3),
     _kernel("stride", (2, 4, 4), layers.RKOConv2d, 2, 3, 4, stride=2),
     _kernel("groups-zeros", (4, 3, 3), layers.RKOConv2d, 4, 4, 3, groups=2, padding_mode="zeros"),

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
+from torch.nn.utils import prune
 from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
 
 from onelip import norms
@@ -213,8 +214,39 @@ def refuse_hidden_behaviour(module: nn.Module) -> None:
         patched = [name for name in vars(part) if callable(getattr(type(part), name, None))]
         if part._forward_hooks or part._forward_pre_hooks or patched:
             raise UnboundedModuleError(
-                f"{type(part).__name__} has a forward hook or a patched method: remove it, or use "
-                "torch.nn.utils.parametrizations instead of the hook"
+                f"{type(part).__name__} has {_what_is_hidden(part, patched)}"
+            )
+
+
+def _what_is_hidden(part: nn.Module, patched: list[str]) -> str:
+    """What changes the outputs of a module out of sight, and the way out."""
+    if hasattr(part, "_orig_mod"):
+        return "a compiled forward: pass the module that was compiled, model._orig_mod"
+    if patched:
+        return f"a patched method, {', '.join(patched)}: remove it, or derive a class and prove it"
+    for hook in (*part._forward_pre_hooks.values(), *part._forward_hooks.values()):
+        if isinstance(hook, prune.BasePruningMethod):
+            name = hook._tensor_name
+            return (
+                f"a pruned {name}: make it permanent, torch.nn.utils.prune.remove(part, '{name}')"
+            )
+        if type(hook).__module__.startswith("torch.nn.utils."):
+            name = f"{type(hook).__module__}.{type(hook).__name__}"
+            return f"the forward hook {name}: use torch.nn.utils.parametrizations instead"
+    return "a forward hook, which may change what it computes: handle.remove() while it is proved"
+
+
+def refuse_complex(module: nn.Module) -> None:
+    """Whole networks are read, and certified, in real numbers.
+
+    Raises:
+        UnboundedModuleError: a weight is complex.
+    """
+    for name, weight in module.named_parameters():
+        if weight.is_complex():
+            raise UnboundedModuleError(
+                f"{name} is complex: onelip.lipschitz_bound takes single complex layers, networks "
+                "are bounded and certified in real numbers (view_as_real)"
             )
 
 

@@ -9,7 +9,7 @@ from torch.nn.utils import parametrizations
 
 import onelip
 from onelip.errors import UnboundedModuleError
-from onelip.layers import OSSNConv2d, computed_once
+from onelip.layers import OSSNConv2d, ProjectedOSSNConv2d, computed_once, project
 from tests.oracles import materialised, sigma_max
 
 SETTINGS = [
@@ -166,6 +166,31 @@ def test_errors():
         OSSNConv2d(1, 1, 3, image_size=4, padding_mode="reflect")
     with pytest.raises(ValueError, match=r"proved for images of \(4, 4\), got \(5, 5\)"):
         conv()(torch.zeros(1, 2, 5, 5, dtype=torch.float64))
+
+
+def test_projected_ossn_puts_a_long_kernel_back_and_leaves_a_short_one():
+    layer = ProjectedOSSNConv2d(2, 3, 3, image_size=5, iterations=300).double()
+    layer.raw_weight.data *= 10
+    long = layer.raw_weight.detach().clone()
+    assert float(onelip.lipschitz_bound(layer)) > 3
+    project(layer)
+    assert float(onelip.lipschitz_bound(layer)) == pytest.approx(1, abs=1e-6)
+    factor = float(layer.raw_weight.norm() / long.norm())
+    assert torch.allclose(layer.raw_weight, factor * long)
+    layer.raw_weight.data *= 0.5
+    short = layer.raw_weight.detach().clone()
+    project(layer)
+    assert torch.equal(layer.raw_weight, short)
+    before = copy.deepcopy(layer.state_dict())
+    layer.train()(torch.randn(2, 2, 5, 5, dtype=torch.float64)).square().sum().backward()
+    assert all(torch.equal(value, before[key]) for key, value in layer.state_dict().items())
+    radial = float((layer.raw_weight.grad * layer.raw_weight).sum())
+    assert abs(radial) > 1e-3  # a gradient that can shrink it, which OSSN has not:
+    other = OSSNConv2d(2, 3, 3, image_size=5).double()
+    other.raw_weight.data *= 10
+    other.power_step(300)
+    other(torch.randn(2, 2, 5, 5, dtype=torch.float64)).square().sum().backward()
+    assert float((other.raw_weight.grad * other.raw_weight).sum()) == pytest.approx(0, abs=1e-9)
 
 
 @pytest.mark.parametrize("mode", ["zeros", "circular"])

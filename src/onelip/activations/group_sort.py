@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from onelip.derivatives import has_tangent
 from onelip.lipschitz import LipschitzModule
 
 
@@ -59,6 +60,8 @@ class MaxMin(LipschitzModule):
     def forward(self, x: Tensor) -> Tensor:
         """Sort pairs."""
         first, second = _grouped(x, 2).unbind(2)
+        if has_tangent(x):
+            return _SortedPair.forward(first, second)
         y: Tensor = _SortedPair.apply(first, second)  # type: ignore[no-untyped-call]
         return y
 

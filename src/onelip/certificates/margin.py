@@ -18,7 +18,7 @@ from onelip.certificates.forward_error import forward_errors
 from onelip.certificates.precision import full_precision
 from onelip.certificates.separate import refuse_mixed
 from onelip.errors import UsageError
-from onelip.lipschitz import refuse_hidden_behaviour
+from onelip.lipschitz import refuse_complex, refuse_hidden_behaviour
 
 
 @torch.no_grad()
@@ -122,8 +122,13 @@ def _reach(x: Tensor, radius: Tensor) -> float:
 
 
 def _check_input(model: nn.Module, x: Tensor) -> None:
-    if any(part.training for part in model.modules()):
-        raise UsageError("the model, or a part of it, is in training mode: call model.eval() first")
+    for part in model.modules():  # a slice of an nn.Sequential is a new one, in training mode
+        if part.training and type(part) is not nn.Sequential:
+            raise UsageError(
+                f"the model, or a part of it ({type(part).__name__}), is in training mode: call "
+                "model.eval() first"
+            )
+    refuse_complex(model)
     numbers = [*model.parameters(), *model.buffers()]
     dtypes = {number.dtype for number in numbers if number.is_floating_point()}
     if dtypes and x.dtype not in dtypes:

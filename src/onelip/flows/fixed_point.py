@@ -32,7 +32,15 @@ def fixed_point(
         iterations: how many; the same for all samples.
     """
     settings = potential, step, rate, iterations
-    y: Tensor = _FixedPoint.apply(x, settings, *potential.parameters())  # type: ignore[no-untyped-call]
+    try:
+        y: Tensor = _FixedPoint.apply(x, settings, *potential.parameters())  # type: ignore[no-untyped-call]
+    except RuntimeError as error:
+        if "setup_context" not in str(error):
+            raise
+        raise NotApplicableError(
+            "an implicit step has no rule for torch.func (vmap, jvp, jacrev): use torch.autograd, "
+            "or ExplicitEuler"
+        ) from error
     return y
 
 

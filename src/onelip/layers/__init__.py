@@ -22,7 +22,7 @@ from onelip.layers.lot import LOTConv2d
 from onelip.layers.mlp_head import MLPHead
 from onelip.layers.normalize import Normalize
 from onelip.layers.orthogonal import bjorck, cholesky_qr
-from onelip.layers.ossn import OSSNConv2d
+from onelip.layers.ossn import OSSNConv2d, ProjectedOSSNConv2d
 from onelip.layers.pooling import ScaledAvgPool2d, ScaledL2NormPool2d, ScaledMaxPool2d
 from onelip.layers.projection_pool import CurvePool2d, ProjectionPool2d
 from onelip.layers.rescale import Rescale
@@ -67,6 +67,7 @@ __all__ = [
     "NActivation",
     "Normalize",
     "OSSNConv2d",
+    "ProjectedOSSNConv2d",
     "ProjectionPool2d",
     "RKOConv2d",
     "Rescale",

@@ -78,6 +78,15 @@ class FirstChannels(LipschitzModule):
         return torch.ones((), dtype=torch.float64)
 
 
+def unshuffled(x: Tensor, block_size: int) -> Tensor:
+    """Pixels of each block as channels; torch leaves the shape of an empty batch as it is."""
+    if x.numel():
+        return F.pixel_unshuffle(x, block_size)
+    count, channels, height, width = x.shape
+    sides = height // block_size, width // block_size
+    return x.reshape(count, channels * block_size**2, *sides)
+
+
 class InvertibleDownsampling(LipschitzModule):
     """Move the pixels of each block into channels, as ``nn.PixelUnshuffle`` does.
 
@@ -101,7 +110,7 @@ class InvertibleDownsampling(LipschitzModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """Unshuffle."""
-        return F.pixel_unshuffle(x, self.block_size)
+        return unshuffled(x, self.block_size)
 
     def lipschitz_bound(self) -> Tensor:
         """1."""

@@ -15,15 +15,18 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from typing_extensions import override
 
+from onelip.derivatives import has_tangent, once
 from onelip.layers.constrained import ConstrainedLayer
 from onelip.lipschitz import overridable
 
 Orthogonalise = Callable[[Tensor], Tensor]
 """From a batch of tall matrices to matrices with (nearly) orthonormal columns."""
 
+_NO_SECOND = (
+    "a weight by cholesky_qr has no second derivatives: orthogonalise=bjorck, or a BjorckLinear"
+)
 _PROBES = (0.7, 1.3, 1.9, 2.6)
 _ROUGH = 100  # units of rounding per root of the columns, beyond which a second pass is made
 _SHIFT = 4  # units of rounding of its norm, added to the diagonal of a Gram matrix
@@ -49,8 +52,22 @@ def cholesky_qr(matrices: Tensor) -> Tensor:
         return matrices
     if matrices.dtype in (torch.float16, torch.bfloat16):  # which have no factorisations
         return cholesky_qr(matrices.float()).to(matrices.dtype)
-    q: Tensor = _CholeskyQR.apply(matrices)  # type: ignore[no-untyped-call]
+    if has_tangent(matrices):
+        return _factors(matrices)[0]
+    q: Tensor = _CholeskyQR.apply(matrices)[0]  # type: ignore[no-untyped-call]
     return q
+
+
+def _factors(matrices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Q, R and the length of V that R was divided by."""
+    peak = matrices.abs().amax((-2, -1), keepdim=True)
+    peak = torch.where(peak > 0, peak, 1)  # first, for squares may overflow
+    length = torch.linalg.vector_norm(matrices / peak, dim=(-2, -1), keepdim=True).clamp_min(1)
+    q, upper = _orthogonalised_once(matrices / peak / length)
+    if _needs_another_pass(q):
+        q, correction = _orthogonalised_once(q)
+        upper = correction @ upper
+    return q, upper, peak * length
 
 
 def _orthogonalised_once(matrices: Tensor) -> tuple[Tensor, Tensor]:
@@ -61,6 +78,20 @@ def _orthogonalised_once(matrices: Tensor) -> tuple[Tensor, Tensor]:
     gram.diagonal(dim1=-2, dim2=-1).add_(_SHIFT * unit * norm)
     upper = torch.linalg.cholesky_ex(gram, upper=True).L
     return torch.linalg.solve_triangular(upper, matrices, upper=True, left=False), upper
+
+
+def _needs_another_pass(q: Tensor) -> bool:
+    """Whether Q is rough, as far as that can be asked.
+
+    Other devices would have to be waited for, and neither a compiler nor ``vmap`` takes a branch:
+    there a second pass is always made.
+    """
+    if q.device.type != "cpu" or torch.compiler.is_compiling():
+        return True
+    try:
+        return _is_rough(q)
+    except RuntimeError:  # from vmap
+        return True
 
 
 def _is_rough(q: Tensor) -> bool:
@@ -79,30 +110,30 @@ class _CholeskyQR(torch.autograd.Function):
     ``(g + Q (lower(M - M^T) - M)) R^{-T}`` with ``M = Q^T g``, lower the strictly lower part.
     """
 
-    @staticmethod
-    def forward(ctx: Any, matrices: Tensor) -> Tensor:
-        """Q, from the Gram matrix of V over its length."""
-        peak = matrices.abs().amax((-2, -1), keepdim=True)
-        peak = torch.where(peak > 0, peak, 1)  # first, for squares may overflow
-        length = torch.linalg.vector_norm(matrices / peak, dim=(-2, -1), keepdim=True).clamp_min(1)
-        q, upper = _orthogonalised_once(matrices / peak / length)
-        if _is_rough(q):
-            q, correction = _orthogonalised_once(q)
-            upper = correction @ upper
-        ctx.save_for_backward(q, upper, peak, length)
-        return q
+    generate_vmap_rule = True
 
     @staticmethod
-    @once_differentiable
+    def forward(matrices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Q, R and a length, of which only Q has a gradient."""
+        return _factors(matrices)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, ...]) -> None:
+        """Keep the factors."""
+        q, upper, length = output
+        ctx.mark_non_differentiable(upper, length)
+        ctx.save_for_backward(*inputs, q, upper, length)
+
+    @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         """See the class."""
-        q, upper, peak, length = ctx.saved_tensors
-        (gradient,) = gradients
+        matrices, q, upper, length = ctx.saved_tensors
+        gradient = gradients[0]
         product = q.mT @ gradient
-        inner = (product - product.mT).tril_(-1) - product
-        outer = torch.baddbmm(gradient, q, inner) / length / peak
+        inner = (product - product.mT).tril(-1) - product
+        outer = (gradient + q @ inner) / length
         result: Tensor = torch.linalg.solve_triangular(upper.mT, outer, upper=False, left=False)
-        return result
+        return once(result, _NO_SECOND, matrices, gradient)
 
 
 def bjorck(
@@ -112,7 +143,8 @@ def bjorck(
 
     Order 1 is ``V <- V (3/2 - 1/2 V^T V)``; order p adds the next terms of the binomial series of
     ``(V^T V)^{-1/2}``. It converges from matrices of norm below ``sqrt(3)``; they are divided by an
-    estimate of their norm first.
+    estimate of their norm first. The estimate is not differentiated: the polar factor does not
+    depend on it, a matrix after few iterations does.
 
     Shape: ``(batch, rows, columns)``, rows >= columns, to the same.
     Cost: ``2 order`` products of ``rows columns^2`` multiplications an iteration.
@@ -131,6 +163,8 @@ def bjorck(
     Reference: Bjorck, Bowie, "An iterative algorithm for computing the best estimate of an
     orthogonal matrix", 1971.
     """
+    if not matrices.numel():
+        return matrices
     result = matrices / _norm_estimate(matrices, power_iterations)
     eye = torch.eye(result.shape[-1], dtype=result.dtype, device=result.device)
     for _ in range(iterations):

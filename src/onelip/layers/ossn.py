@@ -20,6 +20,7 @@ from onelip.chains.linear_map import unwrapped
 from onelip.estimates import advanced, changed, leading_direction, usable
 from onelip.layers.constrained import ConstrainedConv2d, PowerSteps, full_precision
 from onelip.layers.fixed_conv import check_whole_strides
+from onelip.layers.svcm import ProjectedLayer
 from onelip.norms.convolution import pair
 
 Operator = Callable[[Tensor], Tensor]
@@ -134,10 +135,15 @@ class SpectralConv2d(PowerSteps, ConstrainedConv2d):
 class OSSNConv2d(SpectralConv2d):
     r"""Convolution whose kernel is divided by an estimate of its norm, where that exceeds 1.
 
+    Once the estimate exceeds 1, the layer depends on the direction of its free kernel alone: the
+    gradient does not see its length and never shrinks it, so the kernel only grows, and learns more
+    slowly as it does. ``ProjectedOSSNConv2d`` is the variant that puts it back.
+
     Bound: the proved norm of the kernel in use on ``image_size``. It may exceed 1, the more the
     less converged the power iteration is.
     Shape: ``(batch, in_channels, h, w)`` to ``(batch, out_channels, h / stride, w / stride)``.
-    Cost: a convolution; in training, ``2 iterations + 2`` more on a single image.
+    Cost: a convolution; in training, ``2 iterations + 2`` more on a single image, and none while
+    the weights stay what they are.
 
     Args:
         in_channels: channels of the input.
@@ -200,3 +206,82 @@ class OSSNConv2d(SpectralConv2d):
     @override
     def free_kernel(self) -> Tensor:
         return self.raw_weight
+
+
+class ProjectedOSSNConv2d(ProjectedLayer, SpectralConv2d):
+    r"""Convolution with a free kernel that ``project`` divides by ``max(1, estimate of its norm)``.
+
+    This is the algorithm as Gouk et al. give it: the division follows each update
+    (``onelip.layers.project``), and is not differentiated.
+
+    Bound: the proved norm of the kernel in use on ``image_size``: right after ``project`` above 1
+    by what the estimate misses, otherwise whatever the kernel has become.
+    Shape: ``(batch, in_channels, h, w)`` to ``(batch, out_channels, h / stride, w / stride)``.
+    Cost: a convolution; ``project`` takes ``2 iterations + 1`` on a single image.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        kernel_size: side of the kernel.
+        image_size: height and width, on which the norm is taken.
+        iterations: power iterations per projection.
+        **options: ``stride``, ``padding``, ``padding_mode``, ``dilation``, ``groups`` and ``bias``,
+            as of ``OSSNConv2d``.
+
+    Raises:
+        ValueError: as ``OSSNConv2d``.
+        UnboundedModuleError: reflect or replicate padding.
+
+    Example:
+        >>> import onelip
+        >>> layer = ProjectedOSSNConv2d(4, 8, 3, image_size=8, iterations=200)
+        >>> layer.project()
+        >>> bool(onelip.lipschitz_bound(layer) < 1 + 1e-3)
+        True
+
+    Reference: Gouk et al., "Regularisation of neural networks by enforcing Lipschitz continuity",
+    2018, algorithm 1.
+    """
+
+    # bounded and exported as the convolution that it is
+    lipschitz_bound = ConstrainedConv2d.lipschitz_bound
+    export = ConstrainedConv2d.export
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        image_size: int | tuple[int, int],
+        iterations: int = 10,
+        **options: Any,
+    ) -> None:
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size,
+            image_size=image_size,
+            iterations=iterations,
+            **options,
+        )
+
+    @override
+    def free_kernel(self) -> Tensor:
+        return self.raw_weight
+
+    @override
+    def compute_weight(self) -> Tensor:
+        return self.raw_weight.view_as(self.raw_weight)
+
+    @override
+    def advance(self) -> None:
+        """Nothing: what moves is moved by ``project``."""
+
+    @override
+    @torch.no_grad()
+    def project(self) -> None:
+        """Power iterations, and the division."""
+        self.power_step(self.iterations)
+        norm = torch.linalg.vector_norm(self.convolve(self.direction, self.raw_weight))
+        self.raw_weight.div_(norm.clamp_min(1))

@@ -31,6 +31,7 @@ from typing_extensions import override
 from onelip.errors import UnboundedModuleError
 from onelip.layers.cayley import cayley
 from onelip.layers.constrained import ComputedOnce, full_precision, plain_linear
+from onelip.layers.fourier_layer import at_least_single
 from onelip.lipschitz import LipschitzModule
 from onelip.norms.rounding import UNDERFLOW, UNIT, exact, frobenius, upward
 from onelip.norms.slopes import Interval, slopes
@@ -180,10 +181,12 @@ class SandwichLinear(ComputedOnce):
     def compute_maps(self) -> Maps:
         """The same from the parameters, never in half precision."""
         with full_precision(self.raw_weight):
-            both = math.sqrt(2) * cayley(self.raw_weight)
-            psi = self.log_psi.exp()
+            both = math.sqrt(2) * cayley(at_least_single(self.raw_weight))
+            psi = at_least_single(self.log_psi).exp()
             outer, inner = both[: self.out_features], both[self.out_features :].mT
-            return inner / psi[:, None], outer * psi, psi
+            maps = inner / psi[:, None], outer * psi, psi
+            inner, outer, psi = (part.to(self.raw_weight.dtype) for part in maps)
+            return inner, outer, psi
 
     @override
     def batch_key(self) -> object:

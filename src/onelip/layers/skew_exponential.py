@@ -9,6 +9,7 @@ from typing_extensions import override
 
 from onelip import norms
 from onelip.errors import UnboundedModuleError
+from onelip.layers.channels import unshuffled
 from onelip.layers.fixed_conv import check_image_size
 from onelip.layers.gradient_step import mirrored
 from onelip.layers.soc_gradient import exact_series, fast_series
@@ -82,7 +83,7 @@ class SkewExponential(LipschitzModule):
         """Unshuffle pixels, add channels of zeros, exponentiate, keep the first channels."""
         check_image_size(x, self.image_size)
         if self.stride > 1:
-            x = F.pixel_unshuffle(x, self.stride)
+            x = unshuffled(x, self.stride)
         missing = self.channels - self.in_channels * self.stride**2
         if missing:
             x = F.pad(x, (0, 0, 0, 0, 0, missing))

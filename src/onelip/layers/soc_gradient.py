@@ -17,11 +17,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.nn.grad import conv2d_weight
 
+from onelip.derivatives import has_tangent, once
 from onelip.layers.same_size import padded
+
+_NO_SECOND = "the fast gradient of SOC has no second derivatives: exact_gradient=True"
 
 
 def exact_series(x: Tensor, kernel: Tensor, terms: int, padding_mode: str) -> Tensor:
@@ -44,7 +46,9 @@ def fast_series(x: Tensor, kernel: Tensor, terms: int, padding_mode: str) -> Ten
     """The same value and gradient in x, and the gradient in the kernel by equation 5.
 
     The kernel must be skew-symmetric (``skew``), for the backward pass takes -L for its adjoint.
-    Under autocast all of the series runs in the lower precision.
+    Under autocast all of the series runs in the lower precision. A gradient penalty, which
+    differentiates the gradient in x, gets the kernel's share by equation 5 again; the gradient in
+    the kernel is not differentiated twice, and derivatives in forward mode are exact.
 
     Shape: as ``exact_series``.
     Cost: ``terms - 1`` convolutions; backwards, as many and one gradient of a kernel. One input of
@@ -58,28 +62,41 @@ def fast_series(x: Tensor, kernel: Tensor, terms: int, padding_mode: str) -> Ten
         dtype = torch.get_autocast_dtype(device)
         x, kernel = x.to(dtype), kernel.to(dtype)
     with torch.autocast(device, enabled=False):
-        z: Tensor = _FastSeries.apply(x, kernel, terms, padding_mode)  # type: ignore[no-untyped-call]
+        if has_tangent(x, kernel):
+            return exact_series(x, kernel, terms, padding_mode)
+        z: Tensor = _FastSeries.apply(x, kernel, terms, padding_mode)[0]  # type: ignore[no-untyped-call]
     return z
 
 
 class _FastSeries(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, kernel: Tensor, terms: int, padding_mode: str) -> Tensor:
-        z, first = _horner(x, kernel, terms, padding_mode)
-        ctx.save_for_backward(first, kernel)
-        ctx.terms, ctx.padding_mode = terms, padding_mode
-        return z
+    generate_vmap_rule = True
 
     @staticmethod
-    @once_differentiable
+    def forward(x: Tensor, kernel: Tensor, terms: int, padding_mode: str) -> tuple[Tensor, Tensor]:
+        """The series, and the input of its last convolution."""
+        return _horner(x, kernel, terms, padding_mode)
+
+    @staticmethod
+    def setup_context(
+        ctx: Any, inputs: tuple[Tensor, Tensor, int, str], output: tuple[Tensor, Tensor]
+    ) -> None:
+        """Keep that input and the kernel."""
+        x, kernel, ctx.terms, ctx.padding_mode = inputs
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(x, kernel, output[1])
+
+    @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
-        first, kernel = ctx.saved_tensors
-        (g,) = gradients
-        to_x, v = _horner(g, -kernel, ctx.terms, ctx.padding_mode)
+        """The same series with -L; equation 5 for the kernel."""
+        x, kernel, first = ctx.saved_tensors
+        g = gradients[0]
+        settings = ctx.terms, ctx.padding_mode
+        to_x, v = _FastSeries.apply(g, -kernel, *settings)  # type: ignore[no-untyped-call]
         to_kernel = None
         if ctx.needs_input_grad[1]:
             image, padding = padded(first, kernel.shape[-1] // 2, ctx.padding_mode)
-            to_kernel = conv2d_weight(image, kernel.shape, v, padding=padding)
+            to_kernel = conv2d_weight(image.detach(), kernel.shape, v.detach(), padding=padding)
+            to_kernel = once(to_kernel, _NO_SECOND, x, kernel, g)
         return to_x, to_kernel, None, None
 
 

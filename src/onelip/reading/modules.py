@@ -13,6 +13,7 @@ from onelip.errors import NonFiniteError, UnboundedModuleError, UsageError
 from onelip.lipschitz import (
     LipschitzModule,
     lipschitz_bound,
+    refuse_complex,
     refuse_hidden_behaviour,
     refuse_inherited,
     refuse_moving_weights,
@@ -67,6 +68,7 @@ def read(model: nn.Module, input_shape: Shape) -> Chain:
     if not shape or min(shape) < 1:
         raise UsageError(f"the shape of a single input is asked, without the batch: got {shape}")
     refuse_hidden_behaviour(model)
+    refuse_complex(model)
     return _sequence(model, Value.entering(shape, like_of(model)), "").chain()
 
 

@@ -22,6 +22,7 @@ from onelip.layers import (
     MLPHead,
     Normalize,
     OSSNConv2d,
+    ProjectedOSSNConv2d,
     Rescale,
     RKOConv2d,
     ScaledAvgPool2d,
@@ -106,7 +107,8 @@ def _constrained_linear(module: ConstrainedLinear, value: Value) -> Value:
     return dense(value, module.weight, module.bias)
 
 
-@reader(AOCConv2d, AOLConv2d, BCOPConv2d, LiResNetConv2d, OSSNConv2d, RKOConv2d, SVCMConv2d)
+@reader(AOCConv2d, AOLConv2d, BCOPConv2d, LiResNetConv2d, OSSNConv2d)
+@reader(ProjectedOSSNConv2d, RKOConv2d, SVCMConv2d)
 def _constrained_conv(module: ConstrainedConv2d, value: Value) -> Value:
     weight, dilation = module.weight, pair(module.dilation)
     check_image(value, module.image_size, pair(module.stride), module.padding_mode)

@@ -24,7 +24,7 @@ lint: $(READY)
 	$(BIN)/lint-imports
 
 bench: $(READY)
-	cd benchmarks && for file in norms power_step training_step inference layers soc dense block_convolution liplt_step network_bounds curvature forward_error; do ../$(BIN)/python $$file.py; done
+	cd benchmarks && for file in norms power_step training_step inference layers soc dense block_convolution liplt_step network_bounds inverse curvature forward_error; do ../$(BIN)/python $$file.py; done
 
 clean:
 	rm -rf .venv build dist src/*.egg-info

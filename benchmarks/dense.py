@@ -40,6 +40,7 @@ def _row(n: int, m: int, device: str) -> dict[str, Any]:
         "cayley": CayleyLinear(n, m),
         "bro": BROLinear(n, m),
         "bjorck 20": BjorckLinear(n, m),
+        "torch default": orthogonal(nn.Linear(n, m)),  # matrix_exp, or householder if not square
         "torch cayley": orthogonal(nn.Linear(n, m), orthogonal_map="cayley"),
     }
     calls = {name: _call(layer.to(device)) for name, layer in layers.items()}

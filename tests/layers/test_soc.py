@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 import onelip
 from onelip import layers
-from onelip.errors import NonFiniteError, UnboundedModuleError
+from onelip.errors import NonFiniteError, NotApplicableError, UnboundedModuleError
 from onelip.layers.soc import skew
 from onelip.layers.soc_gradient import exact_series, fast_series
 from onelip.norms.exponential import truncated_exponential
@@ -293,13 +293,28 @@ def test_the_gradient_of_the_kernel_is_not_computed_in_vain(monkeypatch):
     assert x.grad is not None
 
 
-def test_the_fast_gradient_refuses_a_second_derivative():
-    """Its gradient is no gradient of a function: silence would be wrong."""
-    x = torch.randn(1, 2, 4, 4, dtype=torch.float64, requires_grad=True)
-    (once,) = torch.autograd.grad(
-        fast_series(x, _skew_kernel(1.0), 6, "zeros").square().sum(), x, create_graph=True
-    )
-    with pytest.raises(RuntimeError, match="once_differentiable"):
+def test_a_gradient_penalty_gets_the_fast_gradient_too():
+    """In x everything is exact; the kernel's share is equation 5, off by the second order."""
+    x = torch.randn(2, 2, 6, 6, dtype=torch.float64, requires_grad=True)
+    weights = torch.randn(2, 2, 6, 6, dtype=torch.float64)
+    found = {}
+    for series in (fast_series, exact_series):
+        kernel = _skew_kernel(0.3).requires_grad_()
+        output = (weights * series(x, kernel, 8, "circular")).sin().sum()
+        (slope,) = torch.autograd.grad(output, x, create_graph=True)
+        found[series] = torch.autograd.grad(slope.square().sum(), (x, kernel))
+    fast, exact = found[fast_series], found[exact_series]
+    assert torch.allclose(fast[0], exact[0], rtol=1e-10, atol=1e-12)
+    assert float((fast[1] - exact[1]).norm()) < 0.1 * float(exact[1].norm())
+
+
+def test_the_fast_gradient_of_the_kernel_refuses_a_second_derivative():
+    """It is no gradient of a function: silence would be wrong."""
+    x = torch.randn(1, 2, 4, 4, dtype=torch.float64)
+    kernel = _skew_kernel(1.0).requires_grad_()
+    value = fast_series(x, kernel, 6, "zeros").square().sum()
+    (once,) = torch.autograd.grad(value, kernel, create_graph=True)
+    with pytest.raises(NotApplicableError, match="exact_gradient=True"):
         once.sum().backward()
 
 

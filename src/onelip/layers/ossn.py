@@ -167,7 +167,7 @@ class OSSNConv2d(SpectralConv2d):
         >>> import onelip
         >>> layer = OSSNConv2d(4, 8, 3, image_size=8)
         >>> layer.power_step(200)
-        >>> bool(onelip.lipschitz_bound(layer) < 1 + 1e-3)
+        >>> bool(onelip.lipschitz_bound(layer) < 1.01)
         True
 
     Reference: Gouk et al., "Regularisation of neural networks by enforcing Lipschitz continuity",
@@ -236,7 +236,7 @@ class ProjectedOSSNConv2d(ProjectedLayer, SpectralConv2d):
         >>> import onelip
         >>> layer = ProjectedOSSNConv2d(4, 8, 3, image_size=8, iterations=200)
         >>> layer.project()
-        >>> bool(onelip.lipschitz_bound(layer) < 1 + 1e-3)
+        >>> bool(onelip.lipschitz_bound(layer) < 1.01)
         True
 
     Reference: Gouk et al., "Regularisation of neural networks by enforcing Lipschitz continuity",

@@ -74,7 +74,8 @@ class _FastSeries(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, kernel: Tensor, terms: int, padding_mode: str) -> tuple[Tensor, Tensor]:
         """The series, and the input of its last convolution."""
-        return _horner(x, kernel, terms, padding_mode)
+        z, first = _horner(x, kernel, terms, padding_mode)
+        return z, first.clone() if first is x else first
 
     @staticmethod
     def setup_context(

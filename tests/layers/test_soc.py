@@ -297,9 +297,8 @@ def test_a_gradient_penalty_gets_the_fast_gradient_too():
     """In x everything is exact; the kernel's share is equation 5, off by the second order."""
     x = torch.randn(2, 2, 6, 6, dtype=torch.float64, requires_grad=True)
     weights = torch.randn(2, 2, 6, 6, dtype=torch.float64)
-    found = {}
+    found, kernel = {}, _skew_kernel(0.3).requires_grad_()
     for series in (fast_series, exact_series):
-        kernel = _skew_kernel(0.3).requires_grad_()
         output = (weights * series(x, kernel, 8, "circular")).sin().sum()
         (slope,) = torch.autograd.grad(output, x, create_graph=True)
         found[series] = torch.autograd.grad(slope.square().sum(), (x, kernel))

@@ -2,6 +2,8 @@
 
 import os
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin slow other processes down
+
 import pytest
 import torch
 

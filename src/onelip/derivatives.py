@@ -9,15 +9,16 @@ from torch.autograd import forward_ad
 from onelip.errors import NotApplicableError
 
 
-def has_tangent(*tensors: Tensor) -> bool:
-    """Whether a derivative in forward mode (``jvp``, ``jacfwd``) passes through one of these.
+def forward_mode() -> bool:
+    """Whether a derivative in forward mode (``jvp``, ``jacfwd``, ``hessian``) is being computed.
 
     torch compiles no function that has both a gradient and a forward mode of its own, so ours have
-    a gradient, and forward mode takes the plain operations instead.
+    a gradient, and forward mode takes the plain operations instead. Which tensors it passes through
+    cannot be asked where it is nested with other derivatives.
     """
     if torch.compiler.is_compiling():
         return False
-    return any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors)
+    return getattr(forward_ad, "_current_level", -1) >= 0
 
 
 def once(gradient: Tensor, why: str, *rests_on: Tensor) -> Tensor:

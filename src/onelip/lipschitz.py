@@ -155,8 +155,16 @@ def overridable(method: MethodT) -> MethodT:
     return method
 
 
-_OVERRIDABLE = {"__init__", "__init_subclass__", "__repr__", "extra_repr"}
-_OVERRIDABLE |= {"__abstractmethods__", "reset_parameters"}
+_OVERRIDABLE = {
+    "__dict__",
+    "__weakref__",
+    "__init__",
+    "__init_subclass__",
+    "__repr__",
+    "extra_repr",
+}
+_OVERRIDABLE |= {"reset_parameters", "_load_from_state_dict", "_save_to_state_dict"}
+_OVERRIDABLE |= {"get_extra_state", "set_extra_state"}  # a state is read as it is
 
 
 def refuse_inherited(module: nn.Module, method: str) -> None:
@@ -175,15 +183,16 @@ def refuse_inherited(module: nn.Module, method: str) -> None:
     lineage = kind.__mro__
     place = next(i for i, base in enumerate(lineage) if method in vars(base))
     owner = lineage[place]
-    concrete = [base for base in lineage[: place + 1] if not inspect.isabstract(base)]
+    layers = [base for base in lineage[: place + 1] if issubclass(base, nn.Module)]
+    concrete = [base for base in layers if not inspect.isabstract(base)]
     if len(concrete) > 1:
         raise UnboundedModuleError(
             f"{kind.__name__} inherits {method} from {owner.__name__}, which speaks for "
             f"{concrete[1].__name__} only: write one for it"
         )
-    for base in lineage[:place]:
-        for name in vars(base):
-            if _rests_on(owner, name):
+    for base in lineage:  # in front of the owner, or after it, but before a base of the owner
+        for name, value in () if base in owner.__mro__ else vars(base).items():
+            if _rests_on(owner, name, value):
                 raise UnboundedModuleError(
                     f"{kind.__name__} inherits {method} from {owner.__name__}, which knows nothing "
                     f"of {base.__name__}.{name}: write {method} for it, or, if it still holds, "
@@ -191,14 +200,23 @@ def refuse_inherited(module: nn.Module, method: str) -> None:
                 )
 
 
-def _rests_on(owner: type, name: str) -> bool:
-    """Whether a default of this class may depend on what it has under this name."""
-    if name in _OVERRIDABLE or name in getattr(owner, "__abstractmethods__", ()):
+_MISSING = object()
+
+
+def _rests_on(owner: type, name: str, value: object) -> bool:
+    """Whether a default of this class may depend on what it has under a name, and is now a value.
+
+    Data may be replaced by data, for forward and proof read the same.
+    """
+    own = inspect.getattr_static(owner, name, _MISSING)
+    if own is _MISSING or name in _OVERRIDABLE or name in getattr(owner, "__abstractmethods__", ()):
         return False
-    own = inspect.getattr_static(owner, name, None)
     function = own.__func__ if isinstance(own, classmethod | staticmethod) else own
-    is_data = not callable(function) and not hasattr(type(own), "__get__")
-    return not (is_data or isinstance(own, type) or hasattr(function, "__overridable__"))
+    return not (_is_data(own) and _is_data(value)) and not hasattr(function, "__overridable__")
+
+
+def _is_data(value: object) -> bool:
+    return isinstance(value, type) or not (callable(value) or hasattr(type(value), "__get__"))
 
 
 def refuse_hidden_behaviour(module: nn.Module) -> None:

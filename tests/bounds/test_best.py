@@ -13,7 +13,7 @@ from onelip.activations import MaxMin
 from onelip.bounds import best as found_best
 from onelip.bounds import liplt, naive
 from onelip.deadline import Deadline, OutOfTimeError
-from onelip.errors import NonFiniteError, UnboundedModuleError, UsageError
+from onelip.errors import NonFiniteError, NotApplicableError, UnboundedModuleError, UsageError
 from onelip.estimates import lower_estimate
 from onelip.layers import (
     AOLConv2d,
@@ -59,8 +59,8 @@ def test_more_time_never_gives_more(seed: int) -> None:
 def test_the_product_is_always_there_and_the_others_say_why_they_are_not() -> None:
     found = found_best(_network(4, 8, 8, 2), (4,), seconds=1e-9)
     assert found.method == "naive"
-    assert [tried.method for tried in found.tried if tried.bound] == ["naive", "layer by layer"]
-    assert all("give more --seconds" in tried.note for tried in found.tried[2:])
+    assert [tried.method for tried in found.tried if tried.bound] == ["naive"]
+    assert all("give more --seconds" in tried.note for tried in found.tried[1:])
 
 
 def test_methods_that_do_not_apply_say_so() -> None:
@@ -145,10 +145,14 @@ def test_products_stop_and_what_was_proved_stays(monkeypatch: pytest.MonkeyPatch
     whole = {name: float(method(chain)) for name, method in (("naive", naive), ("liplt", liplt))}
     for name, method in (("naive", naive), ("liplt", liplt)):
         bounds = []
-        for pieces in (0, 1, 2, 5, 20, 10**6):
+        for pieces in (0, 1, 2, 5, 20, 50, 10**6):
             left = iter([math.inf] * pieces)
             monkeypatch.setattr(Deadline, "left", property(lambda _, left=left: next(left, 0.0)))
-            bounds.append(float(method(chain, seconds=1)))
+            try:
+                bounds.append(float(method(chain, seconds=1)))
+            except NotApplicableError:  # before anything was proved
+                assert name == "liplt"
+                assert pieces < 20
         assert bounds[-1] == pytest.approx(whole[name], rel=1e-12)
         assert all(a >= b * (1 - 1e-9) for a, b in itertools.pairwise(bounds))
     assert bounds[0] > bounds[-1] * 1.01  # LipLT's

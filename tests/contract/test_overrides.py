@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import onelip
 from onelip import flows
 from onelip.errors import UnboundedModuleError
-from onelip.layers.constrained import ConstrainedConv2d, ConstrainedLinear
+from onelip.layers.constrained import ConstrainedConv2d, ConstrainedLayer, ConstrainedLinear
 from onelip.layers.convex_potential import ConvexPotential
 from onelip.layers.fourier_layer import FourierConv2d
 from onelip.layers.orthogonal import OrthogonalLayer, cholesky_qr, tall
@@ -174,6 +174,83 @@ def test_whatever_a_default_rests_on_is_refused(kind, name):
     if kind is not PlainSkew:
         with pytest.raises(UnboundedModuleError, match="inherits export"):
             onelip.export(module)
+
+
+class Gain:
+    def __call__(self, *arguments, **options):
+        return 10 * super().__call__(*arguments, **options)
+
+
+class GainModule(nn.Module):
+    def __call__(self, *arguments, **options):
+        return 10 * super().__call__(*arguments, **options)
+
+
+class Half(ConstrainedLayer):
+    @property
+    def weight(self) -> Tensor:
+        return 2 * super().weight
+
+
+MIXINS = {
+    "in front": (Gain, ConstrainedLinear),
+    "after the owner": (ConstrainedLinear, GainModule),
+    "another layer after the owner": (ConstrainedLinear, Half),
+}
+
+
+@pytest.mark.parametrize("bases", MIXINS.values(), ids=MIXINS)
+def test_a_mixin_on_either_side_of_the_owner_is_refused(bases):
+    """After it, ten times the radius was certified: a class there is no base of the owner's."""
+    body = {name: vars(Plain)[name] for name in ("compute_weight", "extra_repr")}
+    other = type("Other", bases, body)
+    module = other.__new__(other)
+    vars(module).update(vars(Plain()))
+    for query in (onelip.lipschitz_bound, onelip.export):
+        with pytest.raises(UnboundedModuleError, match="knows nothing of"):
+            query(module.eval())
+
+
+def test_data_that_becomes_behaviour_is_refused():
+    body = {"_compiled_call_impl": lambda self, x: 2 * self.forward(x)}
+    other = type("Other", (ConstrainedLinear,), body | {"compute_weight": Plain.compute_weight})
+    module = other.__new__(other)
+    vars(module).update(vars(Plain()))
+    with pytest.raises(UnboundedModuleError, match="_compiled_call_impl"):
+        onelip.lipschitz_bound(module.eval())
+
+
+class Log:
+    def log(self) -> str:
+        return "no layer, and nothing that a proof rests on"
+
+
+class Helped(Log, Plain):
+    tag = "data"
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def compute_weight(self) -> Tensor:
+        return Plain.compute_weight(self)
+
+
+class LoggedLinear(Log, ConstrainedLinear):
+    def __init__(self) -> None:
+        super().__init__(3, 3, bias=True)
+        self.raw = nn.Parameter(torch.eye(3))
+
+    def compute_weight(self) -> Tensor:
+        return self.raw.view_as(self.raw)
+
+    def _load_from_state_dict(self, *arguments) -> None:
+        super()._load_from_state_dict(*arguments)
+
+
+def test_helpers_that_no_proof_rests_on_are_welcome():
+    check_layer(LoggedLinear(), DENSE)
+    with pytest.raises(UnboundedModuleError, match="which speaks for Plain only"):
+        onelip.lipschitz_bound(Helped())  # derived from a layer, which is final
 
 
 class Adopting(Plain):

@@ -16,9 +16,10 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
+import onelip
 from onelip import layers
 from onelip.layers import computed_once
-from onelip.layers.constrained import PowerSteps
+from onelip.layers.constrained import PowerSteps, checksum
 from tests.cases import CASES, Case
 
 POWERED = [case for case in CASES if isinstance(case.build(), PowerSteps)]
@@ -96,6 +97,50 @@ def test_forward_passes_repeat_until_the_weights_change(case: Case):
     taken = getattr(module, "fixed_step", None) is None and not projected
     for key in moved:
         assert torch.equal(module.state_dict()[key], state[key]) is not taken
+
+
+def test_a_direction_never_stops_tracking():
+    """One singular value grows across the others: ``|W d|`` stays, the weights do not."""
+    layer = layers.ConvexPotentialLinear(8, 8).train()
+    layer.weight.data = torch.diag(torch.tensor([2.0] + [1.0] * 7))
+    layer.power_step(10)
+    for _ in range(100):
+        layer(torch.randn(2, 8))
+        layer.weight.data[1, 1] *= 1.03
+    assert float(onelip.lipschitz_bound(layer)) < 1.1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("relative", [1e-2, 1e-5, 3e-7])
+def test_any_change_is_a_step_and_no_change_is_none(relative, dtype):
+    """However small: passes are repeated to the last bit, alone and batched."""
+    model = nn.Sequential(*(layers.ConvexPotentialConv2d(4, 6, image_size=6) for _ in range(3)))
+    model = model.to(dtype).train()
+    x = torch.randn(2, 4, 6, 6).to(dtype)
+    for _ in range(20):
+        first = model(x)
+        before = [layer.direction.clone() for layer in model]
+        assert torch.equal(model(x), first)
+        with computed_once(model):
+            model(x)
+        after = [layer.direction for layer in model]
+        assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+        for layer in model:
+            layer.weight.data *= 1 + relative * torch.randn_like(layer.weight)
+            if relative > 1e-3:
+                assert bool(layer.changed())
+                layer.forget()
+
+
+def test_the_checksum_of_a_weight():
+    weight = torch.randn(3, 4, 2)
+    for dtype in (torch.bfloat16, torch.float16, torch.float32, torch.float64):
+        cast = weight.to(dtype)
+        same = checksum(cast.clone().permute(2, 1, 0).contiguous().permute(2, 1, 0))
+        assert torch.equal(checksum(cast), same)
+        for other in (cast.flip(0), torch.nextafter(cast.float(), torch.tensor(9.0)).to(dtype)):
+            if not torch.equal(other, cast):
+                assert not torch.equal(checksum(cast), checksum(other))
 
 
 @pytest.mark.parametrize("case", POWERED, ids=lambda case: case.id)

@@ -8,6 +8,7 @@ from torch import nn
 
 import onelip
 from onelip import layers
+from onelip.activations import MaxMin
 from onelip.errors import NotApplicableError
 from onelip.flows import ImplicitEuler, RidgeLinear
 from tests.cases import CASES, LAYERS, Case
@@ -147,6 +148,44 @@ def test_second_derivatives_in_the_weights_are_refused_instead_of_wrong(layer, s
     (gradient,) = torch.autograd.grad(y, weight, create_graph=True)
     with pytest.raises(NotApplicableError, match=message):
         gradient.square().sum().backward()
+
+
+def test_derivatives_of_derivatives():
+    """``torch.func.hessian`` is forward mode over a gradient; others nest the other way round."""
+    layer = nn.Sequential(layers.BCOPConv2d(2, 4, 3), MaxMin(), layers.SOCConv2d(4, 2, 3)).double()
+    layer.eval().requires_grad_(False)
+    x = torch.randn(1, 2, 4, 4, dtype=torch.float64)
+
+    def value(at: torch.Tensor) -> torch.Tensor:
+        return layer(at).sin().sum()
+
+    func = torch.func
+    found = func.hessian(value)(x).reshape(32, 32)
+    others = {
+        "reverse over forward": func.jacrev(func.jacfwd(value))(x),
+        "reverse over reverse": func.jacrev(func.jacrev(value))(x),
+        "vectorised": torch.autograd.functional.hessian(value, x, vectorize=True),
+    }
+    assert float(found.norm()) > 1e-3
+    for name, other in others.items():
+        assert torch.allclose(found, other.reshape(32, 32), atol=1e-9), name
+    convolution = layer[0]
+    weights = {k: p.detach() for k, p in convolution.named_parameters() if p.numel()}
+
+    def of_weights(parameters: dict[str, torch.Tensor]) -> torch.Tensor:
+        return func.functional_call(convolution, parameters, (x,)).sin().sum()
+
+    steps = {key: torch.randn_like(p) for key, p in weights.items()}
+
+    def slope(parameters: dict[str, torch.Tensor]) -> torch.Tensor:
+        return func.jvp(of_weights, (parameters,), (steps,))[1]
+
+    gradient = func.grad(slope)(weights)
+    up, down = (
+        slope({key: p + sign * 1e-5 * steps[key] for key, p in weights.items()}) for sign in (1, -1)
+    )
+    along = sum((gradient[key] * steps[key]).sum() for key in weights)
+    assert float(along) == pytest.approx(float((up - down) / 2e-5), rel=1e-5, abs=1e-6)
 
 
 def test_implicit_steps_refuse_transforms_with_the_way_out():

@@ -315,6 +315,7 @@ def test_an_error_inside_restores_the_steps():
     with pytest.raises(RuntimeError, match="stop"), computed_once(layer):
         raise RuntimeError("stop")
     before = layer.direction.clone()
+    layer.weight.data *= torch.rand_like(layer.weight)
     layer(torch.randn(1, 2, 4, 4, dtype=torch.float64))
     assert not torch.equal(layer.direction, before)
 

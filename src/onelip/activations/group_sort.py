@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from onelip.derivatives import has_tangent
+from onelip.derivatives import forward_mode
 from onelip.lipschitz import LipschitzModule
 
 
@@ -60,7 +60,7 @@ class MaxMin(LipschitzModule):
     def forward(self, x: Tensor) -> Tensor:
         """Sort pairs."""
         first, second = _grouped(x, 2).unbind(2)
-        if has_tangent(x):
+        if forward_mode():
             return _SortedPair.forward(first, second)
         y: Tensor = _SortedPair.apply(first, second)  # type: ignore[no-untyped-call]
         return y
@@ -95,7 +95,8 @@ class _SortedPair(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
         """Swap the gradients where the pair was."""
         (swapped,) = ctx.saved_tensors
-        upper, lower = gradients[0].unflatten(1, (-1, 2)).unbind(2)
+        count, _, *rest = gradients[0].shape
+        upper, lower = gradients[0].reshape(count, -1, 2, *rest).unbind(2)
         return torch.where(swapped, lower, upper), torch.where(swapped, upper, lower)
 
 

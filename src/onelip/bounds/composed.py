@@ -11,7 +11,7 @@ some thousand rows the proof goes through the Gram matrix of the narrowest place
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from fractions import Fraction
 
@@ -31,6 +31,7 @@ DEFAULT_WORK = 5e12
 
 Key = tuple[int, ...]
 
+_LEVELS = (0.0, 1e9, 1e10, 1e11, 1e12)  # multiplications, one after the other
 _CHUNK = 256  # vectors that are pushed at a time
 _TIGHT = 1e-4  # no large Gram matrix is made to gain less than that
 
@@ -81,7 +82,7 @@ class Norms:
     """
 
     def __init__(self, deadline: Deadline | None = None) -> None:
-        self._deadline = deadline or Deadline()
+        self.deadline = deadline or Deadline()
         self._pulled: dict[int, tuple[LinearMap, Fraction, LinearMap | None]] = {}
         self._singles: dict[int, Fraction] = {}
         self._known: dict[Key, Fraction] = {}
@@ -98,6 +99,10 @@ class Norms:
             if not (price < math.inf and work >= 0):
                 break
             self._affordable.add(key)
+
+    def reconsider(self) -> None:
+        """Forget products that were split, for they may be affordable from now on."""
+        self._known = {key: norm for key, norm in self._known.items() if key in self._affordable}
 
     def cost(self, maps: Sequence[LinearMap]) -> float:
         """Multiplications that it takes to write the product out and prove its norm."""
@@ -146,11 +151,11 @@ class Norms:
 
     def _direct(self, cores: Cores, best: Fraction) -> Fraction:
         """The norm of the product as a whole; ``best`` where that fails."""
-        self._deadline.allow()
+        self.deadline.allow()
         size, cut = costs.narrowest(cores)
         if size <= costs.WRITTEN_OUT and cut in (0, len(cores)):
             matrix, errors = self._written_out(cores, adjoint=cut > 0)
-            self._deadline.allow(2 * size**2 * max(matrix.shape))
+            self.deadline.allow(2 * size**2 * max(matrix.shape))
             error = row_norms(errors[None])[0]
             if not (torch.isfinite(matrix).all() and torch.isfinite(error)):
                 return best
@@ -165,11 +170,11 @@ class Norms:
         before, behind = cores[:cut], cores[cut:]
         if not behind:
             return bottleneck.norm(
-                lambda x: self._back_and_forth(before, x), before[-1].outputs, self._deadline
+                lambda x: self._back_and_forth(before, x), before[-1].outputs, self.deadline
             )
         if not before:
             return bottleneck.norm(
-                lambda x: self._forth_and_back(behind, x), behind[0].inputs, self._deadline
+                lambda x: self._forth_and_back(behind, x), behind[0].inputs, self.deadline
             )
         return bottleneck.norm_through(
             lambda x: self._back_and_forth(before, x),
@@ -177,7 +182,7 @@ class Norms:
             behind[0].inputs,
             above(self._product(before)),
             above(self._product(behind)),
-            deadline=self._deadline,
+            deadline=self.deadline,
         )
 
     def _forth_and_back(self, cores: Cores, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -187,7 +192,7 @@ class Norms:
         return self._twice(cores, x, adjoint=True)
 
     def _twice(self, cores: Cores, x: Tensor, *, adjoint: bool) -> tuple[Tensor, Tensor]:
-        self._deadline.allow()
+        self.deadline.allow()
         there, error = self._pushed(cores, x, adjoint=adjoint)
         back, last = self._pushed(cores, there, adjoint=not adjoint)
         return back, upward(error * above(self.known(cores)) + last, 4)
@@ -198,7 +203,7 @@ class Norms:
         basis = _basis(math.prod(shape)).unflatten(1, shape)
         pushed = []
         for x in basis.split(_CHUNK):
-            self._deadline.allow()
+            self.deadline.allow()
             pushed.append(self._pushed(cores, x, adjoint=adjoint))
         return torch.cat([x.flatten(1) for x, _ in pushed]), torch.cat([e for _, e in pushed])
 
@@ -260,6 +265,36 @@ class Norms:
         while cores and isinstance(cores[-1], Reshape):
             cores.pop()
         return factor, tuple(cores)
+
+
+def cheapest_first(
+    proved: Callable[[Norms, float], Fraction], work: float, seconds: float
+) -> Fraction:
+    """The least of what ever more work proves, as far as the time goes: more is never worse.
+
+    Args:
+        proved: a bound from norms, and the multiplications that may be spent on products.
+        work: the most that may be.
+        seconds: infinite for all of it at once.
+
+    Raises:
+        NotApplicableError: the time is over before the first bound.
+    """
+    deadline = Deadline(seconds)
+    norms = Norms(deadline)
+    levels = [] if math.isinf(seconds) else [level for level in _LEVELS if level < work]
+    found: list[Fraction] = []
+    for level in (*levels, work):
+        norms.reconsider()
+        try:
+            found.append(proved(norms, level))
+        except OutOfTimeError:
+            break
+        if deadline.passed:
+            break
+    if not found:
+        raise NotApplicableError(f"does not end in {seconds:.3g} s: give more --seconds")
+    return min(found)
 
 
 def row_norms(x: Tensor) -> Tensor:

@@ -20,13 +20,13 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from onelip.bounds.composed import DEFAULT_WORK, Norms
+from onelip.bounds.composed import DEFAULT_WORK, Norms, cheapest_first
 from onelip.bounds.cores import finite_above, fraction
 from onelip.bounds.diagonal import Weighting, weight
 from onelip.bounds.differences import Constants, constants, lengths, pair_lengths, raised
 from onelip.bounds.naive import of_block, single_maps
 from onelip.chains import Block, Chain, Elementwise, LinearMap, Scale, transformed
-from onelip.deadline import Deadline, OutOfTimeError
+from onelip.deadline import OutOfTimeError
 
 Refinement = Literal["spectral", "aol", "sll"]
 Path = list[LinearMap]
@@ -73,7 +73,12 @@ def liplt(
         Fazlyab, Entesari, Roy, Chellappa, "Certified Robustness via Dynamic Margin Maximization and
         Improved Lipschitz Regularization", NeurIPS 2023.
     """
-    return finite_above(_Paths(chain, work, refinement, seconds).network())
+    chain = chain.exact()
+
+    def proved(norms: Norms, allowed: float) -> Fraction:
+        return _Paths(chain, norms, allowed, refinement).network()
+
+    return finite_above(cheapest_first(proved, work, seconds))
 
 
 @torch.no_grad()
@@ -90,7 +95,7 @@ def liplt_constants(
         work: as for ``liplt``.
         refinement: as for ``liplt``; of the rows' own paths it is the plain one.
     """
-    paths = _Paths(chain, work, refinement)
+    paths = _Paths(chain.exact(), Norms(), work, refinement)
     network = finite_above(paths.network())
     per_class, pairwise = paths.rows(lengths), paths.rows(pair_lengths)
     return constants(network, per_class, pairwise, paths.layers)
@@ -129,16 +134,15 @@ class _Part(NamedTuple):
 class _Paths:
     """Constants of everything in a chain, from the input to its last map."""
 
-    def __init__(
-        self, chain: Chain, work: float, refinement: Refinement, seconds: float = math.inf
-    ) -> None:
-        self.chain, self.norms = chain.exact(), Norms(Deadline(seconds))
-        self.refinement = refinement
+    def __init__(self, chain: Chain, norms: Norms, work: float, refinement: Refinement) -> None:
+        self.chain, self.norms, self.refinement = chain, norms, refinement
         self.parts = [_Part(*transformed(block)) for block in self.chain.blocks]
-        self.norms.afford(single_maps(self.chain), work)
-        products = list(self._all_products())
-        self.norms.afford(products, work)
-        self.share = work / len(products)  # for the refinement of a path
+        self.share = 0.0  # of the work, for the refinement of a path
+        if work > 0:
+            self.norms.afford(single_maps(self.chain), work)
+            products = list(self._all_products())
+            self.norms.afford(products, work)
+            self.share = work / len(products)
         self.body = [Fraction(1)]  # a_k, of x_0 -> x_k
         self.hidden: list[Fraction] = []  # m_k, of x_0 -> W_k x_k
         self.layers: list[Fraction] = []  # of the blocks by themselves
@@ -167,6 +171,7 @@ class _Paths:
 
     def _advance(self, block: Block, part: _Part) -> None:
         """Constants behind one more block."""
+        self.norms.deadline.allow()
         k, front, layer = len(self.hidden), self.body[-1], of_block(block, self.norms)
         inner = self._of([block.inner], k)
         before = self._of([part.inner], k) if part.inner is not block.inner else inner
@@ -237,6 +242,7 @@ class _Paths:
 
     def _all_products(self) -> Iterator[Path]:
         for k, (block, part) in enumerate(zip(self.chain.blocks, self.parts, strict=True)):
+            self.norms.deadline.allow()
             yield from self._paths_to([part.inner], k)
             yield from self._paths_to([block.inner], k)
         yield from self._paths_to([self.chain.last], len(self.parts))

@@ -6,11 +6,10 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from onelip.bounds.composed import Norms
+from onelip.bounds.composed import Norms, cheapest_first
 from onelip.bounds.cores import finite_above, fraction
 from onelip.bounds.differences import Constants, constants, lengths, pair_lengths, raised
 from onelip.chains import Block, Chain, LinearMap
-from onelip.deadline import Deadline
 
 DEFAULT_WORK = 1e11
 """Multiplications for norms that are not read off a kernel: some seconds of one core."""
@@ -42,8 +41,13 @@ def naive(chain: Chain, *, work: float = DEFAULT_WORK, seconds: float = math.inf
         >>> naive(Chain((hidden,), Dense(torch.eye(2))))
         tensor(3.0000, dtype=torch.float64)
     """
-    chain, norms = _prepared(chain, work, seconds)
-    return finite_above(body(chain, norms) * norms.of([chain.last]))
+    chain = chain.exact()
+
+    def proved(norms: Norms, allowed: float) -> Fraction:
+        norms.afford(single_maps(chain), allowed)
+        return body(chain, norms) * norms.of([chain.last])
+
+    return finite_above(cheapest_first(proved, work, seconds))
 
 
 @torch.no_grad()
@@ -112,7 +116,7 @@ def single_maps(chain: Chain) -> list[list[LinearMap]]:
     return [[linear] for linear in maps]
 
 
-def _prepared(chain: Chain, work: float, seconds: float = math.inf) -> tuple[Chain, Norms]:
-    chain, norms = chain.exact(), Norms(Deadline(seconds))
+def _prepared(chain: Chain, work: float) -> tuple[Chain, Norms]:
+    chain, norms = chain.exact(), Norms()
     norms.afford(single_maps(chain), work)
     return chain, norms

@@ -6,8 +6,6 @@ from onelip.estimates.liplt import LipLTEstimate, NaiveEstimate
 from onelip.estimates.lower_estimate import lower_estimate
 from onelip.estimates.pair_search import Pair, pair_search
 from onelip.estimates.power_iteration import (
-    advanced,
-    changed,
     leading_direction,
     power_iteration,
     usable,
@@ -18,8 +16,6 @@ __all__ = [
     "NaiveEstimate",
     "Pair",
     "activation_patterns",
-    "advanced",
-    "changed",
     "jacobian_estimate",
     "leading_direction",
     "lower_estimate",

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 Operator = Callable[[Tensor], Tensor]
-_SLACK = 8  # units of rounding by which the same squared length may differ
 
 
 def power_iteration(
@@ -43,45 +42,8 @@ def power_iteration(
     return norm, direction
 
 
-@torch.no_grad()
-def advanced(
-    operator: Operator,
-    adjoint: Operator,
-    direction: Tensor,
-    known: Tensor,
-    *,
-    iterations: int = 1,
-) -> Tensor:
-    """The direction after power steps, or the same one if the map has not changed since the last.
-
-    Whether it has is seen by ``|operator(direction)|^2``: see ``changed``. A forward pass that is
-    repeated with the same weights, as gradient checkpointing does, therefore repeats its numbers. A
-    direction that is mapped to 0 or overflows stays, for it would never come back.
-
-    Args:
-        operator: a linear map.
-        adjoint: its adjoint.
-        direction: where the last step ended.
-        known: 0-d, the squared length of its image then; -1 if no step was taken yet.
-        iterations: how often to apply both maps.
-    """
-    image = operator(_unit(direction))
-    new = changed(image.square().sum(), known)
-    moved = _unit(adjoint(_unit(image)))
-    for _ in range(iterations - 1):
-        moved = _unit(adjoint(_unit(operator(moved))))
-    return torch.where(new & usable(moved), moved, direction)
-
-
-@torch.no_grad()
-def changed(square: Tensor, known: Tensor) -> Tensor:
-    """Whether a squared length is another one than before, by more than rounding; also for NaN."""
-    slack = _SLACK * torch.finfo(square.dtype).eps
-    return ~((square - known).abs() <= slack * known)
-
-
 def usable(moved: Tensor) -> Tensor:
-    """Whether power steps can go on from here."""
+    """Whether power steps can go on from here: one that is 0, or not finite, never comes back."""
     return moved.isfinite().all() & moved.any()
 
 

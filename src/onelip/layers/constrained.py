@@ -56,17 +56,29 @@ class PowerSteps(ComputedOnce):
     """
 
     known: Tensor
-    """Squared lengths after the last power step, by which changed weights are recognised."""
+    """A checksum of the weights that the last power step was taken for."""
 
-    def forget(self, count: tuple[int, ...] = ()) -> None:
+    def forget(self) -> None:
         """Take a power step in the next forward pass, whatever the weights."""
-        self.register_buffer("known", torch.full(count, -1.0))
+        self.register_buffer("known", torch.tensor(-1))
+
+    @abc.abstractmethod
+    def stepped_weight(self) -> Tensor:
+        """The free weight that the power iterations are about."""
+
+    @torch.no_grad()
+    def changed(self) -> Tensor:
+        """Whether the weight is another one than when this was last asked: 0-d, boolean."""
+        new = checksum(self.stepped_weight())
+        other = new != self.known
+        self.known.copy_(new)
+        return other
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *arguments: Any
     ) -> None:
         """Also from before ``known`` was stored."""
-        state_dict.setdefault(f"{prefix}known", torch.full_like(self.known, -1))
+        state_dict.setdefault(f"{prefix}known", torch.tensor(-1))
         super()._load_from_state_dict(state_dict, prefix, *arguments)
 
 
@@ -247,6 +259,20 @@ class ConstrainedConv2d(ConstrainedLayer):
             f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, "
             f"stride={self.stride}, padding={self.padding}, padding_mode={self.padding_mode}"
         )
+
+
+_BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def checksum(weight: Tensor) -> Tensor:
+    """A whole number, 0-d int64, that is another one as soon as a bit of a weight is.
+
+    Sums of integers do not depend on their order, so it is the same on every device, however often
+    it is computed. Rows that change places are seen, columns are not.
+    """
+    rows = weight.detach().flatten(1).view(_BITS[weight.element_size()]).sum(1, dtype=torch.int64)
+    odd = 2 * torch.arange(len(rows), device=rows.device) + 1
+    return (odd * rows).sum()
 
 
 def full_precision(tensor: Tensor) -> torch.autocast:

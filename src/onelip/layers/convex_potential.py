@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import override
 
-from onelip.estimates import advanced, changed, leading_direction, usable
+from onelip.estimates import leading_direction, usable
 from onelip.layers.constrained import PowerSteps, full_precision
 from onelip.layers.fixed_conv import check_image_size
 from onelip.layers.gradient_step import (
@@ -101,11 +101,19 @@ class ConvexPotential(PowerSteps):
             )
             self.direction.copy_(torch.where(usable(moved), moved, self.direction))
 
+    def stepped_weight(self) -> Tensor:
+        """W."""
+        return self.weight
+
     @torch.no_grad()
     def advance(self) -> None:
         """One power step, if W has changed since the last one."""
         with full_precision(self.weight):
-            self.direction.copy_(advanced(self.inner, self.adjoint, self.direction, self.known))
+            self._turn(leading_direction(self.inner, self.adjoint, self.direction, iterations=1))
+
+    def _turn(self, moved: Tensor) -> None:
+        turning = self.changed() & usable(moved)
+        self.direction.copy_(torch.where(turning, moved, self.direction))
 
     @overridable
     def batch_key(self) -> object:
@@ -135,32 +143,17 @@ class ConvexPotential(PowerSteps):
         """The step h that ``forward`` takes now: ``2 / (s (estimate^2 + 1e-4))`` or a fixed one."""
         if self.fixed_step is not None:
             return self.weight.new_tensor(self.fixed_step)
-        return self._step_of(self._square())
-
-    def _square(self) -> Tensor:
-        """``|W direction|^2``, differentiable in W."""
         with full_precision(self.weight):
-            return self.inner(self.direction.clone()).square().sum()
-
-    def _step_of(self, square: Tensor) -> Tensor:
-        return 2 / (slopes(self.activation)[1] * (square + _EPSILON))
-
-    def _training_step(self) -> Tensor:
-        """The step after the direction was moved, if need be; what it was moved for is noted."""
-        if self.own_power_steps:
-            self.advance()
-        square = self._square()
-        with torch.no_grad():
-            self.known.copy_(torch.where(changed(square, self.known), square, self.known))
-        return self._step_of(square)
+            square = self.inner(self.direction.clone()).square().sum()
+            return 2 / (slopes(self.activation)[1] * (square + _EPSILON))
 
     def forward(self, x: Tensor) -> Tensor:
         """``x - h W^T activation(W x + b)``; in training mode, after one power step."""
         check_image_size(x, self.image_size)
-        moving = self.training and self.fixed_step is None
-        step = self._training_step() if moving else self.step()
+        if self.training and self.fixed_step is None and self.own_power_steps:
+            self.advance()
         hidden = self.activation(self.inner(x, self.bias))
-        return x - self.adjoint(step.to(hidden.dtype) * hidden)
+        return x - self.adjoint(self.step().to(hidden.dtype) * hidden)
 
     def lipschitz_bound(self) -> Tensor:
         """``max(1, h s norm^2 - 1)`` with the step in use and a proved norm."""
@@ -299,12 +292,10 @@ class ConvexPotentialConv2d(ConvexPotential):
             directions = torch.cat([layer.direction for layer in layers], 1)
             mode, groups = self.padding_mode, len(layers)
             images = convolve(directions, weights.flatten(0, 1), None, mode, groups)
-            squares = images.reshape(groups, -1).square().sum(1)
             back = convolve(_unit_groups(images, groups), mirrored, None, mode, groups)
             parts = _unit_groups(back, groups).chunk(groups, 1)
-            for layer, square, moved in zip(layers, squares, parts, strict=True):
-                turning = changed(square, layer.known) & usable(moved)
-                layer.direction.copy_(torch.where(turning, moved, layer.direction))
+            for layer, moved in zip(layers, parts, strict=True):
+                layer._turn(moved)
         return None
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from onelip.derivatives import has_tangent, once
+from onelip.derivatives import forward_mode, once
 from onelip.layers.constrained import ConstrainedLayer
 from onelip.lipschitz import overridable
 
@@ -52,7 +52,7 @@ def cholesky_qr(matrices: Tensor) -> Tensor:
         return matrices
     if matrices.dtype in (torch.float16, torch.bfloat16):  # which have no factorisations
         return cholesky_qr(matrices.float()).to(matrices.dtype)
-    if has_tangent(matrices):
+    if forward_mode():
         return _factors(matrices)[0]
     q: Tensor = _CholeskyQR.apply(matrices)[0]  # type: ignore[no-untyped-call]
     return q
@@ -75,7 +75,7 @@ def _orthogonalised_once(matrices: Tensor) -> tuple[Tensor, Tensor]:
     gram = matrices.mT @ matrices
     unit = torch.finfo(gram.dtype).eps
     norm = gram.abs().sum(-1).amax(-1, keepdim=True).clamp_min(unit)  # zeros stay zeros
-    gram.diagonal(dim1=-2, dim2=-1).add_(_SHIFT * unit * norm)
+    gram = gram + _SHIFT * unit * norm[..., None] * torch.eye(gram.shape[-1]).to(gram)
     upper = torch.linalg.cholesky_ex(gram, upper=True).L
     return torch.linalg.solve_triangular(upper, matrices, upper=True, left=False), upper
 

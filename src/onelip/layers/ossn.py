@@ -17,7 +17,7 @@ from torch.nn.grad import conv2d_input
 from typing_extensions import override
 
 from onelip.chains.linear_map import unwrapped
-from onelip.estimates import advanced, changed, leading_direction, usable
+from onelip.estimates import leading_direction, usable
 from onelip.layers.constrained import ConstrainedConv2d, PowerSteps, full_precision
 from onelip.layers.fixed_conv import check_whole_strides
 from onelip.layers.svcm import ProjectedLayer
@@ -77,12 +77,13 @@ class SpectralConv2d(PowerSteps, ConstrainedConv2d):
     @torch.no_grad()
     def advance(self) -> None:
         """The power iterations of a training step, if the kernel has changed since the last."""
-        with full_precision(self.raw_weight):
-            operator, adjoint = self._maps()
-            state = self.direction, self.known
-            self.direction.copy_(advanced(operator, adjoint, *state, iterations=self.iterations))
-            square = operator(self.direction).square().sum()
-            self.known.copy_(torch.where(changed(square, self.known), square, self.known))
+        before = self.direction.clone()
+        self.power_step(self.iterations)
+        self.direction.copy_(torch.where(self.changed(), self.direction, before))
+
+    def stepped_weight(self) -> Tensor:
+        """The free kernel, without the identity that may be added."""
+        return self.raw_weight
 
     def _maps(self) -> tuple[Operator, Operator]:
         """The convolution with the free kernel, and its adjoint."""

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import override
 
-from onelip.estimates import changed, usable
+from onelip.estimates import usable
 from onelip.layers.constrained import ConstrainedLayer, PowerSteps, full_precision
 from onelip.layers.skew_exponential import FixedSOCConv2d, SkewExponential
 
@@ -118,7 +118,7 @@ class SOCConv2d(PowerSteps, ConstrainedLayer, SkewExponential):
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
         self.register_buffer("rows_direction", torch.empty(width))
         self.register_buffer("square_direction", torch.empty(width * kernel_size))
-        self.forget((2,))
+        self.forget()
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -176,20 +176,20 @@ class SOCConv2d(PowerSteps, ConstrainedLayer, SkewExponential):
     def advance(cls, layers: Sequence[Self]) -> None:
         """One power step of those of layers of equal keys whose kernel has changed since the last.
 
-        Of the two matrices of a kernel each has its own direction, and its own ``known``.
+        A kernel has two matrices, each with a direction of its own.
         """
-        with full_precision(layers[0].raw_weight):
-            for i, (matrices, directions) in enumerate(_reshaped(_skew_kernels(layers), layers)):
-                images = matrices.mT @ torch.stack(directions)[:, :, None]
-                squares = images.square().sum((1, 2))
-                moved = F.normalize(matrices @ images, dim=1).squeeze(2)
-                for j, old in enumerate(directions):
-                    turning = changed(squares[j], layers[j].known[i]) & usable(moved[j])
-                    old.copy_(torch.where(turning, moved[j], old))
-                after = (torch.stack(directions)[:, None] @ matrices).square().sum((1, 2))
-                for layer, square in zip(layers, after, strict=True):
-                    known = layer.known[i]
-                    known.copy_(torch.where(changed(square, known), square, known))
+        before = [
+            (layer.rows_direction.clone(), layer.square_direction.clone()) for layer in layers
+        ]
+        cls.power_steps(layers)
+        for layer, (rows, square) in zip(layers, before, strict=True):
+            new = layer.changed()
+            layer.rows_direction.copy_(torch.where(new, layer.rows_direction, rows))
+            layer.square_direction.copy_(torch.where(new, layer.square_direction, square))
+
+    @override
+    def stepped_weight(self) -> Tensor:
+        return self.raw_weight
 
     @override
     def batch_key(self) -> object:

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.grad import conv2d_weight
 
-from onelip.derivatives import has_tangent, once
+from onelip.derivatives import forward_mode, once
 from onelip.layers.same_size import padded
 
 _NO_SECOND = "the fast gradient of SOC has no second derivatives: exact_gradient=True"
@@ -62,7 +62,7 @@ def fast_series(x: Tensor, kernel: Tensor, terms: int, padding_mode: str) -> Ten
         dtype = torch.get_autocast_dtype(device)
         x, kernel = x.to(dtype), kernel.to(dtype)
     with torch.autocast(device, enabled=False):
-        if has_tangent(x, kernel):
+        if forward_mode():
             return exact_series(x, kernel, terms, padding_mode)
         z: Tensor = _FastSeries.apply(x, kernel, terms, padding_mode)[0]  # type: ignore[no-untyped-call]
     return z

@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test lint bench setup clean
+.PHONY: demo test test-inductor lint bench setup clean
 
 setup: $(READY)
 
@@ -16,6 +16,9 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2
+
+test-inductor: $(READY)
+	ONELIP_BACKEND=inductor $(BIN)/python -m pytest -n 2 tests/contract/test_compile.py -k compiled
 
 lint: $(READY)
 	$(BIN)/ruff check .

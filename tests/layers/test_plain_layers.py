@@ -51,18 +51,14 @@ def test_windows_side_by_side_are_isometric_on_constants():
 @pytest.mark.parametrize("kernel", range(1, 8))
 def test_scales_are_rounded_down_and_are_float32(kernel):
     for stride in range(1, 8):
-        for pool in (
-            layers.ScaledAvgPool2d(kernel, stride),
-            layers.ScaledMaxPool2d(kernel, stride),
+        window = [(kernel, stride)] * 2
+        for pool, number, square in (  # of an average, and of a maximum
+            (layers.ScaledAvgPool2d(kernel, stride), kernel**2, overlap_of_sums(window)),
+            (layers.ScaledMaxPool2d(kernel, stride), 1, overlap_of_maxima(window)),
         ):
-            counted = (
-                overlap_of_sums if isinstance(pool, layers.ScaledAvgPool2d) else overlap_of_maxima
-            )
-            assert Fraction(pool.scale) ** 2 * counted([(kernel, stride)] * 2) <= 1
+            assert Fraction(pool.scale) ** 2 * square <= number**2
             assert float(torch.tensor(pool.scale)) == pool.scale
-            assert pool.scale == pytest.approx(
-                1 / math.sqrt(counted([(kernel, stride)] * 2)), rel=1e-6
-            )
+            assert pool.scale == pytest.approx(number / math.sqrt(square), rel=1e-6)
 
 
 DILATED = [(2, 1, 2), (2, 2, 2), (3, 2, 2), (3, 2, 3), (3, 3, 2), (3, 4, 2), (4, 6, 4)]

@@ -61,9 +61,10 @@ def _normalize(layer: layers.Normalize, run: Run) -> Local:
 
 @rule(layers.ScaledAvgPool2d)
 def _average(layer: layers.ScaledAvgPool2d, run: Run) -> Local:
-    """A sum and a product; the bound of 1 is the length of the sums after scaling."""
+    """A sum, a quotient and a product; the bound of 1 is the length of the means after scaling."""
     run.arithmetic.check(run.x.reach * layer.kernel_size**2)
-    return Local(0.0, run.rounding(layer.kernel_size**2 + 2, run.x.reach))
+    lost = layer.scale * run.rounding(1, 0.0)  # what a quotient lost, multiplied
+    return Local(0.0, run.rounding(layer.kernel_size**2 + 3, run.x.reach) + lost)
 
 
 @rule(layers.ScaledL2NormPool2d)

@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from onelip.autocast import no_autocast
+
 
 @contextlib.contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
@@ -24,7 +26,7 @@ def full_precision(device: torch.device) -> Iterator[None]:
     try:
         for owner, name, strict in switches:
             setattr(owner, name, strict)
-        with torch.autocast(device.type, enabled=False):
+        with no_autocast(device.type):
             yield
     finally:
         for (owner, name, _), value in zip(switches, before, strict=True):

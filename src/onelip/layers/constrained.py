@@ -8,6 +8,7 @@ leaves a plain ``nn.Linear`` or ``nn.Conv2d``.
 import abc
 import copy
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Self
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from onelip import norms
+from onelip.autocast import no_autocast
 from onelip.layers.fixed_conv import FixedConv2d, check_image_size, check_whole_strides
 from onelip.lipschitz import LipschitzModule, overridable
 from onelip.norms.convolution import check_padding_mode, pair
@@ -275,9 +277,9 @@ def checksum(weight: Tensor) -> Tensor:
     return (odd * rows).sum()
 
 
-def full_precision(tensor: Tensor) -> torch.autocast:
+def full_precision(tensor: Tensor) -> AbstractContextManager[object]:
     """What decides about contraction is not left to autocast."""
-    return torch.autocast(tensor.device.type, enabled=False)
+    return no_autocast(tensor.device.type)
 
 
 def check_channels(in_channels: int, out_channels: int, groups: int, *sizes: int) -> None:

@@ -34,7 +34,7 @@ from onelip.layers.gradient_step import (
 from onelip.layers.same_size import applied, checked_image_size, convolve
 from onelip.lipschitz import overridable
 from onelip.norms.rounding import downward, exact, frobenius, upward
-from onelip.norms.slopes import HOMOGENEOUS, slopes
+from onelip.norms.slopes import HOMOGENEOUS, slopes, steepest
 
 _EPSILON = 1e-4  # added to the squared norm, so the step errs on the short side
 _WARM_UP = 20  # power iterations at construction
@@ -145,7 +145,7 @@ class ConvexPotential(PowerSteps):
             return self.weight.new_tensor(self.fixed_step)
         with full_precision(self.weight):
             square = self.inner(self.direction.clone()).square().sum()
-            return 2 / (slopes(self.activation)[1] * (square + _EPSILON))
+            return 2 / (steepest(self.activation) * (square + _EPSILON))
 
     def forward(self, x: Tensor) -> Tensor:
         """``x - h W^T activation(W x + b)``; in training mode, after one power step."""

@@ -86,7 +86,7 @@ def convolve(
         ValueError: an image of another size.
     """
     check_image_size(x, image_size)
-    if not len(x):  # which Fourier transforms refuse
+    if not x.numel():  # which Fourier transforms refuse
         return x.new_zeros(0, spectrum.shape[2], *grid(image_size, stride))
     with full_precision(x):
         pixels = at_least_single(F.pixel_unshuffle(x, stride) if stride > 1 else x)

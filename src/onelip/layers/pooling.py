@@ -1,5 +1,7 @@
 """Average, max and norm pooling, divided by their exact Lipschitz constants."""
 
+from fractions import Fraction
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -8,11 +10,13 @@ from onelip.lipschitz import LipschitzModule, overlap_of_maxima, overlap_of_sums
 
 
 class ScaledAvgPool2d(LipschitzModule):
-    """Sum over windows, divided by the norm of that map.
+    """Average over windows, divided by the norm of that map.
 
     For windows that do not overlap this is the sum over k x k pixels divided by k, which keeps the
     norm of constant images; an average would shrink everything by k. Pixels that no whole window
-    covers are dropped: windows of uneven size (adaptive pooling) would not be 1-Lipschitz.
+    covers are dropped: windows of uneven size (adaptive pooling) would not be 1-Lipschitz. (It is
+    written as an average times a factor, since both of torch's ONNX exporters drop the divisor of
+    ``avg_pool2d(divisor_override=...)``.)
 
     Bound: 1, attained; overlap is counted.
     Shape: ``(batch, c, h, w)`` to ``(batch, c, (h - k) / stride + 1, (w - k) / stride + 1)``.
@@ -31,11 +35,11 @@ class ScaledAvgPool2d(LipschitzModule):
         super().__init__()
         self.kernel_size, self.stride = kernel_size, stride or kernel_size
         overlap = overlap_of_sums([(self.kernel_size, self.stride)] * 2)
-        self.scale = _reciprocal_below(overlap)
+        self.scale = _quotient_below(self.kernel_size**2, overlap)
 
     def forward(self, x: Tensor) -> Tensor:
         """Pool."""
-        return F.avg_pool2d(x, self.kernel_size, self.stride, divisor_override=1) * self.scale
+        return F.avg_pool2d(x, self.kernel_size, self.stride) * self.scale
 
     def lipschitz_bound(self) -> Tensor:
         """1."""
@@ -64,7 +68,7 @@ class ScaledL2NormPool2d(LipschitzModule):
         super().__init__()
         self.kernel_size, self.stride = kernel_size, stride or kernel_size
         overlap = overlap_of_maxima([(self.kernel_size, self.stride)] * 2)
-        self.scale = _reciprocal_below(overlap)
+        self.scale = _quotient_below(1, overlap)
 
     def forward(self, x: Tensor) -> Tensor:
         """Pool."""
@@ -98,7 +102,7 @@ class ScaledMaxPool2d(LipschitzModule):
         super().__init__()
         self.kernel_size, self.stride = kernel_size, stride or kernel_size
         overlap = overlap_of_maxima([(self.kernel_size, self.stride)] * 2)
-        self.scale = _reciprocal_below(overlap)
+        self.scale = _quotient_below(1, overlap)
 
     def forward(self, x: Tensor) -> Tensor:
         """Pool."""
@@ -110,10 +114,9 @@ class ScaledMaxPool2d(LipschitzModule):
         return torch.ones((), dtype=torch.float64)
 
 
-def _reciprocal_below(square: int) -> float:
-    """A float32 number not above ``1 / sqrt(square)``, so it is the same in float32 and float64."""
-    exact = torch.tensor(1 / root_above(square), dtype=torch.float64)
-    rounded = exact.float()
-    while rounded.double().square() * square > 1:
+def _quotient_below(number: int, square: int) -> float:
+    """A float32 number not above ``number / sqrt(square)``: the same in float32 and float64."""
+    rounded = torch.tensor(number / root_above(square), dtype=torch.float32)
+    while Fraction(float(rounded)) ** 2 * square > number**2:
         rounded = torch.nextafter(rounded, torch.zeros_like(rounded))
     return float(rounded)

@@ -32,7 +32,7 @@ from onelip.layers.same_size import applied
 from onelip.lipschitz import overridable
 from onelip.norms.convolution import check_padding_mode, pair
 from onelip.norms.rounding import downward, exact, frobenius
-from onelip.norms.slopes import HOMOGENEOUS, slopes
+from onelip.norms.slopes import HOMOGENEOUS, slopes, steepest
 
 _EPSILON = 1e-12  # added to the squared lengths of rows
 Rows = tuple[Tensor, Tensor]  # K and c
@@ -89,8 +89,8 @@ class SLL(ComputedOnce):
     def compute_rows(self) -> Rows:
         """K and c from the parameters, never in half precision."""
         with full_precision(self.weight):
-            steepest = slopes(self.activation)[1]
-            scale = row_scales(self.absolute_gram(), self.log_q) * math.sqrt(2 / steepest)
+            longest = (2 / steepest(self.activation)) ** 0.5
+            scale = row_scales(self.absolute_gram(), self.log_q) * longest
             return (scale * self.weight.movedim(0, -1)).movedim(-1, 0), scale * self.bias
 
     @overridable

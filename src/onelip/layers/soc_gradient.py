@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.grad import conv2d_weight
 
+from onelip.autocast import in_lower_precision, no_autocast
 from onelip.derivatives import forward_mode, once
 from onelip.layers.same_size import padded
 
@@ -58,10 +59,10 @@ def fast_series(x: Tensor, kernel: Tensor, terms: int, padding_mode: str) -> Ten
     section 4.
     """
     device = x.device.type
-    if torch.is_autocast_enabled(device):
-        dtype = torch.get_autocast_dtype(device)
+    dtype = in_lower_precision(device)
+    if dtype is not None:
         x, kernel = x.to(dtype), kernel.to(dtype)
-    with torch.autocast(device, enabled=False):
+    with no_autocast(device):
         if forward_mode():
             return exact_series(x, kernel, terms, padding_mode)
         z: Tensor = _FastSeries.apply(x, kernel, terms, padding_mode)[0]  # type: ignore[no-untyped-call]

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from onelip.errors import NonFiniteError, UnboundedModuleError
 from onelip.norms.rounding import exact
@@ -78,6 +78,16 @@ SLOPES: dict[type[nn.Module], Callable[[Any], Interval]] = {
     nn.Softplus: _softplus,
     nn.Softshrink: _softshrink,
 }
+
+
+def steepest(activation: nn.Module) -> float | Tensor:
+    """The largest slope, as a step in a forward pass needs it: a bound is from ``slopes``.
+
+    Of PReLU it is a tensor, so that no device is asked for a number.
+    """
+    if type(activation) is nn.PReLU:
+        return activation.weight.detach().max().clamp_min(1.0)
+    return slopes(activation)[1]
 
 
 HOMOGENEOUS = (nn.Identity, nn.ReLU, nn.LeakyReLU, nn.PReLU)

@@ -86,8 +86,8 @@ def _moves(module: LipschitzModule, value: Value) -> Value:
 @reader(ScaledAvgPool2d)
 def _scaled_sum(module: ScaledAvgPool2d, value: Value) -> Value:
     stride = pair(module.stride)
-    sums = average(value, pair(module.kernel_size), stride, (0, 0), divisor=1.0)
-    return scaled(sums, torch.tensor(module.scale, dtype=torch.float64))
+    means = average(value, pair(module.kernel_size), stride, (0, 0))
+    return scaled(means, torch.tensor(module.scale, dtype=torch.float64))
 
 
 @reader(LastLayer)

@@ -2,10 +2,10 @@
 
 import abc
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from onelip.autocast import no_autocast
 from onelip.chains import Shape
 from onelip.errors import UsageError
 from onelip.estimates.curvature import CurvatureEstimate
@@ -48,7 +48,7 @@ class OnRadii(Objective):
         logits = model(images).float()
         if epoch < self.loss.start_epoch:
             return F.cross_entropy(logits, labels)
-        with torch.autocast(logits.device.type, enabled=False):
+        with no_autocast(logits.device.type):
             loss: Tensor = self.loss(logits, labels, self.constants(model))
         return loss
 
@@ -83,7 +83,7 @@ class OnHead(Objective):
             bends: Tensor = estimate(head.inner.weight, head.outer.weight, first, second)
             return bends
 
-        with torch.autocast(features.device.type, enabled=False):
+        with no_autocast(features.device.type):
             loss: Tensor = self.loss(
                 features.float(), labels, head, None if estimate is None else curvature
             )

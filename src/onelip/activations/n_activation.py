@@ -51,7 +51,10 @@ class NActivation(LipschitzModule):
         """Fold at both thresholds."""
         if x.shape[1] != self.channels:
             raise ValueError(f"NActivation has thresholds for {self.channels}, got {x.shape[1]}")
-        low, high = self.theta.sort(dim=0, stable=True).values.view(2, -1, *(1,) * (x.ndim - 2))
+        first, second = self.theta.view(2, -1, *(1,) * (x.ndim - 2))
+        sorted_already = first <= second  # equal ones go their own ways, as in a stable sort
+        low = torch.where(sorted_already, first, second)
+        high = torch.where(sorted_already, second, first)
         return 2 * (F.relu(x - high) - F.relu(low - x)) - x
 
     def lipschitz_bound(self) -> Tensor:

@@ -72,9 +72,13 @@ class ScaledL2NormPool2d(LipschitzModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """Pool."""
-        rows = x.unfold(-2, self.kernel_size, self.stride)
-        windows = rows.unfold(-2, self.kernel_size, self.stride).flatten(-2)
-        norms: Tensor = torch.linalg.vector_norm(windows, dim=-1)
+        ends = [side - self.kernel_size + 1 for side in x.shape[-2:]]
+        windows = [  # strided slices: ONNX has them, where nested unfolding loses its shape
+            x[..., i : ends[0] + i : self.stride, j : ends[1] + j : self.stride]
+            for i in range(self.kernel_size)
+            for j in range(self.kernel_size)
+        ]
+        norms: Tensor = torch.linalg.vector_norm(torch.stack(windows, -1), dim=-1)
         return norms if self.scale == 1 else norms * self.scale
 
     def lipschitz_bound(self) -> Tensor:

@@ -156,10 +156,12 @@ def bound(arguments: list[str]) -> None:
     parser = _parser("bound")
     parser.add_argument("file", type=Path, help="run folder, .pt2 or .onnx file")
     parser.add_argument("--seconds", type=float, default=60.0, help="for all methods together")
+    trust = "open parts of a .pt2 file that may run code, because you know who wrote it"
+    parser.add_argument("--trust", action="store_true", help=trust)
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args(arguments)
     if options.file.suffix in (".pt2", ".onnx"):
-        result = bound_file(options.file, seconds=options.seconds)
+        result = bound_file(options.file, seconds=options.seconds, trust=options.trust)
     else:
         result = bound_run(RunFolder.open(options.file), seconds=options.seconds)
     print(json.dumps(result, indent=1) if options.json else bound_text(result))

@@ -36,14 +36,14 @@ def bound_run(run: RunFolder, *, seconds: float = 60.0) -> dict[str, Any]:
     return result
 
 
-def bound_file(path: Path, *, seconds: float = 60.0) -> dict[str, Any]:
+def bound_file(path: Path, *, seconds: float = 60.0, trust: bool = False) -> dict[str, Any]:
     """Proved bounds of an exported program (``.pt2``) or an ONNX file.
 
     Raises:
         UsageError: the file cannot be read.
         UnboundedModuleError: nothing is proved for a node; the message names it.
     """
-    return {"file": str(path), **_record(bounds.best(load(path), seconds=seconds))}
+    return {"file": str(path), **_record(bounds.best(load(path, trust=trust), seconds=seconds))}
 
 
 def bound_text(result: dict[str, Any]) -> str:

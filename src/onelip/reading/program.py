@@ -13,6 +13,7 @@ from torch.export.graph_signature import InputKind, OutputKind, TensorArgument
 
 from onelip.chains import Chain, Shape
 from onelip.errors import UsageError
+from onelip.reading.archive import checked_archive
 from onelip.reading.aten import OPERATORS
 from onelip.reading.graph import Node, Reference, read_graph
 from onelip.reading.values import Value
@@ -20,7 +21,7 @@ from onelip.reading.values import Value
 _STORED = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
 
 
-def read_program(source: str | Path | ExportedProgram) -> Chain:
+def read_program(source: str | Path | ExportedProgram, *, trust: bool = False) -> Chain:
     """An exported program, or a ``.pt2`` file of one, as a chain.
 
     The program is that of the forward pass itself, whatever the model's classes: sequences, and
@@ -31,7 +32,9 @@ def read_program(source: str | Path | ExportedProgram) -> Chain:
 
     Args:
         source: of ``torch.export.export(model.eval(), (example,))``, with a batch of one or a
+        source: of ``torch.export.export(model.eval(), (example,))``, with a batch of one or a
             dynamic batch; or the path to which ``torch.export.save`` wrote it.
+        trust: open the file as ``torch.export.load`` does, which may run code that it holds.
 
     Raises:
         UnboundedModuleError: nothing is proved for an operator; the message names the node.
@@ -44,7 +47,9 @@ def read_program(source: str | Path | ExportedProgram) -> Chain:
         >>> chain.inputs, len(chain.blocks), chain.outputs
         ((4,), 1, (2,))
     """
-    program = _functional(source if isinstance(source, ExportedProgram) else _loaded(Path(source)))
+    program = _functional(
+        source if isinstance(source, ExportedProgram) else _loaded(Path(source), trust)
+    )
     name, shape, dtype = _input(program)
     known: dict[str, Any] = dict(_constants(program))
     known[name] = Value.entering(shape, torch.empty((), dtype=dtype))
@@ -52,11 +57,12 @@ def read_program(source: str | Path | ExportedProgram) -> Chain:
     return read_graph(nodes, known, _output(program))
 
 
-def _loaded(path: Path) -> ExportedProgram:
+def _loaded(path: Path, trust: bool) -> ExportedProgram:
     if not path.is_file():
         raise UsageError(f"{path} does not exist")
+    archive = path if trust else checked_archive(path)
     try:
-        program: ExportedProgram = torch.export.load(path)
+        program: ExportedProgram = torch.export.load(archive)
     except Exception as error:
         reason = str(error).strip().partition("\n")[0]
         raise UsageError(

@@ -188,7 +188,8 @@ def test_no_error_is_above_the_bound(name, reach):
 def test_what_only_moves_numbers_is_exact(name):
     model = nn.Sequential(EXACT[name]())
     x = inputs(IMAGE, 5.0)
-    assert float(forward_error(model, IMAGE, 5.0)) == 0 == float(seen(model, x).max())
+    assert float(seen(model, x).max()) == 0
+    assert 0 < float(forward_error(model, IMAGE, 5.0)) < 1e-35  # inputs may be flushed to 0
 
 
 def network(kind: str) -> tuple[nn.Module, tuple[int, ...]]:

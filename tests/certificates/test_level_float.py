@@ -142,3 +142,22 @@ def test_float_radii_never_exceed_real_ones_which_set_the_reach():
         real = certify(model, x, constants=curvature_constants)
         single = certify(model, x, constants=curvature_constants, level="float")
         assert bool((single.radius <= real.radius).all())
+
+
+def test_subnormal_weights_are_refused():
+    """With weights 2^120, 2^-127 and 2^7 in a row, flushing changed 27 of 64 predictions."""
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)).eval().requires_grad_(False)
+    model[0].weight[0, 0] = 2.0**-127
+    x = torch.rand(3, 2)
+    with pytest.raises(UnboundedModuleError, match=r"0\.weight holds numbers below 1\.18e-38"):
+        onelip.certify(model, x, level="float")
+    assert onelip.certify(model, x).radius.shape == (3,)
+    assert onelip.certify(model.double(), x.double(), level="float").radius.shape == (3,)
+
+
+def test_inputs_that_are_flushed_are_charged():
+    """A large weight makes much of a subnormal input, which may count as 0."""
+    model = nn.Sequential(nn.Linear(1, 1, bias=False)).eval().requires_grad_(False)
+    model[0].weight.fill_(2.0**100)
+    error = forward_error(model, (1,), 2.0**-126)
+    assert float(error) >= 2.0**100 * (2.0**-126 - 2.0**-149)

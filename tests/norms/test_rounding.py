@@ -1,6 +1,9 @@
 """Each promise of the rounding module against exact arithmetic."""
 
 import math
+import os
+import subprocess
+import sys
 from fractions import Fraction
 
 import pytest
@@ -112,3 +115,30 @@ def test_dot_products_keep_the_standard_model(length):
         )
         for computed in (a @ b, (a[None] @ b[:, None])[0, 0], (a * b).sum()):
             assert abs(arb(float(computed)) - truth) <= arb(gamma(length)) * size
+
+
+WORKERS_THAT_FLUSH = """
+import torch
+torch.set_num_threads(2)
+torch.set_flush_denormal(True)
+torch.ones(10**6).mul(2)  # starts a worker, which inherits the mode
+torch.set_flush_denormal(False)
+import onelip
+assert torch.tensor(2.0**-1074, dtype=torch.float64).mul(1).is_nonzero()  # in this thread
+try:
+    print(onelip.lipschitz_bound(torch.nn.Linear(3, 3)))
+except RuntimeError as error:
+    print("refused:", error)
+"""
+
+
+def test_worker_threads_that_still_flush_are_found():
+    """The check of before saw only its own thread."""
+    run = subprocess.run(
+        [sys.executable, "-c", WORKERS_THAT_FLUSH],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"OMP_NUM_THREADS": "2"},
+    )
+    assert run.stdout.startswith("refused: subnormal numbers are flushed")

@@ -11,8 +11,10 @@ so errors of earlier layers are carried along by the same constants that carry t
 each layer adds follows from the standard model of floating point (``forward_error_rules.py``).
 
 What is assumed: operations are those of IEEE 754 in the dtype of the weights, as they are inside
-``full_precision``; sums may be in any order, fused or not, and subnormal results flushed to zero.
-Weights are the numbers that they are. Library functions (exp, log1p, erf, tanh, sin, cos, atan2,
+``full_precision``; sums may be in any order, fused or not, and subnormal numbers may be flushed to
+zero, where they come in and where they come out (``torch.set_flush_denormal`` may be called after
+certifying). Inputs pay for that; subnormal weights, which would change by all of themselves, are
+refused. Library functions (exp, log1p, erf, tanh, sin, cos, atan2,
 hypot) are within 4 units in the last place. Matrix products are no Strassen-type products, and
 oneDNN's convolutions are direct ones, which is what torch asks it for.
 """
@@ -78,18 +80,33 @@ def forward_errors(model: nn.Module, input_shape: Shape, reach: float) -> list[T
 
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
-        >>> [error > 0 for error in forward_errors(model, (1, 2, 2), 1.0)]
+        >>> [error > 1e-30 for error in forward_errors(model, (1, 2, 2), 1.0)]
         [tensor(False), tensor(True)]
     """
     if not 0 <= reach < math.inf:
         raise UsageError(f"reach is the length of an input, got {reach}")
     dtype, device = _arithmetic_of(model)
-    value, errors = Value(tuple(input_shape), reach), []
+    _refuse_subnormal(model)
+    arithmetic = Arithmetic.of(dtype)
+    flushed = arithmetic.lost * math.sqrt(math.prod(input_shape))
+    value, errors = Value(tuple(input_shape), reach, flushed), []
     with full_precision(device):
         for _, part in flattened(model):
-            value = through(part, value, Arithmetic.of(dtype))
+            value = through(part, value, arithmetic)
             errors.append(torch.tensor(value.error, dtype=torch.float64))
     return errors
+
+
+def _refuse_subnormal(model: nn.Module) -> None:
+    """Weights that some processors take for 0, times numbers of any size."""
+    for name, number in [*model.named_parameters(), *model.named_buffers()]:
+        if number.is_floating_point():
+            size = number.abs()
+            if bool(((size > 0) & (size < torch.finfo(number.dtype).tiny)).any()):
+                raise UnboundedModuleError(
+                    f"{name} holds numbers below {torch.finfo(number.dtype).tiny:.3g}, which count "
+                    "as 0 where subnormal numbers are flushed: set them to 0, or use level='real'"
+                )
 
 
 def _arithmetic_of(model: nn.Module) -> tuple[torch.dtype, torch.device]:

@@ -5,6 +5,7 @@ up to underflow. A sum of n products, in any order, fused or not, is off by at m
 times the sum of the absolute products. Every error term below follows from these two sentences.
 """
 
+import functools
 import math
 from fractions import Fraction
 
@@ -69,6 +70,32 @@ def _above(wanted: Fraction) -> Tensor:
     return torch.tensor(value, dtype=torch.float64)
 
 
+_GRAIN = 2**15  # numbers that torch gives to one thread at least
+
+
+@functools.cache
+def _probe(threads: int) -> Tensor:
+    """Ones, and a subnormal number here and there, enough for every thread to meet some."""
+    probe = torch.ones(_GRAIN * threads if threads > 1 else 1, dtype=torch.float64)
+    probe[:: _GRAIN // 16] = 2.0**-1074
+    return probe
+
+
+def refuse_flushing() -> None:
+    """No proof is possible where subnormal numbers are taken for 0.
+
+    Worker threads are asked, too: they keep the mode in which they were started.
+
+    Raises:
+        RuntimeError: the processor flushes them, in this thread or in one that torch calculates in.
+    """
+    if not bool(_probe(torch.get_num_threads()).mul(1).all()):
+        raise RuntimeError(
+            "subnormal numbers are flushed, in this thread or in one of torch's workers: start "
+            "Python anew, without torch.set_flush_denormal(True)"
+        )
+
+
 def exact(tensor: Tensor) -> Tensor:
     """The same numbers in float64 (complex128), without loss, detached.
 
@@ -79,8 +106,7 @@ def exact(tensor: Tensor) -> Tensor:
     tensor = tensor.detach()
     if not torch.isfinite(tensor).all():
         raise NonFiniteError("a weight is infinite or NaN: no bound exists; train with a lower lr")
-    if not torch.tensor(2.0**-1074, dtype=torch.float64).mul(1).is_nonzero():
-        raise RuntimeError("subnormal numbers are flushed: torch.set_flush_denormal(False) first")
+    refuse_flushing()
     if tensor.device.type == "mps":
         tensor = tensor.cpu()  # no float64 there
     return tensor.resolve_conj().to(torch.complex128 if tensor.is_complex() else torch.float64)

@@ -26,6 +26,7 @@ from onelip.chains import (
 )
 from onelip.errors import UnboundedModuleError, UsageError
 from onelip.norms.rounding import product, upward
+from onelip.reading.gradient_steps import gradient_step_constant
 from onelip.reading.values import Point, Value
 
 
@@ -99,10 +100,13 @@ def _residual(branch: Value, skip: LinearMap, start: Point) -> Value:
     first, last = blocks[0], blocks[-1]
     outer = branch.linear if last.outer is None else composed([last.outer, branch.linear])
     if len(blocks) == 1:
-        around = skip
         if last.skip is not None:
             around = Sum((composed([last.skip, _unbiased(branch.linear)]), skip))
-        return Value(start).behind(Block(last.inner, last.nonlinearity, outer, around))
+            return Value(start).behind(Block(last.inner, last.nonlinearity, outer, around))
+        step = gradient_step_constant(last.inner, last.nonlinearity, outer, skip)
+        constant = None if step is None else float(product([step, norm_bound(skip)]))
+        block = Block(last.inner, last.nonlinearity, outer, skip, constant=constant)
+        return Value(start).behind(block)
     inner: LinearMap = identity(start.shape)
     if first.skip is None:
         inner = first.inner

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from onelip.activations import Absolute
 from onelip.errors import UnboundedModuleError
 from onelip.reading import operations as on
-from onelip.reading import products, shapes
+from onelip.reading import products, shapes, sorting
 from onelip.reading.torch_layers import flattened
 from onelip.reading.values import Value
 
@@ -188,6 +188,18 @@ OPERATORS: dict[str, Operation] = {
     "pixel_unshuffle.default": _module(nn.PixelUnshuffle),
     "channel_shuffle.default": _module(nn.ChannelShuffle),
     "cat.default": shapes.concatenate,
+    "stack.default": shapes.stacked,
+    "flip.default": shapes.flipped,
+    "chunk.default": lambda x, count, axis: shapes.parts(x, lambda t: t.chunk(count, axis), axis),
+    "split.Tensor": lambda x, size, axis: shapes.parts(x, lambda t: t.split(size, axis), axis),
+    "split_with_sizes.default": lambda x, n, axis: shapes.parts(
+        x, lambda t: t.split(n, axis), axis
+    ),
+    "unbind.int": lambda x, axis: [shapes.part_of(x, axis, i) for i in range(_size(x, axis))],
+    "unflatten.int": lambda x, axis, sizes: shapes.reshape(x, shapes.unflattened(x, axis, sizes)),
+    "maximum.default": sorting.maximum,
+    "minimum.default": sorting.minimum,
+    "sort.default": sorting.ascending,
     "slice.Tensor": _slice,
     "select.int": shapes.part_of,
     "sym_size.int": _size,

@@ -27,6 +27,7 @@ from onelip.chains import (
 from onelip.errors import UnboundedModuleError, UsageError
 from onelip.norms.rounding import product, upward
 from onelip.reading.gradient_steps import gradient_step_constant
+from onelip.reading.side_by_side import side_by_side
 from onelip.reading.values import Point, Value
 
 
@@ -84,6 +85,9 @@ def added(first: Value, second: Value) -> Value:
         raise UsageError(f"adds shapes {first.shape} and {second.shape}: make them equal")
     meeting = _meeting(first.point, second.point)
     if first.point is second.point:
+        parts = side_by_side(first, second)
+        if parts is not None:
+            return parts
         return Value(meeting, (Sum((first.linear, second.linear)),))
     if first.point is meeting:
         return _residual(second, first.linear, meeting)

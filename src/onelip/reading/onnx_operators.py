@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from onelip.activations import Absolute
 from onelip.errors import UnboundedModuleError, UsageError
-from onelip.reading import onnx_windows, products
+from onelip.reading import onnx_windows, products, sorting
 from onelip.reading import operations as on
 from onelip.reading.aten import prelu
 from onelip.reading.onnx_shapes import SHAPES
@@ -127,6 +127,8 @@ OPERATORS: dict[str, Operator] = {
     "Erf": lambda _, x: products.erf(x),
     "Greater": lambda _, x, threshold: products.Comparison(x, float(threshold)),
     "Where": lambda _, *parts: products.chosen(*parts),
+    "Max": lambda _, a, b: sorting.maximum(a, b),
+    "Min": lambda _, a, b: sorting.minimum(a, b),
     "Identity": lambda _, x: x,
     "Dropout": _dropout,
     "Cast": _cast,

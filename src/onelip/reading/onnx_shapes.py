@@ -130,6 +130,16 @@ def _concat(attributes: Attributes, *parts: Any) -> Value:
     return shapes.concatenate(parts, attributes["axis"])
 
 
+def _split(attributes: Attributes, value: Value, sizes: Tensor | None = None) -> list[Value]:
+    axis = attributes.get("axis", 0) % (len(value.shape) + 1)
+    given = _numbers(attributes, "split", sizes)
+    length = (1, *value.shape)[axis]
+    if given is None:
+        each = -(-length // attributes.get("num_outputs", 2))
+        given = [min(each, length - start) for start in range(0, length, each)]
+    return shapes.parts(value, lambda x: x.split(given, axis), axis)
+
+
 SHAPES: dict[str, Callable[..., Any]] = {
     "Reshape": _reshape,
     "Flatten": _flatten,
@@ -144,4 +154,5 @@ SHAPES: dict[str, Callable[..., Any]] = {
     "Shape": _shape,
     "DepthToSpace": _depth_to_space,
     "Concat": _concat,
+    "Split": _split,
 }

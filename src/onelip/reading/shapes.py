@@ -4,7 +4,7 @@ Axes are counted as torch counts them, the batch first.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -90,6 +90,40 @@ def concatenate(parts: Sequence[Value | Tensor], axis: int) -> Value:
     values = [pad(part, pads) for part, pads in padded if isinstance(part, Value)]
     constants = [F.pad(part, pads) for part, pads in padded if isinstance(part, Tensor)]
     return functools.reduce(add, constants, functools.reduce(added, values))
+
+
+def stacked(parts: Sequence[Value | Tensor], axis: int) -> Value:
+    """Along a new axis."""
+    count = next(len(part.shape) for part in parts if isinstance(part, Value)) + 2
+    axis %= count
+    return concatenate([_with_axis(part, axis) for part in parts], axis)
+
+
+def _with_axis(part: Value | Tensor, axis: int) -> Value | Tensor:
+    return unsqueeze(part, axis) if isinstance(part, Value) else part.unsqueeze(axis)
+
+
+def parts(value: Value, split: Callable[[Tensor], Sequence[Tensor]], axis: int) -> list[Value]:
+    """The parts that torch splits a tensor of this shape into, along an axis."""
+    sizes = [part.shape[axis] for part in split(torch.empty(1, *value.shape, device="meta"))]
+    starts = [sum(sizes[:i]) for i in range(len(sizes))]
+    return [
+        part_of(value, axis, slice(start, start + size))
+        for start, size in zip(starts, sizes, strict=True)
+    ]
+
+
+def unflattened(value: Value, axis: int, sizes: Sequence[int]) -> Sequence[int]:
+    """The shape, batch first, with one axis taken apart."""
+    whole = torch.empty(1, *value.shape, device="meta")
+    return tuple(whole.unflatten(axis, [int(size) for size in sizes]).shape)
+
+
+def flipped(value: Value, axes: Sequence[int]) -> Value:
+    """Backwards along some axes."""
+    if any(axis % (len(value.shape) + 1) == 0 for axis in axes):
+        raise UsageError("turns the batch round")
+    return linear.moved(value, lambda x: x.flip(list(axes)))
 
 
 def part_of(value: Value, axis: int, where: slice | int | Tensor) -> Value:

@@ -39,7 +39,7 @@ class SpectralConv2d(PowerSteps, ConstrainedConv2d):
         kernel_size: int,
         *,
         image_size: int | tuple[int, int],
-        iterations: int,
+        iterations: int = 10,
         **options: Any,
     ) -> None:
         super().__init__(in_channels, out_channels, kernel_size, image_size=image_size, **options)
@@ -247,25 +247,6 @@ class ProjectedOSSNConv2d(ProjectedLayer, SpectralConv2d):
     # bounded and exported as the convolution that it is
     lipschitz_bound = ConstrainedConv2d.lipschitz_bound
     export = ConstrainedConv2d.export
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int,
-        *,
-        image_size: int | tuple[int, int],
-        iterations: int = 10,
-        **options: Any,
-    ) -> None:
-        super().__init__(
-            in_channels,
-            out_channels,
-            kernel_size,
-            image_size=image_size,
-            iterations=iterations,
-            **options,
-        )
 
     @override
     def free_kernel(self) -> Tensor:

@@ -18,6 +18,7 @@ from onelip.certificates.forward_error import forward_errors
 from onelip.certificates.precision import full_precision
 from onelip.certificates.separate import refuse_mixed
 from onelip.errors import UsageError
+from onelip.layers.constrained import plain_linear
 from onelip.lipschitz import refuse_complex, refuse_hidden_behaviour
 
 
@@ -38,7 +39,8 @@ def certify(
     ``constants=liplt_constants``, on LipLT for each pair of logits, which is far tighter for
     ordinary networks, or, with ``constants=curvature_constants``, on the curvature of an MLP head.
     Rounding of the division goes downwards.
-    Shape: ``x`` is ``(batch, ...)``.
+    Shape: ``x`` is ``(batch, ...)``, logits ``(batch, classes)``; of a binary model with a single
+    logit z, class 1 is z > 0, and the radius is at least ``|z|`` over the constant of z.
     Cost: one proved bound of the model and one forward pass. A model in its training form should
     go through ``onelip.export`` first: the radii are larger.
 
@@ -56,8 +58,7 @@ def certify(
 
     Raises:
         UsageError: a part of the model is in training mode, x has another dtype than the weights,
-            leaves [0, 1] or is not finite, fewer than two logits, logits in 16 bits, labels out of
-            range.
+            leaves [0, 1] or is not finite, no logits, logits in 16 bits, labels out of range.
         UnboundedModuleError: a part of the model has no proved bound, or, for level ``float``, its
             rounding is not known.
         NonFiniteError: a weight or the bound is not finite.
@@ -72,6 +73,7 @@ def certify(
         raise UsageError(f"no level {level!r}: certificates have level 'real' or 'float'")
     _check_input(model, x)
     refuse_hidden_behaviour(model)
+    model = _of_two_logits(model, x)
     proved = constants(model, tuple(x.shape[1:]))
     body, head = proved.split(model)
     with full_precision(x.device):
@@ -107,6 +109,19 @@ def certify(
         device=str(logits.device),
         head_radii=found.head,
     )
+
+
+def _of_two_logits(model: nn.Module, x: Tensor) -> nn.Module:
+    """A binary model, of one logit z, followed by the map to the two logits ``-z / 2, z / 2``."""
+    sample = x[:1] if len(x) else x.new_zeros(1, *x.shape[1:])
+    try:
+        logit = model(sample.clone())
+    except RuntimeError:  # of a model that does not take a sample alone, which is refused later
+        return model
+    if logit.ndim != 2 or logit.shape[1] != 1:
+        return model
+    halves = plain_linear(x.new_tensor([[-0.5], [0.5]]), None)  # their difference is z, exactly
+    return nn.Sequential(model, halves).eval()
 
 
 def _diameter(x: Tensor) -> float:

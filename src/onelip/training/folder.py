@@ -49,13 +49,13 @@ class Folder:
         self._made: tuple[Path, ...] = ()
 
     @classmethod
-    def open(cls, path: Path) -> Self:
+    def open(cls, path: str | Path) -> Self:
         """An existing folder.
 
         Raises:
             UsageError: there is no readable run of this command there.
         """
-        run = cls(path)
+        run = cls(Path(path))
         run.read()
         return run
 

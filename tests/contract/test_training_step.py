@@ -143,6 +143,20 @@ def test_the_checksum_of_a_weight():
                 assert not torch.equal(checksum(cast), checksum(other))
 
 
+def test_the_checksum_is_the_same_in_every_way_to_compute_it():
+    """Compiled, and where memory is not aligned for two numbers at a time."""
+    numbers = torch.randn(601)
+    for columns in (20, 15):
+        weight = numbers[: 20 * columns].view(20, columns).clone()
+        expected = checksum(weight)
+        shifted = torch.cat([torch.zeros(1), weight.flatten()])[1:].view(20, columns)
+        assert shifted.storage_offset() == 1
+        assert torch.equal(checksum(shifted), expected)
+        compiled = torch.compile(checksum, backend="aot_eager", fullgraph=True)
+        assert torch.equal(compiled(weight), expected)
+        assert torch.equal(torch.func.vmap(checksum)(weight[None])[0], expected)
+
+
 @pytest.mark.parametrize("case", POWERED, ids=lambda case: case.id)
 def test_two_forward_passes_before_one_backward_pass_and_accumulation(case: Case):
     module = built(case)

@@ -241,3 +241,10 @@ def _distributed(rank: int, port: int) -> None:
 def test_training_on_two_processes():
     port = 20000 + os.getpid() % 20000
     torch.multiprocessing.spawn(_distributed, args=(port,), nprocs=2)
+
+
+def test_forgetting_leaves_the_device_alone():
+    """``known`` is made where the weights are, also after the layer has moved."""
+    layer = layers.ConvexPotentialLinear(4, 6).to("meta")
+    layer.forget()
+    assert layer.known.is_meta

@@ -40,7 +40,7 @@ def certify(
     ordinary networks, or, with ``constants=curvature_constants``, on the curvature of an MLP head.
     Rounding of the division goes downwards.
     Shape: ``x`` is ``(batch, ...)``, logits ``(batch, classes)``; of a binary model with a single
-    logit z, class 1 is z > 0, and the radius is at least ``|z|`` over the constant of z.
+    logit z, class 1 is z > 0, and the radius is ``|z|`` over a proved constant of z.
     Cost: one proved bound of the model and one forward pass. A model in its training form should
     go through ``onelip.export`` first: the radii are larger.
 

@@ -62,7 +62,7 @@ class PowerSteps(ComputedOnce):
 
     def forget(self) -> None:
         """Take a power step in the next forward pass, whatever the weights."""
-        self.register_buffer("known", torch.tensor(-1))
+        self.register_buffer("known", torch.tensor(-1, device=self.stepped_weight().device))
 
     @abc.abstractmethod
     def stepped_weight(self) -> Tensor:

@@ -75,7 +75,9 @@ def _parts(path: Path) -> dict[str, bytes]:
                 raise ValueError(f"it holds {name} twice")
             parts[name] = archive.read(entry)
     if "models/model.json" not in parts:
-        raise ValueError("it holds no models/model.json: write it again with torch 2.9 or later")
+        raise ValueError(
+            "it holds no models/model.json, as other versions of torch wrote it: export again"
+        )
     return parts
 
 

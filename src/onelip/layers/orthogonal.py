@@ -75,7 +75,8 @@ def _orthogonalised_once(matrices: Tensor) -> tuple[Tensor, Tensor]:
     gram = matrices.mT @ matrices
     unit = torch.finfo(gram.dtype).eps
     norm = gram.abs().sum(-1).amax(-1, keepdim=True).clamp_min(unit)  # zeros stay zeros
-    gram = gram + _SHIFT * unit * norm[..., None] * torch.eye(gram.shape[-1]).to(gram)
+    eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+    gram = gram + _SHIFT * unit * norm[..., None] * eye
     upper = torch.linalg.cholesky_ex(gram, upper=True).L
     return torch.linalg.solve_triangular(upper, matrices, upper=True, left=False), upper
 
@@ -131,7 +132,7 @@ class _CholeskyQR(torch.autograd.Function):
         gradient = gradients[0]
         product = q.mT @ gradient
         inner = (product - product.mT).tril(-1) - product
-        outer = (gradient + q @ inner) / length
+        outer = torch.baddbmm(gradient, q, inner) / length
         result: Tensor = torch.linalg.solve_triangular(upper.mT, outer, upper=False, left=False)
         return once(result, _NO_SECOND, matrices, gradient)
 

@@ -8,7 +8,7 @@ et al., 2019, section 4.1) compares with it, at ten iterations per forward pass.
 
 import abc
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Self
 
 import torch
@@ -17,13 +17,12 @@ from torch.nn.grad import conv2d_input
 from typing_extensions import override
 
 from onelip.chains.linear_map import unwrapped
-from onelip.estimates import leading_direction, usable
+from onelip.estimates.power_iteration import Operator, leading_direction, usable
 from onelip.layers.constrained import ConstrainedConv2d, PowerSteps, full_precision
 from onelip.layers.fixed_conv import check_whole_strides
 from onelip.layers.svcm import ProjectedLayer
 from onelip.norms.convolution import pair
 
-Operator = Callable[[Tensor], Tensor]
 _WARM_UP = 20  # power iterations at construction
 
 

@@ -190,7 +190,10 @@ def test_bad_arguments(refused, line, message):
         ("train --resume run --epochs 5", "onelip train --help"),
         ("train digits --resume run", "onelip train digits --help"),
         ("certify run/metrics.json", "name the folder of another run"),
-        ("attack run --attacks pgd,foo", "known: pgd, fgm, boundary, pointwise"),
+        (
+            "attack run --attacks pgd,foo",
+            "known: fmn, apgd-t, apgd-ce, square, auto, pgd",
+        ),
         ("attack run --samples 0", "--samples must be 1 or more"),
         ("attack run --samples -3", "--samples must be 1 or more"),
         ("attack run --samples x", "onelip attack --help"),
@@ -405,7 +408,7 @@ def test_train(call):
     assert content["train"]["seconds"] > 0
     assert len(content["train"]["epochs"]) == 3
     assert content["certify"]["test"]["samples"] == 450
-    attack = content["attack"]["pgd, fgm on 40 images"]
+    attack = content["attack"]["fmn, apgd-t on 40 images"]
     assert attack["samples"] == 40
     assert [row["eps"] for row in attack["eps"]] == [0.1, 0.3]
 
@@ -417,13 +420,13 @@ def test_the_default_folder_has_a_name_of_its_own(call):
 
 
 def test_commands_on_a_run(call, run, monkeypatch):
-    monkeypatch.setitem(ATTACKS, "boundary", lambda: Boundary(steps=50))  # minutes of 5000
+    monkeypatch.setitem(ATTACKS, "boundary", lambda *_: (Boundary(steps=50),))  # minutes of 5000
     before = metrics(run)
     line = "attack run --attacks pgd,fgm,boundary,pointwise --samples 10"
     status, out, err = call(line)
     assert (status, err) == (0, "")
     assert "attacked %, pgd, fgm, boundary, pointwise on 10 images" in out
-    assert "pgd, fgm on 40 images" in metrics(run)["attack"]  # another record is kept
+    assert "fmn, apgd-t on 40 images" in metrics(run)["attack"]  # another record is kept
     attack = metrics(run)["attack"]["pgd, fgm, boundary, pointwise on 10 images"]
     assert attack["samples"] == 10
     assert [name.split("(")[0] for name in attack["attacks"]] == [

@@ -132,9 +132,8 @@ def certify(arguments: list[str]) -> None:
 
 def attack(arguments: list[str]) -> None:
     """Attack a run."""
-    from onelip.attacks import ATTACKS
+    from onelip.attacks import ATTACKS, DEFAULT_ATTACKS
     from onelip.evaluation import attack_run, table
-    from onelip.evaluation.evaluate import DEFAULT_ATTACKS
 
     def extend(parser: Any) -> None:
         parser.add_argument("--samples", type=int, help="test images to attack")

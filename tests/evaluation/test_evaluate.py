@@ -102,7 +102,7 @@ def test_a_radius_for_a_wrong_prediction_is_not_robust(run, monkeypatch):
     [
         ({"samples": 0}, "--samples must be 1 or more"),
         ({"samples": -1}, "--samples must be 1 or more"),
-        ({"attacks": ("foo",)}, "no attack 'foo'; known: pgd"),
+        ({"attacks": ("foo",)}, "no attack 'foo'; known: fmn"),
     ],
 )
 def test_what_cannot_be_attacked(run, arguments, message):

@@ -319,7 +319,7 @@ def test_json(tables):
         ("recipe,row,certified,source\n", "no column can be 'certified'"),
         (
             "recipe,row,pgd,source\n",
-            "known: clean, exact, seconds_per_epoch, certified_EPS, pgd_EPS",
+            "known: clean, exact, seconds_per_epoch, certified_EPS, fmn_EPS",
         ),
         ("recipe,row,certified_36_255,source\n", "'36_255' is no number"),
         ("recipe,row,certified_0,source\n", "no column can be 'certified_0'"),

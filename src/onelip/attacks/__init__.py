@@ -1,17 +1,24 @@
 """Attacks in the l2 norm: what looks for examples, and what judges them."""
 
+from onelip.attacks.apgd import APGD
 from onelip.attacks.evaluate import Attack, attack, attack_radii
-from onelip.attacks.foolbox_attacks import ATTACKS, FGM, PGD, Boundary, Pointwise
+from onelip.attacks.foolbox_attacks import FGM, FMN, PGD, Boundary, Pointwise
 from onelip.attacks.judge import AttackResult, judge
+from onelip.attacks.registry import ATTACKS, DEFAULT_ATTACKS
+from onelip.attacks.square import Square
 
 __all__ = [
+    "APGD",
     "ATTACKS",
+    "DEFAULT_ATTACKS",
     "FGM",
+    "FMN",
     "PGD",
     "Attack",
     "AttackResult",
     "Boundary",
     "Pointwise",
+    "Square",
     "attack",
     "attack_radii",
     "judge",

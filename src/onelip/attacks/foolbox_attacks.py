@@ -5,18 +5,15 @@ Foolbox's own verdicts are never used: `onelip.attacks.judge` has the only say.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from onelip.attacks.evaluate import Attack
 from onelip.attacks.judge import check_inputs, judge
+from onelip.attacks.objectives import Loss, objective
 from onelip.attacks.session import import_foolbox, wrapped
 from onelip.errors import UsageError
-
-Loss = Literal["margin", "cross-entropy"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +23,7 @@ class PGD:
     Args:
         steps: Number of gradient steps.
         restarts: Number of random starts; later ones only for images not yet broken.
-        loss: What ascends: the largest other logit minus the label's, or the cross-entropy.
+        loss: What ascends: the largest other logit minus the label's, the cross-entropy, or `dlr`.
         rel_stepsize: Length of a step, as a share of eps.
         seed: Seed of the random starts.
     """
@@ -40,7 +37,7 @@ class PGD:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check_loss(self.loss)
+        objective(self.loss)
         if self.steps < 1 or self.restarts < 1:
             raise UsageError("PGD needs at least one step and one restart")
 
@@ -73,7 +70,7 @@ class FGM:
     loss: Loss = "cross-entropy"
 
     def __post_init__(self) -> None:
-        _check_loss(self.loss)
+        objective(self.loss)
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, eps: float) -> Tensor:
         """Candidates within ``eps``, up to rounding."""
@@ -136,12 +133,32 @@ class Pointwise:
         return _minimise(model, images, labels, start=start, refine=refine, seed=self.seed)
 
 
-ATTACKS: dict[str, Callable[[], Attack]] = {
-    "pgd": PGD,
-    "fgm": FGM,
-    "boundary": Boundary,
-    "pointwise": Pointwise,
-}
+@dataclass(frozen=True)
+class FMN:
+    """Fast minimum-norm (Pintor et al., 2021): gradient steps, in a ball that shrinks and grows.
+
+    Args:
+        steps: Number of gradient steps.
+    """
+
+    name: ClassVar[str] = "fmn"
+    minimises: ClassVar[bool] = True
+    steps: int = 50
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise UsageError("FMN needs at least one step: choose 1 or more")
+
+    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, eps: float) -> Tensor:
+        """Candidates near the image, whatever ``eps`` is."""
+        foolbox = import_foolbox()
+        check_inputs(images, labels, eps)
+        if not len(images):
+            return images.clone()
+        with wrapped(model, images.device, seed=0) as target:
+            method = foolbox.attacks.L2FMNAttack(steps=self.steps)
+            candidates: Tensor = method.run(target, images, labels)
+        return candidates
 
 
 def _minimise(
@@ -177,7 +194,7 @@ def _ascent(loss: Loss, steps: int, rel_stepsize: float, *, random_start: bool) 
 
     class Ascent(import_foolbox().attacks.L2ProjectedGradientDescentAttack):  # type: ignore[misc]
         def get_loss_fn(self, model: Any, labels: Any) -> Callable[[Any], Any]:
-            return lambda inputs: _loss(loss, model(inputs).raw, labels.raw)
+            return lambda inputs: objective(loss)(model(inputs).raw, labels.raw, None).sum()
 
         def value_and_grad(self, loss_fn: Any, x: Any) -> tuple[Any, Any]:
             with torch.enable_grad():
@@ -187,15 +204,3 @@ def _ascent(loss: Loss, steps: int, rel_stepsize: float, *, random_start: bool) 
             return value.detach(), astensor(gradient.nan_to_num(0.0, 0.0, 0.0))
 
     return Ascent(steps=steps, rel_stepsize=rel_stepsize, random_start=random_start)
-
-
-def _loss(loss: Loss, logits: Tensor, labels: Tensor) -> Tensor:
-    if loss == "cross-entropy":
-        return F.cross_entropy(logits, labels, reduction="sum")
-    own = F.one_hot(labels, logits.shape[1]).bool()
-    return (logits.masked_fill(own, -torch.inf).amax(1) - logits[own]).sum()
-
-
-def _check_loss(loss: str) -> None:
-    if loss not in get_args(Loss):
-        raise UsageError(f"unknown loss {loss!r}: choose one of {', '.join(get_args(Loss))}")

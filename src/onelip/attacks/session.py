@@ -24,11 +24,33 @@ def import_foolbox() -> Any:
 
 @contextlib.contextmanager
 def wrapped(model: nn.Module, device: torch.device, seed: int) -> Iterator[Any]:
-    """The model as foolbox wants it, with random numbers of its own and without its warnings."""
+    """The model as foolbox wants it, with random numbers of its own and without its warnings.
+
+    Gradients are on, but not those of the parameters, to which foolbox would add.
+    """
     foolbox = import_foolbox()
-    with evaluation_mode(model), _seeded(seed, device), warnings.catch_warnings():
+    with (
+        evaluation_mode(model),
+        _frozen(model),
+        _seeded(seed, device),
+        torch.enable_grad(),
+        warnings.catch_warnings(),
+    ):
         warnings.filterwarnings("ignore", module=r"foolbox\.")
         yield foolbox.PyTorchModel(model, bounds=(0, 1), device=device)
+
+
+@contextlib.contextmanager
+def _frozen(model: nn.Module) -> Iterator[None]:
+    """No gradients of parameters, until the end."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
 
 
 @contextlib.contextmanager

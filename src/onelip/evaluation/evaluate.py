@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from onelip.attacks import ATTACKS, PGD, Attack, attack_radii
+from onelip.attacks import ATTACKS, DEFAULT_ATTACKS, Attack, attack_radii
 from onelip.bounds import naive_constants
 from onelip.certificates import (
     PROVERS,
@@ -36,7 +36,6 @@ from onelip.replacing import replacing
 from onelip.training import RunFolder
 from onelip.training.run_folder import use_threads
 
-DEFAULT_ATTACKS = ("pgd", "fgm")
 _METHODS = {"product": ("margin",), "liplt": ("margin", "LipLT"), "curvature": ("curvature",)}
 
 
@@ -202,10 +201,7 @@ def _check_sandwich(
 def _methods(name: str, recipe: Recipe) -> list[Attack]:
     if name not in ATTACKS:
         raise UsageError(f"no attack {name!r}; known: {', '.join(ATTACKS)}")
-    if name != "pgd":
-        return [ATTACKS[name]()]
-    steps, restarts = recipe.attack_steps, recipe.attack_restarts
-    return [PGD(steps, restarts, "margin"), PGD(steps, restarts, "cross-entropy")]
+    return list(ATTACKS[name](recipe.attack_steps, recipe.attack_restarts))
 
 
 def _certify(

@@ -15,12 +15,13 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from onelip.attacks import ATTACKS
 from onelip.errors import UsageError
 from onelip.evaluation.stored_runs import CONSTANTS, DISTANCE, Key, StoredRun, read_run
 
 _WORDS = ("recipe", "row", "source")
 _PLAIN = ("clean", "exact", "seconds_per_epoch")
-_AT_RADIUS = ("certified", "pgd", "fgm")
+_AT_RADIUS = ("certified", *ATTACKS)
 
 
 @dataclass(frozen=True)

@@ -51,8 +51,8 @@ class Recipe:
             curvature of an MLP head.
         eps: radii, in pixel units of [0, 1], at which accuracy is reported; as ``[0.1,0.2]``.
         attack_samples: test images that are attacked; 0 for none.
-        attack_steps: steps of each L2 PGD run.
-        attack_restarts: random starts of each L2 PGD run.
+        attack_steps: gradient steps of each attack.
+        attack_restarts: random starts of each attack that has them.
     """
 
     name: str

@@ -7,10 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from onelip.attacks import ATTACKS, FGM, PGD, Boundary, Pointwise, judge
+from onelip.attacks import APGD, ATTACKS, FGM, FMN, PGD, Boundary, Pointwise, Square, judge
 from onelip.errors import UsageError
 
-QUICK = [PGD(steps=5, restarts=2), FGM(), Boundary(steps=30), Pointwise()]
+FOOLBOX = [PGD(steps=5, restarts=2), FGM(), FMN(steps=5), Boundary(steps=30), Pointwise()]
+OWN = [APGD(steps=5, restarts=2), APGD("cross-entropy", 0, 5), Square(queries=20)]
+QUICK = [*FOOLBOX, *OWN]
 IDS = [method.name for method in QUICK]
 
 
@@ -156,12 +158,21 @@ def test_wrong_settings():
 
 
 def test_registry():
-    assert {name: factory().name for name, factory in ATTACKS.items()} == {
-        name: name for name in ("pgd", "fgm", "boundary", "pointwise")
-    }
+    for name, build in ATTACKS.items():
+        methods = build(7, 2)
+        assert {method.name for method in methods} == {name} or name == "auto"
+        for method in methods if name not in ("auto", "boundary") else ():
+            assert getattr(method, "steps", 7) == 7
+            assert getattr(method, "restarts", 2) == 2
+    assert [method.name for method in ATTACKS["auto"](7, 2)] == [
+        "fmn",
+        "apgd-ce",
+        "apgd-t",
+        "square",
+    ]
 
 
-@pytest.mark.parametrize("method", QUICK, ids=IDS)
+@pytest.mark.parametrize("method", FOOLBOX, ids=[method.name for method in FOOLBOX])
 def test_missing_foolbox_names_the_extra(linear, method, monkeypatch):
     original = builtins.__import__
 

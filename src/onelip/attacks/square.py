@@ -132,8 +132,9 @@ def _signs(shape: torch.Size, generator: torch.Generator) -> Tensor:
 
 def _unit(windows: Tensor) -> Tensor:
     """Each channel scaled to norm 1; one of zeros stays."""
-    norms = torch.linalg.vector_norm(windows, dim=(2, 3), keepdim=True)
-    return windows / norms.clamp_min(torch.finfo(windows.dtype).tiny)
+    norms: Tensor = torch.linalg.vector_norm(windows, dim=(2, 3), keepdim=True)
+    scaled: Tensor = windows / norms.clamp_min(torch.finfo(windows.dtype).tiny)
+    return scaled
 
 
 def _in_ball(delta: Tensor, eps: float) -> Tensor:

@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test test-inductor lint bench setup clean
+.PHONY: demo test test-inductor test-mutations lint bench setup clean
 
 setup: $(READY)
 
@@ -19,6 +19,9 @@ test: $(READY)
 
 test-inductor: $(READY)
 	ONELIP_BACKEND=inductor $(BIN)/python -m pytest -n 2 tests/contract/test_compile.py -k compiled
+
+test-mutations: $(READY)
+	$(BIN)/python -m pytest -s -m slow tests/test_mutations.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

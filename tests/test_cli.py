@@ -241,7 +241,7 @@ NO_RECIPE = [
     (replaced("metrics.json", b"{}"), "name a folder written by onelip train"),
     (replaced("metrics.json", b'{"recipe": {}}'), "name the folder of another run"),
     (replaced("metrics.json", b'{"recipe": 3}'), "name the folder of another run"),
-    (edited(foo=3), "unexpected keyword argument 'foo'"),
+    (edited(foo=3), "unknown setting 'foo'"),
     (edited(eps=3), "name the folder of another run"),
     (edited(epochs="a"), "name the folder of another run"),
     (edited(dataset="foo"), "known: digits, mnist"),

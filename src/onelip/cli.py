@@ -127,7 +127,7 @@ def certify(arguments: list[str]) -> None:
 
     run, options = _run_arguments("certify", arguments, extend)
     certify_run(run, options.data, level=options.level, precision=options.precision)
-    print(table(run.read()))
+    print(table(run.read(), run.recipe))
 
 
 def attack(arguments: list[str]) -> None:
@@ -144,7 +144,7 @@ def attack(arguments: list[str]) -> None:
     run, options = _run_arguments("attack", arguments, extend)
     names = tuple(name.strip() for name in options.attacks.split(","))
     attack_run(run, options.data, samples=options.samples, attacks=names)
-    print(table(run.read()))
+    print(table(run.read(), run.recipe))
 
 
 def bound(arguments: list[str]) -> None:
@@ -272,7 +272,9 @@ def _evaluate(run: Any, data: Path | None) -> None:
     if run.recipe.attack_samples:
         attack_run(run, data, certified=certified)
     figure = plot([run])
-    print(f"\n{table(run.read())}\n\nrecord {run.path / 'metrics.json'}\nfigure {figure}")
+    print(
+        f"\n{table(run.read(), run.recipe)}\n\nrecord {run.path / 'metrics.json'}\nfigure {figure}"
+    )
 
 
 def _train_arguments(arguments: list[str]) -> tuple[Any, Any]:

@@ -174,8 +174,8 @@ def test_format_eps(eps, text):
     assert format_eps(eps) == text
 
 
+SHOWN = Recipe("tiny", "an example", "digits", "cpl_digits", eps=(1.0, 36 / 255), epochs=5)
 METRICS = {
-    "recipe": {"name": "tiny", "about": "an example", "eps": [1.0, 36 / 255], "epochs": 5},
     "train": {"seconds": 12.34, "complete": True, "epochs": [{}, {}]},
     "certify": {
         "method": "margin, pairwise",
@@ -198,7 +198,7 @@ ATTACK = {
 def test_table():
     """Attacks on some images stand beside the certified accuracy of the same images."""
     metrics = {**METRICS, "attack": {"fgm on 3 images": ATTACK}}
-    assert table(metrics).splitlines() == [
+    assert table(metrics, SHOWN).splitlines() == [
         "tiny: an example (CIFAR-10 (JPEG copy))",
         "",
         "     eps  certified %, all 4  certified %, 3  attacked %, fgm on 3 images",
@@ -215,14 +215,14 @@ def test_table():
 
 def test_table_of_all_images_needs_one_certified_column():
     metrics = {**METRICS, "attack": {"fgm on 4 images": {**ATTACK, "samples": 4}}}
-    assert table(metrics).splitlines()[2] == (
+    assert table(metrics, SHOWN).splitlines()[2] == (
         "     eps  certified %, all 4  attacked %, fgm on 4 images"
     )
 
 
 def test_table_before_the_attack_and_before_the_end():
     train = {**METRICS["train"], "complete": False}
-    lines = table({**METRICS, "train": train}).splitlines()
+    lines = table({**METRICS, "train": train}, SHOWN).splitlines()
     assert lines[1] == "stopped after 2 of 5 epochs"
     assert lines[4:6] == ["       0               75.00", "  36/255               50.00"]
     assert lines[-1] == "seconds: train 12.3, certify 1.0"
@@ -230,7 +230,7 @@ def test_table_before_the_attack_and_before_the_end():
 
 def test_table_of_a_run(trained):
     content = trained.read()
-    text = table(content)
+    text = table(content, trained.recipe)
     assert f"clean accuracy {100 * content['certify']['test']['clean']:.2f} %" in text
     assert "certified %, all 450" in text
     assert "  36/255  " in text

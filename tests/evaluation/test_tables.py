@@ -29,6 +29,7 @@ DIGITS = RECIPES["digits"]
 RUN = {
     "recipe": {
         "name": "digits",
+        "about": DIGITS.about,
         "dataset": DIGITS.dataset,
         "model": DIGITS.model,
         "network": dict(DIGITS.network),
@@ -54,6 +55,7 @@ RUN = {
         "body_bound": 1.0000000001,
         "data": "",
         "test": {"samples": 100, "clean": 0.74, "certified": {repr(36 / 255): 0.6}},
+        "seconds": 1.0,
     },
 }
 
@@ -186,7 +188,7 @@ def test_tuples_are_lists(tables):
     (tables / "one" / "expected.csv").write_text(f"{HEADER}\n{rows}\n")
     recipe = RECIPES["cpl-s-cifar100"]
     network = {**recipe.network, "mean": list(recipe.network["mean"])}
-    same = {"name": recipe.name, "model": recipe.model, "network": network, "seed": 0}
+    same = {"name": recipe.name, "about": "", "model": recipe.model, "network": network, "seed": 0}
     given = ("dataset", "loss", "epochs", "batch_size", "lr", "crop", "flip", "validation")
     same |= {name: getattr(recipe, name) for name in given}
     store(tables, {"recipe": {**same, "objective": dict(recipe.objective)}})
@@ -244,8 +246,10 @@ def test_attacks(tables):
     (tables / "one" / "expected.csv").write_text(f"{header}\ndigits,A,90,80,70,somewhere\n")
 
     def record(samples, count, *shares):
-        rows = [{"eps": e, "attacked": s} for e, s in zip((36 / 255, 0.5), shares, strict=True)]
-        return {"attacks": ["one"] * count, "samples": samples, "eps": rows}
+        at = zip((36 / 255, 0.5), shares, strict=True)
+        rows = [{"eps": eps, "certified": 0.0, "attacked": share} for eps, share in at]
+        more = {"clean": 1.0, "seconds": 1.0}
+        return {"attacks": ["one"] * count, "samples": samples, "eps": rows, **more}
 
     records = {
         "pgd, fgm on 1000 images": record(1000, 3, 0.1, 0.2),
@@ -451,6 +455,7 @@ def test_constants_beside_accuracies(tables):
     assert "somewhere; per cent of the test set" in table_text(read_table("one", tables))
 
 
+ORIGIN = {"count": 6400, "held_out": 3200, "shape": [2], "dtype": "float32", "sha256": ""}
 CRITIC = {
     "transport": {
         "p": "mnist:test",
@@ -474,13 +479,17 @@ CRITIC = {
     },
     "device": "a machine",
     "samples": {
-        "p": {"name": "mnist:test", "note": ""},
-        "q": {"name": "folder", "note": "images of a generator"},
+        "p": {**ORIGIN, "name": "mnist:test", "note": ""},
+        "q": {**ORIGIN, "name": "folder", "note": "images of a generator"},
     },
     "critic": {"kind": "dcgan", "layer": "bcop", "activation": "max-min", "widths": [16, 32]},
     "train": {"complete": True, "steps": 3000, "seconds": 90.0, "value": 5.0},
     "result": {
         "value": 4.0,
+        "lower": 3.5,
+        "upper": 4.5,
+        "confidence": 0.95,
+        "interval": "t",
         "constant": 1.0000001,
         "rounding": 1e-12,
         "samples": [3200, 3200],
@@ -539,7 +548,7 @@ def test_distances(tables):
         {"transport/lr": 0.5},
         {"critic/widths": [8]},
         {"result/rounding": None},
-        {"samples/p": {"name": "mnist:test", "note": "(JPEG copy)"}},
+        {"samples/p": {**ORIGIN, "name": "mnist:test", "note": "(JPEG copy)"}},
     ],
     ids=str,
 )

@@ -187,7 +187,7 @@ def test_records_with_a_wrong_entry(tmp_path):
     file = tmp_path / "run" / "metrics.json"
     for part, entry in (("transport", {"nothing": 3}), ("transport", 3), ("samples", {})):
         file.write_text(json.dumps({**content, part: entry}))
-        with pytest.raises(UsageError, match=r"damaged|no valid settings"):
+        with pytest.raises(UsageError, match=r"cannot be read|no valid settings"):
             TransportRun.open(tmp_path / "run")
     (tmp_path / "run" / "critic.safetensors").write_bytes(b"")
     file.write_text(json.dumps(content))

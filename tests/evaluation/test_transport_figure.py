@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from matplotlib import pyplot
 from PIL import Image
 
 from onelip.errors import UsageError
@@ -28,8 +27,7 @@ def drawn(monkeypatch):
         "save_figure",
         lambda figure, to: (axes.extend(figure.axes), to)[1],
     )
-    yield axes
-    pyplot.close("all")
+    return axes
 
 
 def labels(axis):

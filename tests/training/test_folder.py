@@ -67,11 +67,11 @@ def test_entries_are_added(kind, folder):
     before = folder.read()
     folder.write({"bound": {"exported": 1.0}})
     assert kind[0].open(folder.path).read() == {**before, "bound": {"exported": 1.0}}
-    folder.write({"bound": 2})
-    assert folder.read() == {**before, "bound": 2}
+    folder.write({"bound": {}})
+    assert folder.read() == {**before, "bound": {}}
     with pytest.raises(TypeError):
         folder.write({"bound": object()})
-    assert folder.read() == {**before, "bound": 2}
+    assert folder.read() == {**before, "bound": {}}
     assert names(folder.path) == ["metrics.json"]
 
 
@@ -123,7 +123,9 @@ def test_what_is_no_folder(kind, folder, text, message):
 @pytest.mark.parametrize("stored", [3, [], {"nothing": 1}, None])
 def test_settings_of_another_version(folder, stored):
     folder.record.write_text(json.dumps({folder.key: stored}))
-    with pytest.raises(UsageError, match=r"no valid settings .*: name the folder of another run"):
+    with pytest.raises(
+        UsageError, match=r"(no valid settings|cannot be read) .*: name the folder of another run"
+    ):
         settings_of(folder)
 
 

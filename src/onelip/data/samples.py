@@ -156,10 +156,20 @@ def _of_path(text: str) -> Tensor:
     if isinstance(content, np.ndarray) and content.dtype.kind in "fu" and content.itemsize <= 8:
         little = content.astype(content.dtype.newbyteorder("="), copy=False)
         content = torch.from_numpy(np.ascontiguousarray(little))
-    if not isinstance(content, Tensor):
+    if not isinstance(content, Tensor) or not _is_plain(content):
         found = getattr(content, "dtype", type(content).__name__)
         raise UsageError(f"{path} holds {found}: save one array or tensor of floats, or of uint8")
     return content.detach()
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether every number lies in memory as it is: not sparse, nested, quantized or on meta."""
+    return (
+        tensor.layout == torch.strided
+        and not tensor.is_nested
+        and not tensor.is_quantized
+        and not tensor.is_meta
+    )
 
 
 def _of_archive(file: Path, key: str) -> Any:

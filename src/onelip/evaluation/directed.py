@@ -10,7 +10,8 @@ def upwards(bound: float, places: int) -> str:
         >>> upwards(1.00000001, 6)
         '1.000001'
     """
-    return str(Decimal(bound).quantize(Decimal(1).scaleb(-places), ROUND_CEILING))
+    digits = Context(prec=400)  # of the largest float and more
+    return str(Decimal(bound).quantize(Decimal(1).scaleb(-places), ROUND_CEILING, digits))
 
 
 def downwards(bound: float, digits: int = 6) -> str:

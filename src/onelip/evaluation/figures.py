@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,9 @@ def plot(runs: list[RunFolder], target: Path | None = None) -> Path:
     if target is None and len(runs) > 1:
         raise UsageError("a figure of several runs needs a file: --out FIGURE.png")
     target = checked_target(target or runs[0].path / "figure.png")
-    plt = pyplot()
-    figure, (curves, histogram) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    colors = itertools.cycle(plt.rcParams["axes.prop_cycle"].by_key()["color"])
-    for run, color in zip(runs, colors, strict=False):
+    figure = new_figure(10, 4)
+    curves, histogram = figure.subplots(1, 2)
+    for run, color in zip(runs, colors(), strict=False):
         name = run.recipe.name if len(runs) == 1 else run.path.resolve().name
         radius, right = _radii(run)
         looser, _ = _radii(run, "radius_of_product")
@@ -65,7 +65,7 @@ def checked_target(target: Path) -> Path:
 
 
 def save_figure(figure: Any, target: Path) -> Path:
-    """Write a figure whole or not at all, and close it.
+    """Write a figure whole or not at all.
 
     Raises:
         UsageError: the file cannot be written.
@@ -77,8 +77,6 @@ def save_figure(figure: Any, target: Path) -> Path:
         raise UsageError(
             f"{target} cannot be written ({error.strerror}): choose another --out"
         ) from None
-    finally:
-        pyplot().close(figure)
     return target
 
 
@@ -111,25 +109,35 @@ def _radii(run: RunFolder, name: str = "radius") -> tuple[Tensor, Tensor]:
     try:
         stored = safetensors.torch.load_file(path)
         radii = stored["radius"] if name == "radius" else stored.get(name, torch.empty(0))
-        radius = radii.clamp(max=math.prod(shape) ** 0.5)
-        return radius, stored["prediction"] == stored["labels"]
+        right = stored["prediction"] == stored["labels"]
+        if radii.numel() and not _fit(radii, right):
+            raise KeyError(name)
+        return radii.clamp(max=math.prod(shape) ** 0.5), right
     except FileNotFoundError:
         raise UsageError(f"{run.path} is not certified yet: onelip certify {run.path}") from None
-    except (safetensors.SafetensorError, KeyError):
+    except (safetensors.SafetensorError, KeyError, RuntimeError):
         raise UsageError(f"{path} is corrupt: onelip certify {run.path}") from None
 
 
-def pyplot() -> Any:
-    """Matplotlib, without a window.
+def _fit(radii: Tensor, right: Tensor) -> bool:
+    """Whether these are radii, one for each prediction."""
+    one_each = radii.ndim == 1 and radii.shape == right.shape
+    return one_each and radii.is_floating_point() and bool((radii >= 0).all())
+
+
+def new_figure(width: float, height: float) -> Any:
+    """An empty figure of matplotlib, without a window; nothing but the caller keeps it.
 
     Raises:
-        MissingExtraError: it is not installed.
+        UsageError: matplotlib is not installed.
     """
     try:
-        import matplotlib as mpl
+        from matplotlib.figure import Figure
     except ImportError as error:
         raise missing_extra("matplotlib", "plot") from error
-    mpl.use("Agg")
-    from matplotlib import pyplot
+    return Figure(figsize=(width, height), layout="constrained")
 
-    return pyplot
+
+def colors() -> Iterator[str]:
+    """Matplotlib's colours, over and over."""
+    return (f"C{number}" for number in itertools.count())

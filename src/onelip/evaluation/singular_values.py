@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from onelip.data import SHAPES
 from onelip.errors import UsageError
-from onelip.evaluation.figures import pyplot, save_figure
+from onelip.evaluation.figures import new_figure, save_figure
 from onelip.export import export
 from onelip.training import RunFolder
 from onelip.training.run_folder import build_model
@@ -39,11 +39,9 @@ def plot_singular_values(run: RunFolder, target: Path | None = None) -> Path:
         for name, values in after.items()
     }
     run.write({"singular_values": rows})
-    plt = pyplot()
-    figure, axes = plt.subplots(
-        len(after), 1, figsize=(7, 1 + 1.3 * len(after)), layout="constrained", sharex=True
-    )
-    for axis, (name, values) in zip(axes if len(after) > 1 else [axes], after.items(), strict=True):
+    figure = new_figure(7, 1 + 1.3 * len(after))
+    axes = figure.subplots(len(after), 1, sharex=True, squeeze=False)[:, 0]
+    for axis, (name, values) in zip(axes, after.items(), strict=True):
         top = max(1.05, float(values.max()), float(before[name].max()))
         bins = torch.linspace(0, top, 60).numpy()
         axis.hist(before[name].numpy(), bins=bins, alpha=0.5, label="before training")

@@ -1,17 +1,28 @@
 """What a table needs of the ``metrics.json`` of a run, and how the run differs from its recipe."""
 
+import dataclasses
 import inspect
 import json
 import statistics
-from dataclasses import MISSING, dataclass, fields
-from math import isfinite
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from onelip.errors import UsageError
+from onelip.evaluation.transport_inputs import TransportSettings
 from onelip.losses import LOSSES
 from onelip.models import MODELS
 from onelip.recipes import RECIPES, Recipe
+from onelip.training.schema import (
+    Attack,
+    Averages,
+    Training,
+    TrainingRecord,
+    TransportRecord,
+    checked,
+    checked_settings,
+    parsed,
+)
 
 _ATTACK = ("attack_samples", "attack_steps", "attack_restarts")
 _UNTRAINED = ("name", "about", "seed", "threads", "eps", *_ATTACK)  # do not change what is trained
@@ -67,111 +78,102 @@ def read_run(path: Path) -> StoredRun:
         UsageError: the file holds no run.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return (_transport if "transport" in content else _run)(path, content)
-    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise UsageError(f"{path} is no metrics.json of a run ({reason})") from None
+        content = parsed(path)
+        if "transport" in content:
+            settings = checked_settings(content["transport"], TransportSettings)
+            return _transport(path, checked(content, TransportRecord), settings)
+        if "recipe" not in content:
+            raise ValueError("it has no entry 'recipe' or 'transport'")
+        recipe = checked_settings(content["recipe"], Recipe)
+        return _run(path, checked(content, TrainingRecord), recipe)
+    except KeyError as error:
+        raise UsageError(f"{path} is no metrics.json of a run: it has no entry {error}") from None
+    except ValueError as error:
+        raise UsageError(f"{path} is no metrics.json of a run ({error})") from None
 
 
-def _run(path: Path, content: dict[str, Any]) -> StoredRun:
-    recipe, train, certify = content["recipe"], content["train"], content.get("certify")
-    name, settings, epochs = str(recipe["name"]), _settings(recipe), _epochs(recipe, train)
-    data = (certify or {}).get("data") or content["data"]["note"]
+def _run(path: Path, content: TrainingRecord, recipe: Recipe) -> StoredRun:
+    train, certify = content["train"], content.get("certify")
+    settings, epochs = _settings(recipe), _epochs(recipe, train)
+    data = certify["data"] if certify and certify["data"] else content["data"].get("note", "")
     proof = f"{certify['method']}, level {certify['level']}" if certify else "not certified"
-    notes = [*_changes(name, settings), str(data), proof, str(content["device"])]
+    notes = [*_changes(recipe.name, settings), data, proof, content["device"]]
     notes = [note for note in notes if note]
     numbers, attacked = _numbers(content)
     return StoredRun(
         file=path,
-        recipe=name,
-        seed=int(recipe["seed"]),
+        recipe=recipe.name,
+        seed=recipe.seed,
         numbers=numbers,
         epochs=epochs,
-        minutes=_finite(train["seconds"]) / 60,
-        bounds=(_finite(certify["bound"]), _finite(certify["body_bound"])) if certify else None,
+        minutes=train["seconds"] / 60,
+        bounds=(certify["bound"], certify["body_bound"]) if certify else None,
         notes=notes,
         attacked=attacked,
-        kind=json.dumps([name, settings, epochs, notes], sort_keys=True),
+        kind=json.dumps([recipe.name, settings, epochs, notes], sort_keys=True),
     )
 
 
-def _transport(path: Path, content: dict[str, Any]) -> StoredRun:
+def _transport(path: Path, content: TransportRecord, settings: TransportSettings) -> StoredRun:
     """A run of ``onelip transport``; what was compared, and how, are its notes."""
-    settings, critic, train = content["transport"], content["critic"], content["train"]
-    result, samples = content["result"], content["samples"]
-    compared = " against ".join(str(samples[place]["name"]) for place in "pq")
+    critic, train, result = content["critic"], content["train"], content["result"]
+    both = (content["samples"]["p"], content["samples"]["q"])
     widths = ", ".join(str(width) for width in critic["widths"])
     notes = [
-        compared,
-        f"{critic['kind']} {widths}, batch {settings['batch']}, lr {settings['lr']}",
+        " against ".join(samples["name"] for samples in both),
+        f"{critic['kind']} {widths}, batch {settings.batch}, lr {settings.lr}",
         f"{' and '.join(str(count) for count in result['samples'])} held out",
-        *sorted({str(samples[place]["note"]) for place in "pq"} - {""}),
+        *sorted({samples["note"] for samples in both} - {""}),
         f"level {'real' if result['rounding'] is None else 'float'}",
-        str(content["device"]),
+        content["device"],
     ]
-    kind = {name: value for name, value in settings.items() if name not in _IRRELEVANT}
+    kind = {k: v for k, v in dataclasses.asdict(settings).items() if k not in _IRRELEVANT}
     return StoredRun(
         file=path,
-        recipe=f"transport-{settings['task'] or '-'.join([critic['layer'], critic['activation']])}",
-        seed=int(settings["seed"]),
-        numbers={(DISTANCE, 0.0): _finite(result["value"])},
-        epochs=f"{int(train['steps'])} steps",
-        minutes=_finite(train["seconds"]) / 60,
-        bounds=(_finite(result["constant"]), None),
+        recipe=f"transport-{settings.task or '-'.join([critic['layer'], critic['activation']])}",
+        seed=settings.seed,
+        numbers={(DISTANCE, 0.0): result["value"]},
+        epochs=f"{train['steps']} steps",
+        minutes=train["seconds"] / 60,
+        bounds=(result["constant"], None),
         notes=notes,
         attacked={},
         kind=json.dumps([kind, critic, notes], sort_keys=True),
     )
 
 
-def _numbers(content: dict[str, Any]) -> tuple[dict[Key, float], dict[str, str]]:
+def _numbers(content: TrainingRecord) -> tuple[dict[Key, float], dict[str, str]]:
     """Numbers by what they are, and the attack records that some are from."""
     numbers: dict[Key, float] = {}
     attacked: dict[str, str] = {}
     if epochs := content["train"]["epochs"]:
-        seconds = statistics.median(_finite(epoch["seconds"]) for epoch in epochs)
-        numbers["seconds_per_epoch", 0.0] = seconds
+        numbers["seconds_per_epoch", 0.0] = statistics.median(epoch["seconds"] for epoch in epochs)
     if "certify" in content:
         test = content["certify"]["test"]
-        numbers["clean", 0.0] = _percent(test["clean"])
-        numbers |= {("certified", float(e)): _percent(v) for e, v in test["certified"].items()}
+        numbers["clean", 0.0] = 100 * test["clean"]
+        numbers |= {("certified", float(e)): 100 * v for e, v in test["certified"].items()}
     if "tightness" in content:
-        numbers["exact", 0.0] = _percent(content["tightness"]["exact"])
-    constants = content.get("constants", {})
-    for name in CONSTANTS:
-        method, _, of = name.partition("_")
-        if of in constants.get(method, {}):
-            numbers[name, 0.0] = _finite(constants[method][of])
+        numbers["exact", 0.0] = 100 * content["tightness"]["exact"]
+    for method, averages in cast(dict[str, Averages], content.get("constants", {})).items():
+        for of, value in averages.items():
+            numbers[f"{method}_{of}", 0.0] = cast(float, value)
     for key, record in sorted(content.get("attack", {}).items(), key=_closest):
         for name in key.partition(" on ")[0].split(", "):
             if attacked.setdefault(name, key) == key:
                 rows = record["eps"]
-                numbers |= {(name, float(r["eps"])): _percent(r["attacked"]) for r in rows}
+                numbers |= {(name, row["eps"]): 100 * row["attacked"] for row in rows}
     return numbers, attacked
 
 
-def _closest(attack: tuple[str, dict[str, Any]]) -> tuple[int, int]:
+def _closest(attack: tuple[str, Attack]) -> tuple[int, int]:
     """Records of the fewest attacks first, of them the one of the most images."""
     return len(attack[1]["attacks"]), -attack[1]["samples"]
 
 
-def _percent(share: float) -> float:
-    if not 0 <= share <= 1:
-        raise ValueError(f"{share} is no share of the test set")
-    return 100 * share
-
-
-def _finite(number: float) -> float:
-    if not isfinite(number):
-        raise ValueError(f"{number} is not finite")
-    return float(number)
-
-
-def _epochs(recipe: dict[str, Any], train: dict[str, Any]) -> str:
-    done, planned = len(train["epochs"]), recipe["epochs"]
+def _epochs(recipe: Recipe, train: Training) -> str:
+    done, planned = len(train["epochs"]), recipe.epochs
     text = f"{done} epochs" if train["complete"] else f"stopped after {done} of {planned} epochs"
-    published = RECIPES.get(recipe["name"])
+    published = RECIPES.get(recipe.name)
     if published is None or published.epochs == planned:
         return text
     return f"{text} (recipe: {published.epochs})"
@@ -181,19 +183,18 @@ def _changes(name: str, settings: dict[str, Any]) -> list[str]:
     """Settings of a run that are not its recipe's, but for the epochs."""
     if name not in RECIPES:
         return []
-    recipe = RECIPES[name]
-    published = _settings({field.name: getattr(recipe, field.name) for field in fields(recipe)})
+    published = _settings(RECIPES[name])
     changed = [k for k in settings if k != "epochs" and settings[k] != published.get(k)]
     return [f"{key} {settings[key]}" for key in changed]
 
 
-def _settings(recipe: dict[str, Any]) -> dict[str, Any]:
-    """Flat settings of what is trained; those left out have their defaults."""
-    defaults = {f.name: f.default for f in fields(Recipe) if f.default is not MISSING}
-    settings = {k: v for k, v in {**defaults, **recipe}.items() if k not in _UNTRAINED}
+def _settings(recipe: Recipe) -> dict[str, Any]:
+    """Flat settings of what is trained; those of its network and loss with their defaults."""
+    settings = {f.name: getattr(recipe, f.name) for f in dataclasses.fields(Recipe)}
+    settings = {name: value for name, value in settings.items() if name not in _UNTRAINED}
     for part, known, choice in (("network", MODELS, "model"), ("objective", LOSSES, "loss")):
         made_by: Any = known.get(settings[choice])
-        given = {**_defaults(made_by), **settings.pop(part, {})}
+        given = {**_defaults(made_by), **settings.pop(part)}
         settings |= {f"{part}.{name}": value for name, value in given.items()}
     plain: dict[str, Any] = json.loads(json.dumps(settings))  # tuples become lists
     return plain

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from onelip.errors import UsageError
-from onelip.evaluation.figures import checked_target, pyplot, save_figure
+from onelip.evaluation.figures import checked_target, new_figure, save_figure
 from onelip.flows import (
     ExactFlow,
     ExplicitEuler,
@@ -59,10 +59,10 @@ def plot_trajectories(
     times = step_times(flow, steps)
     fine = step_times(flow, steps * _FINE)
     exact = runge_kutta(flow, starts, fine)
-    plt = pyplot()
+    figure = new_figure(10, 5)
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    figure, (plane, distance) = plt.subplots(1, 2, figsize=(10, 5), layout="constrained")
+    plane, distance = figure.subplots(1, 2)
     grey = {"color": "0.25", "linewidth": 2.5, "zorder": 3}
     _draw((plane, distance), fine, exact, "the flow itself", grey)
     marks = itertools.cycle("os^Dv")

@@ -8,16 +8,16 @@ import math
 import time
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from onelip.errors import OnelipError, SoundnessError, UsageError
-from onelip.evaluation.figures import pyplot
+from onelip.evaluation.figures import new_figure
 from onelip.evaluation.progress import progress_bar
 from onelip.evaluation.transport_figure import plot_transport
 from onelip.evaluation.transport_inputs import TransportSettings, build_critic, read_pair
 from onelip.evaluation.transport_record import TransportFolder, described, reached
+from onelip.training.schema import Exact, Pair, TransportRecord
 from onelip.transport import (
     CriticTraining,
     LowerBound,
@@ -42,7 +42,7 @@ class TransportRun:
     """
 
     def __init__(self, folder: TransportFolder) -> None:
-        pyplot()  # fail before training
+        new_figure(1, 1)  # fail before training
         self.folder, self.settings = folder, folder.settings
         settings = self.settings
         if settings.threads:
@@ -99,7 +99,7 @@ class TransportRun:
         """
         return cls(TransportFolder.open(path))
 
-    def finish(self, *, progress: bool = True, every: float = 30.0) -> dict[str, Any]:
+    def finish(self, *, progress: bool = True, every: float = 30.0) -> TransportRecord:
         """Train what is left, judge, record and draw.
 
         Args:
@@ -136,19 +136,14 @@ class TransportRun:
         plot_transport(content, found.scores_p, found.scores_q, figure)
         return content
 
-    def _identify(self, samples: dict[str, Any]) -> None:
+    def _identify(self, samples: Pair) -> None:
         """Record what was read, or compare it with what is recorded."""
         stored = self.folder.read().get("samples")
         if stored is None:
             self.folder.write({"samples": samples})
             return
-        try:
-            digests = {place: stored[place]["sha256"] for place in samples}
-        except (TypeError, KeyError) as error:
-            record = self.folder.record
-            raise UsageError(f"{record} is damaged ({error}): start a new run") from None
-        for place, given in samples.items():
-            if given["sha256"] != digests[place]:
+        for given, before in ((samples["p"], stored["p"]), (samples["q"], stored["q"])):
+            if given["sha256"] != before["sha256"]:
                 name, path = given["name"], self.folder.path
                 raise UsageError(f"{name} is no longer what {path} began with: start a new run")
 
@@ -166,9 +161,9 @@ class TransportRun:
                     self.folder.save_checkpoint(state)
                     saved = now
 
-    def _exact(self) -> dict[str, Any] | None:
+    def _exact(self) -> Exact | None:
         """Exact distance of the held-out samples, if it was asked for or is cheap."""
-        stored: dict[str, Any] | None = self.folder.read().get("exact")
+        stored = self.folder.read().get("exact")
         if stored is not None:
             return stored
         sizes = len(self.test_p), len(self.test_q)
@@ -176,7 +171,7 @@ class TransportRun:
             return None
         start = time.perf_counter()
         distance = exact_distance(self.test_p, self.test_q)
-        entry = {
+        entry: Exact = {
             "distance": distance,
             "seconds": round(time.perf_counter() - start, 3),
             "solver": _solver(*sizes),

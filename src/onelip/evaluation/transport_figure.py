@@ -6,12 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from onelip.evaluation.figures import checked_target, pyplot, save_figure
+from onelip.evaluation.figures import checked_target, new_figure, save_figure
+from onelip.training.schema import TransportRecord
 
 _BINS = 50
 
 
-def plot_transport(content: dict[str, Any], scores_p: Tensor, scores_q: Tensor, to: Path) -> Path:
+def plot_transport(content: TransportRecord, scores_p: Tensor, scores_q: Tensor, to: Path) -> Path:
     """Running value and held-out bound on the left, scores of held-out samples on the right.
 
     Args:
@@ -24,20 +25,21 @@ def plot_transport(content: dict[str, Any], scores_p: Tensor, scores_q: Tensor, 
         UsageError: the file cannot be written.
     """
     checked_target(to)
-    figure, (left, right) = pyplot().subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+    figure = new_figure(11, 4.2)
+    left, right = figure.subplots(1, 2)
     _draw_training(content, left)
     _draw_scores(content, scores_p.cpu(), scores_q.cpu(), right)
     return save_figure(figure, to)
 
 
-def _draw_training(content: dict[str, Any], axis: Any) -> None:
+def _draw_training(content: TransportRecord, axis: Any) -> None:
     result, confidence = content["result"], 100 * content["result"]["confidence"]
     steps, values = zip(*content["history"], strict=True)
     axis.plot(steps, values, color="0.6", linewidth=1, label="training batches")
     axis.axhspan(result["lower"], result["upper"], color="C0", alpha=0.2, linewidth=0)
     label = f"held-out samples, with {confidence:g} % interval"
     axis.axhline(result["value"], color="C0", label=label)
-    if content.get("exact"):
+    if "exact" in content:
         label = "exact, of the same held-out samples"
         axis.axhline(content["exact"]["distance"], color="C1", linestyle="--", label=label)
     if content.get("truth") is not None:
@@ -49,14 +51,16 @@ def _draw_training(content: dict[str, Any], axis: Any) -> None:
     _legend_below(axis)
 
 
-def _draw_scores(content: dict[str, Any], scores_p: Tensor, scores_q: Tensor, axis: Any) -> None:
+def _draw_scores(content: TransportRecord, scores_p: Tensor, scores_q: Tensor, axis: Any) -> None:
     both = torch.cat([scores_p, scores_q])
     low, high = float(both.min()), float(both.max())
     margin = 0.02 * (high - low) or 0.5
     bins = torch.linspace(low - margin, high + margin, _BINS + 1).tolist()
-    for scores, place, color in ((scores_p, "p", "C0"), (scores_q, "q", "C3")):
-        name = content["samples"][place]["name"]
-        label = f"{place.upper()}: {_short(name)}"
+    p, q = content["samples"]["p"]["name"], content["samples"]["q"]["name"]
+    for scores, label, color in (
+        (scores_p, f"P: {_short(p)}", "C0"),
+        (scores_q, f"Q: {_short(q)}", "C3"),
+    ):
         weights = torch.full_like(scores, 1 / len(scores)).numpy()
         axis.hist(scores.numpy(), bins, weights=weights, color=color, alpha=0.55, label=label)
     top = axis.get_ylim()[1]

@@ -1,6 +1,5 @@
 """What ``onelip transport`` is given: its settings, the samples and the critic they stand for."""
 
-import dataclasses
 import hashlib
 import inspect
 import math
@@ -91,20 +90,6 @@ class TransportSettings:
             raise UsageError(f"--threads must not be negative, got {self.threads}")
         if self.widths is not None and (not self.widths or min(self.widths) < 1):
             raise UsageError(f"--widths must be positive, such as 64,64, got {self.widths}")
-
-    @classmethod
-    def of(cls, stored: dict[str, Any]) -> "TransportSettings":
-        """From ``as_dict``, perhaps by way of JSON.
-
-        Raises:
-            TypeError: a field is unknown.
-        """
-        widths = stored.get("widths")
-        return cls(**{**stored, "widths": tuple(widths) if widths else None})
-
-    def as_dict(self) -> dict[str, Any]:
-        """All fields."""
-        return dataclasses.asdict(self)
 
 
 def read_pair(settings: TransportSettings) -> tuple[tuple[Samples, Samples], float | None]:

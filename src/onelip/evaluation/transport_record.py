@@ -1,5 +1,6 @@
 """The folder of a Wasserstein run: what ``metrics.json`` and ``critic.safetensors`` hold."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ from onelip.evaluation.transport_inputs import (
 )
 from onelip.export import export
 from onelip.training.folder import Folder
+from onelip.training.schema import Identity, Pair, TransportRecord
 from onelip.transport import CriticTraining, LowerBound
 
 
-class TransportFolder(Folder):
+class TransportFolder(Folder[TransportRecord]):
     """Reads and writes the files of a run.
 
     Args:
@@ -26,6 +28,7 @@ class TransportFolder(Folder):
     """
 
     command = key = "transport"
+    schema = TransportRecord
 
     @classmethod
     def create(cls, settings: TransportSettings, path: Path | None) -> "TransportFolder":
@@ -34,28 +37,29 @@ class TransportFolder(Folder):
         Raises:
             UsageError: the folder exists, or cannot be made.
         """
-        return cls._new(path, "transport", settings.as_dict())
+        return cls._new(path, "transport", dataclasses.asdict(settings))
 
     @property
     def settings(self) -> TransportSettings:
         """The settings of the run."""
-        return self._stored(TransportSettings.of)
+        return self._stored(TransportSettings)
 
 
-def described(samples: tuple[Samples, Samples], tests: tuple[Tensor, Tensor]) -> dict[str, Any]:
+def described(samples: tuple[Samples, Samples], tests: tuple[Tensor, Tensor]) -> Pair:
     """Where samples came from, how many are held out, and what identifies them."""
-    return {
-        place: {
-            "name": given.name,
-            "note": given.note,
-            "count": len(given),
-            "held_out": len(test),
-            "shape": list(given.values.shape[1:]),
-            "dtype": str(given.values.dtype).removeprefix("torch."),
-            "sha256": sha256(given.values),
-        }
-        for place, given, test in zip("pq", samples, tests, strict=True)
-    }
+    p, q = (
+        Identity(
+            name=given.name,
+            note=given.note,
+            count=len(given),
+            held_out=len(test),
+            shape=list(given.values.shape[1:]),
+            dtype=str(given.values.dtype).removeprefix("torch."),
+            sha256=sha256(given.values),
+        )
+        for given, test in zip(samples, tests, strict=True)
+    )
+    return {"p": p, "q": q}
 
 
 def reached(

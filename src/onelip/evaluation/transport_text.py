@@ -1,11 +1,10 @@
 """The result of a Wasserstein run in plain words."""
 
-from typing import Any
-
 from onelip.evaluation.directed import downwards, upwards
+from onelip.training.schema import Identity, TransportRecord
 
 
-def transport_text(content: dict[str, Any]) -> str:
+def transport_text(content: TransportRecord) -> str:
     """What was compared, the lower bound, what proves it, and what it is measured against."""
     result, p, q = content["result"], content["samples"]["p"], content["samples"]["q"]
     percent = f"{100 * result['confidence']:g} %"
@@ -24,8 +23,8 @@ def transport_text(content: dict[str, Any]) -> str:
         ("held-out samples", f"{result['samples'][0]} of P, {result['samples'][1]} of Q"),
         ("rounding, already subtracted", _rounding(result["rounding"])),
     ]
-    if exact := content.get("exact"):
-        lines.append(("exact, of the same samples", f"{exact['distance']:.6g}"))
+    if "exact" in content:
+        lines.append(("exact, of the same samples", f"{content['exact']['distance']:.6g}"))
     if content.get("truth") is not None:
         lines.append(("true distance of P and Q", f"{content['truth']:.6g}"))
     lines.append(("on training batches", f"{content['train']['value']:.6g}, which proves nothing"))
@@ -35,7 +34,7 @@ def transport_text(content: dict[str, Any]) -> str:
     return f"Wasserstein-1 distance, Euclidean\n\n{text}"
 
 
-def _critic(content: dict[str, Any]) -> str:
+def _critic(content: TransportRecord) -> str:
     critic = content["critic"]
     widths = ", ".join(map(str, critic["widths"]))
     return (
@@ -44,12 +43,12 @@ def _critic(content: dict[str, Any]) -> str:
     )
 
 
-def _size(samples: dict[str, Any]) -> str:
+def _size(samples: Identity) -> str:
     shape = " x ".join(map(str, samples["shape"]))
     return f"{samples['count']} samples of {shape}"
 
 
-def _note(samples: dict[str, Any]) -> str:
+def _note(samples: Identity) -> str:
     return f" ({samples['note']})" if samples["note"] else ""
 
 

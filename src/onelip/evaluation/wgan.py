@@ -117,11 +117,10 @@ def wgan_text(run: WGANFolder) -> str:
     train, held_out = metrics["train"], metrics["held_out"]
     note = metrics["data"].get("note")
     lines = [f"{train['step']} steps in {train['seconds']:.0f} s" + (f", {note}" if note else "")]
-    names = {"critic": "its own critic", "fresh_critic": "a fresh critic"}
-    for key, name in names.items():
-        if held_out[key] is None:
+    rows = (("its own critic", held_out["critic"]), ("a fresh critic", held_out["fresh_critic"]))
+    for name, row in rows:
+        if row is None:
             continue
-        row = held_out[key]
         lines.append(
             f"W1 >= {downwards(row['lower'], 3)} with {row['confidence']:.0%} confidence, "
             f"{downwards(row['value'], 3)} "

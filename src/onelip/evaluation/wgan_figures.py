@@ -5,10 +5,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from onelip.evaluation.figures import checked_target, pyplot, save_figure
+from onelip.evaluation.figures import checked_target, new_figure, save_figure
 from onelip.evaluation.wgan_folder import WGANFolder
 from onelip.evaluation.wgan_settings import PENALTY
 from onelip.models import generate
+from onelip.training.schema import Interval
 
 
 def draw_samples(
@@ -23,9 +24,8 @@ def draw_samples(
         seed: of the noise.
     """
     target, count = checked_target(target), len(generators)
-    figure, panels = pyplot().subplots(
-        1, count, figsize=(4.4 * count, 4.7), squeeze=False, layout="constrained"
-    )
+    figure = new_figure(4.4 * count, 4.7)
+    panels = figure.subplots(1, count, squeeze=False)
     for panel, (title, generator) in zip(panels[0], generators, strict=True):
         tiles = grid(generate(generator, side**2, seed=seed), side)
         panel.imshow(
@@ -52,12 +52,14 @@ def draw_history(run: WGANFolder, target: Path) -> Path:
     """
     target, metrics = checked_target(target), run.read()
     steps, values = zip(*metrics["train"]["history"], strict=True)
-    figure, panel = pyplot().subplots(figsize=(6, 4), layout="constrained")
+    figure = new_figure(6, 4)
+    panel = figure.subplots()
     proved = run.settings.critic != PENALTY
     label = "training batches: critic / proved constant" if proved else "critic with a penalty"
     panel.plot(steps, values, linewidth=1, alpha=0.8, label=label)
-    for key, name in (("critic", "its critic"), ("fresh_critic", "a fresh critic")):
-        _held_out(panel, metrics.get("held_out", {}).get(key), name, steps[-1])
+    if (held_out := metrics.get("held_out")) is not None:
+        _held_out(panel, held_out["critic"], "its critic", steps[-1])
+        _held_out(panel, held_out["fresh_critic"], "a fresh critic", steps[-1])
     panel.set(xlabel="steps of the generator", ylabel="Wasserstein-1 (pixels in [0, 1])")
     panel.set_ylim(bottom=min(0.0, *values))
     panel.grid(alpha=0.3)
@@ -65,7 +67,7 @@ def draw_history(run: WGANFolder, target: Path) -> Path:
     return save_figure(figure, target)
 
 
-def _held_out(panel: Any, row: dict[str, Any] | None, name: str, last: int) -> None:
+def _held_out(panel: Any, row: Interval | None, name: str, last: int) -> None:
     """The interval of a critic at the last step."""
     if row is not None:
         ends = [[row["value"] - row["lower"]], [row["upper"] - row["value"]]]

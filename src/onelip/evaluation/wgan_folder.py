@@ -11,9 +11,10 @@ from torch import nn
 
 from onelip.evaluation.wgan_settings import WGANSettings
 from onelip.training.folder import Folder
+from onelip.training.schema import WGANRecord
 
 
-class WGANFolder(Folder):
+class WGANFolder(Folder[WGANRecord]):
     """Reads and writes the files of a run.
 
     Args:
@@ -22,6 +23,7 @@ class WGANFolder(Folder):
     """
 
     command = key = "wgan"
+    schema = WGANRecord
 
     @classmethod
     def create(cls, settings: WGANSettings, path: Path | None) -> "WGANFolder":
@@ -35,7 +37,7 @@ class WGANFolder(Folder):
     @property
     def settings(self) -> WGANSettings:
         """The settings of the run."""
-        return self._stored(lambda stored: WGANSettings(**stored))
+        return self._stored(WGANSettings)
 
 
 def load_generator(path: Path) -> nn.Module:

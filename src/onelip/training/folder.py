@@ -8,10 +8,10 @@ written under a temporary name and renamed.
 import contextlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar, cast
 
 import safetensors
 import safetensors.torch
@@ -21,11 +21,13 @@ from torch import nn
 from onelip.errors import UsageError
 from onelip.replacing import replacing
 from onelip.training.environment import environment
+from onelip.training.schema import checked, checked_settings, parsed
 
 _Settings = TypeVar("_Settings")
+_Record = TypeVar("_Record")
 
 
-class Folder:
+class Folder(Generic[_Record]):
     """Reads and writes the files of a run; each command has a subclass.
 
     Args:
@@ -38,6 +40,9 @@ class Folder:
 
     key: ClassVar[str]
     """Of the settings in the record."""
+
+    schema: type[_Record]
+    """Of the record."""
 
     suffix: ClassVar[str] = ".pt"
     """Of the checkpoint."""
@@ -93,10 +98,16 @@ class Folder:
         """The command that goes on with the run."""
         return f"onelip {self.command} --resume {self.path}"
 
-    def read(self) -> dict[str, Any]:
-        """What the record holds."""
+    def read(self) -> _Record:
+        """What the record holds, of the types that its schema says.
+
+        Raises:
+            UsageError: there is no readable run of this command there.
+        """
         try:
-            content = json.loads(self.record.read_text(encoding="utf-8"))
+            content = parsed(self.record)
+            if self.key in content:
+                return checked(content, self.schema)
         except FileNotFoundError:
             raise UsageError(
                 f"{self.path} is no run folder: it has no {self.record.name}; onelip "
@@ -106,27 +117,28 @@ class Folder:
             raise UsageError(
                 f"{self.record} cannot be read ({error}): name the folder of another run"
             ) from None
-        if not isinstance(content, dict) or self.key not in content:
-            raise UsageError(
-                f"{self.record} has no entry {self.key!r}: name a folder written by onelip "
-                f"{self.command}"
-            )
-        return content
+        raise UsageError(
+            f"{self.record} has no entry {self.key!r}: name a folder written by onelip "
+            f"{self.command}"
+        )
 
-    def write(self, entries: dict[str, Any]) -> None:
+    def write(self, entries: Mapping[str, Any]) -> None:
         """Add entries to the record."""
-        content = {**(self.read() if self.record.exists() else {}), **entries}
+        content = {**(self._content() if self.record.exists() else {}), **entries}
         with replacing(self.record) as temporary:
             temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
+    def _content(self) -> dict[str, Any]:
+        return cast(dict[str, Any], self.read())
+
     def note_session(self) -> None:
         """Record commit, versions and machine of a process that works on this run."""
-        self.write({"sessions": [*self.read().get("sessions", []), environment()]})
+        self.write({"sessions": [*self._content().get("sessions", []), environment()]})
 
     @property
     def data_folder(self) -> Path | None:
         """The folder that the data came from, None for a download."""
-        folder = self.read().get("data", {}).get("folder")
+        folder = self._content().get("data", {}).get("folder")
         return Path(folder) if folder else None
 
     def save_weights(self, name: str, model: nn.Module) -> None:
@@ -174,12 +186,12 @@ class Folder:
                 f"{self.checkpoint} is corrupt or of another run: start again with another --out"
             ) from error
 
-    def _stored(self, build: Callable[[Any], _Settings]) -> _Settings:
+    def _stored(self, kind: type[_Settings]) -> _Settings:
         """The settings of the run."""
-        stored = self.read()[self.key]
+        stored = self._content()[self.key]
         try:
-            return build(stored)
-        except (TypeError, AttributeError, KeyError) as error:
+            return checked_settings(stored, kind)
+        except ValueError as error:
             raise UsageError(
                 f"{self.record} holds no valid settings ({error}): name the folder of another run"
             ) from None

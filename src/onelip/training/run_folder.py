@@ -11,16 +11,17 @@ from onelip.errors import UsageError
 from onelip.models import MODELS
 from onelip.recipes import Recipe
 from onelip.training.folder import Folder
+from onelip.training.schema import TrainingRecord, checked_arguments
 
 
-class RunFolder(Folder):
+class RunFolder(Folder[TrainingRecord]):
     """Reads and writes the files of a run.
 
     Args:
         path: the folder.
     """
 
-    command, key, suffix = "train", "recipe", ".ckpt"
+    command, key, suffix, schema = "train", "recipe", ".ckpt", TrainingRecord
 
     @classmethod
     def create(cls, recipe: Recipe, path: Path | None) -> "RunFolder":
@@ -34,7 +35,7 @@ class RunFolder(Folder):
     @property
     def recipe(self) -> Recipe:
         """The recipe of the run."""
-        return self._stored(lambda stored: Recipe(**{**stored, "eps": tuple(stored["eps"])}))
+        return self._stored(Recipe)
 
     @property
     def weights(self) -> Path:
@@ -53,6 +54,8 @@ class RunFolder(Folder):
         """
         model = build_model(self.recipe)
         self.load_weights("model", model)
+        if "train" not in self.read():
+            raise UsageError(f"{self.record} has no entry 'train': {self.resume} writes it")
         return model.eval()
 
 
@@ -65,9 +68,10 @@ def build_model(recipe: Recipe) -> nn.Module:
     if recipe.model not in MODELS:
         raise UsageError(f"no model {recipe.model!r}; known: {', '.join(MODELS)}")
     shape, classes = SHAPES[recipe.dataset]
+    checked_arguments(MODELS[recipe.model], recipe.network, recipe.model)
     try:
         model = MODELS[recipe.model](shape, classes, **recipe.network)
-    except (TypeError, ValueError) as error:
+    except Exception as error:  # sizes that no layer or machine can have raise anything
         raise UsageError(f"{recipe.model} cannot be built: {error}") from None
     if not any(True for _ in model.parameters()):
         raise UsageError(f"{recipe.model} has no weights to train: give it a layer")

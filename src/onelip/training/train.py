@@ -22,6 +22,7 @@ from onelip.recipes import Recipe
 from onelip.training.callbacks import History, Progress, TimeLimit
 from onelip.training.classifier import Classifier
 from onelip.training.run_folder import RunFolder, build_model, use_threads
+from onelip.training.schema import checked_arguments
 
 
 def train(
@@ -84,6 +85,7 @@ def build_loss(recipe: Recipe) -> torch.nn.Module:
     """The loss of a recipe."""
     if recipe.loss not in LOSSES:
         raise UsageError(f"no loss {recipe.loss!r}; known: {', '.join(LOSSES)}")
+    checked_arguments(LOSSES[recipe.loss], recipe.objective, recipe.loss)
     try:
         loss: torch.nn.Module = LOSSES[recipe.loss](**recipe.objective)
     except (TypeError, ValueError) as error:

@@ -125,7 +125,7 @@ def metrics(run):
         ("train digits --lr 0", "--lr must be positive"),
         ("train digits --crop -1", "--crop must not be negative"),
         ("train digits --seed -1", "--seed must not be negative"),
-        ("train digits --seed 9223372036854775808", "--seed must be below 2^63"),
+        ("train digits --seed 9223372036854775808", "--seed must be below 2^62"),
         ("train digits --max-minutes 0", "--max_minutes must be positive"),
         ("train digits --batch_size 5000", "choose at most that"),
         ("train digits --validation 5000", "choose 1 to 1346"),

@@ -18,6 +18,9 @@ from torch import nn
 import onelip
 from onelip import layers, models
 from onelip.activations import MaxMin
+from onelip.bounds import naive
+from onelip.errors import OnelipError
+from onelip.reading import load, read
 from tests.cases import LAYERS, Case
 
 FOURIER = ("BROConv2d", "CayleyConv2d", "FixedFourierConv2d", "LOTConv2d")
@@ -39,6 +42,24 @@ def onnx_file(model: nn.Module, shape: tuple[int, ...], path: Path, *, dynamo: b
             axes = {"x": {0: "batch"}}
             torch.onnx.export(model, (x,), path, dynamo=False, dynamic_axes=axes, input_names=["x"])
     return path
+
+
+UNREAD = ("CurvePool2d", "HouseHolder-2", "HouseHolder-3", *FOURIER)
+"""Distances to curves, arc tangents and Fourier transforms, which have to come as .pt2."""
+LOOSER = ("Sandwich",)
+
+
+def check_bound(case: Case, model: nn.Module, path: Path) -> None:
+    """The file has the product of norms of the module."""
+    if case.id.startswith(UNREAD):
+        with pytest.raises(OnelipError):
+            load(path)
+        return
+    own, found = float(naive(read(model, case.input_shape))), float(naive(load(path)))
+    if case.id.startswith(LOOSER):
+        assert found >= own
+    else:
+        assert found <= own * (1 + 1e-6)  # below it where a file's small maps are written out
 
 
 def check(model: nn.Module, shape: tuple[int, ...], path: Path) -> None:
@@ -67,6 +88,7 @@ def test_layers_by_the_old_exporter(case: Case, tmp_path: Path):
             onnx_file(model, case.input_shape, path, dynamo=False)
         return
     check(model, case.input_shape, onnx_file(model, case.input_shape, path, dynamo=False))
+    check_bound(case, model, path)
 
 
 FIRST_OF_EACH_KIND = {kind_of(case): case for case in reversed(LAYERS)}
@@ -83,6 +105,7 @@ def test_layers_by_the_new_exporter(case: Case, tmp_path: Path):
             onnx_file(model, case.input_shape, path, dynamo=True)
         return
     check(model, case.input_shape, onnx_file(model, case.input_shape, path, dynamo=True))
+    check_bound(case, model, path)
 
 
 NETWORKS = {

@@ -246,7 +246,9 @@ def test_single_precision_constants_of_bfloat16(tmp_path: Path) -> None:
 
 REFUSED = [
     ("Softmax", (3,), {}, {}, "no Lipschitz bound is known"),
-    ("ConvTranspose", IMAGE, {"w": _draw(2, 1, 2, 2)}, {}, "no Lipschitz bound is known"),
+    ("ConvTranspose", IMAGE, {"w": _draw(2, 1, 2, 2)}, {"auto_pad": "VALID"}, "padded alike"),
+    ("TopK", (3,), {"k": _whole(2)}, {"axis": 1, "sorted": 0}, "sorted=0"),
+    ("ReduceL2", (3,), {"a": _whole(0)}, {}, "within each input"),
     ("ThresholdedRelu", (3,), {}, {}, "no Lipschitz bound is known"),
     ("Pad", IMAGE, {"p": _whole(0, 0, 1, 1, 0, 0, 1, 1)}, {"mode": "reflect"}, "'reflect'"),
     ("Pad", IMAGE, {"p": _whole(0, 0, 1, 1, 0, 0, 1, 1), "v": np.float64(2)}, {}, "zeros are"),
@@ -281,7 +283,7 @@ MISUSED = [
     ("Gemm", (4,), {"w": _draw(4, 2)}, {"transA": 1}, "transA=0"),
     ("Gemm", (4,), {"w": _draw(3, 2)}, {}, r"shape \(\*, 3\), got \(4,\)"),
     ("Concat", (4,), {"b": _draw(1, 4)}, {"axis": 0}, "along the batch"),
-    ("Gather", (4,), {"i": _whole(1, 1)}, {"axis": 1}, "repeats numbers"),
+    ("Gather", (4,), {"i": _whole(0)}, {"axis": 0}, "from the batch"),
     ("Add", (4,), {"b": _draw(2, 4)}, {}, "make a larger one"),
     ("Reshape", (4,), {"s": _whole(1, 3)}, {}, "does not take inputs"),
     ("Slice", (4,), {}, {}, "cannot be read"),

@@ -132,8 +132,8 @@ REFUSED = {
     "reflect": (lambda x: F.pad(x.view(1, 1, 4), (1, 1), mode="reflect"), "'reflect'"),
     "ones": (lambda x: F.pad(x, (1, 1), value=1.0), "zeros are"),
     "transposed": (
-        lambda x: F.conv_transpose2d(x.view(1, 1, 2, 2), torch.ones(1, 1, 2, 2).double()),
-        "conv_transpose2d",
+        lambda x: F.conv_transpose1d(x.view(1, 1, 4), torch.ones(1, 1, 2).double()),
+        "conv_transpose1d",
     ),
     "border": (
         lambda x: F.avg_pool2d(x.view(1, 1, 2, 2), 2, padding=1, count_include_pad=False),

@@ -12,7 +12,6 @@ import onelip
 from onelip import layers
 from onelip.activations import GroupSort, MaxMin
 from onelip.bounds import eclipse_fast, liplt, naive
-from onelip.errors import UnboundedModuleError
 from onelip.reading import load, read, read_program
 from onelip.testing import jacobian_norm
 
@@ -122,17 +121,10 @@ def test_written_by_hand(which):
 
 
 def test_what_is_not_known_says_so():
-    class Constant(nn.Module):
-        def forward(self, x):
-            return torch.maximum(x, torch.ones(4))
-
     class Places(nn.Module):
         def forward(self, x):
             return x.sort(dim=1).indices.to(x.dtype)
 
-    program = torch.export.export(Constant().eval(), (torch.zeros(1, 4),))
-    with pytest.raises(UnboundedModuleError, match="maximum or minimum with a constant"):
-        read_program(program)
     program = torch.export.export(Places().eval(), (torch.zeros(1, 4),))
     with pytest.raises(Exception, match=r"onelip|node|input"):
         read_program(program)

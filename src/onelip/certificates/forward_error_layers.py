@@ -78,11 +78,11 @@ def _norm_pool(layer: layers.ScaledL2NormPool2d, run: Run) -> Local:
 
 @rule(NActivation)
 def _n_activation(layer: NActivation, run: Run) -> Local:
-    """``2 (relu(x - high) - relu(low - x)) - x``: a relu is at most ``|x| + relu(its shift)``."""
+    """``x - 2 clamp(x)``: a clamp and a double are exact; 1-Lipschitz, and so small."""
     low, high = exact(layer.theta).cpu().sort(dim=0).values
     shift = low.relu() + (-high).relu()  # one of them is 0
     offset = 2 * repeated(shift, run)
-    return Local(offset, run.rounding(4, 5 * run.x.reach + 2 * offset))
+    return Local(offset, run.rounding(1, run.x.reach + offset))
 
 
 @rule(HouseHolder)

@@ -11,12 +11,14 @@ from onelip.chains.chain import (
     transformed,
 )
 from onelip.chains.linear_map import (
+    Adjoint,
     Composition,
     Convolution,
     Dense,
     Gather,
     GroupMean,
     LinearMap,
+    Repeat,
     Reshape,
     Scale,
     Shape,
@@ -26,6 +28,7 @@ from onelip.chains.linear_map import (
 )
 
 __all__ = [
+    "Adjoint",
     "Block",
     "Chain",
     "Composition",
@@ -38,6 +41,7 @@ __all__ = [
     "LinearMap",
     "Nonlinearity",
     "Opaque",
+    "Repeat",
     "Reshape",
     "Scale",
     "Shape",

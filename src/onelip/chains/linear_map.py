@@ -285,6 +285,94 @@ class Gather(LinearMap):
 
 
 @dataclass(frozen=True)
+class Repeat(LinearMap):
+    """Moves and repeats numbers: output i is input ``index[i]``, or 0 where the index is -1."""
+
+    inputs: Shape
+    outputs: Shape
+    index: Tensor
+
+    @cached_property
+    def most(self) -> int:
+        """How often the map takes one number."""
+        taken = self.index[self.index >= 0]
+        return int(taken.bincount().max()) if len(taken) else 0
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Take."""
+        taken = x.flatten(1)[:, self.index.clamp_min(0)] * (self.index >= 0)
+        image: Tensor = taken.unflatten(1, self.outputs)
+        return image
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """Put back, and add what was repeated."""
+        kept = self.index >= 0
+        x = y.new_zeros(len(y), self.columns)
+        x = x.index_add(1, self.index[kept], y.flatten(1)[:, kept])
+        image: Tensor = x.unflatten(1, self.inputs)
+        return image
+
+    def exact(self) -> "Repeat":
+        """On the CPU."""
+        return replace(self, index=self.index.cpu())
+
+    @property
+    def rounding(self) -> float:
+        """Of the sums of the adjoint."""
+        return gamma(self.most) * math.sqrt(self.most)
+
+    def norm(self) -> Tensor:
+        """The root of the largest number of repetitions: the columns are orthogonal."""
+        return upward(torch.tensor(float(self.most), dtype=torch.float64).sqrt(), 1)
+
+
+@dataclass(frozen=True)
+class Adjoint(LinearMap):
+    """The adjoint of another map, such as a transposed convolution, with a bias of its own."""
+
+    of: LinearMap
+    bias: Tensor | None = None
+
+    @property
+    def inputs(self) -> Shape:  # type: ignore[override]
+        """The outputs of the other."""
+        return self.of.outputs
+
+    @property
+    def outputs(self) -> Shape:  # type: ignore[override]
+        """The inputs of the other."""
+        return self.of.inputs
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The adjoint."""
+        return self.of.adjoint(x)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """The map itself."""
+        return self.of(y)
+
+    def affine(self, x: Tensor) -> Tensor:
+        """The adjoint, plus one number per channel."""
+        y = self(x)
+        if self.bias is None:
+            return y
+        return y + self.bias.to(y.dtype).view(-1, *(1,) * (y.ndim - 2))
+
+    def exact(self) -> "Adjoint":
+        """In float64."""
+        return Adjoint(self.of.exact(), _maybe(self.bias))
+
+    @property
+    def rounding(self) -> float:
+        """That of the other, which is known for both directions."""
+        return self.of.rounding
+
+    def norm(self) -> Tensor | None:
+        """That of the other."""
+        return self.of.norm()
+
+
+@dataclass(frozen=True)
 class Reshape(LinearMap):
     """The same numbers in another shape; the identity where the shapes are equal."""
 

@@ -16,6 +16,7 @@ from onelip.errors import OnelipError, UsageError
 from onelip.evaluation.wgan_folder import load_generator
 from onelip.models import dcgan_critic, dense_critic, generate
 from onelip.models.families import CONVOLUTIONS, LINEAR
+from onelip.recipes.recipe import check_sizes
 from onelip.transport import TASKS
 
 DRAWN = 4000
@@ -84,8 +85,9 @@ class TransportSettings:
             raise UsageError(f"no task {self.task!r}; known: {', '.join(TASKS)}")
         if self.critic not in (None, *CRITICS):
             raise UsageError(f"no critic {self.critic!r}; known: {', '.join(CRITICS)}")
-        if not 0 <= self.seed < 2**62:
-            raise UsageError(f"--seed must not be negative and below 2^62, got {self.seed}")
+        check_sizes(self)
+        if self.seed < 0:
+            raise UsageError(f"--seed must not be negative, got {self.seed}")
         if self.threads < 0:
             raise UsageError(f"--threads must not be negative, got {self.threads}")
         if self.widths is not None and (not self.widths or min(self.widths) < 1):

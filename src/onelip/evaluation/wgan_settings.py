@@ -9,6 +9,7 @@ from onelip.data import SHAPES
 from onelip.errors import UsageError
 from onelip.models import dcgan_critic, dcgan_generator, plain_critic
 from onelip.models.families import CONVOLUTIONS
+from onelip.recipes.recipe import check_sizes
 
 PENALTY = "penalty"  # the critic that is not proved
 
@@ -48,6 +49,9 @@ class WGANSettings:
     judge_steps: int = 300
     seed: int = 0
     threads: int = 0
+
+    def __post_init__(self) -> None:
+        check_sizes(self)
 
     @property
     def critic_rate(self) -> float:

@@ -10,6 +10,8 @@ from onelip.activations import Absolute
 from onelip.errors import UnboundedModuleError
 from onelip.reading import operations as on
 from onelip.reading import products, shapes, sorting
+from onelip.reading.clamping import clamped
+from onelip.reading.linear import transposed_convolution
 from onelip.reading.torch_layers import flattened
 from onelip.reading.values import Value
 
@@ -39,9 +41,9 @@ def prelu(value: Value, weight: Tensor) -> Value:
 def _convolution(
     value: Value, weight: Tensor, bias: Tensor | None, stride: Any, *rest: Any
 ) -> Value:
-    padding, dilation, transposed, _, groups = rest
+    padding, dilation, transposed, more, groups = rest
     if transposed:
-        raise UnboundedModuleError("a transposed convolution is not known in graphs")
+        return _conv_transpose(value, weight, bias, stride, padding, more, groups, dilation)
     return _conv(value, weight, bias, stride, padding, dilation, groups)
 
 
@@ -49,6 +51,22 @@ def _conv(value: Value, weight: Tensor, bias: Tensor | None, *settings: Any) -> 
     stride, padding, dilation, groups = settings
     return on.convolve(
         value, weight, bias, stride=stride, sides=padding, dilation=dilation, groups=groups
+    )
+
+
+def _conv_transpose(value: Value, weight: Tensor, bias: Tensor | None, *settings: Any) -> Value:
+    stride, padding, more, groups, dilation = settings
+    if weight.ndim != 4:
+        raise UnboundedModuleError("a transposed convolution is known along two axes only")
+    return transposed_convolution(
+        value,
+        weight,
+        bias,
+        stride=on.pair_of(stride),
+        padding=on.pair_of(padding),
+        output_padding=on.pair_of(more),
+        groups=groups,
+        dilation=on.pair_of(dilation),
     )
 
 
@@ -123,6 +141,7 @@ OPERATORS: dict[str, Operation] = {
     "conv2d.default": _conv,
     "conv2d.padding": _conv,
     "convolution.default": _convolution,
+    "conv_transpose2d.input": _conv_transpose,
     "batch_norm.default": _batch_norm,
     "_native_batch_norm_legit_no_training.default": lambda x, w, b, m, v, momentum, eps: [
         _batch_norm(x, w, b, m, v, False, momentum, eps, False)
@@ -154,7 +173,10 @@ OPERATORS: dict[str, Operation] = {
     "abs.default": _module(Absolute),
     "erf.default": products.erf,
     "where.self": products.chosen,
-    "gt.Scalar": products.Comparison,
+    "gt.Scalar": lambda a, b: products.Comparison.of(a, b, True),
+    "gt.Tensor": lambda a, b: products.Comparison.of(a, b, True),
+    "lt.Scalar": lambda a, b: products.Comparison.of(a, b, False),
+    "lt.Tensor": lambda a, b: products.Comparison.of(a, b, False),
     "dropout.default": _dropout,
     "clone.default": lambda x, _: x,
     "contiguous.default": lambda x, _: x,
@@ -200,6 +222,14 @@ OPERATORS: dict[str, Operation] = {
     "maximum.default": sorting.maximum,
     "minimum.default": sorting.minimum,
     "sort.default": sorting.ascending,
+    "topk.default": lambda x, count, axis, largest, _: sorting.largest_first(
+        x, count, axis, largest
+    ),
+    "clamp.default": clamped,
+    "clamp.Tensor": clamped,
+    "clamp_min.default": clamped,
+    "clamp_max.default": lambda x, high: clamped(x, high=high),
+    "linalg_vector_norm.default": sorting.lengths,
     "slice.Tensor": _slice,
     "select.int": shapes.part_of,
     "sym_size.int": _size,

@@ -28,6 +28,7 @@ from onelip.errors import UnboundedModuleError, UsageError
 from onelip.norms.rounding import product, upward
 from onelip.reading.gradient_steps import gradient_step_constant
 from onelip.reading.side_by_side import side_by_side
+from onelip.reading.sparse_steps import sparse_step_constant
 from onelip.reading.values import Point, Value
 
 
@@ -93,6 +94,9 @@ def added(first: Value, second: Value) -> Value:
         return _residual(second, first.linear, meeting)
     if second.point is meeting:
         return _residual(first, second.linear, meeting)
+    together = _one_hidden_layer(first, second)
+    if together is not None:
+        return together
     ways = Ways(*(Chain(tuple(v.point.path(meeting)), v.linear) for v in (first, second)))
     opaque = Opaque(ways, ways.bound(), first.shape)
     return Value(meeting).behind(Block(identity(meeting.shape), opaque))
@@ -122,6 +126,30 @@ def _residual(branch: Value, skip: LinearMap, start: Point) -> Value:
     ways = Ways(Chain(tuple(blocks), identity(blocks[-1].outputs)))
     opaque = Opaque(ways, ways.bound(), blocks[-1].outputs)
     return Value(start).behind(Block(inner, opaque, outer, skip))
+
+
+def _one_hidden_layer(first: Value, second: Value) -> Value | None:
+    """The sum of two residual blocks that put the same nonlinearity on the same map, as one."""
+    start = first.point.before
+    blocks = first.point.block, second.point.block
+    if start is None or start is not second.point.before or None in blocks:
+        return None
+    one, other = blocks
+    assert one is not None
+    assert other is not None
+    if one.nonlinearity is not other.nonlinearity or one.inner is not other.inner:
+        return None
+    ways = [
+        (block.outer, block.skip, value.linear) for block, value in ((one, first), (other, second))
+    ]
+    outers = [composed([outer, after]) for outer, _, after in ways if outer is not None]
+    skips = [composed([skip, _unbiased(after)]) for _, skip, after in ways if skip is not None]
+    if len(outers) < 2 or len(skips) < 2:
+        return None
+    outer, skip = Sum(tuple(outers)), Sum(tuple(skips))
+    step = sparse_step_constant(one.inner, one.nonlinearity, outer, skip)
+    constant = None if step is None else float(step)
+    return Value(start).behind(Block(one.inner, one.nonlinearity, outer, skip, constant=constant))
 
 
 def _meeting(first: Point, second: Point) -> Point:

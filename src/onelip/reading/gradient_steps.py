@@ -42,15 +42,19 @@ def gradient_step_constant(
         return None
     common = _flat(skip)
     forth, back = _flat(inner), _flat(outer)
-    shared = len(forth) > len(common) and all(a is b for a, b in zip(common, forth, strict=False))
+    shared = all(a is b for a, b in zip(common, forth, strict=False))
     linear = [part for part in back if not isinstance(part, Scale)]
     factors = [part.factor for part in back if isinstance(part, Scale)]
-    if not shared or len(forth) != len(common) + 1 or len(linear) != 1:
-        return None
     if any(factor.numel() != 1 for factor in factors):
         return None
-    sign = _adjoint_up_to_sign(forth[-1], linear[0])
-    norm = forth[-1].norm() if sign else None
+    norm: Tensor | None
+    if shared and len(forth) == len(common) and not linear:  # W is the identity
+        sign, norm = 1, torch.ones((), dtype=torch.float64)
+    elif shared and len(forth) == len(common) + 1 and len(linear) == 1:
+        sign = _adjoint_up_to_sign(forth[-1], linear[0])
+        norm = forth[-1].norm() if sign else None
+    else:
+        return None
     if norm is None:
         return None
     step = -sign * math.prod((float(factor) for factor in factors), start=1.0)

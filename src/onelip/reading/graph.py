@@ -36,6 +36,7 @@ class Node:
         outputs: the names of what it returns.
         operation: how it is put behind values; None where nothing is known about it.
         compute: how it is computed on constants.
+        origin: path and class of the module that it was traced from, as the file claims.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Node:
     outputs: tuple[str, ...]
     operation: Callable[..., Any] | None
     compute: Callable[..., Any]
+    origin: tuple[str, str] | None = None
 
 
 def read_graph(nodes: Sequence[Node], known: Mapping[str, Any], output: str) -> Chain:
@@ -58,13 +60,18 @@ def read_graph(nodes: Sequence[Node], known: Mapping[str, Any], output: str) -> 
         UnboundedModuleError: nothing is proved for a node; the message names it.
         UsageError: a node is used in a way that is not known, or nothing depends on the input.
     """
-    results = dict(known)
-    for node in _needed(nodes, output):
-        results.update(zip(node.outputs, _results(node, results), strict=False))
-    result = results.get(output)
+    result = walked(needed(nodes, output), known).get(output)
     if not isinstance(result, Value):
         raise UsageError(f"the output {output!r} does not depend on the input")
     return result.chain()
+
+
+def walked(nodes: Sequence[Node], known: Mapping[str, Any]) -> dict[str, Any]:
+    """All results of nodes, by name, with what was known before."""
+    results = dict(known)
+    for node in nodes:
+        results.update(zip(node.outputs, _results(node, results), strict=False))
+    return results
 
 
 def _results(node: Node, results: Mapping[str, Any]) -> Sequence[Any]:
@@ -88,20 +95,21 @@ def _results(node: Node, results: Mapping[str, Any]) -> Sequence[Any]:
     return [result.named(node.name) if isinstance(result, Value) else result]
 
 
-def _needed(nodes: Sequence[Node], output: str) -> list[Node]:
+def needed(nodes: Sequence[Node], output: str) -> list[Node]:
     """The nodes on which the output depends, in order."""
-    wanted, needed = {output}, []
+    wanted, kept = {output}, []
     for node in reversed(nodes):
         if wanted.intersection(node.outputs):
-            needed.append(node)
-            wanted.update(_names(node.inputs))
-    return needed[::-1]
+            kept.append(node)
+            wanted.update(names(node.inputs))
+    return kept[::-1]
 
 
-def _names(part: Any) -> list[str]:
+def names(part: Any) -> list[str]:
+    """Of the results that inputs refer to."""
     if isinstance(part, Reference):
         return [part.name]
-    return [name for inner in part for name in _names(inner)] if _is_list(part) else []
+    return [name for inner in part for name in names(inner)] if is_list(part) else []
 
 
 def _resolved(part: Any, results: Mapping[str, Any]) -> Any:
@@ -109,12 +117,13 @@ def _resolved(part: Any, results: Mapping[str, Any]) -> Any:
         if part.name not in results:
             raise UsageError(f"{part.name!r} is not computed before")
         return results[part.name]
-    return [_resolved(inner, results) for inner in part] if _is_list(part) else part
+    return [_resolved(inner, results) for inner in part] if is_list(part) else part
 
 
 def _depends(part: Any) -> bool:
-    return any(map(_depends, part)) if _is_list(part) else isinstance(part, (Value, Comparison))
+    return any(map(_depends, part)) if is_list(part) else isinstance(part, (Value, Comparison))
 
 
-def _is_list(part: Any) -> bool:
+def is_list(part: Any) -> bool:
+    """Whether inputs stand in a list, such as those of a concatenation."""
     return isinstance(part, (list, tuple)) and not isinstance(part, torch.Size)

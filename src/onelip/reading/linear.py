@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from onelip.chains import Convolution, Dense, Gather, Reshape, Scale, Shape
+from onelip.chains import Adjoint, Convolution, Dense, Gather, Repeat, Reshape, Scale, Shape
 from onelip.chains.linear_map import reciprocal
 from onelip.errors import UnboundedModuleError, UsageError
 from onelip.norms.convolution import Pair
@@ -47,10 +47,10 @@ def tried(function: Callable[[Tensor], Tensor], sample: Tensor) -> Tensor:
 
 
 def moved(value: Value, move: Callable[[Tensor], Tensor]) -> Value:
-    """A map that moves numbers or adds zeros, read off from where it puts each number.
+    """A map that moves or repeats numbers or adds zeros, read off from where it puts each number.
 
     Raises:
-        UsageError: it does not take inputs of this shape, or takes a number twice.
+        UsageError: it does not take inputs of this shape.
     """
     numbers = torch.arange(torch.Size(value.shape).numel())
     batch = (1.0 + numbers.double()).view(1, *value.shape).expand(3, *value.shape)
@@ -58,11 +58,14 @@ def moved(value: Value, move: Callable[[Tensor], Tensor]) -> Value:
     index = target.flatten().long() - 1
     if torch.equal(index, numbers):
         return reshaped(value, tuple(target.shape))
-    index = index.to(value.point.like.device)
-    try:
-        return value.then(Gather(value.shape, tuple(target.shape), index))
-    except ValueError as error:
-        raise UsageError("repeats numbers, which stretches norms") from error
+    return value.then(taking(value.shape, tuple(target.shape), index.to(value.point.like.device)))
+
+
+def taking(inputs: Shape, outputs: Shape, index: Tensor) -> Gather | Repeat:
+    """The map that takes inputs by their places, -1 for zeros."""
+    taken = index[index >= 0]
+    kind = Gather if len(taken) == len(taken.unique()) else Repeat
+    return kind(inputs, outputs, index)
 
 
 def reshaped(value: Value, shape: Shape) -> Value:
@@ -103,6 +106,8 @@ def convolution(
     if value.maps and isinstance(value.maps[-1], Wrapping) and sides == UNPADDED:
         padding, circular = value.maps[-1].padding, True
         value = Value(value.point, value.maps[:-1])
+    elif sides == UNPADDED and (around := _wrapped_by_hand(value)) is not None:
+        (value, padding), circular = around, True
     elif circular and _uneven(sides):
         weight, padding = _evened(weight, sides, dilation), (max(sides[0]), max(sides[1]))
         dilation = (1, 1)
@@ -113,6 +118,40 @@ def convolution(
     wrapped = not circular or all(p <= n for p, n in zip(padding, value.shape[1:], strict=True))
     expect(value, "large enough for the kernel", wrapped and min(linear.outputs) > 0)
     return value.then(linear)
+
+
+def transposed_convolution(
+    value: Value,
+    weight: Tensor,
+    bias: Tensor | None,
+    *,
+    stride: Pair,
+    padding: Pair,
+    output_padding: Pair,
+    groups: int,
+    dilation: Pair,
+) -> Value:
+    """``conv_transpose2d``: the adjoint of the convolution of its output."""
+    channels = len(weight)
+    fits = len(value.shape) == 3 and value.shape[0] == channels
+    expect(value, f"({channels}, height, width)", fits)
+    sides = [
+        (n - 1) * s - 2 * p + d * (k - 1) + more + 1
+        for n, s, p, d, k, more in zip(
+            value.shape[1:],
+            stride,
+            padding,
+            dilation,
+            weight.shape[2:],
+            output_padding,
+            strict=True,
+        )
+    ]
+    image = (weight.shape[1] * groups, *sides)
+    expect(value, "large enough for the kernel", min(sides) > 0)
+    linear = Convolution(image, weight, None, stride, padding, dilation, groups)
+    expect(value, str(linear.outputs), linear.outputs == value.shape)
+    return value.then(Adjoint(linear, bias))
 
 
 def wrapped(value: Value, sides: Sides) -> Value:
@@ -180,6 +219,35 @@ def standardised(
     shift = -mean * factor if bias is None else bias - mean * factor
     shape = (-1, *(1,) * (len(value.shape) - 1))
     return scaled(value, factor.view(shape), shift.view(shape), 3 * _ROOT)
+
+
+def _wrapped_by_hand(value: Value) -> tuple[Value, Pair] | None:
+    """What the last maps pad circularly, as files write it with slices and joins, and how much."""
+    maps, index = list(value.maps), torch.arange(torch.Size(value.shape).numel())
+    found = None
+    while maps and isinstance(maps[-1], Gather | Repeat | Reshape):
+        last = maps.pop()
+        if isinstance(last, Gather | Repeat):
+            index = last.index.cpu()[index]
+            if bool((index < 0).any()):
+                break
+        padding = _circular(last.inputs, value.shape, index)
+        if padding is not None and any(padding):
+            found = Value(value.point, tuple(maps)), padding
+    return found
+
+
+def _circular(inputs: Shape, outputs: Shape, index: Tensor) -> Pair | None:
+    """How many pixels are added around each side of an image, if they are those opposite."""
+    if len(inputs) != 3 or len(outputs) != 3 or inputs[0] != outputs[0]:
+        return None
+    sides = [(n, m - n) for n, m in zip(inputs[1:], outputs[1:], strict=True)]
+    if any(more % 2 or not 0 <= more // 2 <= side for side, more in sides):
+        return None
+    (_, more), (_, wider) = sides
+    places = torch.arange(torch.Size(inputs).numel(), dtype=torch.float64).view(1, *inputs)
+    around = F.pad(places, (wider // 2, wider // 2, more // 2, more // 2), mode="circular")
+    return (more // 2, wider // 2) if torch.equal(around.flatten().long(), index) else None
 
 
 def _uneven(sides: Sides) -> bool:

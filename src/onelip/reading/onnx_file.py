@@ -138,7 +138,7 @@ def _computed(proto: Any, opset: int) -> Callable[..., Any]:
         graph = helper.make_graph([proto], "constant", entries, outputs)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
         results = ReferenceEvaluator(model).run(None, dict(zip(names, given, strict=True)))
-        tensors = [torch.tensor(np.ascontiguousarray(result)) for result in results]
+        tensors = [torch.tensor(np.array(result, order="C")) for result in results]
         return tensors if len(proto.output) > 1 else tensors[0]
 
     return compute

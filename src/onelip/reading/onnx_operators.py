@@ -15,6 +15,7 @@ from onelip.errors import UnboundedModuleError, UsageError
 from onelip.reading import onnx_windows, products, sorting
 from onelip.reading import operations as on
 from onelip.reading.aten import prelu
+from onelip.reading.linear import transposed_convolution
 from onelip.reading.onnx_shapes import SHAPES
 from onelip.reading.values import Value
 
@@ -85,6 +86,39 @@ def _dropout(_: Attributes, value: Value, *inputs: Any) -> Value:
     return value
 
 
+def _lengths(attributes: Attributes, value: Value, axes: Tensor | None = None) -> Value:
+    along = attributes.get("axes") if axes is None else [int(a) for a in axes]
+    return sorting.lengths(value, 2, along, bool(attributes.get("keepdims", 1)))
+
+
+def _top_k(attributes: Attributes, value: Value, count: Tensor) -> list[Any]:
+    if not attributes.get("sorted", 1):
+        raise UnboundedModuleError("the order of TopK with sorted=0 is not known")
+    axis, largest = attributes.get("axis", -1), bool(attributes.get("largest", 1))
+    return sorting.largest_first(value, int(count), axis, largest)
+
+
+def _conv_transpose(
+    attributes: Attributes, value: Value, weight: Tensor, bias: Tensor | None = None
+) -> Value:
+    pads = attributes.get("pads", [0, 0, 0, 0])
+    plain = attributes.get("auto_pad", "NOTSET") == "NOTSET" and "output_shape" not in attributes
+    if weight.ndim != 4 or not plain or pads[:2] != pads[2:]:
+        raise UnboundedModuleError(
+            "a transposed convolution is known along two axes, padded alike on both sides"
+        )
+    return transposed_convolution(
+        value,
+        weight,
+        bias,
+        stride=on.pair_of(attributes.get("strides", [1, 1])),
+        padding=on.pair_of(pads[:2]),
+        output_padding=on.pair_of(attributes.get("output_padding", [0, 0])),
+        groups=attributes.get("group", 1),
+        dilation=on.pair_of(attributes.get("dilations", [1, 1])),
+    )
+
+
 def _cast(attributes: Attributes, value: Value) -> Value:
     from onnx import TensorProto
 
@@ -99,6 +133,7 @@ OPERATORS: dict[str, Operator] = {
     "Gemm": _gemm,
     "MatMul": lambda _, a, b: on.matmul(a, b),
     "Conv": onnx_windows.conv,
+    "ConvTranspose": _conv_transpose,
     "BatchNormalization": _batch_norm,
     "MaxPool": onnx_windows.max_pool,
     "AveragePool": onnx_windows.average_pool,
@@ -125,8 +160,11 @@ OPERATORS: dict[str, Operator] = {
     "Clip": _clip,
     "Abs": _module(Absolute),
     "Erf": lambda _, x: products.erf(x),
-    "Greater": lambda _, x, threshold: products.Comparison(x, float(threshold)),
+    "Greater": lambda _, a, b: products.Comparison.of(a, b, True),
+    "Less": lambda _, a, b: products.Comparison.of(a, b, False),
     "Where": lambda _, *parts: products.chosen(*parts),
+    "ReduceL2": _lengths,
+    "TopK": _top_k,
     "Max": lambda _, a, b: sorting.maximum(a, b),
     "Min": lambda _, a, b: sorting.minimum(a, b),
     "Identity": lambda _, x: x,

@@ -4,10 +4,9 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from onelip.errors import UnboundedModuleError, UsageError
+from onelip.errors import UnboundedModuleError
 from onelip.norms.convolution import Pair, pair
 from onelip.reading import linear
 from onelip.reading.branches import added
@@ -15,28 +14,7 @@ from onelip.reading.linear import Sides
 from onelip.reading.modules import read_module
 from onelip.reading.products import gated
 from onelip.reading.torch_layers import sides_of
-from onelip.reading.values import Value
-
-Operand = Value | Tensor | float
-
-
-def constant(operand: Operand, value: Value) -> tuple[Tensor, int]:
-    """What is added to a value or multiplied with it, and how often it may have been rounded.
-
-    A Python number is rounded to the dtype of the network when it is used, which is as much as
-    many roundings in float64.
-    """
-    if not isinstance(operand, Tensor):
-        number = torch.tensor(operand, dtype=torch.float64)
-        dtype = value.point.like.dtype
-        single = torch.equal(number.to(dtype).double(), number)
-        return number, 0 if single else int(torch.finfo(dtype).eps * 2.0**53)
-    if operand.ndim == len(value.shape) + 1 and len(operand) == 1:
-        operand = operand[0]
-    fits = operand.ndim <= len(value.shape)
-    if not fits or torch.broadcast_shapes(operand.shape, value.shape) != value.shape:
-        raise UsageError(f"shapes {tuple(operand.shape)} and {value.shape} make a larger one")
-    return operand if operand.is_floating_point() else operand.double(), 0
+from onelip.reading.values import Operand, Value, constant
 
 
 def add(first: Operand, second: Operand) -> Value:

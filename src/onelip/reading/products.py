@@ -6,14 +6,16 @@ of, so they are recognised by their factors.
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from onelip.chains import Elementwise, Scale
 from onelip.errors import UnboundedModuleError
+from onelip.reading.clamping import Clamp, clamped
 from onelip.reading.torch_layers import activation
-from onelip.reading.values import Value
+from onelip.reading.values import Value, constant
 
 _STEEPEST = 1.1283791670955127  # 2 / sqrt(pi), rounded upwards
 
@@ -28,10 +30,20 @@ class Erf(nn.Module):
 
 @dataclass(frozen=True)
 class Comparison:
-    """``value > threshold``, which jumps: only a softplus may use it."""
+    """``value > threshold`` or ``value < threshold``, which jump: softplus and clamps use them."""
 
     value: Value
-    threshold: float
+    threshold: Any
+    above: bool = True
+
+    @classmethod
+    def of(cls, first: Any, second: Any, above: bool) -> "Comparison":
+        """Of a value and a constant, on either side."""
+        if isinstance(first, Value) and not isinstance(second, Value):
+            return cls(first, second, above)
+        if isinstance(second, Value) and not isinstance(first, Value):
+            return cls(second, first, not above)
+        raise UnboundedModuleError("a comparison of two values jumps, and has no bound")
 
 
 def erf(value: Value) -> Value:
@@ -59,19 +71,45 @@ def gated(first: Value, second: Value) -> Value:
 
 
 def chosen(condition: object, above: object, below: object) -> Value:
-    """``where(x > threshold, x, softplus(x))``.
+    """``where(x > t, x, softplus(x))``, and ``where(x > t, t, x)`` or its like: a clamp.
 
     Raises:
         UnboundedModuleError: it is something else.
     """
+    if isinstance(condition, Comparison) and isinstance(below, Value):
+        clamp = _chosen_end(condition, above, below)
+        if clamp is not None:
+            return clamp
     if (
         isinstance(condition, Comparison)
         and isinstance(below, Value)
+        and condition.above
         and condition.value is above
         and _activated_by(below, nn.Softplus) is above
     ):
-        return activation(nn.Softplus(threshold=condition.threshold), condition.value)
+        threshold = float(condition.threshold)
+        return activation(nn.Softplus(threshold=threshold), condition.value)
     raise UnboundedModuleError("a choice between values may jump, and has no bound")
+
+
+def _chosen_end(condition: Comparison, end: object, rest: Value) -> Value | None:
+    """The clamp that takes the threshold itself beyond it; of x, or of x clamped further on."""
+    x, threshold = condition.value, condition.threshold
+    if isinstance(end, Value) or not torch.equal(torch.as_tensor(end), torch.as_tensor(threshold)):
+        return None
+    if rest is x:
+        return clamped(x, high=threshold) if condition.above else clamped(x, low=threshold)
+    inner = None if rest.maps or rest.point.block is None else rest.point.block.nonlinearity.module
+    if not isinstance(inner, Clamp) or rest.point.source is not x:
+        return None
+    other = inner.low if condition.above else inner.high
+    last = constant(threshold, x)[0]
+    if other is None or (inner.low is not None and inner.high is not None):
+        return None
+    ordered = (other <= last) if condition.above else (last <= other)
+    if not bool(ordered.all()):
+        return None  # it jumps
+    return clamped(x, other, last) if condition.above else clamped(x, last, other)
 
 
 def _activated_by(value: Value, kind: type[nn.Module]) -> Value | None:

@@ -1,23 +1,28 @@
 """Programs that ``torch.export`` makes of a model."""
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._ops import OpOverload
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind, TensorArgument
 
 from onelip.chains import Chain, Shape
-from onelip.errors import UsageError
+from onelip.errors import UnboundedModuleError, UsageError
 from onelip.reading.archive import checked_archive
 from onelip.reading.aten import OPERATORS
 from onelip.reading.graph import Node, Reference, read_graph
+from onelip.reading.rebuilt import grouped
 from onelip.reading.values import Value
 
+_NOTHING: Mapping[str, Reference] = MappingProxyType({})
+_REGIONS = {"wrap_with_autocast": 4, "wrap_with_set_grad_enabled": 1}
+"""Operators that compute a graph of their own, and which argument it is."""
 _STORED = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
 
 
@@ -53,8 +58,17 @@ def read_program(source: str | Path | ExportedProgram, *, trust: bool = False) -
     name, shape, dtype = _input(program)
     known: dict[str, Any] = dict(_constants(program))
     known[name] = Value.entering(shape, torch.empty((), dtype=dtype))
-    nodes = [_node(node) for node in program.graph.nodes if node.op == "call_function"]
-    return read_graph(nodes, known, _output(program))
+    nodes, output = program_nodes(program.graph_module), _output(program)
+    nodes = grouped(nodes, output, known, _targets(program), _traced)
+    return read_graph(nodes, known, output)
+
+
+def _traced(module: nn.Module, example: Tensor) -> tuple[list[Node], dict[str, Tensor], str, str]:
+    """Nodes, constants, input and output of a module, with a dynamic batch for one above 1."""
+    dynamic = ({0: torch.export.Dim("batch")},) if len(example) > 1 else None
+    program = _functional(torch.export.export(module, (example,), dynamic_shapes=dynamic))
+    name, _, _ = _input(program)
+    return program_nodes(program.graph_module), _constants(program), name, _output(program)
 
 
 def _loaded(path: Path, trust: bool) -> ExportedProgram:
@@ -105,6 +119,12 @@ def _constants(program: ExportedProgram) -> dict[str, Tensor]:
     return constants
 
 
+def _targets(program: ExportedProgram) -> dict[str, str]:
+    """Where parameters and buffers belong, by the names of their placeholders."""
+    specs = program.graph_signature.input_specs
+    return {spec.arg.name: str(spec.target) for spec in specs if spec.kind in _STORED}
+
+
 def _output(program: ExportedProgram) -> str:
     specs = program.graph_signature.output_specs
     if any(spec.kind is not OutputKind.USER_OUTPUT for spec in specs):
@@ -114,7 +134,57 @@ def _output(program: ExportedProgram) -> str:
     return specs[0].arg.name
 
 
-def _node(node: Any) -> Node:
+def program_nodes(
+    module: Any, prefix: str = "", given: Mapping[str, Reference] = _NOTHING
+) -> list[Node]:
+    """The operations of a graph, those of regions in their places.
+
+    Args:
+        module: torch's, with the graph.
+        prefix: before the names of the results.
+        given: what placeholders stand for.
+    """
+    nodes = []
+    for node in module.graph.nodes:
+        if node.op != "call_function":
+            continue
+        if str(node.target) in _REGIONS:
+            nodes += _inlined(module, node, prefix, given)
+        else:
+            nodes.append(_node(node, prefix, given))
+    return nodes
+
+
+def _inlined(module: Any, node: Any, prefix: str, given: Mapping[str, Reference]) -> list[Node]:
+    """The nodes of the region, and one that returns its results."""
+    place = _REGIONS[str(node.target)]
+    region, operands = node.args[place], node.args[place + 1 :]
+    if str(node.target) == "wrap_with_autocast" and node.args[2]:
+        raise UnboundedModuleError(f"node {node.name!r} computes under autocast: turn it off")
+    inner, within = getattr(module, region.target), f"{prefix}{node.name}."
+    places = [part.name for part in inner.graph.nodes if part.op == "placeholder"]
+    stands = dict(zip(places, _referred(operands, prefix, given), strict=True))
+    outputs = next(part.args[0] for part in inner.graph.nodes if part.op == "output")
+    results = _referred(outputs, within, stands)
+    plain = Node(
+        f"{prefix}{node.name}",
+        "region",
+        (results,),
+        (f"{prefix}{node.name}",),
+        lambda parts: parts,
+        lambda parts: parts,
+        _origin(node),
+    )
+    return [*program_nodes(inner, within, stands), plain]
+
+
+def _origin(node: Any) -> tuple[str, str] | None:
+    """Path and class of the innermost module."""
+    stack = node.meta.get("nn_module_stack") or {}
+    return tuple(list(stack.values())[-1]) if stack else None
+
+
+def _node(node: Any, prefix: str, given: Mapping[str, Reference]) -> Node:
     target = node.target
     if isinstance(target, OpOverload):
         inputs, compute = _by_schema(node, target)
@@ -124,8 +194,9 @@ def _node(node: Any) -> Node:
     operation = operator.getitem if target is operator.getitem else None
     if kind.startswith("aten."):
         operation = OPERATORS.get(kind.removeprefix("aten."))
-    referred = _referred(inputs)
-    return Node(node.name, kind, tuple(referred), (node.name,), operation, compute)
+    referred = tuple(_referred(inputs, prefix, given))
+    name = f"{prefix}{node.name}"
+    return Node(name, kind, referred, (name,), operation, compute, _origin(node))
 
 
 def _by_schema(node: Any, target: OpOverload) -> tuple[tuple[Any, ...], Callable[..., Any]]:
@@ -142,7 +213,9 @@ def _by_schema(node: Any, target: OpOverload) -> tuple[tuple[Any, ...], Callable
     return inputs, compute
 
 
-def _referred(part: Any) -> Any:
+def _referred(part: Any, prefix: str, given: Mapping[str, Reference]) -> Any:
     if isinstance(part, torch.fx.Node):
-        return Reference(part.name)
-    return [_referred(inner) for inner in part] if isinstance(part, (list, tuple)) else part
+        return given.get(part.name, Reference(f"{prefix}{part.name}"))
+    if isinstance(part, (list, tuple)):
+        return [_referred(inner, prefix, given) for inner in part]
+    return part

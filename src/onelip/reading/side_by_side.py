@@ -1,4 +1,4 @@
-"""Parts of one vector that are put side by side: one map that moves numbers, of norm 1.
+"""Parts of one vector that are put side by side: one map that moves numbers.
 
 A graph splits a vector and puts its parts together again as a sum of two maps that each leave zeros
 where the other has numbers. Taken as a sum, its norm would be counted twice.
@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from onelip.chains import Gather, LinearMap, Reshape
+from onelip.chains import Gather, LinearMap, Repeat, Reshape
+from onelip.reading.linear import taking
 from onelip.reading.values import Value
 
 
@@ -32,11 +33,8 @@ def side_by_side(first: Value, second: Value) -> Value | None:
     if one is None or other is None or bool(((one >= 0) & (other >= 0)).any()):
         return None
     index = torch.maximum(one, other)
-    used = index[index >= 0]
-    if len(used) != len(used.unique()):  # a number that comes twice stretches norms
-        return None
     index = index.to(first.point.like.device)
-    return Value(first.point, (*prefix, Gather(shape, first.shape, index)))
+    return Value(first.point, (*prefix, taking(shape, first.shape, index)))
 
 
 def _places(maps: Sequence[LinearMap], count: int) -> Tensor | None:
@@ -45,7 +43,7 @@ def _places(maps: Sequence[LinearMap], count: int) -> Tensor | None:
     for linear in maps:
         if isinstance(linear, Reshape):
             continue
-        if not isinstance(linear, Gather):
+        if not isinstance(linear, Gather | Repeat):
             return None
         taken = linear.index.cpu()
         index = torch.where(taken >= 0, index[taken.clamp_min(0)], -1)

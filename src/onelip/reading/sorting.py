@@ -9,29 +9,35 @@ import functools
 import math
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from onelip.activations import GroupSort, MaxMin
-from onelip.chains import GroupSorting
+from onelip.chains import GroupSorting, Opaque
 from onelip.errors import UnboundedModuleError
 from onelip.reading import linear
-from onelip.reading.shapes import concatenate
+from onelip.reading.clamping import clamped
+from onelip.reading.shapes import concatenate, part_of
 from onelip.reading.values import Value
 
 
 def maximum(first: Any, second: Any) -> Value:
-    """The larger entry of each pair."""
+    """The larger entry of each pair, or of each number and a constant."""
+    if not (isinstance(first, Value) and isinstance(second, Value)):
+        value, end = (first, second) if isinstance(first, Value) else (second, first)
+        return clamped(value, low=end)
     return _sorted_pairs(*_two_values(first, second))[0]
 
 
 def minimum(first: Any, second: Any) -> Value:
     """The smaller one."""
+    if not (isinstance(first, Value) and isinstance(second, Value)):
+        value, end = (first, second) if isinstance(first, Value) else (second, first)
+        return clamped(value, high=end)
     return _sorted_pairs(*_two_values(first, second))[1]
 
 
-def _two_values(first: Any, second: Any) -> tuple[Value, Value]:
-    if not (isinstance(first, Value) and isinstance(second, Value)):
-        raise UnboundedModuleError("a maximum or minimum with a constant is not known: clamp is")
+def _two_values(first: Value, second: Value) -> tuple[Value, Value]:
     linear.expect(second, str(first.shape), first.shape == second.shape)
     return first, second
 
@@ -47,6 +53,36 @@ def _sorted_pairs(first: Value, second: Value) -> tuple[Value, Value]:
     largest = linear.moved(pairs, lambda x: x[:, ::2])
     smallest = linear.moved(pairs, lambda x: x[:, 1::2])
     return linear.reshaped(largest, first.shape), linear.reshaped(smallest, first.shape)
+
+
+class Lengths(nn.Module):
+    """Euclidean lengths along some axes, counted with the batch."""
+
+    def __init__(self, axes: tuple[int, ...], keep: bool) -> None:
+        super().__init__()
+        self.axes, self.keep = axes, keep
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The lengths."""
+        lengths: Tensor = torch.linalg.vector_norm(x, dim=self.axes, keepdim=self.keep)
+        return lengths
+
+
+def lengths(value: Value, order: float, axes: Any, keep: bool, *_: Any) -> Value:
+    """Of vectors that share no number, which differ by no more than the vectors do."""
+    count = len(value.shape) + 1
+    along = range(count) if axes is None else [int(a) % count for a in axes]
+    if order != 2 or 0 in along:
+        raise UnboundedModuleError("only Euclidean lengths within each input are known")
+    module = Lengths(tuple(along), bool(keep))
+    shape = tuple(module(torch.empty(1, *value.shape, device="meta")).shape[1:])
+    return value.activated(Opaque(module, 1.0, shape))
+
+
+def largest_first(value: Value, count: int, axis: int, largest: bool = True) -> list[Any]:
+    """The largest numbers along an axis, or the smallest, in their order; not their places."""
+    ordered = ascending(value, axis, descending=largest)[0]
+    return [part_of(ordered, axis, slice(0, count)), None]
 
 
 def ascending(value: Value, axis: int, descending: bool = False) -> list[Any]:

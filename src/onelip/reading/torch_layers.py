@@ -20,6 +20,7 @@ from onelip.reading.linear import (
     moved,
     reshaped,
     standardised,
+    transposed_convolution,
 )
 from onelip.reading.modules import reader
 from onelip.reading.values import Value
@@ -91,6 +92,20 @@ def _conv1d(module: nn.Conv1d, value: Value) -> Value:
         circular=module.padding_mode == "circular",
     )
     return reshaped(image, (image.shape[0], image.shape[2]))
+
+
+@reader(nn.ConvTranspose2d)
+def _conv_transpose2d(module: nn.ConvTranspose2d, value: Value) -> Value:
+    return transposed_convolution(
+        value,
+        module.weight,
+        module.bias,
+        stride=pair(module.stride),
+        padding=pair(module.padding),  # type: ignore[arg-type]
+        output_padding=pair(module.output_padding),
+        groups=module.groups,
+        dilation=pair(module.dilation),
+    )
 
 
 def sides_of(weight: Tensor, padding: int | tuple[int, ...] | str, dilation: Pair) -> Sides:

@@ -24,6 +24,7 @@ from onelip.chains import (
     composed,
     identity,
 )
+from onelip.errors import UsageError
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +106,28 @@ class Value:
     def chain(self) -> Chain:
         """The network whose output this is."""
         return Chain(tuple(self.point.path()), self.linear)
+
+
+Operand = Value | Tensor | float
+
+
+def constant(operand: Operand, value: Value) -> tuple[Tensor, int]:
+    """What is added to a value or multiplied with it, and how often it may have been rounded.
+
+    A Python number is rounded to the dtype of the network when it is used, which is as much as
+    many roundings in float64.
+    """
+    if not isinstance(operand, Tensor):
+        number = torch.tensor(operand, dtype=torch.float64)
+        dtype = value.point.like.dtype
+        single = torch.equal(number.to(dtype).double(), number)
+        return number, 0 if single else int(torch.finfo(dtype).eps * 2.0**53)
+    if operand.ndim == len(value.shape) + 1 and len(operand) == 1:
+        operand = operand[0]
+    fits = operand.ndim <= len(value.shape)
+    if not fits or torch.broadcast_shapes(operand.shape, value.shape) != value.shape:
+        raise UsageError(f"shapes {tuple(operand.shape)} and {value.shape} make a larger one")
+    return operand if operand.is_floating_point() else operand.double(), 0
 
 
 def like_of(model: nn.Module) -> Tensor:

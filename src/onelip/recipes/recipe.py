@@ -9,6 +9,18 @@ from onelip.data import DATASETS
 from onelip.errors import UsageError
 
 
+def check_sizes(settings: Any) -> None:
+    """Refuse whole numbers that torch cannot hold: seeds from 2^62, others from 2^31.
+
+    Raises:
+        UsageError: a number is larger.
+    """
+    for name, value in vars(settings).items():
+        power = 62 if name.endswith("seed") else 31
+        if isinstance(value, int) and abs(value) >= 2**power:
+            raise UsageError(f"--{name} must be below 2^{power}, got {value}")
+
+
 def _nothing() -> Mapping[str, Any]:
     return MappingProxyType({})
 
@@ -109,8 +121,6 @@ class Recipe:
         for name, most in (("rotate", 180), ("translate", 1)):
             if not 0 <= getattr(self, name) <= most:
                 raise UsageError(f"--{name} must be in 0 to {most}, got {getattr(self, name)}")
-        for name in ("seed", "split_seed"):
-            if getattr(self, name) >= 2**63:
-                raise UsageError(f"--{name} must be below 2^63, got {getattr(self, name)}")
+        check_sizes(self)
         if not self.eps or not all(0 < eps < float("inf") for eps in self.eps):
             raise UsageError(f"--eps must hold finite positive radii, got {list(self.eps)}")

@@ -7,6 +7,7 @@ thousand commands.
 """
 
 import contextlib
+import gc
 import io
 import json
 import os
@@ -128,7 +129,10 @@ def through_commands(root, tmp_path, count, seed):
             if file.suffix in (".json", ".safetensors", ".pt", ".ckpt"):
                 changed = damaged(file.read_bytes(), 400)
                 cases += [(kind, file.name, what, data) for what, data in changed]
-    for kind, name, what, data in draw.sample(cases, count):
+    for number, (kind, name, what, data) in enumerate(draw.sample(cases, count)):
+        if number % 100 == 0:
+            gc.collect()  # figures are cycles of a few large objects
+            print(number, refused, flush=True)
         folder = tmp_path / "run"
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(root / kind, folder)

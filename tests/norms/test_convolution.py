@@ -148,12 +148,23 @@ def test_never_below_on_kernels_that_attain_the_extremes(setting: Setting, kind:
     assert is_above(setting.bound(weight), norm_below(setting.matrix(weight)))
 
 
-@pytest.mark.parametrize("setting", ZEROS, ids=str)
+@pytest.mark.parametrize("setting", ZEROS + CIRCULAR, ids=str)
 def test_small_maps_are_exact(setting: Setting):
-    weight = setting.weight()
-    assert float(setting.bound(weight)) == pytest.approx(
-        sigma_max(setting.matrix(weight)), rel=1e-8
-    )
+    """Also where taps wrap onto each other; kernels of ones lose most on a torus."""
+    for weight in (setting.weight(), torch.ones_like(setting.weight())):
+        truth = sigma_max(setting.matrix(weight))
+        assert float(setting.bound(weight)) == pytest.approx(truth, rel=1e-8)
+
+
+@pytest.mark.parametrize("image", [(3, 30), (30, 3)], ids=str)
+def test_narrow_images_either_way(image, monkeypatch):
+    """Row by row, or column by column, whichever are the shorter."""
+    monkeypatch.setattr(module, "_WRITTEN_OUT", 0)
+    monkeypatch.setattr(module, "_BY_ROWS", 40 * 6.0**3)
+    setting = Setting(padding=1, image=image)
+    weight = torch.ones_like(setting.weight(1, 1))
+    truth = sigma_max(setting.matrix(weight))
+    assert float(setting.bound(weight)) == pytest.approx(truth, rel=1e-8)
 
 
 @pytest.mark.parametrize("image", [(4, 4), (5, 3), (8, 8)], ids=str)

@@ -168,9 +168,11 @@ def convolution(
     ]
     kernels = exact(weight).unflatten(0, (groups, -1))
     if _is_small(axes, kernels):
-        return largest_norm(_written_out(kernels, axes).flatten(1, 3).flatten(2, 4))
-    if _is_narrow(axes, kernels):
-        return torch.stack([_by_rows(kernel, axes) for kernel in kernels]).max()
+        matrices = _written_out(kernels, axes).flatten(1, 3).flatten(2, 4)
+        return largest_norm(matrices, _meeting_error(kernels, axes))
+    for turned, way in ((kernels, axes), (kernels.mT, axes[::-1])):  # rows, or columns
+        if _is_narrow(way, turned):
+            return torch.stack([_by_rows(kernel, way) for kernel in turned]).max()
     return fourier(kernels, axes)
 
 
@@ -215,8 +217,8 @@ def pair(value: int | tuple[int, ...]) -> Pair:
 
 
 def _is_small(axes: list[_Axis], kernels: Tensor) -> bool:
-    """Whether the map is known, small and free of taps that wrap onto each other."""
-    if any(a.size is None or (a.circular and a.reach > a.size) for a in axes):
+    """Whether the map is known and small."""
+    if any(axis.size is None for axis in axes):
         return False
     inputs = kernels.shape[2] * math.prod(a.size or 0 for a in axes)
     outputs = kernels.shape[1] * math.prod(a.outputs for a in axes)
@@ -249,10 +251,23 @@ def _rows(axis: _Axis) -> banded.Rows:
 
 
 def _written_out(kernels: Tensor, axes: list[_Axis]) -> Tensor:
-    """The matrix of the map, exactly: ``(group, out, y, x, in, y', x')``."""
+    """The matrix of the map, ``(group, out, y, x, in, y', x')``: exact, if no taps meet."""
     rows, columns = (_taps_matrix(axis).to(kernels) for axis in axes)
     matrix: Tensor = torch.einsum("goiuv,uya,vxb->goyxiab", kernels, rows, columns)
     return matrix
+
+
+def _meeting_error(kernels: Tensor, axes: list[_Axis]) -> Tensor:
+    """Bound of the Frobenius norm of what sums of taps, which wrap onto one pixel, were rounded by.
+
+    A sum of n taps is off by at most ``gamma(n - 1)`` times the sum of their sizes, which the
+    matrix of the sizes holds; it has at most that much more by the same sums.
+    """
+    meet = math.prod(int(_taps_matrix(axis).sum(0).max()) for axis in axes)
+    if meet < 2:
+        return torch.zeros((), dtype=torch.float64)
+    sizes = frobenius(_written_out(kernels.abs(), axes).flatten(1, 3).flatten(2, 4)).max()
+    return upward(2 * gamma(meet) * sizes, 4)
 
 
 def _taps_matrix(axis: _Axis) -> Tensor:

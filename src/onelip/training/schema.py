@@ -324,6 +324,8 @@ def checked_arguments(function: Callable[..., Any], given: Mapping[str, Any], na
     for key, value in given.items():
         if key not in inspect.signature(target).parameters:
             raise UsageError(f"{name} cannot be built: got an unexpected keyword argument {key!r}")
+        if isinstance(value, int) and abs(value) >= 2**31:
+            raise UsageError(f"{name} cannot be built: {key} must be below 2^31")
         try:
             msgspec.convert(value, hints.get(key, Any))
         except msgspec.ValidationError as error:

@@ -18,6 +18,12 @@ def _seed():
     torch.manual_seed(0)
 
 
+@pytest.fixture
+def whole_epochs(monkeypatch):
+    """No epoch is cut, so that every session of any length trains one."""
+    monkeypatch.setattr("onelip.training.callbacks.TimeLimit.cuts", False)
+
+
 @pytest.fixture(params=[1, 2], ids=["one-thread", "two-threads"])
 def threads(request):
     """Run on this many threads: torch's batched LU is wrong with two (``reference/traps.md``)."""

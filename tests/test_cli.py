@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -24,6 +25,7 @@ from onelip.evaluation.directed import downwards, upwards
 from onelip.lipschitz import lipschitz_bound
 from onelip.losses import LOSSES, OffsetCrossEntropy
 from onelip.recipes import RECIPES
+from onelip.training.callbacks import History, TimeLimit
 from onelip.training.classifier import Classifier
 from onelip.transport import CriticTraining
 
@@ -373,7 +375,40 @@ def test_interrupted(call, monkeypatch):
     assert len(metrics(Path("run"))["train"]["epochs"]) == 3
 
 
-def test_stopped_in_time(call):
+def test_an_epoch_that_does_not_fit(refused):
+    """The limit holds for the first epoch, too: its first steps warn, and nothing is left."""
+    refused("train digits --quiet --out run --max-minutes 0.00001", "give more --max-minutes")
+    assert not Path("run").exists()
+
+
+def test_the_first_steps_warn(call, monkeypatch, whole_epochs):
+    _, _, err = call("train digits --quiet --out run --max-minutes 0.00001", *TINY)
+    assert "an epoch takes about" in err
+    assert "is lost when --max-minutes 1e-05 is over" in err
+
+
+def test_a_later_epoch_that_is_cut(call, monkeypatch):
+    """What the epochs before it have learnt is stored, and the run goes on from there."""
+    real, seen = History.on_train_epoch_end, []
+
+    def slow_later(self, trainer, module):
+        real(self, trainer, module)
+        seen.append(trainer.current_epoch)
+        limit = next(c for c in trainer.callbacks if isinstance(c, TimeLimit))
+        limit.seconds = 1e9 if len(seen) < 2 else 0.0  # the second epoch ends, the third does not
+
+    with monkeypatch.context() as patched:
+        patched.setattr(History, "on_train_epoch_end", slow_later)
+        patched.setattr(TimeLimit, "on_train_epoch_end", lambda *_: None)
+        status, out, _ = call("train digits --out run --max-minutes 60", *TINY)
+    assert status == 0
+    assert out.startswith("stopped in time; go on with")
+    assert len(metrics(Path("run"))["train"]["epochs"]) == 2
+    assert call("train --resume=run --quiet")[0] == 0
+    assert len(metrics(Path("run"))["train"]["epochs"]) == 3
+
+
+def test_stopped_in_time(call, whole_epochs):
     status, out, _ = call("train digits --out run --max-minutes 0.00001", *TINY)
     assert status == 0
     assert out.startswith("stopped in time; go on with: onelip train --resume run, or take it")
@@ -577,12 +612,17 @@ def test_help(capsys, arguments):
 
 @pytest.mark.parametrize("command", ["train", "train digits", *list(COMMANDS)[1:]])
 def test_help_of_a_command(capsys, command):
+    """Without defaults that are nothing, and without options that are required and have one."""
     with pytest.raises(SystemExit) as stop:
         main([*command.split(), "--help"])
     assert stop.value.code == 0
     out, err = capsys.readouterr()
     assert out.startswith(f"usage: onelip {command}")
     assert err == ""
+    text = " ".join(out.split())
+    assert "default: null" not in text
+    assert "<class" not in text
+    assert not re.search(r"\(required, [^()]*default: ", text)
     if command.startswith("train"):
         assert all(word in out for word in ("--network.channels", "--objective.offset", "--out"))
 

@@ -417,11 +417,25 @@ def _add_run_options(parser: Any) -> None:
 
 def _parser(command: str) -> Any:
     try:
-        from jsonargparse import ArgumentParser
+        from jsonargparse import ArgumentParser, DefaultHelpFormatter
     except ImportError as error:
         raise missing_extra("jsonargparse", "train") from error
+
+    class Formatter(DefaultHelpFormatter):
+        """Says nothing of defaults that are nothing, nor that what has one is required."""
+
+        def _expand_help(self, action: Any) -> str:
+            text = super()._expand_help(action)
+            text = re.sub(r"(, |\()default: null\)", lambda m: ")" if m[1] == ", " else "", text)
+            text = re.sub(r"\(required, ([^()]*(\([^()]*\))?[^()]*default: )", r"(\1", text)
+            return text.replace("<class 'Path'>", "path").strip()
+
     return ArgumentParser(
-        prog=f"onelip {command}", exit_on_error=False, default_env=False, allow_abbrev=False
+        prog=f"onelip {command}",
+        exit_on_error=False,
+        default_env=False,
+        allow_abbrev=False,
+        formatter_class=Formatter,
     )
 
 

@@ -58,7 +58,7 @@ def test_the_radii_count_from_the_start_epoch_on(finished, tmp_path):
     assert losses[2:] != without[2:]
 
 
-def test_a_resumed_run_has_the_directions_of_the_first(finished, tmp_path):
+def test_a_resumed_run_has_the_directions_of_the_first(finished, tmp_path, whole_epochs):
     run = run_of(tmp_path / "run")
     while not train(run, progress=False, max_minutes=1e-9):
         pass
@@ -82,7 +82,7 @@ def test_what_a_run_stores(finished):
     assert bool((stored["radius"] > stored["radius_of_product"]).any())
     for eps, share in naive["certified"].items():
         assert share <= metrics["certify"]["test"]["certified"][eps]
-    assert "constants of two logits by LipLT" in table(metrics)
+    assert "constants of two logits by LipLT" in table(metrics, RECIPE)
 
 
 def test_bounds_of_a_run(finished):

@@ -98,7 +98,7 @@ def test_resumed_after_a_crash(tmp_path, monkeypatch, uninterrupted, epoch, batc
     assert epochs(run) == epochs(uninterrupted)
 
 
-def test_resumed_after_every_epoch(tmp_path, uninterrupted):
+def test_resumed_after_every_epoch(tmp_path, uninterrupted, whole_epochs):
     run = started(tmp_path / "run")
     for count in (1, 2, 3):
         assert not train(run, progress=False, max_minutes=1e-6)
@@ -148,7 +148,7 @@ def test_schedule_is_piecewise_linear():
     assert piecewise_triangular(1.01) == 0
 
 
-def test_schedule_moves_every_step(tmp_path, monkeypatch):
+def test_schedule_moves_every_step(tmp_path, monkeypatch, whole_epochs):
     rates, real = [], Classifier.on_train_batch_start
 
     def note(self, *arguments):

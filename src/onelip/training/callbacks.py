@@ -1,11 +1,14 @@
 """What happens around an epoch: notes, a time limit, one progress bar for the whole run."""
 
+import sys
 import time
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 from tqdm import tqdm
+
+_FIRST_STEPS = 5  # from which the length of an epoch is guessed
 
 
 class History(Callback):
@@ -34,17 +37,51 @@ class History(Callback):
         self.epochs = list(state_dict["epochs"])
 
 
+class EpochCutError(Exception):
+    """The time is over in the middle of an epoch, which is lost."""
+
+    def __init__(self, minutes: float) -> None:
+        super().__init__(f"an epoch takes about {minutes:.1f} minutes")
+
+
 class TimeLimit(Callback):
-    """Stops after the last epoch that fits into the minutes of this process."""
+    """Stops after the last epoch that fits into the minutes of this process.
+
+    An epoch that turns out longer is cut when the time is over, in a single process; the first
+    steps say so if it is to be expected.
+    """
+
+    cuts = True
 
     def __init__(self, minutes: float | None) -> None:
         self.seconds = float("inf") if minutes is None else 60 * minutes
         self.reached = False
         self._start = self._epoch = time.perf_counter()
+        self._steps = 0
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Note when the epoch began."""
-        self._epoch = time.perf_counter()
+        self._epoch, self._steps = time.perf_counter(), 0
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        """Warn in time, and stop in time.
+
+        Raises:
+            EpochCutError: the time is over, and not the epoch.
+        """
+        self._steps += 1
+        now, steps = time.perf_counter(), int(trainer.num_training_batches)
+        epoch = (now - self._epoch) / self._steps * steps
+        if self._steps == _FIRST_STEPS and self._epoch + epoch > self._start + self.seconds:
+            print(
+                f"onelip: an epoch takes about {epoch / 60:.1f} minutes, and is lost when "
+                f"--max-minutes {self.seconds / 60:g} is over",
+                file=sys.stderr,
+                flush=True,
+            )
+        over = now > self._start + self.seconds and self._steps < steps
+        if over and self.cuts and trainer.world_size == 1:
+            raise EpochCutError(epoch / 60)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Stop if another epoch of this length would not fit."""

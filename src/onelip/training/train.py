@@ -19,7 +19,7 @@ from onelip.errors import UsageError
 from onelip.layers import project
 from onelip.losses import LOSSES
 from onelip.recipes import Recipe
-from onelip.training.callbacks import History, Progress, TimeLimit
+from onelip.training.callbacks import EpochCutError, History, Progress, TimeLimit
 from onelip.training.classifier import Classifier
 from onelip.training.run_folder import RunFolder, build_model, use_threads
 from onelip.training.schema import checked_arguments
@@ -39,7 +39,7 @@ def train(
     Args:
         run: the folder; it gets a checkpoint after every epoch, and weights at the end.
         data: folder of a data set in the hub's parquet layout, instead of a download.
-        max_minutes: stop after the last epoch that fits.
+        max_minutes: stop after the last epoch that fits; an epoch that is longer is cut.
         progress: show a progress bar.
 
     Returns:
@@ -73,8 +73,16 @@ def train(
     checkpoint = _checked_checkpoint(run, classifier)
     if trainer.is_global_zero:
         run.note_session()
-    with _interruptible(), _own_process_group():
-        trainer.fit(classifier, ckpt_path=checkpoint)
+    try:
+        with _interruptible(), _own_process_group():
+            trainer.fit(classifier, ckpt_path=checkpoint)
+    except EpochCutError as error:
+        if not run.checkpoint.exists():
+            raise UsageError(f"{error}: give more --max-minutes") from None
+        with run.load_checkpoint() as content:
+            assert content is not None
+            classifier.load_state_dict(content["state_dict"])
+        limit.reached = True
     complete = trainer.current_epoch >= recipe.epochs and not limit.reached
     if trainer.is_global_zero:
         _record(run, classifier, history, complete, data)

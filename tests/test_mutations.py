@@ -70,7 +70,14 @@ def quiet(line):
 
 
 def contents(folder):
-    return {file.name: file.read_bytes() for file in sorted(Path(folder).iterdir())}
+    """Of every file; a record without the note that another process has worked on it."""
+    files = {file.name: file.read_bytes() for file in sorted(Path(folder).iterdir())}
+    with contextlib.suppress(ValueError, RecursionError, KeyError):
+        record = json.loads(files["metrics.json"])
+        if isinstance(record, dict):
+            del record["sessions"]
+            files["metrics.json"] = json.dumps(record)
+    return files
 
 
 def records(root):

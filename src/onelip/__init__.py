@@ -4,6 +4,7 @@ from onelip import bounds, certificates, errors, estimates, flows, layers, norms
 from onelip.certificates import Certificate, certify
 from onelip.export import export
 from onelip.lipschitz import LipschitzModule, lipschitz_bound
+from onelip.saving import save
 
 __all__ = [
     "Certificate",
@@ -19,5 +20,6 @@ __all__ = [
     "lipschitz_bound",
     "norms",
     "reading",
+    "save",
     "testing",
 ]

@@ -13,6 +13,8 @@ import torch
 from torch import nn
 
 import onelip
+from onelip.activations import HouseHolder
+from onelip.bounds import naive
 from onelip.cli import main
 from onelip.errors import UsageError
 from onelip.reading import load
@@ -125,6 +127,17 @@ def test_what_may_run_code_is_refused(change, reason, tmp_path: Path, capsys):
     assert main(["bound", str(path)]) == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert not mark.exists()
+
+
+def test_what_may_run_code_within_a_region_is_refused(tmp_path: Path):
+    """A graph that an operator computes, such as one without gradients, is looked at, too."""
+    path = tmp_path / "network.pt2"
+    network = torch.nn.Sequential(HouseHolder(2, order=2)).eval()
+    torch.export.save(torch.export.export(network, (torch.zeros(1, 2),)), path)
+    assert float(naive(load(path))) < 1.001
+    rewritten(path, lambda parts: _replaced(parts, "aten.atan2.default", "aten.from_file.default"))
+    with pytest.raises(UsageError, match=r"calls 'torch\.ops\.aten\.from_file"):
+        load(path)
 
 
 @pytest.mark.parametrize("change", [_sample_inputs, _weights, _size], ids=lambda f: f.__name__)

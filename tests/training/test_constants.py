@@ -82,7 +82,7 @@ def test_what_a_run_stores(finished):
     assert bool((stored["radius"] > stored["radius_of_product"]).any())
     for eps, share in naive["certified"].items():
         assert share <= metrics["certify"]["test"]["certified"][eps]
-    assert "constants of two logits by LipLT" in table(metrics, RECIPE)
+    assert "constants of two logits by LipLT" in table(metrics, TINY)
 
 
 def test_bounds_of_a_run(finished):

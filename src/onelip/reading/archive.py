@@ -25,11 +25,12 @@ _PLAIN = re.compile(
 )
 _OPERATORS = re.compile(
     r"torch\.ops\.aten\.(?!from_file)\w+\.\w+"
+    r"|torch\.ops\.higher_order\.wrap_with_(set_grad_enabled|autocast)"  # a graph of the file
     r"|_operator\.(getitem|add|sub|mul|floordiv|truediv|neg|mod|pow|eq|ne|lt|le|gt|ge|and_)"
 )
-_SIZES = re.compile(
-    r"(Symbol\('[su]\d++'(, (positive|integer|nonnegative)=True)*+\)|Integer\(-?\d++\)|\d++"
-    r"|(Add|Mul|Max|Min|Mod|PythonMod|FloorDiv|CeilDiv)\(|true|false|[su]\d++|[-+*(), ])*+"
+_SIZES = re.compile(  # no groups that capture: Python 3.11 loses them behind *+
+    r"(?:Symbol\('[su]\d++'(?:, (?:positive|integer|nonnegative)=True)*+\)|Integer\(-?\d++\)|\d++"
+    r"|(?:Add|Mul|Max|Min|Mod|PythonMod|FloorDiv|CeilDiv)\(|true|false|[su]\d++|[-+*(), ])*+"
 )
 _TREES = {"builtins.tuple", "builtins.list", "builtins.dict"}
 _LARGEST = 2**32  # bytes of all parts

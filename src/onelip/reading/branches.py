@@ -147,9 +147,23 @@ def _one_hidden_layer(first: Value, second: Value) -> Value | None:
     if len(outers) < 2 or len(skips) < 2:
         return None
     outer, skip = Sum(tuple(outers)), Sum(tuple(skips))
-    step = sparse_step_constant(one.inner, one.nonlinearity, outer, skip)
-    constant = None if step is None else float(step)
+    first_maps, (inner_rest, skip_rest) = _split_off([one.inner, skip])
+    step = sparse_step_constant(inner_rest, one.nonlinearity, outer, skip_rest)
+    constant = None if step is None else float(product([step, *map(norm_bound, first_maps)]))
     return Value(start).behind(Block(one.inner, one.nonlinearity, outer, skip, constant=constant))
+
+
+def _split_off(maps: list[LinearMap]) -> tuple[list[LinearMap], list[LinearMap]]:
+    """The maps with which all begin, every term of a sum included, and what is left of each."""
+    terms = [linear.maps if isinstance(linear, Sum) else (linear,) for linear in maps]
+    flat = [[list(t.maps) if isinstance(t, Composition) else [t] for t in parts] for parts in terms]
+    every = [way for parts in flat for way in parts]
+    count = 0
+    while all(len(way) > count + 1 and way[count] is every[0][count] for way in every):
+        count += 1
+    rest = [[composed(way[count:]) for way in parts] for parts in flat]
+    left = [parts[0] if len(parts) == 1 else Sum(tuple(parts)) for parts in rest]
+    return every[0][:count], left
 
 
 def _meeting(first: Point, second: Point) -> Point:

@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test test-inductor test-mutations lint bench setup clean
+.PHONY: demo test test-quick test-inductor test-mutations test-torch lint bench setup clean
 
 setup: $(READY)
 
@@ -17,11 +17,24 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest -n 2
 
+test-quick: $(READY)
+	$(BIN)/python -m pytest -n 2 --quick
+
 test-inductor: $(READY)
 	ONELIP_BACKEND=inductor $(BIN)/python -m pytest -n 2 tests/contract/test_compile.py -k compiled
 
 test-mutations: $(READY)
 	$(BIN)/python -m pytest -s -m slow tests/test_mutations.py
+
+TORCH ?=
+test-torch: $(READY)
+ifeq ($(TORCH),)
+	$(BIN)/python benchmarks/torch_versions.py
+else
+	$(PYTHON) -m venv .venv-torch
+	.venv-torch/bin/pip install --quiet -e '.[dev]' torch==$(TORCH)
+	.venv-torch/bin/python benchmarks/torch_versions.py
+endif
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -13,6 +13,45 @@ THREADS = int(os.environ.get("OMP_NUM_THREADS", "1"))
 torch.set_num_threads(THREADS)
 
 
+def pytest_addoption(parser):
+    parser.addoption("--quick", action="store_true", help="one case of each test: a minute or so")
+
+
+def pytest_collection_modifyitems(config, items):
+    """With ``--quick``, the first case of each test function, without what trains for seconds."""
+    if not config.getoption("--quick"):
+        return
+    seen, kept, left = set(), [], []
+    for item in items:
+        name = (item.fspath, getattr(item, "originalname", item.name))
+        long = any(part in item.nodeid for part in LONG)
+        (left if name in seen or long else kept).append(item)
+        seen.add(name)
+    config.hook.pytest_deselected(items=left)
+    items[:] = kept
+
+
+LONG = (
+    "test_cli",
+    "test_compile",
+    "test_datasets",
+    "test_evaluate",
+    "test_loading",
+    "test_minorant",
+    "test_mutations",
+    "test_nonsense",
+    "test_onnx_export",
+    "test_saving",
+    "test_singular_values",
+    "test_training_step",
+    "test_wgan",
+    "tests/training",
+    "thousand",
+    "without_gradients",
+)
+"""Parts of names of what takes seconds."""
+
+
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)

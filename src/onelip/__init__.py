@@ -1,5 +1,6 @@
 """Neural networks whose Lipschitz constant is proved."""
 
+from onelip import versions  # isort: skip  (warns before anything else does)
 from onelip import bounds, certificates, errors, estimates, flows, layers, norms, reading, testing
 from onelip.certificates import Certificate, certify
 from onelip.export import export
@@ -22,4 +23,5 @@ __all__ = [
     "reading",
     "save",
     "testing",
+    "versions",
 ]

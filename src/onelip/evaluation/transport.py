@@ -28,6 +28,7 @@ from onelip.transport import (
 )
 
 _CHEAP = 1_000_000  # pairs of held-out samples, whose exact distance takes a second
+_LARGEST = 1e150  # a diameter whose square is finite
 _PIECES = 100  # of a training, between which the clock is looked at
 
 
@@ -58,8 +59,10 @@ class TransportRun:
         critic = build_critic(settings, tuple(train_p.shape[1:])).to(train_p)
         judge(critic, self.test_p[:2], self.test_q[:2], confidence=settings.confidence)
         if settings.diameter is not None:
-            if not 0 < settings.diameter < math.inf:
-                raise UsageError(f"--diameter must be positive, got {settings.diameter}")
+            if not 0 < settings.diameter < _LARGEST:
+                raise UsageError(
+                    f"--diameter must be positive and below {_LARGEST:g}, got {settings.diameter}"
+                )
             check_diameter(settings.diameter, self.test_p, self.test_q)  # before the training, too
         self.training = CriticTraining(
             critic,

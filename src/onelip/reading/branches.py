@@ -27,6 +27,7 @@ from onelip.chains import (
 from onelip.errors import UnboundedModuleError, UsageError
 from onelip.norms.rounding import product, upward
 from onelip.reading.gradient_steps import gradient_step_constant
+from onelip.reading.series import polynomial
 from onelip.reading.side_by_side import side_by_side
 from onelip.reading.sparse_steps import sparse_step_constant
 from onelip.reading.values import Point, Value
@@ -57,7 +58,7 @@ def norm_bound(linear: LinearMap) -> Tensor:
     """Bound of a linear map: products of those of its factors, sums of those of its terms."""
     if isinstance(linear, Composition):
         return product([norm_bound(part) for part in linear.maps])
-    if isinstance(linear, Sum):
+    if isinstance(linear, Sum) and linear.norm() is None:
         total = torch.stack([norm_bound(part) for part in linear.maps]).sum()
         return upward(total, len(linear.maps))
     norm = linear.norm()
@@ -86,9 +87,9 @@ def added(first: Value, second: Value) -> Value:
         raise UsageError(f"adds shapes {first.shape} and {second.shape}: make them equal")
     meeting = _meeting(first.point, second.point)
     if first.point is second.point:
-        parts = side_by_side(first, second)
-        if parts is not None:
-            return parts
+        together = side_by_side(first, second) or polynomial(first, second)
+        if together is not None:
+            return together
         return Value(meeting, (Sum((first.linear, second.linear)),))
     if first.point is meeting:
         return _residual(second, first.linear, meeting)
@@ -179,5 +180,5 @@ def _unbiased(linear: LinearMap) -> LinearMap:
     if isinstance(linear, Scale):
         return replace(linear, shift=None)
     if isinstance(linear, Composition | Sum):
-        return type(linear)(tuple(map(_unbiased, linear.maps)))
+        return replace(linear, maps=tuple(map(_unbiased, linear.maps)))
     return linear

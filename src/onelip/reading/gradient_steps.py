@@ -69,7 +69,7 @@ def _adjoint_up_to_sign(linear: LinearMap, other: LinearMap) -> int:
         return 0
     if linear.inputs != other.outputs or linear.outputs != other.inputs:
         return 0
-    if isinstance(linear, Convolution) and not _pads_as_adjoint(linear, other):
+    if isinstance(linear, Convolution) and not pads_as_adjoint(linear, other):
         return 0
     weight, turned = other.weight, mirrored(linear.weight)  # type: ignore[attr-defined]
     if torch.equal(weight, turned):
@@ -77,7 +77,7 @@ def _adjoint_up_to_sign(linear: LinearMap, other: LinearMap) -> int:
     return -1 if torch.equal(weight, -turned) else 0
 
 
-def _pads_as_adjoint(linear: Convolution, other: LinearMap) -> bool:
+def pads_as_adjoint(linear: Convolution, other: LinearMap) -> bool:
     """Whether the convolution with the mirrored kernel is the adjoint, as far as settings go."""
     assert isinstance(other, Convolution)
     plain = all(

@@ -93,12 +93,11 @@ def test_program_and_pickle(name):
         x = inputs(shape, count)
         assert torch.equal(program.module()(x), model(x))
         assert torch.equal(unpickled(x), model(x))
-    if name == "generator":
-        return  # its sigmoid and transposed convolutions are read, its bound is nobody's claim
+    if name == "generator" or shape[-1] == 32:
+        return  # nobody bounds a generator, and images of 32 x 32 take half a minute
     own, found = read(model, shape), read_program(program)
     assert float(naive(found)) <= float(naive(own)) * (1 + 1e-6)
-    if shape[-1] < 32:
-        assert float(liplt(found)) <= float(liplt(own)) * (1 + 1e-6)
+    assert float(liplt(found)) <= float(liplt(own)) * (1 + 1e-6)
     assert torch.equal(onelip.lipschitz_bound(unpickled), onelip.lipschitz_bound(model))
 
 

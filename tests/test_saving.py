@@ -86,3 +86,14 @@ def test_a_refusal_leaves_the_file_that_was_there(tmp_path):
 def test_float64(tmp_path):
     model = nn.Sequential(layers.BCOPConv2d(1, 2, 3), MaxMin(), nn.Flatten()).double().eval()
     onelip.save(model, tmp_path / "network.onnx", (1, 4, 4))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_divisor_is_not_lost(tmp_path):
+    """Both of torch's ONNX exporters drop it, without a word."""
+    pool = nn.AvgPool2d(2, stride=1, padding=1, divisor_override=3)
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), pool).eval()
+    x = torch.rand(2, 1, 6, 6)
+    assert torch.allclose(onelip.export(model)(x), model(x), atol=1e-6)
+    bound = onelip.save(model, tmp_path / "network.onnx", (1, 6, 6))
+    assert float(bound) == pytest.approx(float(naive(read(model, (1, 6, 6)))), rel=1e-6)

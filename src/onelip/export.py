@@ -9,12 +9,14 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from onelip.errors import UnboundedModuleError
+from onelip.layers.rescale import Rescale
 from onelip.lipschitz import (
     LipschitzModule,
     of_library,
     refuse_hidden_behaviour,
     refuse_inherited,
 )
+from onelip.norms.convolution import pair
 
 Converter = Callable[[Any], nn.Module]
 
@@ -67,7 +69,17 @@ def _exported(module: nn.Module) -> nn.Module:
             f"{type(module).__name__} holds onelip's layers: export it piece by piece, build it as "
             "an nn.Sequential, or derive it from onelip.LipschitzModule"
         )
+    if type(module) is nn.AvgPool2d and module.divisor_override and not module.ceil_mode:
+        return _without_divisor(module)
     return fixed(module)
+
+
+def _without_divisor(pool: nn.AvgPool2d) -> nn.Sequential:
+    """An average times a factor: both of torch's ONNX exporters drop the divisor silently."""
+    height, width = pair(pool.kernel_size)
+    assert pool.divisor_override is not None
+    average = nn.AvgPool2d(pool.kernel_size, pool.stride, pool.padding)
+    return nn.Sequential(average, Rescale(height * width / pool.divisor_override, trained=False))
 
 
 def fixed(module: nn.Module) -> nn.Module:

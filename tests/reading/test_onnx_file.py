@@ -247,7 +247,7 @@ def test_single_precision_constants_of_bfloat16(tmp_path: Path) -> None:
 REFUSED = [
     ("Softmax", (3,), {}, {}, "no Lipschitz bound is known"),
     ("ConvTranspose", IMAGE, {"w": _draw(2, 1, 2, 2)}, {"auto_pad": "VALID"}, "padded alike"),
-    ("TopK", (3,), {"k": _whole(2)}, {"axis": 1, "sorted": 0}, "sorted=0"),
+    ("TopK", (3,), {"k": _whole(2)}, {"axis": 1, "sorted": 0}, "sorted=False"),
     ("ReduceL2", (3,), {"a": _whole(0)}, {}, "within each input"),
     ("ThresholdedRelu", (3,), {}, {}, "no Lipschitz bound is known"),
     ("Pad", IMAGE, {"p": _whole(0, 0, 1, 1, 0, 0, 1, 1)}, {"mode": "reflect"}, "'reflect'"),

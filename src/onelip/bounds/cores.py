@@ -77,7 +77,7 @@ def pulled(linear: LinearMap) -> tuple[Fraction, LinearMap | None]:
     if not numbers.any():
         return Fraction(0), linear
     if isinstance(linear, Scale) and numbers.numel() == 1:
-        return abs(fraction(numbers)), None
+        return fraction(linear.norm()), None  # the factor, and how often it was rounded
     scale = power_of_two(numbers)
     scaled = numbers * scale
     if scale == 1 or not torch.equal(scaled / scale, numbers):

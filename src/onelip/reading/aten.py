@@ -222,9 +222,7 @@ OPERATORS: dict[str, Operation] = {
     "maximum.default": sorting.maximum,
     "minimum.default": sorting.minimum,
     "sort.default": sorting.ascending,
-    "topk.default": lambda x, count, axis, largest, _: sorting.largest_first(
-        x, count, axis, largest
-    ),
+    "topk.default": sorting.largest_first,
     "clamp.default": clamped,
     "clamp.Tensor": clamped,
     "clamp_min.default": clamped,

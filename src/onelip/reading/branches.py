@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from onelip.chains import (
+    Adjoint,
     Block,
     Chain,
     Composition,
@@ -175,7 +176,7 @@ def _meeting(first: Point, second: Point) -> Point:
 
 def _unbiased(linear: LinearMap) -> LinearMap:
     """What is left of the map where another way adds its bias already."""
-    if isinstance(linear, Dense | Convolution):
+    if isinstance(linear, Adjoint | Dense | Convolution):
         return replace(linear, bias=None)
     if isinstance(linear, Scale):
         return replace(linear, shift=None)

@@ -22,6 +22,7 @@ from onelip.chains import (
     Scale,
 )
 from onelip.layers.gradient_step import gradient_step_bound, mirrored
+from onelip.norms.rounding import gamma
 
 
 def gradient_step_constant(
@@ -58,7 +59,8 @@ def gradient_step_constant(
     if norm is None:
         return None
     step = -sign * math.prod((float(factor) for factor in factors), start=1.0)
-    step *= 1 + 2.0**-51 * len(factors)  # a product is rounded; longer steps have larger bounds
+    rounded = sum(1 + part.operations for part in back if isinstance(part, Scale))
+    step *= 1 + 2 * gamma(rounded)  # products and factors; longer steps have larger bounds
     slope = float(nonlinearity.low.min()), float(nonlinearity.high.max())
     return gradient_step_bound(torch.tensor(step, dtype=torch.float64), norm, slope)
 

@@ -92,10 +92,9 @@ def _lengths(attributes: Attributes, value: Value, axes: Tensor | None = None) -
 
 
 def _top_k(attributes: Attributes, value: Value, count: Tensor) -> list[Any]:
-    if not attributes.get("sorted", 1):
-        raise UnboundedModuleError("the order of TopK with sorted=0 is not known")
     axis, largest = attributes.get("axis", -1), bool(attributes.get("largest", 1))
-    return sorting.largest_first(value, int(count), axis, largest)
+    ordered = bool(attributes.get("sorted", 1))
+    return sorting.largest_first(value, int(count), axis, largest, ordered)
 
 
 def _conv_transpose(

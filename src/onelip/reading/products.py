@@ -62,7 +62,7 @@ def gated(first: Value, second: Value) -> Value:
         if _activated_by(gate, nn.Sigmoid) is x:
             return activation(nn.SiLU(), x)
         inner = _activated_by(gate, nn.Tanh)
-        if inner is not None and _activated_by(inner, nn.Softplus) is x:
+        if inner is not None and _plain_softplus(inner) is x:
             return activation(nn.Mish(), x)
         if _is_one_plus_erf(gate, x):
             two = torch.tensor(2.0, dtype=torch.float64)
@@ -85,7 +85,7 @@ def chosen(condition: object, above: object, below: object) -> Value:
         and isinstance(below, Value)
         and condition.above
         and condition.value is above
-        and _activated_by(below, nn.Softplus) is above
+        and _plain_softplus(below) is above
     ):
         threshold = float(condition.threshold)
         return activation(nn.Softplus(threshold=threshold), condition.value)
@@ -117,6 +117,14 @@ def _activated_by(value: Value, kind: type[nn.Module]) -> Value | None:
     block = value.point.block
     plain = block is not None and not value.maps and type(block.nonlinearity.module) is kind
     return value.point.source if plain else None
+
+
+def _plain_softplus(value: Value) -> Value | None:
+    """What a softplus of beta = 1 was put on: another one makes neither Mish nor softplus."""
+    before = _activated_by(value, nn.Softplus)
+    block = value.point.block
+    plain = block is not None and getattr(block.nonlinearity.module, "beta", None) == 1
+    return before if plain else None
 
 
 def _is_one_plus_erf(gate: Value, x: Value) -> bool:

@@ -46,5 +46,8 @@ def _places(maps: Sequence[LinearMap], count: int) -> Tensor | None:
         if not isinstance(linear, Gather | Repeat):
             return None
         taken = linear.index.cpu()
+        if not len(index):  # a part of no numbers: all is padding
+            index = torch.full_like(taken, -1)
+            continue
         index = torch.where(taken >= 0, index[taken.clamp_min(0)], -1)
     return index

@@ -72,17 +72,21 @@ def lengths(value: Value, order: float, axes: Any, keep: bool, *_: Any) -> Value
     """Of vectors that share no number, which differ by no more than the vectors do."""
     count = len(value.shape) + 1
     along = range(count) if axes is None else [int(a) % count for a in axes]
-    if order != 2 or 0 in along:
+    if order != 2 or 0 in along or not along:
         raise UnboundedModuleError("only Euclidean lengths within each input are known")
     module = Lengths(tuple(along), bool(keep))
     shape = tuple(module(torch.empty(1, *value.shape, device="meta")).shape[1:])
     return value.activated(Opaque(module, 1.0, shape))
 
 
-def largest_first(value: Value, count: int, axis: int, largest: bool = True) -> list[Any]:
+def largest_first(
+    value: Value, count: int, axis: int, largest: bool = True, ordered: bool = True
+) -> list[Any]:
     """The largest numbers along an axis, or the smallest, in their order; not their places."""
-    ordered = ascending(value, axis, descending=largest)[0]
-    return [part_of(ordered, axis, slice(0, count)), None]
+    if not ordered and count > 1:
+        raise UnboundedModuleError("the order of topk with sorted=False is not known: it jumps")
+    numbers = ascending(value, axis, descending=largest)[0]
+    return [part_of(numbers, axis, slice(0, count)), None]
 
 
 def ascending(value: Value, axis: int, descending: bool = False) -> list[Any]:

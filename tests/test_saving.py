@@ -14,7 +14,12 @@ from onelip.errors import UsageError
 from onelip.reading import load, read
 
 NETWORKS = {
-    "digits": (lambda: models.cpl_digits((1, 8, 8), 10), (1, 8, 8)),
+    "convex_potential": (
+        lambda: models.cpl_digits(
+            (1, 8, 8), 10, conv_layers=2, channels=4, linear_layers=1, features=16
+        ),
+        (1, 8, 8),
+    ),
     "sorting": (
         lambda: nn.Sequential(
             layers.BCOPConv2d(1, 4, 3),

@@ -6,6 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from onelip.attacks.ball import normalised, per_image, projected
 from onelip.attacks.judge import check_inputs, evaluation_mode, judge
 from onelip.attacks.objectives import Loss, Objective, objective, other_classes
 from onelip.errors import UsageError
@@ -88,7 +89,7 @@ class _Ascent:
     def run(self, steps: int, generator: torch.Generator) -> Tensor:
         """The first example found, or where the objective was largest; algorithm 1."""
         noise = torch.randn(self.images.shape, generator=generator).to(self.images)
-        point = previous = self._projected(self.images + self.eps * _normalised(noise))
+        point = previous = self._projected(self.images + self.eps * normalised(noise))
         value, gradient, broken = self._look(point)
         found, done = point.clone(), broken.clone()
         best, best_value, best_gradient = point, value, gradient
@@ -97,30 +98,30 @@ class _Ascent:
         increases, since = torch.zeros_like(value), 0
         halved, value_then = torch.zeros_like(broken), best_value
         for step in range(steps):
-            moved = self._projected(point + _each(length, point) * _normalised(gradient))
+            moved = self._projected(point + per_image(length, point) * normalised(gradient))
             momentum = _MOMENTUM if step else 1.0
             blend = point + momentum * (moved - point) + (1 - momentum) * (point - previous)
             previous, point = point, self._projected(blend)
             last, (value, gradient, broken) = value, self._look(point)
             increases, since = increases + (value > last), since + 1
             better = value > best_value
-            best = torch.where(_each(better, point), point, best)
-            best_gradient = torch.where(_each(better, point), gradient, best_gradient)
+            best = torch.where(per_image(better, point), point, best)
+            best_gradient = torch.where(per_image(better, point), gradient, best_gradient)
             best_value = torch.maximum(value, best_value)
             first = broken & ~done
-            found, done = torch.where(_each(first, point), point, found), done | broken
+            found, done = torch.where(per_image(first, point), point, found), done | broken
             if done.all():
                 break
             if since == window:
                 stuck = (increases <= _ENOUGH * since) | (~halved & (best_value <= value_then))
                 length = torch.where(stuck, length / 2, length)
-                point = torch.where(_each(stuck, point), best, point)
-                gradient = torch.where(_each(stuck, point), best_gradient, gradient)
+                point = torch.where(per_image(stuck, point), best, point)
+                gradient = torch.where(per_image(stuck, point), best_gradient, gradient)
                 value = torch.where(stuck, best_value, value)
                 halved, value_then, since = stuck, best_value, 0
                 increases = torch.zeros_like(increases)
                 window = max(window - shrink, least)
-        return torch.where(_each(done, found), found, best)
+        return torch.where(per_image(done, found), found, best)
 
     def _look(self, point: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The objective, its gradient, and whether the model is wrong."""
@@ -133,20 +134,4 @@ class _Ascent:
         return value.detach().nan_to_num(torch.inf), gradient.nan_to_num(0.0, 0.0, 0.0), wrong
 
     def _projected(self, points: Tensor) -> Tensor:
-        """Into the ball, then into [0, 1]."""
-        delta = points - self.images
-        share = (self.eps / _norm(delta)).clamp(max=1)
-        return (self.images + _each(share, delta) * delta).clamp(0, 1)
-
-
-def _norm(delta: Tensor) -> Tensor:
-    norm: Tensor = torch.linalg.vector_norm(delta.flatten(1), dim=1)
-    return norm.clamp_min(torch.finfo(delta.dtype).tiny)
-
-
-def _normalised(delta: Tensor) -> Tensor:
-    return delta / _each(_norm(delta), delta)
-
-
-def _each(values: Tensor, like: Tensor) -> Tensor:
-    return values.reshape(-1, *(1 for _ in like.shape[1:]))
+        return projected(self.images, points, self.eps)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from onelip.attacks.ball import lengths, per_image
 from onelip.errors import UsageError
 
 _SLACKS = (1e-12, *(10.0**power for power in range(-8, 0)), 0.5, 1.0)
@@ -114,8 +115,8 @@ def _into_ball(images: Tensor, candidates: Tensor, eps: float) -> tuple[Tensor, 
     """Shrink by growing slacks until the rounded images are in the ball; the last one ends at 0."""
     delta = candidates.double() - images.double()
     finite = delta.flatten(1).isfinite().all(1)
-    delta = torch.where(_per_image(finite, delta), delta, 0.0)
-    shrink = (eps / _norm(delta)).clamp(max=1)
+    delta = torch.where(per_image(finite, delta), delta, 0.0)
+    shrink = (eps / lengths(delta)).clamp(max=1)
     factor = torch.ones_like(shrink)
     slacks = iter(_SLACKS)
     adversarial, distance = _step(images, delta, factor)
@@ -126,15 +127,6 @@ def _into_ball(images: Tensor, candidates: Tensor, eps: float) -> tuple[Tensor, 
 
 
 def _step(images: Tensor, delta: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
-    moved = images.double() + _per_image(factor, delta) * delta
+    moved = images.double() + per_image(factor, delta) * delta
     adversarial = moved.clamp(0, 1).to(images.dtype)
-    return adversarial, _norm(adversarial.double() - images.double())
-
-
-def _norm(delta: Tensor) -> Tensor:
-    norm: Tensor = torch.linalg.vector_norm(delta.flatten(1), dim=1)
-    return norm
-
-
-def _per_image(values: Tensor, like: Tensor) -> Tensor:
-    return values.reshape(-1, *(1 for _ in like.shape[1:]))
+    return adversarial, lengths(adversarial.double() - images.double())

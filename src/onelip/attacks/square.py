@@ -6,6 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from onelip.attacks.ball import lengths, normalised, per_image, shrunk
 from onelip.attacks.judge import check_inputs, evaluation_mode
 from onelip.attacks.objectives import margin
 from onelip.errors import UsageError
@@ -57,7 +58,7 @@ class Square:
                     if query
                     else self._start(delta, eps, generator)
                 )
-                tried = (clean + _in_ball(moved, eps)).clamp(0, 1)
+                tried = (clean + shrunk(moved, eps)).clamp(0, 1)
                 value = margin(model(tried), labels[rows]).nan_to_num(torch.inf)
                 better = value > best[rows]
                 candidates[rows[better]] = tried[better]
@@ -75,7 +76,7 @@ class Square:
             for left in range(0, width - side + 1, side):
                 sign = _signs(delta.shape[:2], generator).to(delta)
                 pattern[:, :, top : top + side, left : left + side] = sign * bump
-        return eps * pattern / _norm(pattern)
+        return eps * normalised(pattern)
 
     def _moved(self, delta: Tensor, eps: float, query: int, generator: torch.Generator) -> Tensor:
         """Algorithm 3: one window gets the energy of two, and what the ball has left."""
@@ -86,14 +87,11 @@ class Square:
         into, out = (_window(height, width, side, generator) for _ in range(2))
         both = torch.zeros_like(delta[:1, :1])
         both[..., *into], both[..., *out] = 1, 1
-        left = (eps**2 - _norm(delta) ** 2).clamp_min(0)
+        left = per_image(eps**2 - lengths(delta) ** 2, delta).clamp_min(0)
         energy = (delta * both).square().sum((2, 3), keepdim=True) + left / delta.shape[1]
         old = delta[..., *into]
         signs = _signs(delta.shape[:2], generator).to(delta)
-        new = signs * _pattern(side, generator).to(delta) + old / old.square().sum(
-            (2, 3), keepdim=True
-        ).sqrt().clamp_min(1e-12)
-        new = new / new.square().sum((2, 3), keepdim=True).sqrt().clamp_min(1e-12)
+        new = _unit(signs * _pattern(side, generator).to(delta) + _unit(old))
         moved = delta.clone()
         moved[..., *out] = 0
         moved[..., *into] = new * energy.sqrt()
@@ -135,12 +133,3 @@ def _unit(windows: Tensor) -> Tensor:
     norms: Tensor = torch.linalg.vector_norm(windows, dim=(2, 3), keepdim=True)
     scaled: Tensor = windows / norms.clamp_min(torch.finfo(windows.dtype).tiny)
     return scaled
-
-
-def _in_ball(delta: Tensor, eps: float) -> Tensor:
-    return delta * (eps / _norm(delta)).clamp(max=1)
-
-
-def _norm(delta: Tensor) -> Tensor:
-    norm: Tensor = torch.linalg.vector_norm(delta, dim=(1, 2, 3), keepdim=True)
-    return norm.clamp_min(torch.finfo(delta.dtype).tiny)

@@ -23,6 +23,7 @@ from onelip.chains.linear_map import (
     Scale,
     Shape,
     Sum,
+    Taking,
     composed,
     identity,
 )
@@ -47,6 +48,7 @@ __all__ = [
     "Shape",
     "Split",
     "Sum",
+    "Taking",
     "composed",
     "identity",
     "transformed",

@@ -249,54 +249,12 @@ class Convolution(LinearMap):
 
 
 @dataclass(frozen=True)
-class Gather(LinearMap):
-    """Moves numbers: output i is input ``index[i]``, or 0 where the index is -1."""
+class Taking(LinearMap, abc.ABC):
+    """Output i is input ``index[i]``, or 0 where the index is -1."""
 
     inputs: Shape
     outputs: Shape
     index: Tensor
-
-    def __post_init__(self) -> None:
-        taken = self.index[self.index >= 0]
-        if len(taken) != len(taken.unique()):
-            raise ValueError("Gather takes each number at most once")
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Take."""
-        taken = x.flatten(1)[:, self.index.clamp_min(0)] * (self.index >= 0)
-        image: Tensor = taken.unflatten(1, self.outputs)
-        return image
-
-    def adjoint(self, y: Tensor) -> Tensor:
-        """Put back."""
-        kept = self.index >= 0
-        x = y.new_zeros(len(y), self.columns)
-        x = x.index_copy(1, self.index[kept], y.flatten(1)[:, kept])
-        image: Tensor = x.unflatten(1, self.inputs)
-        return image
-
-    def exact(self) -> "Gather":
-        """On the CPU."""
-        return replace(self, index=self.index.cpu())
-
-    def norm(self) -> Tensor:
-        """At most 1."""
-        return torch.ones((), dtype=torch.float64)
-
-
-@dataclass(frozen=True)
-class Repeat(LinearMap):
-    """Moves and repeats numbers: output i is input ``index[i]``, or 0 where the index is -1."""
-
-    inputs: Shape
-    outputs: Shape
-    index: Tensor
-
-    @cached_property
-    def most(self) -> int:
-        """How often the map takes one number."""
-        taken = self.index[self.index >= 0]
-        return int(taken.bincount().max()) if len(taken) else 0
 
     def __call__(self, x: Tensor) -> Tensor:
         """Take."""
@@ -312,9 +270,34 @@ class Repeat(LinearMap):
         image: Tensor = x.unflatten(1, self.inputs)
         return image
 
-    def exact(self) -> "Repeat":
+    def exact(self) -> Self:
         """On the CPU."""
         return replace(self, index=self.index.cpu())
+
+
+@dataclass(frozen=True)
+class Gather(Taking):
+    """Moves numbers, each at most once."""
+
+    def __post_init__(self) -> None:
+        taken = self.index[self.index >= 0]
+        if len(taken) != len(taken.unique()):
+            raise ValueError("Gather takes each number at most once")
+
+    def norm(self) -> Tensor:
+        """At most 1."""
+        return torch.ones((), dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class Repeat(Taking):
+    """Moves and repeats numbers."""
+
+    @cached_property
+    def most(self) -> int:
+        """How often the map takes one number."""
+        taken = self.index[self.index >= 0]
+        return int(taken.bincount().max()) if len(taken) else 0
 
     @property
     def rounding(self) -> float:

@@ -65,9 +65,9 @@ def bound_text(result: dict[str, Any]) -> str:
         lines += [
             f"exported    {result['exported']:.12f}   product of the layers, images of any size",
             f"as trained  {result['as_trained']:.12f}   with the steps that training used last",
+            "naive, below, is the product for images of the size that the run has",
             "",
         ]
-        lines.insert(-1, "naive, below, is the product for images of the size that the run has")
     lines.append(f"{'method':26}{'bound':>16}{'/ naive':>10}{'seconds':>9}")
     naive = result["methods"][0]["bound"]
     for method in [*result["methods"], result["lower"]]:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from onelip.chains import Adjoint, Convolution, Dense, Gather, Repeat, Reshape, Scale, Shape
+from onelip.chains import Adjoint, Convolution, Dense, Gather, Repeat, Reshape, Scale, Shape, Taking
 from onelip.chains.linear_map import reciprocal
 from onelip.errors import UnboundedModuleError, UsageError
 from onelip.norms.convolution import Pair
@@ -61,7 +61,7 @@ def moved(value: Value, move: Callable[[Tensor], Tensor]) -> Value:
     return value.then(taking(value.shape, tuple(target.shape), index.to(value.point.like.device)))
 
 
-def taking(inputs: Shape, outputs: Shape, index: Tensor) -> Gather | Repeat:
+def taking(inputs: Shape, outputs: Shape, index: Tensor) -> Taking:
     """The map that takes inputs by their places, -1 for zeros."""
     taken = index[index >= 0]
     kind = Gather if len(taken) == len(taken.unique()) else Repeat
@@ -225,9 +225,9 @@ def _wrapped_by_hand(value: Value) -> tuple[Value, Pair] | None:
     """What the last maps pad circularly, as files write it with slices and joins, and how much."""
     maps, index = list(value.maps), torch.arange(torch.Size(value.shape).numel())
     found = None
-    while maps and isinstance(maps[-1], Gather | Repeat | Reshape):
+    while maps and isinstance(maps[-1], Taking | Reshape):
         last = maps.pop()
-        if isinstance(last, Gather | Repeat):
+        if isinstance(last, Taking):
             index = last.index.cpu()[index]
             if bool((index < 0).any()):
                 break

@@ -91,10 +91,11 @@ def grouped(
         others = [name for node in kept if node.name not in own for name in names(node.inputs)]
         if own.intersection((*others, output)) != {members[-1].name}:
             continue  # something else uses a number of the layer's own
+        prefix = f"{path}." if path else ""
         stored = {
-            name: target.removeprefix(f"{path}." if path else "")
+            name: target.removeprefix(prefix)
             for name, target in targets.items()
-            if target.startswith(f"{path}." if path else "")
+            if target.startswith(prefix)
         }
         single[members[-1].name] = _layer(members, known, stored, sizes, trace)
         inside |= own

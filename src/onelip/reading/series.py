@@ -19,7 +19,7 @@ from onelip.layers.gradient_step import mirrored
 from onelip.norms.exponential import truncated_exponential
 from onelip.norms.rounding import upward
 from onelip.reading.gradient_steps import pads_as_adjoint
-from onelip.reading.values import Value
+from onelip.reading.values import Value, shared_maps
 
 _CLOSE = Fraction(1, 10**4)  # relative, of a coefficient whose factors were rounded
 _UNIT = Fraction(1, 2**53)  # what one rounding in float64 may change, relative
@@ -48,11 +48,7 @@ class Polynomial(Sum):
 
 def polynomial(first: Value, second: Value) -> Value | None:
     """The sum of two values of one point, where it is a polynomial of a skew convolution."""
-    same = 0
-    for a, b in zip(first.maps, second.maps, strict=False):
-        if a is not b:
-            break
-        same += 1
+    same = shared_maps(first, second)
     parts = [_parsed(value.maps[same:]) for value in (first, second)]
     bases = [part.base for part in parts if part is not None and part.base is not None]
     if None in parts or not bases or not all(_equal(bases[0], other) for other in bases):

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from onelip.chains import Gather, LinearMap, Repeat, Reshape
+from onelip.chains import LinearMap, Reshape, Taking
 from onelip.reading.linear import taking
-from onelip.reading.values import Value
+from onelip.reading.values import Value, shared_maps
 
 
 def side_by_side(first: Value, second: Value) -> Value | None:
@@ -21,11 +21,7 @@ def side_by_side(first: Value, second: Value) -> Value | None:
         first: a linear map of a point.
         second: one of the same point, of the same shape.
     """
-    same = 0
-    for a, b in zip(first.maps, second.maps, strict=False):
-        if a is not b:
-            break
-        same += 1
+    same = shared_maps(first, second)
     prefix = first.maps[:same]
     shape = prefix[-1].outputs if prefix else first.point.shape
     count = torch.Size(shape).numel()
@@ -43,7 +39,7 @@ def _places(maps: Sequence[LinearMap], count: int) -> Tensor | None:
     for linear in maps:
         if isinstance(linear, Reshape):
             continue
-        if not isinstance(linear, Gather | Repeat):
+        if not isinstance(linear, Taking):
             return None
         taken = linear.index.cpu()
         if not len(index):  # a part of no numbers: all is padding

@@ -10,13 +10,12 @@ from torch import Tensor
 from onelip.chains import (
     Composition,
     Elementwise,
-    Gather,
     LinearMap,
     Nonlinearity,
-    Repeat,
     Reshape,
     Scale,
     Sum,
+    Taking,
 )
 from onelip.layers.gradient_step import gradient_step_bound
 from onelip.norms.rounding import upward
@@ -92,7 +91,7 @@ def _after(entries: Entries, linear: LinearMap) -> Entries | None:
         if not exact or not bool((normal & product[kept].isfinite()).all()):
             return None
         return rows[kept], columns[kept], product[kept]
-    if isinstance(linear, Gather | Repeat):
+    if isinstance(linear, Taking):
         taken = linear.index
         order = torch.argsort(rows, stable=True)
         starts = torch.searchsorted(rows[order].contiguous(), torch.arange(linear.columns + 1))

@@ -108,6 +108,12 @@ class Value:
         return Chain(tuple(self.point.path()), self.linear)
 
 
+def shared_maps(first: Value, second: Value) -> int:
+    """With how many of the same maps two values of one point begin."""
+    pairs = zip(first.maps, second.maps, strict=False)
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] is pair[1], pairs))
+
+
 Operand = Value | Tensor | float
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import torch
 
+from onelip._export import export
 from onelip.attacks import ATTACKS, DEFAULT_ATTACKS, PGD, Attack, attack_radii
 from onelip.data import load
-from onelip.export import export
 from onelip.training import RunFolder
 from onelip.training.environment import environment
 

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from onelip import bounds
-from onelip.bounds.curvature import Curvature, TwoLayers
-from onelip.certificates.minorant import HeadRadii, head_radii
-from onelip.certificates.nearest import Found, Pairs, search
-from onelip.certificates.tangents import Differences
+from onelip.bounds.head_curvature import Curvature, TwoLayers
+from onelip.certificates.head_curvature.radii import HeadRadii, head_radii
+from onelip.certificates.head_curvature.search import Found, Pairs, search
+from onelip.certificates.head_curvature.tangents import Differences
 from onelip.reading import read
 
 SEED = 0

@@ -18,7 +18,7 @@ import onelip
 from onelip import models
 from onelip.bounds import liplt, naive
 from onelip.reading import load, read
-from onelip.reading.program import read_program
+from onelip.reading.aten.program import read_program
 
 SMALL_BLOCKS = ((4, 4, 2), (6, 4, 2))
 IMAGE = (1, 8, 8)

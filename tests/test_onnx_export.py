@@ -17,9 +17,9 @@ from torch import nn
 
 import onelip
 from onelip import layers, models
-from onelip.activations import MaxMin
 from onelip.bounds import naive
 from onelip.errors import OnelipError
+from onelip.layers import MaxMin
 from onelip.reading import load, read
 from tests.cases import LAYERS, Case
 

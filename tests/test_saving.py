@@ -8,9 +8,9 @@ from torch import nn
 
 import onelip
 from onelip import layers, models
-from onelip.activations import HouseHolder, MaxMin
 from onelip.bounds import liplt, naive
 from onelip.errors import UsageError
+from onelip.layers import HouseHolder, MaxMin
 from onelip.reading import load, read
 
 NETWORKS = {

@@ -2,10 +2,10 @@
 
 from onelip import versions  # isort: skip  (warns before anything else does)
 from onelip import bounds, certificates, errors, estimates, flows, layers, norms, reading, testing
+from onelip._export import export
+from onelip._save import save
 from onelip.certificates import Certificate, certify
-from onelip.export import export
 from onelip.lipschitz import LipschitzModule, lipschitz_bound
-from onelip.saving import save
 
 __all__ = [
     "Certificate",

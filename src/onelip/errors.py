@@ -1,5 +1,7 @@
 """Errors that a user can act on: each message names the way out."""
 
+import warnings
+
 
 class OnelipError(Exception):
     """Base of every error that the command line reports as one line with exit status 2."""
@@ -28,3 +30,8 @@ class UsageError(OnelipError, ValueError):
 def missing_extra(package: str, extra: str) -> UsageError:
     """The error for an optional dependency that is not installed."""
     return UsageError(f"{package} is not installed: pip install 'onelip[{extra}]'")
+
+
+def renamed(old: str, new: str) -> None:
+    """Warn that a name has another one now; the old one goes with the next release."""
+    warnings.warn(f"{old} is {new} now", DeprecationWarning, stacklevel=3)

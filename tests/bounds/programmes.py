@@ -6,7 +6,7 @@ import cvxpy
 import numpy as np
 from torch import Tensor
 
-from onelip.bounds.matrices import Groups, Matrices
+from onelip.bounds.semidefinite.matrices import Groups, Matrices
 
 
 def optimum(network: Matrices, *, shared: bool = False) -> float:

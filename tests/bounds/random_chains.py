@@ -6,7 +6,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from onelip.activations import MaxMin
 from onelip.chains import (
     Block,
     Chain,
@@ -23,6 +22,7 @@ from onelip.chains import (
     identity,
 )
 from onelip.chains.linear_map import Shape
+from onelip.layers import MaxMin
 
 
 def _of(module: nn.Module) -> Callable[[Shape], Nonlinearity]:

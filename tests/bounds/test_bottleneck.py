@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from onelip.bounds.bottleneck import Gram, Push, _factored, _proved, norm, norm_through
+from onelip.bounds.products.bottleneck import Gram, Push, _factored, _proved, norm, norm_through
 
 
 def _gram(matrix: Tensor) -> Push:

@@ -6,9 +6,9 @@ from itertools import pairwise
 import pytest
 import torch
 
-from onelip.bounds import composed as module
-from onelip.bounds import costs
-from onelip.bounds.composed import Norms, norm_of
+from onelip.bounds.products import costs
+from onelip.bounds.products import norms as module
+from onelip.bounds.products.norms import Norms, norm_of
 from onelip.chains import (
     Convolution,
     Dense,

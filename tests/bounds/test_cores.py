@@ -6,7 +6,7 @@ from fractions import Fraction
 import pytest
 import torch
 
-from onelip.bounds.cores import above, finite_above, flat, fraction, permutes, pulled
+from onelip.bounds.products.scaled_maps import above, finite_above, flat, fraction, permutes, pulled
 from onelip.chains import Dense, Gather, Reshape, Scale, composed
 from onelip.errors import NonFiniteError
 

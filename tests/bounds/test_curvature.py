@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from onelip.bounds.curvature import Curvature, TwoLayers
+from onelip.bounds.head_curvature import Curvature, TwoLayers
 from onelip.errors import NonFiniteError, UnboundedModuleError
 from onelip.norms.second_derivatives import second_derivatives
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from onelip.bounds.diagonal import Weighting, weight
+from onelip.bounds.products.diagonal import Weighting, weight
 from onelip.chains import Dense
 
 

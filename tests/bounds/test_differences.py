@@ -2,7 +2,7 @@
 
 import torch
 
-from onelip.bounds.differences import constants, lengths, pair_lengths
+from onelip.bounds.logit_constants import constants, lengths, pair_lengths
 
 
 def test_lengths_are_above_and_close() -> None:

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from onelip.bounds import eclipse, eclipse_fast
-from onelip.bounds.forms import form
-from onelip.bounds.layerwise import behind_layer, fast, forward
-from onelip.bounds.matrices import matrices
-from onelip.bounds.multipliers import proved
+from onelip.bounds.semidefinite.forms import form
+from onelip.bounds.semidefinite.layerwise import behind_layer, fast, forward
+from onelip.bounds.semidefinite.matrices import matrices
+from onelip.bounds.semidefinite.multipliers import proved
 from onelip.chains import Block, Chain, Dense, Elementwise, identity
 from onelip.errors import NotApplicableError
 from tests.bounds.networks import PUBLISHED, chain_of, published_network

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from onelip.bounds import lipsdp
-from onelip.bounds.matrices import matrices
+from onelip.bounds.semidefinite.matrices import matrices
 from onelip.chains import Block, Chain, Dense, Elementwise, identity
 from onelip.errors import NotApplicableError, UsageError
 from tests.bounds.networks import PUBLISHED, chain_of, published_network

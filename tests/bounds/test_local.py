@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from onelip.activations import Absolute, GroupSort, MaxMin
 from onelip.bounds import liplt, liplt_pairwise, local, local_pairwise, local_radius, naive
 from onelip.chains import (
     Block,
@@ -26,6 +25,7 @@ from onelip.chains import (
 )
 from onelip.errors import NonFiniteError, NotApplicableError, UsageError
 from onelip.estimates import activation_patterns
+from onelip.layers import Absolute, GroupSort, MaxMin
 
 ONE = torch.ones((), dtype=torch.float64)
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from onelip.activations import Absolute
-from onelip.bounds.local_slopes import local_slopes
+from onelip.bounds.neighbourhood.slopes import local_slopes
 from onelip.chains import Elementwise
+from onelip.layers import Absolute
 
 ONE = torch.ones((), dtype=torch.float64)
 

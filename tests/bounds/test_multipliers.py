@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from onelip.bounds import multipliers
-from onelip.bounds.forms import GroupMultipliers, SlopeMultipliers, scaled
-from onelip.bounds.layerwise import fast, forward, strictly
-from onelip.bounds.matrices import matrices
-from onelip.bounds.multipliers import proved
-from onelip.bounds.written_out import written_out
+from onelip.bounds.products.matrix import written_out
+from onelip.bounds.semidefinite import multipliers
+from onelip.bounds.semidefinite.forms import GroupMultipliers, SlopeMultipliers, scaled
+from onelip.bounds.semidefinite.layerwise import fast, forward, strictly
+from onelip.bounds.semidefinite.matrices import matrices
+from onelip.bounds.semidefinite.multipliers import proved
 from onelip.chains import (
     Block,
     Chain,

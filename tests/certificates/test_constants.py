@@ -7,9 +7,9 @@ from torch.nn import functional as F
 
 import onelip
 from onelip import bounds, certify, layers
-from onelip.activations import MaxMin
 from onelip.certificates import liplt_constants, product_constants
 from onelip.errors import UnboundedModuleError
+from onelip.layers import MaxMin
 from onelip.reading import read
 
 

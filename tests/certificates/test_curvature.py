@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 import onelip
 from onelip import certify, layers
-from onelip.bounds.curvature import Curvature, TwoLayers
+from onelip.bounds.head_curvature import Curvature, TwoLayers
 from onelip.certificates import curvature_constants, product_constants
 from onelip.errors import UnboundedModuleError, UsageError
 

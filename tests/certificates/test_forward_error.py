@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 import onelip
 from onelip import layers
-from onelip.activations import Absolute, GroupSort, HouseHolder, MaxMin, NActivation
 from onelip.certificates.forward_error import forward_error, forward_errors
 from onelip.certificates.forward_error_rules import Arithmetic, Value, through
 from onelip.certificates.forward_error_torch import absolute_norm
 from onelip.errors import NonFiniteError, UnboundedModuleError, UsageError
+from onelip.layers import Absolute, GroupSort, HouseHolder, MaxMin, NActivation
 
 
 def inputs(shape: tuple[int, ...], reach: float, rows: Tensor | None = None) -> Tensor:

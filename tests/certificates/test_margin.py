@@ -11,7 +11,7 @@ from torch.nn.utils import parametrizations
 import onelip
 from onelip import certify, layers
 from onelip.certificates import liplt_constants, product_constants
-from onelip.certificates.constants import distances
+from onelip.certificates.radius_proof import distances
 from onelip.errors import NonFiniteError, UnboundedModuleError, UsageError
 
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from onelip.bounds.curvature import Curvature, TwoLayers
-from onelip.certificates.minorant import HeadRadii, head_radii
-from onelip.certificates.nearest import Pairs, search
-from onelip.certificates.parabola import proved_radius
-from onelip.certificates.tangents import Differences
+from onelip.bounds.head_curvature import Curvature, TwoLayers
+from onelip.certificates.head_curvature.parabola import proved_radius
+from onelip.certificates.head_curvature.radii import HeadRadii, head_radii
+from onelip.certificates.head_curvature.search import Pairs, search
+from onelip.certificates.head_curvature.tangents import Differences
 
 FLOAT = torch.float64
 
@@ -379,8 +379,8 @@ def test_the_batch_does_not_matter(monkeypatch):
     head = head_of(5, 9, 7, nn.Softplus(), scale=1.5)
     features = torch.randn(50, 5, dtype=FLOAT)
     whole = radii_of(head, features)
-    monkeypatch.setattr("onelip.certificates.minorant._NUMBERS_AT_ONCE", 100)
-    monkeypatch.setattr("onelip.certificates.rivals._NUMBERS_AT_ONCE", 30)
+    monkeypatch.setattr("onelip.certificates.head_curvature.radii._NUMBERS_AT_ONCE", 100)
+    monkeypatch.setattr("onelip.certificates.head_curvature.rivals._NUMBERS_AT_ONCE", 30)
     parts = radii_of(head, features)
     assert parts.radius.tolist() == pytest.approx(whole.radius.tolist(), rel=1e-4)
 

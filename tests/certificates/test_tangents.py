@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from onelip.bounds.curvature import Curvature, TwoLayers
-from onelip.certificates.parabola import proved_radius
-from onelip.certificates.tangents import Differences, Tangent
+from onelip.bounds.head_curvature import Curvature, TwoLayers
+from onelip.certificates.head_curvature.parabola import proved_radius
+from onelip.certificates.head_curvature.tangents import Differences, Tangent
 from onelip.norms.second_derivatives import SECOND_DERIVATIVES
 
 FLOAT = torch.float64

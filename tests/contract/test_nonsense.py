@@ -15,13 +15,13 @@ from torch import Tensor, nn
 
 import onelip
 from onelip import bounds, layers
-from onelip.activations import MaxMin
 from onelip.certificates import curvature_constants, liplt_constants, product_constants
 from onelip.certificates.forward_error import forward_error
 from onelip.chains import Chain
 from onelip.errors import OnelipError
 from onelip.estimates import lower_estimate
 from onelip.estimates.jacobian import stretch
+from onelip.layers import MaxMin
 from onelip.reading import read
 from onelip.testing import jacobian_norm
 from onelip.testing.searching import inputs
@@ -150,7 +150,7 @@ METHODS: dict[str, Callable[[Chain], Tensor]] = {
 def test_every_method_on_whole_networks(nonsense, monkeypatch):
     proved = 0
     for written_out in (2048, 10):  # and through Gram matrices
-        monkeypatch.setattr("onelip.bounds.costs.WRITTEN_OUT", written_out)
+        monkeypatch.setattr("onelip.bounds.products.costs.WRITTEN_OUT", written_out)
         for name, (model, shape) in NETWORKS.items():
             chain = read(model, shape)
             for method, prove in METHODS.items():

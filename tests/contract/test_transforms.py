@@ -8,9 +8,9 @@ from torch import nn
 
 import onelip
 from onelip import layers
-from onelip.activations import MaxMin
 from onelip.errors import NotApplicableError
 from onelip.flows import ImplicitEuler, RidgeLinear
+from onelip.layers import MaxMin
 from tests.cases import CASES, LAYERS, Case
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from onelip.bounds.curvature import Curvature, TwoLayers
+from onelip.bounds.head_curvature import Curvature, TwoLayers
 from onelip.estimates.curvature import CurvatureEstimate
 
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from onelip.activations import MaxMin
 from onelip.estimates import jacobian_estimate
 from onelip.estimates.jacobian import stretch
+from onelip.layers import MaxMin
 
 MODELS = {
     "few outputs": nn.Sequential(nn.Linear(30, 20), nn.Tanh(), nn.Linear(20, 3)),

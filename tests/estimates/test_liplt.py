@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from onelip.activations import MaxMin
 from onelip.chains import (
     Block,
     Chain,
@@ -21,6 +20,7 @@ from onelip.chains import (
     transformed,
 )
 from onelip.estimates import LipLTEstimate, NaiveEstimate
+from onelip.layers import MaxMin
 
 
 def _weight(*shape: int, seed: int) -> Tensor:

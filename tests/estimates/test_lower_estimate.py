@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from onelip.activations import MaxMin
 from onelip.chains import Block, Chain, Dense, Elementwise, GroupSorting
 from onelip.estimates import activation_patterns, lower_estimate
+from onelip.layers import MaxMin
 
 
 def plain(*sizes: int) -> Chain:

@@ -10,6 +10,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from onelip._export import export
 from onelip.cli import main
 from onelip.data import load
 from onelip.errors import UsageError
@@ -22,7 +23,6 @@ from onelip.evaluation.wgan import (
     train_wgan,
 )
 from onelip.evaluation.wgan_figures import draw_samples, grid
-from onelip.export import export
 from onelip.lipschitz import lipschitz_bound
 from onelip.models import generate
 from onelip.transport import exact_distance

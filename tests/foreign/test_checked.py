@@ -10,7 +10,7 @@ from torch.nn import functional as F
 import onelip
 from onelip.errors import UnboundedModuleError
 from onelip.foreign.adjoint_step import AdjointStep
-from onelip.foreign.checked import Centering, HalvesHouseHolder, factor_above
+from onelip.foreign.checked_inputs import Centering, HalvesHouseHolder, factor_above
 from onelip.foreign.residual import MeanSquareResidual, WeightedResidual
 from onelip.testing import check_layer
 from tests.oracles import materialised, sigma_max

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 import onelip
 from onelip.errors import UnboundedModuleError
-from onelip.foreign.checked import Centering, HalvesHouseHolder
+from onelip.foreign.checked_inputs import Centering, HalvesHouseHolder
 from onelip.layers import FixedConv2d, Normalize
 from onelip.testing import check_layer, jacobian_norm
 

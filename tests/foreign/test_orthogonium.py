@@ -13,7 +13,7 @@ from torch.nn import functional as F
 import onelip
 from onelip.errors import UnboundedModuleError
 from onelip.foreign.adjoint_step import AdjointStep
-from onelip.foreign.checked import Centering, HalvesHouseHolder
+from onelip.foreign.checked_inputs import Centering, HalvesHouseHolder
 from onelip.foreign.residual import MeanSquareResidual, WeightedResidual
 from onelip.layers import FixedConv2d, GradientStep, Normalize
 from onelip.testing import check_layer, jacobian_norm

@@ -11,13 +11,7 @@ from torch.nn import functional as F
 import onelip
 from onelip import norms
 from onelip.errors import NonFiniteError
-from onelip.layers import (
-    BROConv2d,
-    CayleyConv2d,
-    FixedFourierConv2d,
-    LOTConv2d,
-    computed_once,
-)
+from onelip.layers import BROConv2d, CayleyConv2d, FixedFourierConv2d, LOTConv2d, computed_once
 from onelip.layers.fourier_layer import symbol
 from tests.oracles import materialised, sigma_max
 

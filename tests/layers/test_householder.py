@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import onelip
-from onelip.activations.householder import fold
 from onelip.errors import NonFiniteError
 from onelip.layers import HouseHolder, MaxMin
+from onelip.layers.householder import fold
 
 ANGLES = [0.0, 0.3, math.pi / 2, 2.0, math.pi, 5.0, -1.0, 1e4]
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from onelip.layers import ScaledL2NormPool2d
-from onelip.lipschitz import overlap_of_maxima
+from onelip.norms.windows import overlap_of_maxima
 from onelip.testing import jacobian_norm
 
 POOLS = [(1, None), (2, None), (2, 1), (3, 2), (3, 1), (2, 3), (5, 2)]

@@ -11,7 +11,7 @@ from torch import nn
 import onelip
 from onelip import layers
 from onelip.errors import NonFiniteError
-from onelip.lipschitz import overlap_of_maxima, overlap_of_sums, root_above
+from onelip.norms.windows import overlap_of_maxima, overlap_of_sums, root_above
 from tests.oracles import materialised, sigma_max
 
 POOLS = [(1, 1), (2, 2), (2, 1), (3, 1), (3, 2), (3, 3), (2, 3), (4, 2), (4, 3), (5, 2)]

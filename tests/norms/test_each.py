@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from onelip.norms.each import each
+from onelip.norms.batched import each
 from tests.oracles import is_above, norm_below, relative_excess
 
 

@@ -13,10 +13,10 @@ import torch
 from torch import nn
 
 import onelip
-from onelip.activations import HouseHolder
 from onelip.bounds import naive
 from onelip.cli import main
 from onelip.errors import UsageError
+from onelip.layers import HouseHolder
 from onelip.reading import load
 
 Parts = dict[str, bytes]

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from onelip.chains import Chain, Dense, Elementwise, Opaque
+from onelip.chains.linear_layers import dense, reshaped, shifted
+from onelip.chains.value import Value
 from onelip.errors import UsageError
-from onelip.reading.branches import Ways, added
-from onelip.reading.linear import dense, reshaped, shifted
+from onelip.reading.graphs.branches import Ways, added
 from onelip.reading.torch_layers import activation
-from onelip.reading.values import Value
 from tests.reading.checks import check, norm, opaque
 
 Step = Callable[[Value], Value]

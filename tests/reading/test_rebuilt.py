@@ -7,12 +7,11 @@ import torch
 from torch import nn
 
 import onelip
-from onelip.activations import HouseHolder
 from onelip.bounds import liplt, naive
 from onelip.chains import Repeat
-from onelip.layers import CurvePool2d, FixedFourierConv2d, ProjectionPool2d
+from onelip.chains.linear_layers import taking
+from onelip.layers import CurvePool2d, FixedFourierConv2d, HouseHolder, ProjectionPool2d
 from onelip.reading import read, read_program
-from onelip.reading.linear import taking
 from onelip.testing import jacobian_norm
 from tests.cases import LAYERS, Case
 

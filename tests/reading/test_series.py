@@ -10,7 +10,7 @@ from onelip import layers
 from onelip.bounds import naive
 from onelip.layers.gradient_step import mirrored
 from onelip.reading import read, read_program
-from onelip.reading.series import Polynomial
+from onelip.reading.graphs.truncated_exponentials import Polynomial
 from onelip.testing import jacobian_norm
 
 

@@ -10,8 +10,8 @@ from torch import nn
 
 import onelip
 from onelip import layers
-from onelip.activations import GroupSort, MaxMin
 from onelip.bounds import eclipse_fast, liplt, naive
+from onelip.layers import GroupSort, MaxMin
 from onelip.reading import load, read, read_program
 from onelip.testing import jacobian_norm
 

@@ -12,10 +12,10 @@ import pytest
 import safetensors.torch
 import torch
 
+from onelip.atomic_files import replacing
 from onelip.errors import NonFiniteError, UsageError
 from onelip.losses import OffsetCrossEntropy
 from onelip.recipes import Recipe
-from onelip.replacing import replacing
 from onelip.training import RunFolder, train
 from onelip.training.classifier import Classifier
 from onelip.training.run_folder import build_model

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 import onelip
 from onelip import bounds, certify, layers, norms
-from onelip.bounds.curvature import Curvature, TwoLayers
+from onelip.bounds.head_curvature import Curvature, TwoLayers
 from onelip.certificates import curvature_constants, liplt_constants, product_constants
 from onelip.errors import NonFiniteError, UnboundedModuleError, UsageError
 from onelip.testing import jacobian_norm

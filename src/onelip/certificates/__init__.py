@@ -1,16 +1,20 @@
 """From logits and a proved bound to certified radii."""
 
+from onelip.certificates._certify import certify
 from onelip.certificates.certificate import Certificate
-from onelip.certificates.constants import (
+from onelip.certificates.head_curvature.proof import (
+    CurvatureConstants,
+    curvature_constants,
+    mlp_head,
+)
+from onelip.certificates.head_curvature.radii import HeadRadii
+from onelip.certificates.precision import full_precision
+from onelip.certificates.radius_proof import (
     Constants,
     Prover,
     liplt_constants,
     product_constants,
 )
-from onelip.certificates.curvature import CurvatureConstants, curvature_constants, mlp_head
-from onelip.certificates.margin import certify
-from onelip.certificates.minorant import HeadRadii
-from onelip.certificates.precision import full_precision
 
 PROVERS: dict[str, Prover] = {
     "product": product_constants,

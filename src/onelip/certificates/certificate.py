@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from onelip.certificates.minorant import HeadRadii
+from onelip.certificates.head_curvature.radii import HeadRadii
 from onelip.errors import UsageError
 
 

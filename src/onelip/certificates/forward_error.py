@@ -25,9 +25,9 @@ import torch
 from torch import Tensor, nn
 
 from onelip.certificates import forward_error_layers  # noqa: F401, registers its rules
-from onelip.certificates.constants import flattened
 from onelip.certificates.forward_error_rules import Arithmetic, Value, through
 from onelip.certificates.precision import full_precision
+from onelip.certificates.radius_proof import flattened
 from onelip.chains import Shape
 from onelip.errors import UnboundedModuleError, UsageError
 

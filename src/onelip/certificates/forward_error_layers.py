@@ -11,7 +11,6 @@ from typing import Any
 from torch import Tensor, nn
 
 from onelip import layers, norms
-from onelip.activations import Absolute, GroupSort, HouseHolder, MaxMin, NActivation
 from onelip.certificates.forward_error_rules import (
     Arithmetic,
     Local,
@@ -28,6 +27,7 @@ from onelip.certificates.forward_error_torch import (
     repeated,
     scaled,
 )
+from onelip.layers import Absolute, GroupSort, HouseHolder, MaxMin, NActivation
 from onelip.layers.gradient_step import norm_bound
 from onelip.norms.rounding import exact, upward
 

@@ -10,8 +10,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from onelip.atomic_files import replacing
 from onelip.data.pixels import Decoded, Shape
-from onelip.replacing import replacing
 
 _FORMAT = "1"  # raise it when decoding changes
 

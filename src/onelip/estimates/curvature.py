@@ -10,7 +10,7 @@ POWER_STEPS = 2
 
 
 class CurvatureEstimate(nn.Module):
-    r"""Estimates of the numbers that ``onelip.bounds.curvature`` proves, from below.
+    r"""Estimates of the numbers that ``onelip.bounds.head_curvature`` proves, from below.
 
     Power steps on :math:`W^T \mathrm{diag}(u) W`, whose vectors are kept from call to call, and the
     Rayleigh quotient behind them, which is differentiated as if the vectors did not move.

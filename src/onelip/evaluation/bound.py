@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from onelip import bounds
+from onelip._export import export
 from onelip.data import SHAPES
 from onelip.deadline import Deadline
 from onelip.errors import UsageError
-from onelip.export import export
 from onelip.lipschitz import lipschitz_bound
 from onelip.norms.rounding import product
 from onelip.reading import load, read

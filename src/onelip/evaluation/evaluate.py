@@ -15,6 +15,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from onelip._export import export
+from onelip.atomic_files import replacing
 from onelip.attacks import ATTACKS, DEFAULT_ATTACKS, Attack, attack_radii
 from onelip.bounds import naive_constants
 from onelip.certificates import (
@@ -29,10 +31,8 @@ from onelip.certificates import (
 from onelip.data import ImageSet, holdout, load
 from onelip.errors import SoundnessError, UsageError
 from onelip.evaluation.constants import averages, tightness
-from onelip.export import export
 from onelip.reading import read
 from onelip.recipes import Recipe
-from onelip.replacing import replacing
 from onelip.training import RunFolder
 from onelip.training.run_folder import use_threads
 

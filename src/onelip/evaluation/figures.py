@@ -11,10 +11,10 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from onelip.atomic_files import replacing
 from onelip.data import SHAPES
 from onelip.errors import UsageError, missing_extra
 from onelip.evaluation.evaluate import attacked_rows
-from onelip.replacing import replacing
 from onelip.training import RunFolder
 
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from onelip._export import export
 from onelip.data import SHAPES
 from onelip.errors import UsageError
 from onelip.evaluation.figures import new_figure, save_figure
-from onelip.export import export
 from onelip.training import RunFolder
 from onelip.training.run_folder import build_model
 

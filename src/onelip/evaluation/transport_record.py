@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from onelip._export import export
 from onelip.data import Samples
 from onelip.errors import UsageError
 from onelip.evaluation.transport_inputs import (
@@ -14,7 +15,6 @@ from onelip.evaluation.transport_inputs import (
     chosen_critic,
     sha256,
 )
-from onelip.export import export
 from onelip.training.folder import Folder
 from onelip.training.schema import Identity, Pair, TransportRecord
 from onelip.transport import CriticTraining, LowerBound

@@ -11,9 +11,9 @@ import torch
 from deel.torchlip import modules as deel
 from torch import Tensor, nn
 
+from onelip._export import Converter, export, fixed
 from onelip.errors import UnboundedModuleError
-from onelip.export import Converter, export, fixed
-from onelip.foreign.checked import (
+from onelip.foreign.checked_inputs import (
     UNCHECKED,
     Centering,
     HalvesHouseHolder,
@@ -21,7 +21,7 @@ from onelip.foreign.checked import (
     factor_above,
     normalized,
 )
-from onelip.foreign.plain import (
+from onelip.foreign.plain_modules import (
     bound_of,
     checked_conv,
     plain_conv,
@@ -30,9 +30,10 @@ from onelip.foreign.plain import (
 )
 from onelip.layers.normalize import Normalize
 from onelip.lipschitz import RULES as OF_TORCH
-from onelip.lipschitz import Rule, lipschitz_bound, overlap_of_maxima, root_above
+from onelip.lipschitz import Rule, lipschitz_bound
 from onelip.norms.convolution import pair
 from onelip.norms.rounding import exact, product, upward
+from onelip.norms.windows import overlap_of_maxima, root_above
 
 
 def unpadded(module: Any) -> Any:

@@ -16,9 +16,9 @@ from orthogonium.layers.conv.adaptiveSOC import fast_skew_ortho_conv, soc_x_rko_
 from orthogonium.layers.custom_activations import SoftHuber
 from torch import Tensor, nn
 
+from onelip._export import Converter, export, fixed
 from onelip.errors import UnboundedModuleError
-from onelip.export import Converter, export, fixed
-from onelip.foreign.checked import (
+from onelip.foreign.checked_inputs import (
     UNCHECKED,
     Centering,
     HalvesHouseHolder,
@@ -32,7 +32,7 @@ from onelip.foreign.orthogonium_blocks import (
     plain_orthogonal_block,
     plain_strided_block,
 )
-from onelip.foreign.plain import (
+from onelip.foreign.plain_modules import (
     bound_of,
     checked_conv,
     plain_conv,

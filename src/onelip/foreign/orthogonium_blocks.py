@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from onelip._export import fixed
 from onelip.errors import UnboundedModuleError
-from onelip.export import fixed
 from onelip.foreign.adjoint_step import AdjointStep
 from onelip.layers.constrained import fill
 from onelip.layers.gradient_step import GradientStep, gradient_step_bound

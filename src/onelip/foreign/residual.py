@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from onelip._export import export
 from onelip.errors import UnboundedModuleError
-from onelip.export import export
 from onelip.lipschitz import LipschitzModule, lipschitz_bound
 from onelip.norms.rounding import exact, upward
 

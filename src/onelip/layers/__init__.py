@@ -1,6 +1,7 @@
 """1-Lipschitz layers, one published method per file."""
 
-from onelip.activations import Absolute, GroupSort, HouseHolder, MaxMin, NActivation
+from onelip.layers._computed_once import computed_once
+from onelip.layers.absolute import Absolute
 from onelip.layers.aoc import AOCConv2d
 from onelip.layers.aoc_1d import AOCConv1d
 from onelip.layers.aoc_transposed import AOCConvTranspose2d
@@ -11,15 +12,17 @@ from onelip.layers.bro import BROConv2d, BROLinear
 from onelip.layers.cayley import CayleyConv2d, CayleyLinear
 from onelip.layers.channel_max import ChannelMaxPool
 from onelip.layers.channels import FirstChannels, InvertibleDownsampling, ZeroPadChannels
-from onelip.layers.computed_once import computed_once
 from onelip.layers.convex_potential import ConvexPotentialConv2d, ConvexPotentialLinear
 from onelip.layers.fixed_conv import FixedConv2d
 from onelip.layers.fourier_layer import FixedFourierConv2d
 from onelip.layers.gradient_step import GradientStep
+from onelip.layers.group_sort import GroupSort, MaxMin
+from onelip.layers.householder import HouseHolder
 from onelip.layers.last_layer import LastLayer
 from onelip.layers.liresnet import LiResNetConv2d
 from onelip.layers.lot import LOTConv2d
 from onelip.layers.mlp_head import MLPHead
+from onelip.layers.n_activation import NActivation
 from onelip.layers.normalize import Normalize
 from onelip.layers.orthogonal import bjorck, cholesky_qr
 from onelip.layers.ossn import OSSNConv2d, ProjectedOSSNConv2d

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from onelip.derivatives import forward_mode, once
+from onelip.custom_gradients import forward_mode, once
 from onelip.layers.constrained import ConstrainedLayer
 from onelip.lipschitz import overridable
 

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from onelip.lipschitz import LipschitzModule, overlap_of_maxima, overlap_of_sums, root_above
+from onelip.lipschitz import LipschitzModule
+from onelip.norms.windows import overlap_of_maxima, overlap_of_sums, root_above
 
 
 class ScaledAvgPool2d(LipschitzModule):

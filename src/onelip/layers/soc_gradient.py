@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from torch.nn.grad import conv2d_weight
 
 from onelip.autocast import in_lower_precision, no_autocast
-from onelip.derivatives import forward_mode, once
+from onelip.custom_gradients import forward_mode, once
 from onelip.layers.same_size import padded
 
 _NO_SECOND = "the fast gradient of SOC has no second derivatives: exact_gradient=True"

@@ -9,6 +9,8 @@ from torch import nn
 from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
 
 from onelip.chains import Chain, Opaque, Shape
+from onelip.chains.linear_layers import tried
+from onelip.chains.value import Value, like_of
 from onelip.errors import NonFiniteError, UnboundedModuleError, UsageError
 from onelip.lipschitz import (
     LipschitzModule,
@@ -18,8 +20,6 @@ from onelip.lipschitz import (
     refuse_inherited,
     refuse_moving_weights,
 )
-from onelip.reading.linear import tried
-from onelip.reading.values import Value, like_of
 
 Reader = Callable[[Any, Value], Value]
 READERS: dict[type[nn.Module], Reader] = {}

@@ -10,6 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from onelip.chains import LinearMap
+from onelip.chains.linear_layers import convolution, dense, scaled
+from onelip.chains.value import Value
 from onelip.layers import (
     ConvexPotentialConv2d,
     ConvexPotentialLinear,
@@ -24,12 +26,10 @@ from onelip.layers.gradient_step import mirrored
 from onelip.layers.sll import SLL
 from onelip.lipschitz import lipschitz_bound
 from onelip.norms.rounding import product
-from onelip.reading.branches import norm_bound
-from onelip.reading.linear import convolution, dense, scaled
+from onelip.reading.graphs.branches import norm_bound
 from onelip.reading.modules import reader
 from onelip.reading.own_layers import check_image
 from onelip.reading.torch_layers import activation, sides_of
-from onelip.reading.values import Value
 
 
 @reader(ConvexPotentialLinear, ConvexPotentialConv2d)

@@ -2,10 +2,21 @@
 
 import torch
 
-from onelip.activations import Absolute, GroupSort, MaxMin, NActivation
 from onelip.chains import Elementwise, GroupSorting
+from onelip.chains.linear_layers import (
+    average,
+    convolution,
+    dense,
+    divided,
+    expect,
+    moved,
+    scaled,
+    shifted,
+)
+from onelip.chains.value import Value
 from onelip.errors import UsageError
 from onelip.layers import (
+    Absolute,
     AOCConv2d,
     AOLConv2d,
     AOLLinear,
@@ -16,10 +27,13 @@ from onelip.layers import (
     CholeskyLinear,
     FirstChannels,
     FixedConv2d,
+    GroupSort,
     InvertibleDownsampling,
     LastLayer,
     LiResNetConv2d,
+    MaxMin,
     MLPHead,
+    NActivation,
     Normalize,
     OSSNConv2d,
     ProjectedOSSNConv2d,
@@ -33,19 +47,8 @@ from onelip.layers.constrained import ConstrainedConv2d, ConstrainedLinear
 from onelip.layers.fixed_conv import check_image_size, check_whole_strides
 from onelip.lipschitz import LipschitzModule, lipschitz_bound
 from onelip.norms.convolution import Pair, pair
-from onelip.reading.linear import (
-    average,
-    convolution,
-    dense,
-    divided,
-    expect,
-    moved,
-    scaled,
-    shifted,
-)
 from onelip.reading.modules import read_module, reader
 from onelip.reading.torch_layers import sides_of
-from onelip.reading.values import Value
 
 
 @reader(Rescale)

@@ -6,12 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from onelip.chains import Elementwise
-from onelip.errors import UnboundedModuleError, UsageError
-from onelip.lipschitz import RULES
-from onelip.norms.convolution import Pair, check_padding_mode, pair
-from onelip.norms.rounding import exact
-from onelip.norms.slopes import SLOPES
-from onelip.reading.linear import (
+from onelip.chains.linear_layers import (
     Sides,
     average,
     convolution,
@@ -22,8 +17,13 @@ from onelip.reading.linear import (
     standardised,
     transposed_convolution,
 )
+from onelip.chains.value import Value
+from onelip.errors import UnboundedModuleError, UsageError
+from onelip.lipschitz import RULES
+from onelip.norms.convolution import Pair, check_padding_mode, pair
+from onelip.norms.rounding import exact
+from onelip.norms.slopes import SLOPES
 from onelip.reading.modules import reader
-from onelip.reading.values import Value
 
 
 @reader(*SLOPES)

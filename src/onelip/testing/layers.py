@@ -8,8 +8,8 @@ from contextlib import suppress
 import torch
 from torch import Tensor, nn
 
-from onelip.bounds.naive import naive
-from onelip.export import export
+from onelip._export import export
+from onelip.bounds._product import naive
 from onelip.lipschitz import LipschitzModule, lipschitz_bound
 from onelip.reading import read
 from onelip.testing.searching import (

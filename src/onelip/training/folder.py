@@ -18,8 +18,8 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from onelip.atomic_files import replacing
 from onelip.errors import UsageError
-from onelip.replacing import replacing
 from onelip.training.environment import environment
 from onelip.training.schema import checked, checked_settings, parsed
 

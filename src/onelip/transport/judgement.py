@@ -6,11 +6,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from onelip._export import export
+from onelip.certificates.batch_independence import refuse_mixed
 from onelip.certificates.forward_error import forward_error
 from onelip.certificates.precision import full_precision
-from onelip.certificates.separate import refuse_mixed
 from onelip.errors import NonFiniteError, UnboundedModuleError, UsageError
-from onelip.export import export
 from onelip.lipschitz import lipschitz_bound
 from onelip.norms.rounding import UNIT
 from onelip.transport.critic_training import check_samples

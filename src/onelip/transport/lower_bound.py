@@ -16,8 +16,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from onelip._export import export
 from onelip.errors import UsageError
-from onelip.export import export
 from onelip.lipschitz import lipschitz_bound
 from onelip.models import dense_critic
 from onelip.transport.critic_training import CriticTraining, Progress, check_samples

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from onelip._export import export
 from onelip.errors import NonFiniteError, UnboundedModuleError, UsageError
-from onelip.export import export
 from onelip.layers import computed_once
 from onelip.lipschitz import lipschitz_bound
 from onelip.models.generator import generate, latent_features

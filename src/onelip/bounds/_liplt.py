@@ -1,0 +1,248 @@
+r"""LipLT: the Lipschitz constant of a network from its linear paths.
+
+Loop transformation writes every block as :math:`x_{k+1} = H_k x_k + G_k \psi_k(W_k x_k)` with a
+1-Lipschitz :math:`\psi_k` (``chains.transformed``). Unrolled, a linear map of :math:`x_k` is a sum
+of linear paths, one from the input and one from each :math:`\psi_j`, so with constants
+:math:`m_j` of :math:`x_0 \mapsto W_j x_j`
+
+.. math:: |A x_k| \le \Big( \|A H_{k-1} \cdots H_s\| a_s
+          + \sum_{j=s}^{k-1} \|A H_{k-1} \cdots H_{j+1} G_j\| m_j \Big) |x_0| .
+
+The paper starts at s = 0. Starting at any :math:`x_s`, of which a constant :math:`a_s` is known
+otherwise, is as good a proof, and s = k is the product of norms: the least of all is taken.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from onelip.bounds._product import of_block, single_maps
+from onelip.bounds.logit_constants import Constants, constants, lengths, pair_lengths, raised
+from onelip.bounds.products.diagonal import Weighting, weight
+from onelip.bounds.products.norms import DEFAULT_WORK, Norms, cheapest_first
+from onelip.bounds.products.scaled_maps import finite_above, fraction
+from onelip.chains import Block, Chain, Elementwise, LinearMap, Scale, transformed
+from onelip.deadline import OutOfTimeError
+
+Refinement = Literal["spectral", "aol", "sll"]
+Path = list[LinearMap]
+
+
+@torch.no_grad()
+def liplt(
+    chain: Chain,
+    *,
+    work: float = DEFAULT_WORK,
+    refinement: Refinement = "spectral",
+    seconds: float = math.inf,
+) -> Tensor:
+    r"""Proved Lipschitz constant of a network, by LipLT.
+
+    Bound: Theorem 3.3 of the paper, for slopes in any interval, sorted groups and residual blocks,
+    and never above ``naive`` with the same work. Exact for linear networks.
+    Cost: about :math:`L^2 / 2` norms of products of L layers; those that ``work`` does not allow to
+    be written out are split into shorter ones.
+
+    Args:
+        chain: the network.
+        work: multiplications for all products together; more is tighter.
+        refinement: what bounds :math:`G \psi(W x)` for elementwise activations: ``"spectral"`` is
+            :math:`\|G\| \|W x\|`; ``"aol"`` and ``"sll"`` (Theorem 3.2) also try
+            :math:`\|T^{1/2} W x\|` with a diagonal :math:`T \succeq G^\top G`, for every path.
+        seconds: after which no product is written out any more; with it, the time decides how tight
+            the bound is.
+
+    Returns:
+        A 0-d float64 tensor on the CPU.
+
+    Raises:
+        NonFiniteError: a weight is infinite or NaN, or the bound too large for a float.
+
+    Example:
+        >>> from torch import nn
+        >>> from onelip.chains import Dense
+        >>> there, back = torch.tensor([[1.0], [-1.0]]), torch.tensor([[1.0, 1.0]])
+        >>> liplt(Chain((Block(Dense(there), Elementwise.of(nn.ReLU())),), Dense(back)))
+        tensor(1.0000, dtype=torch.float64)
+
+    Reference:
+        Fazlyab, Entesari, Roy, Chellappa, "Certified Robustness via Dynamic Margin Maximization and
+        Improved Lipschitz Regularization", NeurIPS 2023.
+    """
+    chain = chain.exact()
+
+    def proved(norms: Norms, allowed: float) -> Fraction:
+        return _Paths(chain, norms, allowed, refinement).network()
+
+    return finite_above(cheapest_first(proved, work, seconds))
+
+
+@torch.no_grad()
+def liplt_constants(
+    chain: Chain, *, work: float = DEFAULT_WORK, refinement: Refinement = "spectral"
+) -> Constants:
+    """LipLT's bounds of the network, of each logit and of each difference of two logits.
+
+    Bound: the last map's rows, or differences of rows, take the place of its norm in every path.
+    Cost: that of ``liplt``, and one image of each logit's row for every path.
+
+    Args:
+        chain: the network.
+        work: as for ``liplt``.
+        refinement: as for ``liplt``; of the rows' own paths it is the plain one.
+    """
+    paths = _Paths(chain.exact(), Norms(), work, refinement)
+    network = finite_above(paths.network())
+    per_class, pairwise = paths.rows(lengths), paths.rows(pair_lengths)
+    return constants(network, per_class, pairwise, paths.layers)
+
+
+def liplt_per_class(chain: Chain, *, work: float = DEFAULT_WORK) -> Tensor:
+    """Proved Lipschitz constant of each logit: ``(classes,)``, float64.
+
+    Args:
+        chain: the network.
+        work: as for ``liplt``.
+    """
+    return liplt_constants(chain, work=work).per_class
+
+
+def liplt_pairwise(chain: Chain, *, work: float = DEFAULT_WORK) -> Tensor:
+    """Proved Lipschitz constants of all differences of two logits: ``(classes, classes)``, float64.
+
+    Symmetric, 0 on the diagonal; never above ``liplt`` times the root of 2.
+
+    Args:
+        chain: the network.
+        work: as for ``liplt``.
+    """
+    return liplt_constants(chain, work=work).pairwise
+
+
+class _Part(NamedTuple):
+    """A block after loop transformation."""
+
+    around: LinearMap | None
+    outer: LinearMap
+    inner: LinearMap
+
+
+class _Paths:
+    """Constants of everything in a chain, from the input to its last map."""
+
+    def __init__(self, chain: Chain, norms: Norms, work: float, refinement: Refinement) -> None:
+        self.chain, self.norms, self.refinement = chain, norms, refinement
+        self.parts = [_Part(*transformed(block)) for block in self.chain.blocks]
+        self.share = 0.0  # of the work, for the refinement of a path
+        if work > 0:
+            self.norms.afford(single_maps(self.chain), work)
+            products = list(self._all_products())
+            self.norms.afford(products, work)
+            self.share = work / len(products)
+        self.body = [Fraction(1)]  # a_k, of x_0 -> x_k
+        self.hidden: list[Fraction] = []  # m_k, of x_0 -> W_k x_k
+        self.layers: list[Fraction] = []  # of the blocks by themselves
+        for block, part in zip(self.chain.blocks, self.parts, strict=True):
+            self._advance(block, part)
+
+    def network(self) -> Fraction:
+        """Of the network."""
+        return self._of([self.chain.last], len(self.parts))
+
+    def rows(self, size: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """Sizes of the network's outputs, where ``size`` is that of a matrix by its rows."""
+
+        def sizes(maps: Path, constant: Fraction) -> Tensor:
+            factor, rows, errors = self.norms.rows(maps)
+            return raised(size(rows, errors), factor * constant)
+
+        end = [self.chain.last]
+        best = sizes(end, self.body[-1])
+        fed = torch.zeros_like(best)
+        for j, entering, along in self._products(end, len(self.parts)):
+            fed = fed + sizes(entering, self.hidden[j])
+            start = fed if along is None else fed + sizes(along, self.body[j])
+            best = best.minimum(start * (1 + 1e-15 * (len(self.parts) + 2)))
+        return best
+
+    def _advance(self, block: Block, part: _Part) -> None:
+        """Constants behind one more block."""
+        self.norms.deadline.allow()
+        k, front, layer = len(self.hidden), self.body[-1], of_block(block, self.norms)
+        inner = self._of([block.inner], k)
+        before = self._of([part.inner], k) if part.inner is not block.inner else inner
+        self.hidden.append(before)
+        behind = fraction(block.nonlinearity.constant) * inner
+        behind *= Fraction(1) if block.outer is None else self.norms.of([block.outer])
+        if block.skip is not None:
+            behind += self.norms.of([block.skip]) * front
+            if part.around is not None:
+                turned = self.norms.of([part.around]) * front
+                behind = min(behind, turned + self.norms.of([part.outer]) * before)
+        self.body.append(min(behind, layer * front))
+        self.layers.append(layer)
+
+    def _of(self, end: Path, k: int, *, refined: bool = True) -> Fraction:
+        """A Lipschitz constant of x_0 -> end(x_k)."""
+        best, fed = self.norms.of(end) * self.body[k], Fraction(0)
+        for j, entering, along in self._products(end, k):
+            fed += self._fed(entering, j, refined=refined)
+            if fed >= best:
+                break
+            start = Fraction(0) if along is None else self.norms.of(along) * self.body[j]
+            best = min(best, fed + start)
+        return best
+
+    def _fed(self, entering: Path, j: int, *, refined: bool) -> Fraction:
+        """What the output of nonlinearity j adds."""
+        plain = self.norms.of(entering) * self.hidden[j]
+        elementwise = isinstance(self.chain.blocks[j].nonlinearity, Elementwise)
+        if self.refinement == "spectral" or not refined or not elementwise:
+            return plain
+        gram = entering[-1].rows * entering[0].columns ** 2
+        if gram + self.norms.cost_of_rows(entering) > self.share:
+            return plain
+        try:
+            factor, rows, errors = self.norms.rows(entering)
+        except OutOfTimeError:
+            return plain
+        inner = self.parts[j].inner
+        weights, error = weight(rows, errors, Weighting(self.refinement == "sll", inner))
+        if not torch.isfinite(error):
+            return plain
+        end: Path = [inner, Scale(inner.outputs, weights.unflatten(0, inner.outputs))]
+        self.norms.afford(self._paths_to(end, j), self.share)
+        weighted = self._of(end, j, refined=False) + fraction(error) * self.hidden[j]
+        return min(plain, factor * weighted)
+
+    def _products(self, end: Path, k: int) -> Iterator[tuple[int, Path, Path | None]]:
+        """Paths to ``end`` from psi_j and from x_j, for j from k - 1 down to 0.
+
+        A block of which nothing linear is known ends them.
+        """
+        path = list(end)
+        for j in reversed(range(k)):
+            around, outer, _ = self.parts[j]
+            if around is None:
+                yield j, [outer, *path], None
+                return
+            entering, path = [outer, *path], [around, *path]
+            yield j, entering, path
+
+    def _paths_to(self, end: Path, k: int) -> Iterator[Path]:
+        yield end
+        for _, entering, along in self._products(end, k):
+            yield entering
+            if along is not None:
+                yield along
+
+    def _all_products(self) -> Iterator[Path]:
+        for k, (block, part) in enumerate(zip(self.chain.blocks, self.parts, strict=True)):
+            self.norms.deadline.allow()
+            yield from self._paths_to([part.inner], k)
+            yield from self._paths_to([block.inner], k)
+        yield from self._paths_to([self.chain.last], len(self.parts))

@@ -1,0 +1,92 @@
+r"""LipSDP: the best multipliers for all layers at once, one per neuron or one per layer.
+
+The interior-point method solves the semidefinite programme itself, so that no solver has to be
+installed; what it returns is proved by ``multipliers.proved``, however far it got.
+
+The mode "network" of the paper couples neurons by multipliers of :math:`(e_i - e_j)(e_i - e_j)^T`.
+It is refused: the inequality it is built on does not hold between neurons with different inputs,
+and its results are below the exact constant of small networks.
+"""
+
+from typing import Literal
+
+from torch import Tensor
+
+from onelip.bounds._eclipse import hopeful
+from onelip.bounds.semidefinite.layerwise import strictly
+from onelip.bounds.semidefinite.matrices import matrices, refuse_other_blocks
+from onelip.bounds.semidefinite.multipliers import proved
+from onelip.bounds.semidefinite.programmes import coordinates, optimised
+from onelip.chains import Chain
+from onelip.errors import NotApplicableError, UsageError
+
+LARGEST = 2500
+"""Rows of the matrix of the programme: steps cost its cube."""
+
+
+def lipsdp(
+    chain: Chain,
+    multipliers: Literal["neuron", "layer"] = "neuron",
+    *,
+    seconds: float | None = None,
+) -> Tensor:
+    r"""Proved bound of the Lipschitz constant of a plain chain by LipSDP.
+
+    Bound: within about 1e-6, relative, of the optimum of the semidefinite programme, unless the
+        time ends before; at most the product of the layers' constants.
+    Cost: 15 to 40 steps of :math:`O(N^3)`, N the numbers behind all layers and in the input (with
+        one hidden layer: behind it and in the output); see
+        ``benchmarks/results/network_bounds_cpu.json``.
+
+    Args:
+        chain: plain layers with elementwise activations or sorting.
+        multipliers: one per entry (``"neuron"``), or one per layer, which is less tight and not
+            faster here, but often reported. For sorting one per group, or one; and two free ones
+            per group in both cases.
+        seconds: when to stop looking for better multipliers.
+
+    Returns:
+        A 0-d float64 tensor.
+
+    Raises:
+        NotApplicableError: other blocks, or a matrix of more than 2500 rows.
+        UsageError: ``multipliers="network"``, which proves nothing, or any other word.
+        NonFiniteError: a weight is infinite or NaN.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from onelip.chains import Block, Dense, Elementwise
+        >>> weights = torch.tensor([[1.0], [-1.0]]), torch.tensor([[1.0, 1.0]])  # |x|
+        >>> block = Block(Dense(weights[0]), Elementwise.of(nn.ReLU()))
+        >>> lipsdp(Chain((block,), Dense(weights[1])))
+        tensor(1.0000, dtype=torch.float64)
+
+    Reference: Fazlyab et al., "Efficient and accurate estimation of Lipschitz constants for deep
+    neural networks" (2019); for sorting Pauli, Havens, Araujo et al., "Novel quadratic constraints
+    for extending LipSDP beyond slope-restricted activations" (2024).
+    """
+    _check_mode(multipliers)
+    refuse_other_blocks(chain)
+    if chain.blocks and (size := coordinates(chain)) > LARGEST:
+        raise NotApplicableError(
+            f"LipSDP would factorise a matrix of {size} rows, more than {LARGEST}: use eclipse or "
+            "eclipse_fast"
+        )
+    network = matrices(chain)
+    if not hopeful(network):
+        return network.naive
+    start, level = strictly(network)
+    shared = multipliers == "layer"
+    found, _ = optimised(network, start, level, shared=shared, seconds=seconds)
+    return proved(network, found)
+
+
+def _check_mode(multipliers: str) -> None:
+    if multipliers == "network":
+        raise UsageError(
+            "LipSDP-Network proves nothing: its coupled inequality is false, and its results are "
+            "below the constant of small networks; use multipliers='neuron'"
+        )
+    if multipliers not in ("neuron", "layer"):
+        raise UsageError(f"multipliers must be 'neuron' or 'layer', got {multipliers!r}")

@@ -1,0 +1,1 @@
+"""Quadratic forms of plain chains: any solver proposes multipliers, one function proves them."""

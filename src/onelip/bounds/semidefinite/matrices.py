@@ -1,0 +1,182 @@
+"""Plain chains written out as dense matrices, for bounds that work on quadratic forms.
+
+Each matrix is scaled by a power of two, which rounds nothing, so that the product of the layers'
+constants stays about 1: slopes and sorting only say how large a difference behind a layer is
+compared with that before it, which does not change when both are scaled.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from onelip.bounds.products.matrix import written_out
+from onelip.chains import (
+    Block,
+    Chain,
+    Elementwise,
+    GroupSorting,
+    LinearMap,
+)
+from onelip.errors import NotApplicableError
+from onelip.lipschitz import finite
+from onelip.norms.rounding import UNDERFLOW, product, upward
+from onelip.norms.spectral import dense
+
+WIDEST = 4096
+"""Numbers in the input or behind a layer, at most: the work grows with the cube."""
+
+
+@dataclass(frozen=True)
+class Slopes:
+    """An elementwise activation: each slope lies between ``low`` and ``high``, one per entry."""
+
+    low: Tensor
+    high: Tensor
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Sorting within groups: to which of ``count`` groups each entry belongs."""
+
+    index: Tensor
+    count: int
+
+
+@dataclass(frozen=True)
+class Matrices:
+    """A plain chain, written out.
+
+    Attributes:
+        weights: one float64 matrix per layer and one for the last map, scaled.
+        errors: what each may be off by, in spectral norm.
+        norms: proved spectral norms.
+        growths: a proved Lipschitz constant of each layer, then of the last map, scaled as well.
+        kinds: what the nonlinearity of each layer is.
+        factors: the powers of two that undo the scaling.
+    """
+
+    weights: list[Tensor]
+    errors: list[Tensor]
+    norms: list[Tensor]
+    growths: list[Tensor]
+    kinds: list[Slopes | Groups]
+    factors: list[Tensor]
+
+    @property
+    def naive(self) -> Tensor:
+        """The product of the layers' constants, for the chain as it was."""
+        return self.unscaled(product(self.growths))
+
+    @property
+    def terms(self) -> int:
+        """Operations behind each number in two products of these matrices, and a few sums."""
+        return 2 * max(max(weight.shape) for weight in self.weights) + 16
+
+    def unscaled(self, bound: Tensor) -> Tensor:
+        """What a bound of the scaled chain says about the chain as it was."""
+        return product([bound, *self.factors]) if torch.isfinite(bound) else bound
+
+
+def matrices(chain: Chain, *, widest: int = WIDEST) -> Matrices:
+    """Write a chain out.
+
+    Args:
+        chain: plain layers whose nonlinearity is elementwise or sorts groups.
+        widest: how many numbers the input and each layer may have.
+
+    Raises:
+        NotApplicableError: other blocks, or layers that are too wide.
+        NonFiniteError: a weight, or the product of the layers' constants, is infinite or NaN.
+    """
+    refuse_other_blocks(chain)
+    maps = [*(block.inner for block in chain.blocks), chain.last]
+    width = max(*(linear.columns for linear in maps), *(linear.rows for linear in maps))
+    if width > widest:
+        raise NotApplicableError(
+            f"a layer of {width} numbers is wider than the {widest} that this method takes: "
+            "use liplt"
+        )
+    scaled, reached = [], 1.0
+    for linear, block in zip(maps, [*chain.blocks, None], strict=True):
+        scaled.append(_scaled(linear, block, reached))
+        reached *= float(scaled[-1].growth)
+    network = Matrices(
+        [part.weight for part in scaled],
+        [part.error for part in scaled],
+        [part.norm for part in scaled],
+        [part.growth for part in scaled],
+        [_kind(block) for block in chain.blocks],
+        [part.factor for part in scaled],
+    )
+    finite(network.naive, "the product of the layers' constants")
+    return network
+
+
+def refuse_other_blocks(chain: Chain) -> None:
+    """Multipliers know plain layers, elementwise or sorting.
+
+    Raises:
+        NotApplicableError: another block.
+    """
+    if not chain.plain:
+        raise NotApplicableError(
+            "quadratic multipliers cover plain layers only, this network has skip connections or "
+            "outer maps: use liplt"
+        )
+    for block in chain.blocks:
+        if not isinstance(block.nonlinearity, Elementwise | GroupSorting):
+            raise NotApplicableError(
+                f"of {block.name or type(block.nonlinearity.module).__name__} nothing but a "
+                "Lipschitz constant is known, which quadratic multipliers cannot use: use liplt"
+            )
+
+
+def _kind(block: Block) -> Slopes | Groups:
+    shape, nonlinearity = block.inner.outputs, block.nonlinearity
+    if isinstance(nonlinearity, Elementwise):
+        low, high = (s.detach().double().cpu() for s in (nonlinearity.low, nonlinearity.high))
+        return Slopes(low.broadcast_to(shape).flatten(), high.broadcast_to(shape).flatten())
+    assert isinstance(nonlinearity, GroupSorting)
+    size, pixels = nonlinearity.size, math.prod(shape[1:])
+    channels = torch.arange(shape[0])[:, None] // size
+    index = channels * pixels + torch.arange(pixels)
+    return Groups(index.flatten(), shape[0] // size * pixels)
+
+
+class _Scaled(NamedTuple):
+    weight: Tensor
+    error: Tensor
+    norm: Tensor
+    growth: Tensor
+    factor: Tensor
+
+
+def _scaled(linear: LinearMap, block: Block | None, reached: float) -> _Scaled:
+    """A map and its layer, scaled so that differences of size ``reached`` get a size of about 1."""
+    weight, error = written_out(linear.exact())
+    norm = linear.norm()
+    if norm is None:
+        norm = upward(dense(weight) + error, 1)
+    growth = norm if block is None else _growth(block, norm)
+    exponent = max(-1000, min(1000, math.frexp(float(growth) * reached)[1]))
+    lost = math.sqrt(weight.numel()) * UNDERFLOW * (exponent > 0)
+    scale = 2.0**-exponent
+    return _Scaled(
+        weight * scale,
+        upward(error * scale + lost, 4),
+        upward(norm * scale + lost, 2),
+        upward(growth * scale + lost, 2),
+        torch.tensor(2.0**exponent, dtype=torch.float64),
+    )
+
+
+def _growth(block: Block, norm: Tensor) -> Tensor:
+    """The Lipschitz constant of a layer."""
+    slope = torch.tensor(block.nonlinearity.constant, dtype=torch.float64)
+    growth = product([norm, slope])
+    if block.constant is None:
+        return growth
+    return torch.minimum(growth, torch.tensor(block.constant, dtype=torch.float64))

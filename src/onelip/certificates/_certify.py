@@ -1,0 +1,172 @@
+r"""Certificates from the margin (Tsuzuku, Sato, Sugiyama, NeurIPS 2018).
+
+The prediction y holds around x as far as no logit difference can lose its margin: for every
+rival i, :math:`f_y - f_i` is Lipschitz with constant :math:`\sqrt 2 L`, L that of the network, or
+:math:`L \|w_y - w_i\|` behind a linear head, L that of the body. The radius is the smallest
+:math:`(f_y(x) - f_i(x)) / L_{yi}` over **all** rivals.
+"""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from onelip.certificates.batch_independence import refuse_mixed
+from onelip.certificates.certificate import Certificate
+from onelip.certificates.forward_error import forward_errors
+from onelip.certificates.precision import full_precision
+from onelip.certificates.radius_proof import Prover, Rounding, product_constants
+from onelip.errors import UsageError
+from onelip.layers.constrained import plain_linear
+from onelip.lipschitz import refuse_complex, refuse_hidden_behaviour
+
+
+@torch.no_grad()
+def certify(
+    model: nn.Module,
+    x: Tensor,
+    labels: Tensor | None = None,
+    *,
+    constants: Prover = product_constants,
+    level: Literal["real", "float"] = "real",
+    batch_size: int = 1024,
+) -> Certificate:
+    """Predict a batch, with a radius around each sample in which the prediction cannot change.
+
+    Bound: the radius rests on ``lipschitz_bound(model)``, or, where the last module of a
+    Sequential is linear, on that of the rest and on ``|w_y - w_i|``, which is never looser; with
+    ``constants=liplt_constants``, on LipLT for each pair of logits, which is far tighter for
+    ordinary networks, or, with ``constants=curvature_constants``, on the curvature of an MLP head.
+    Rounding of the division goes downwards.
+    Shape: ``x`` is ``(batch, ...)``, logits ``(batch, classes)``; of a binary model with a single
+    logit z, class 1 is z > 0, and the radius is ``|z|`` over a proved constant of z.
+    Cost: one proved bound of the model and one forward pass. A model in its training form should
+    go through ``onelip.export`` first: the radii are larger.
+
+    Args:
+        model: in eval mode, from inputs in [0, 1] to logits; input scaling is inside the model
+            (``onelip.layers.Normalize``), so that radii are in the units of x.
+        x: inputs in [0, 1].
+        labels: true classes; samples that are predicted wrong then get radius 0.
+        constants: what is proved: ``product_constants``, ``liplt_constants`` or
+            ``curvature_constants``.
+        level: ``"real"`` takes logits as if they were computed exactly; ``"float"`` adds all that
+            rounding can do to them, at the sample and at the attacked input. It costs next to
+            nothing in float64 (``model.double()``), and a part of the radius in float32.
+        batch_size: samples per forward pass.
+
+    Raises:
+        UsageError: a part of the model is in training mode, x has another dtype than the weights,
+            leaves [0, 1] or is not finite, no logits, logits in 16 bits, labels out of range.
+        UnboundedModuleError: a part of the model has no proved bound, or, for level ``float``, its
+            rounding is not known.
+        NonFiniteError: a weight or the bound is not finite.
+
+    Example:
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2)).eval()
+        >>> certificate = certify(model, torch.rand(3, 1, 2, 2))
+        >>> certificate.level, certificate.head, certificate.radius.shape
+        ('real', 'pairwise', torch.Size([3]))
+    """
+    if level not in ("real", "float"):
+        raise UsageError(f"no level {level!r}: certificates have level 'real' or 'float'")
+    _check_input(model, x)
+    refuse_hidden_behaviour(model)
+    model = _of_two_logits(model, x)
+    proved = constants(model, tuple(x.shape[1:]))
+    body, head = proved.split(model)
+    with full_precision(x.device):
+        features = torch.cat(
+            [body(part.clone()) for part in x.split(batch_size)]
+        )  # modules may work in place
+        logits = torch.cat([head(part) for part in features.split(batch_size)])
+        refuse_mixed(model, x[:1], logits)
+    _check_logits(logits, len(x), labels)
+    prediction = logits.argmax(1)
+    found = proved.radii(features, logits, prediction)
+    if level == "float":
+        reach = _reach(x, found.radius)
+        errors = [0.0, *map(float, forward_errors(model, tuple(x.shape[1:]), reach))]
+        rounding = Rounding(errors[-1 - proved.head_parts], errors[-1])
+        again = proved.radii(features, logits, prediction, rounding)
+        within = torch.minimum(again.radius, found.radius).clamp(max=_diameter(x))  # in reach
+        found = again._replace(radius=within)
+    sure = torch.isfinite(logits).all(1)
+    if labels is not None:
+        sure &= prediction == labels.to(prediction.device)
+    radius = torch.where(sure, found.radius.to(sure.device), 0.0)
+    return Certificate(
+        prediction=prediction,
+        radius=radius,
+        bound=proved.bound,
+        body_bound=proved.body_bound,
+        layer_bounds=proved.layer_bounds,
+        method=proved.method,
+        head=proved.head,
+        level=level,
+        dtype=logits.dtype,
+        device=str(logits.device),
+        head_radii=found.head,
+    )
+
+
+def _of_two_logits(model: nn.Module, x: Tensor) -> nn.Module:
+    """A binary model, of one logit z, followed by the map to the two logits ``-z / 2, z / 2``."""
+    sample = x[:1] if len(x) else x.new_zeros(1, *x.shape[1:])
+    try:
+        logit = model(sample.clone())
+    except RuntimeError:  # of a model that does not take a sample alone, which is refused later
+        return model
+    if logit.ndim != 2 or logit.shape[1] != 1:
+        return model
+    halves = plain_linear(x.new_tensor([[-0.5], [0.5]]), None)  # their difference is z, exactly
+    return nn.Sequential(model, halves).eval()
+
+
+def _diameter(x: Tensor) -> float:
+    """Of the box that samples are in."""
+    return math.sqrt(math.prod(x.shape[1:]))
+
+
+def _reach(x: Tensor, radius: Tensor) -> float:
+    """The length of the longest input that a radius speaks of, up to the diameter of the box."""
+    lengths = torch.linalg.vector_norm(x.double().flatten(1).cpu(), dim=1)
+    ends = lengths + radius.cpu().clamp(max=_diameter(x))
+    return float(ends.max()) * (1 + 1e-9) if len(ends) else 0.0
+
+
+def _check_input(model: nn.Module, x: Tensor) -> None:
+    for part in model.modules():  # a slice of an nn.Sequential is a new one, in training mode
+        if part.training and type(part) is not nn.Sequential:
+            raise UsageError(
+                f"the model, or a part of it ({type(part).__name__}), is in training mode: call "
+                "model.eval() first"
+            )
+    refuse_complex(model)
+    numbers = [*model.parameters(), *model.buffers()]
+    dtypes = {number.dtype for number in numbers if number.is_floating_point()}
+    if dtypes and x.dtype not in dtypes:
+        of_x, *of_model = (str(d).removeprefix("torch.") for d in (x.dtype, *dtypes))
+        raise UsageError(f"inputs are {of_x}, weights {', '.join(of_model)}: make them the same")
+    if not bool(((x >= 0) & (x <= 1)).all()):
+        raise UsageError(
+            "inputs leave [0, 1]: radii are in pixel units, so scale inside the model with "
+            "onelip.layers.Normalize"
+        )
+
+
+def _check_logits(logits: Tensor, count: int, labels: Tensor | None) -> None:
+    if logits.ndim != 2 or len(logits) != count or logits.shape[1] < 2:
+        raise UsageError(f"logits of shape {tuple(logits.shape)}, not ({count}, 2 or more classes)")
+    if torch.finfo(logits.dtype).bits < 32:
+        raise UsageError(
+            f"logits in {str(logits.dtype).removeprefix('torch.')} are rounded by more than "
+            "margins can bear: certify in 32 bits, model.float()"
+        )
+    if labels is None:
+        return
+    if labels.shape != logits.shape[:1]:
+        raise UsageError(f"{tuple(labels.shape)} labels for {len(logits)} samples")
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < logits.shape[1]:
+        raise UsageError(f"labels from {int(labels.min())} to {int(labels.max())} are out of range")

@@ -1,0 +1,171 @@
+"""Values and gradients of the difference of two logits, and how far the exact ones may be away."""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from onelip import norms
+from onelip.bounds.head_curvature import TwoLayers
+from onelip.norms.rounding import UNDERFLOW, UNIT, frobenius, gamma, upward
+from onelip.norms.second_derivatives import second_derivatives
+from onelip.norms.slopes import slopes
+
+_ULPS = 64
+"""What torch's activations and their derivatives are off by, relative to argument and value."""
+
+Activation = Callable[[Tensor], Tensor]
+
+_STEEP = 700.0
+"""Softplus is evaluated as log(1 + exp(x)) up to here: as far as exp reaches in float64."""
+
+
+class Tangent(NamedTuple):
+    """What is known of a difference of logits at points, in float64.
+
+    Attributes:
+        value: ``(points,)``.
+        error: ``(points,)``, how far the exact value may be away.
+        gradient: ``(points, features)``.
+        slack: ``(points,)``, how far the exact gradient may be away, in the Euclidean norm.
+    """
+
+    value: Tensor
+    error: Tensor
+    gradient: Tensor
+    slack: Tensor
+
+
+class Differences:
+    """Differences of two logits of a head, with everything that float64 can do to them.
+
+    The errors cover both the activation itself and what torch makes of it: ``nn.Softplus`` returns
+    its argument above a threshold.
+
+    Args:
+        head: the two layers.
+        slack: added to every error of a logit or of a difference.
+
+    Example:
+        >>> head = TwoLayers.of(nn.Linear(4, 8), nn.Softplus(), nn.Linear(8, 3))
+        >>> pair = torch.tensor([0]), torch.tensor([2])
+        >>> Differences(head).tangents(torch.zeros(1, 4).double(), *pair).gradient.shape
+        torch.Size([1, 4])
+    """
+
+    def __init__(self, head: TwoLayers, slack: float = 0.0) -> None:
+        self.head, self._slack = head, slack
+        self._phi, self._gap = _evaluated(head.activation)
+        self._slope = max(abs(end) for end in slopes(head.activation))
+        self._bend = max(abs(end) for end in second_derivatives(head.activation))
+        self._size = frobenius(head.inner)
+        self._norm = norms.dense(head.inner).to(head.inner.device)
+        self._shift = frobenius(head.inner_bias[:, None])
+        self._rows = frobenius(head.outer[:, None])
+
+    def layer(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """The hidden layer at ``(points, features)``, and the slopes of its activations."""
+        return value_and_slope(self._phi, self._before(points))
+
+    def logits(self, points: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """All logits from the hidden layer, and how far the exact ones may be away."""
+        scores = torch.addmm(self.head.outer_bias, hidden, self.head.outer.mT)
+        rows, bias = self._rows[None], self.head.outer_bias.abs()[None]
+        return scores, self._error(points, hidden, rows, bias)
+
+    def values(self, points: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+        """``z_first - z_second`` at each point, and how far the exact one may be away."""
+        return self._difference(points, self._phi(self._before(points)), first, second)
+
+    def tangents(
+        self,
+        points: Tensor,
+        first: Tensor,
+        second: Tensor,
+        layer: tuple[Tensor, Tensor] | None = None,
+    ) -> Tangent:
+        """Values and gradients of ``z_first - z_second`` at each point.
+
+        Args:
+            points: ``(points, features)``.
+            first: ``(points,)``, a class.
+            second: ``(points,)``, another.
+            layer: ``layer(points)``, if it is known.
+        """
+        hidden, slope = self.layer(points) if layer is None else layer
+        value, error = self._difference(points, hidden, first, second)
+        gradient = ((self.head.outer[first] - self.head.outer[second]) * slope) @ self.head.inner
+        slack = upward((self._rows[first] + self._rows[second]) * self._turning(points), 2)
+        return Tangent(value, error, gradient, slack)
+
+    def steepness(self, points: Tensor, slope: Tensor, first: Tensor) -> Tensor:
+        """Bounds of the gradients of ``z_first - z`` at each point for all z at once.
+
+        With m the mean of the slopes, ``W^T (slope d)`` is ``W^T (m d)``, which is the same at all
+        points, and a rest of norm ``|W| |(slope - m) d|`` at most.
+        Cost: that of the logits of each point, and one gradient per class.
+        """
+        outer, mean = self.head.outer, slope.mean(0)
+        shared = (outer * mean) @ self.head.inner
+        shared = torch.stack([frobenius((row - shared)[:, None]) for row in shared])[first]
+        rest = (slope - mean).square()
+        own, others = (rest * outer[first].square()).sum(1)[:, None], rest @ outer.square().mT
+        square = own + others - 2 * (rest * outer[first]) @ outer.mT
+        square = square.clamp_min(0) + 4 * gamma(slope.shape[1] + 8) * (own + others)
+        rest = self._norm * (square + UNDERFLOW).sqrt()
+        rows = self._rows[first][:, None] + self._rows
+        return upward(shared + rest + 4 * rows * self._turning(points)[:, None], 8)
+
+    def _before(self, points: Tensor) -> Tensor:
+        return torch.addmm(self.head.inner_bias, points, self.head.inner.mT)
+
+    def _turning(self, points: Tensor) -> Tensor:
+        """What the gradient of a sum over the hidden layer may be off by, per norm of weights."""
+        relative = self._slope * (gamma(len(self.head.inner) + 8) + _ULPS * UNIT)
+        moved = self._bend * gamma(points.shape[1] + 4) * self._reach(points)
+        return upward(self._size * (relative + moved), 4)
+
+    def _reach(self, points: Tensor) -> Tensor:
+        """Above the norm of what goes into the activation, and of its terms."""
+        return upward(self._size * frobenius(points[:, None]) + self._shift, 8)
+
+    def _difference(
+        self, points: Tensor, hidden: Tensor, first: Tensor, second: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        outer, bias = self.head.outer, self.head.outer_bias
+        value = ((outer[first] - outer[second]) * hidden).sum(1) + (bias[first] - bias[second])
+        rows = self._rows[first] + self._rows[second]
+        biases = bias[first].abs() + bias[second].abs()
+        return value, self._error(points, hidden, rows[:, None], biases[:, None])[:, 0]
+
+    def _error(self, points: Tensor, hidden: Tensor, rows: Tensor, biases: Tensor) -> Tensor:
+        """Of sums over the hidden layer, with the norm of their weights; ``(points, sums)``."""
+        terms = gamma(hidden.shape[1] + 8) + _ULPS * UNIT
+        inside = self._slope * (gamma(points.shape[1] + 4) + _ULPS * UNIT) * self._reach(points)
+        gap = self._gap * math.sqrt(hidden.shape[1])
+        unit = inside + terms * frobenius(hidden[:, None]) + gap
+        return upward(rows * unit[:, None] + terms * biases + self._slack, 8)
+
+
+def value_and_slope(activation: Activation, numbers: Tensor) -> tuple[Tensor, Tensor]:
+    """An elementwise function and its derivative, whatever the mode of autograd."""
+    with torch.inference_mode(False), torch.enable_grad():
+        numbers = numbers.clone() if numbers.is_inference() else numbers.detach()
+        value = activation(numbers.requires_grad_().clone())  # some work in place
+        (slope,) = torch.autograd.grad(value, numbers, torch.ones_like(value))
+    return value.detach(), slope
+
+
+def _evaluated(activation: nn.Module) -> tuple[Activation, float]:
+    """The activation as float64 computes it best, and how far torch's own is from it besides."""
+    if isinstance(activation, nn.Softplus):
+        gap = math.log1p(math.exp(-activation.threshold)) / activation.beta * (1 + 8 * UNIT)
+        return nn.Softplus(activation.beta, _STEEP), gap
+    if isinstance(activation, nn.ELU | nn.CELU):
+        gap = _ULPS * UNIT * activation.alpha  # exp(x) - 1 in some versions of torch
+        alpha = activation.alpha  # whose own slope rounds alpha to float32
+        return (lambda x: alpha * functional.elu(x / alpha)), gap
+    return activation, 0.0

@@ -1,0 +1,63 @@
+"""The Lipschitz bound of any module that has one."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import type_before_parametrizations
+
+from onelip.errors import NonFiniteError, UnboundedModuleError
+from onelip.lipschitz.guards import refuse_hidden_behaviour, refuse_moving
+from onelip.lipschitz.inheritance import refuse_inherited
+from onelip.lipschitz.module import LipschitzModule
+from onelip.lipschitz.rules import RULES, Rule, of_library
+
+
+@torch.no_grad()
+def lipschitz_bound(module: nn.Module) -> Tensor:
+    """Proved upper bound of the Lipschitz constant of a module, from l2 to l2.
+
+    Bound: for sequences, the product of the bounds of the parts.
+    Cost: that of the norms of all layers (``onelip.norms``), once, in float64.
+
+    Args:
+        module: a ``LipschitzModule``, or a torch module with a rule.
+
+    Returns:
+        A 0-d float64 tensor on the CPU.
+
+    Raises:
+        UnboundedModuleError: nothing is proved for this module; the message names it.
+        NonFiniteError: a weight, or the bound itself, is infinite or NaN.
+
+    Example:
+        >>> import torch, onelip
+        >>> onelip.lipschitz_bound(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.ReLU()))
+        tensor(1., dtype=torch.float64)
+    """
+    refuse_hidden_behaviour(module)
+    if isinstance(module, LipschitzModule):
+        refuse_inherited(module, "lipschitz_bound")
+        for part in module.modules():
+            refuse_moving(part)
+        value = module.lipschitz_bound()
+    else:
+        kind = type_before_parametrizations(module)
+        known: Rule | None = RULES.get(kind) or of_library(kind, "RULES")
+        if known is None:
+            raise UnboundedModuleError(
+                f"no Lipschitz bound is known for {kind.__module__}.{kind.__qualname__}; derive it "
+                "from onelip.LipschitzModule or register a rule with onelip.lipschitz.rule"
+            )
+        refuse_moving(module)
+        value = torch.as_tensor(known(module), dtype=torch.float64)
+    return finite(value.to("cpu", torch.float64), type(module).__name__)
+
+
+def finite(bound: Tensor, name: str) -> Tensor:
+    """The bound, if it is one.
+
+    Raises:
+        NonFiniteError: it is infinite or NaN.
+    """
+    if not torch.isfinite(bound):
+        raise NonFiniteError(f"the bound of {name} is {float(bound)}")
+    return bound

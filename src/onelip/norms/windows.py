@@ -1,0 +1,30 @@
+"""Lipschitz constants of sums and maxima over windows of pixels."""
+
+import math
+from fractions import Fraction
+
+Windows = list[tuple[int, int]]  # kernel size and stride along each axis
+
+
+def overlap_of_sums(windows: Windows) -> int:
+    """Squared norm of summing over windows: the taps of each phase of the stride, squared."""
+    return math.prod(
+        sum(len(range(phase, kernel, stride)) ** 2 for phase in range(stride))
+        for kernel, stride in windows
+    )
+
+
+def overlap_of_maxima(windows: Windows, dilations: tuple[int, int] = (1, 1)) -> int:
+    """Squared Lipschitz constant of maxima over windows: how many windows share a pixel."""
+    return math.prod(
+        -(-kernel // (stride // math.gcd(stride, dilation)))
+        for (kernel, stride), dilation in zip(windows, dilations, strict=True)
+    )
+
+
+def root_above(square: int, divisor: int = 1) -> float:
+    """The smallest float found that is not below ``sqrt(square) / |divisor|``."""
+    value = math.sqrt(square) / abs(divisor)
+    while (Fraction(value) * divisor) ** 2 < square:
+        value = math.nextafter(value, math.inf)
+    return value

@@ -1,0 +1,236 @@
+"""Torch's operators on values, by name; each is given all arguments of its schema in order."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from onelip.chains.linear_layers import transposed_convolution
+from onelip.chains.value import Value
+from onelip.errors import UnboundedModuleError
+from onelip.layers import Absolute
+from onelip.reading.graphs import activation_products as products
+from onelip.reading.graphs import operations as on
+from onelip.reading.graphs import shapes, sorting
+from onelip.reading.graphs.clamps import clamped
+from onelip.reading.torch_layers import flattened
+
+Operation = Callable[..., Any]
+
+
+def _module(kind: type[nn.Module]) -> Operation:
+    """A module whose arguments are those of the operator."""
+    return lambda value, *settings: on.layer(kind(*settings), value)
+
+
+def _elu(value: Value, alpha: float, scale: float, input_scale: float) -> Value:
+    """``input_scale`` acts below 0 only, as in CELU."""
+    if input_scale != 1 and alpha * input_scale != 1:
+        raise UnboundedModuleError(f"ELU with input_scale={input_scale} is not known")
+    result = on.layer(nn.ELU(alpha) if input_scale == 1 else nn.CELU(alpha), value)
+    return result if scale == 1 else on.multiply(result, scale)
+
+
+def prelu(value: Value, weight: Tensor) -> Value:
+    """With one slope, or one per channel."""
+    module = nn.PReLU(weight.numel())
+    module.weight = nn.Parameter(weight.detach().flatten(), requires_grad=False)
+    return on.layer(module, value)
+
+
+def _convolution(
+    value: Value, weight: Tensor, bias: Tensor | None, stride: Any, *rest: Any
+) -> Value:
+    padding, dilation, transposed, more, groups = rest
+    if transposed:
+        return _conv_transpose(value, weight, bias, stride, padding, more, groups, dilation)
+    return _conv(value, weight, bias, stride, padding, dilation, groups)
+
+
+def _conv(value: Value, weight: Tensor, bias: Tensor | None, *settings: Any) -> Value:
+    stride, padding, dilation, groups = settings
+    return on.convolve(
+        value, weight, bias, stride=stride, sides=padding, dilation=dilation, groups=groups
+    )
+
+
+def _conv_transpose(value: Value, weight: Tensor, bias: Tensor | None, *settings: Any) -> Value:
+    stride, padding, more, groups, dilation = settings
+    if weight.ndim != 4:
+        raise UnboundedModuleError("a transposed convolution is known along two axes only")
+    return transposed_convolution(
+        value,
+        weight,
+        bias,
+        stride=on.pair_of(stride),
+        padding=on.pair_of(padding),
+        output_padding=on.pair_of(more),
+        groups=groups,
+        dilation=on.pair_of(dilation),
+    )
+
+
+def _batch_norm(value: Value, *settings: Any) -> Value:
+    weight, bias, mean, variance, training, _, epsilon, _ = settings
+    return on.batch_norm(
+        value,
+        weight=weight,
+        bias=bias,
+        mean=mean,
+        variance=variance,
+        epsilon=epsilon,
+        training=training,
+    )
+
+
+def _max_pool(value: Value, kernel: Any, stride: Any, *settings: Any) -> Value:
+    padding, dilation, ceil = settings
+    sizes = (on.pair_of(kernel), on.pair_of(stride or kernel))
+    module = nn.MaxPool2d(
+        *sizes, padding=on.pair_of(padding), dilation=on.pair_of(dilation), ceil_mode=ceil
+    )
+    return on.layer(module, value)
+
+
+def _average_pool(value: Value, kernel: Any, stride: Any, *settings: Any) -> Value:
+    padding, ceil, with_padding, divisor = settings
+    sizes = (on.pair_of(kernel), on.pair_of(stride or kernel))
+    module = nn.AvgPool2d(*sizes, on.pair_of(padding), ceil, with_padding, divisor)
+    return on.layer(module, value)
+
+
+def _dropout(value: Value, _: float, train: bool) -> Value:
+    if train:
+        raise UnboundedModuleError("dropout is random in training: model.eval() before the export")
+    return value
+
+
+def _cast(value: Value, dtype: torch.dtype | None) -> Value:
+    if dtype is not None and not dtype.is_floating_point:
+        raise UnboundedModuleError(f"rounding to {dtype} jumps")
+    return value
+
+
+def _slice(value: Value, axis: int, start: int | None, end: int | None, step: int) -> Value:
+    if axis % (len(value.shape) + 1) == 0 and not start and (end is None or end >= 1):
+        return value
+    return shapes.part_of(value, axis, slice(start, end, step))
+
+
+def _size(value: Value, axis: int) -> int:
+    return (1, *value.shape)[axis]
+
+
+def _transposed(value: Value, first: int, second: int) -> Value:
+    axes = list(range(len(value.shape) + 1))
+    axes[first], axes[second] = axes[second], axes[first]
+    return shapes.permute(value, axes)
+
+
+def _addmm(bias: Any, value: Any, weight: Any, beta: float, alpha: float) -> Value:
+    return on.add(on.times(on.matmul(value, weight), alpha), on.times(bias, beta))
+
+
+OPERATORS: dict[str, Operation] = {
+    "linear.default": on.affine,
+    "addmm.default": _addmm,
+    "mm.default": on.matmul,
+    "matmul.default": on.matmul,
+    "conv1d.default": _conv,
+    "conv1d.padding": _conv,
+    "conv2d.default": _conv,
+    "conv2d.padding": _conv,
+    "convolution.default": _convolution,
+    "conv_transpose2d.input": _conv_transpose,
+    "batch_norm.default": _batch_norm,
+    "_native_batch_norm_legit_no_training.default": lambda x, w, b, m, v, momentum, eps: [
+        _batch_norm(x, w, b, m, v, False, momentum, eps, False)
+    ],
+    "max_pool2d.default": _max_pool,
+    "max_pool2d_with_indices.default": lambda *arguments: [_max_pool(*arguments)],
+    "avg_pool2d.default": _average_pool,
+    "adaptive_avg_pool2d.default": _module(nn.AdaptiveAvgPool2d),
+    "_adaptive_avg_pool2d.default": _module(nn.AdaptiveAvgPool2d),
+    "mean.dim": lambda x, axes, keep, _: shapes.mean(x, axes, keep),
+    "relu.default": _module(nn.ReLU),
+    "relu6.default": _module(nn.ReLU6),
+    "leaky_relu.default": _module(nn.LeakyReLU),
+    "prelu.default": prelu,
+    "tanh.default": _module(nn.Tanh),
+    "sigmoid.default": _module(nn.Sigmoid),
+    "log_sigmoid.default": _module(nn.LogSigmoid),
+    "elu.default": _elu,
+    "celu.default": _module(nn.CELU),
+    "selu.default": _module(nn.SELU),
+    "gelu.default": _module(nn.GELU),
+    "silu.default": _module(nn.SiLU),
+    "mish.default": _module(nn.Mish),
+    "softplus.default": _module(nn.Softplus),
+    "softshrink.default": _module(nn.Softshrink),
+    "hardtanh.default": _module(nn.Hardtanh),
+    "hardsigmoid.default": _module(nn.Hardsigmoid),
+    "hardswish.default": _module(nn.Hardswish),
+    "abs.default": _module(Absolute),
+    "erf.default": products.erf,
+    "where.self": products.chosen,
+    "gt.Scalar": lambda a, b: products.Comparison.of(a, b, True),
+    "gt.Tensor": lambda a, b: products.Comparison.of(a, b, True),
+    "lt.Scalar": lambda a, b: products.Comparison.of(a, b, False),
+    "lt.Tensor": lambda a, b: products.Comparison.of(a, b, False),
+    "dropout.default": _dropout,
+    "clone.default": lambda x, _: x,
+    "contiguous.default": lambda x, _: x,
+    "alias.default": lambda x: x,
+    "detach.default": lambda x: x,
+    "to.dtype": lambda x, dtype, *_: _cast(x, dtype),
+    "_to_copy.default": lambda x, dtype, *_: _cast(x, dtype),
+    "add.Tensor": lambda a, b, alpha: on.add(a, on.times(b, alpha)),
+    "add.Scalar": lambda a, b, alpha: on.add(a, on.times(b, alpha)),
+    "sub.Tensor": lambda a, b, alpha: on.subtract(a, on.times(b, alpha)),
+    "sub.Scalar": lambda a, b, alpha: on.subtract(a, on.times(b, alpha)),
+    "rsub.Scalar": lambda a, b, alpha: on.subtract(b, on.times(a, alpha)),
+    "rsub.Tensor": lambda a, b, alpha: on.subtract(b, on.times(a, alpha)),
+    "mul.Tensor": on.multiply,
+    "mul.Scalar": on.multiply,
+    "div.Tensor": on.divide,
+    "div.Scalar": on.divide,
+    "neg.default": lambda x: on.multiply(x, -1.0),
+    "view.default": shapes.reshape,
+    "_unsafe_view.default": shapes.reshape,
+    "reshape.default": shapes.reshape,
+    "flatten.using_ints": flattened,
+    "permute.default": shapes.permute,
+    "transpose.int": _transposed,
+    "squeeze.dim": lambda x, axis: shapes.squeeze(x, [axis]),
+    "squeeze.dims": shapes.squeeze,
+    "unsqueeze.default": shapes.unsqueeze,
+    "pad.default": lambda x, pads, mode, number: shapes.pad(x, pads, mode, number or 0.0),
+    "constant_pad_nd.default": lambda x, pads, number: shapes.pad(x, pads, "constant", number),
+    "pixel_shuffle.default": _module(nn.PixelShuffle),
+    "pixel_unshuffle.default": _module(nn.PixelUnshuffle),
+    "channel_shuffle.default": _module(nn.ChannelShuffle),
+    "cat.default": shapes.concatenate,
+    "stack.default": shapes.stacked,
+    "flip.default": shapes.flipped,
+    "chunk.default": lambda x, count, axis: shapes.parts(x, lambda t: t.chunk(count, axis), axis),
+    "split.Tensor": lambda x, size, axis: shapes.parts(x, lambda t: t.split(size, axis), axis),
+    "split_with_sizes.default": lambda x, n, axis: shapes.parts(
+        x, lambda t: t.split(n, axis), axis
+    ),
+    "unbind.int": lambda x, axis: [shapes.part_of(x, axis, i) for i in range(_size(x, axis))],
+    "unflatten.int": lambda x, axis, sizes: shapes.reshape(x, shapes.unflattened(x, axis, sizes)),
+    "maximum.default": sorting.maximum,
+    "minimum.default": sorting.minimum,
+    "sort.default": sorting.ascending,
+    "topk.default": sorting.largest_first,
+    "clamp.default": clamped,
+    "clamp.Tensor": clamped,
+    "clamp_min.default": clamped,
+    "clamp_max.default": lambda x, high: clamped(x, high=high),
+    "linalg_vector_norm.default": sorting.lengths,
+    "slice.Tensor": _slice,
+    "select.int": shapes.part_of,
+    "sym_size.int": _size,
+}
+"""What is known about the operators of ``torch.ops.aten``."""

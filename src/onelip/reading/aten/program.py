@@ -1,0 +1,221 @@
+"""Programs that ``torch.export`` makes of a model."""
+
+import operator
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._ops import OpOverload
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, OutputKind, TensorArgument
+
+from onelip.chains import Chain, Shape
+from onelip.chains.value import Value
+from onelip.errors import UnboundedModuleError, UsageError
+from onelip.reading.aten.archive import checked_archive
+from onelip.reading.aten.operators import OPERATORS
+from onelip.reading.aten.rebuilt_layers import grouped
+from onelip.reading.graphs.graph import Node, Reference, read_graph
+
+_NOTHING: Mapping[str, Reference] = MappingProxyType({})
+_REGIONS = {"wrap_with_autocast": 4, "wrap_with_set_grad_enabled": 1}
+"""Operators that compute a graph of their own, and which argument it is."""
+_STORED = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
+
+
+def read_program(source: str | Path | ExportedProgram, *, trust: bool = False) -> Chain:
+    """An exported program, or a ``.pt2`` file of one, as a chain.
+
+    The program is that of the forward pass itself, whatever the model's classes: sequences, and
+    residual blocks ``x + f(x)``. An f with one hidden layer becomes a block; of an f with more, the
+    layers in the middle are one nonlinearity with the product of their bounds.
+
+    Cost: next to none; the norms of residual branches with several hidden layers.
+
+    Args:
+        source: of ``torch.export.export(model.eval(), (example,))``, with a batch of one or a
+        source: of ``torch.export.export(model.eval(), (example,))``, with a batch of one or a
+            dynamic batch; or the path to which ``torch.export.save`` wrote it.
+        trust: open the file as ``torch.export.load`` does, which may run code that it holds.
+
+    Raises:
+        UnboundedModuleError: nothing is proved for an operator; the message names the node.
+        UsageError: the file is missing or cannot be read, or the program does not take one input
+            and return one output for it.
+
+    Example:
+        >>> net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+        >>> chain = read_program(torch.export.export(net.eval(), (torch.zeros(1, 4),)))
+        >>> chain.inputs, len(chain.blocks), chain.outputs
+        ((4,), 1, (2,))
+    """
+    program = _functional(
+        source if isinstance(source, ExportedProgram) else _loaded(Path(source), trust)
+    )
+    name, shape, dtype = _input(program)
+    known: dict[str, Any] = dict(_constants(program))
+    known[name] = Value.entering(shape, torch.empty((), dtype=dtype))
+    nodes, output = program_nodes(program.graph_module), _output(program)
+    nodes = grouped(nodes, output, known, _targets(program), _traced)
+    return read_graph(nodes, known, output)
+
+
+def _traced(module: nn.Module, example: Tensor) -> tuple[list[Node], dict[str, Tensor], str, str]:
+    """Nodes, constants, input and output of a module, with a dynamic batch for one above 1."""
+    dynamic = ({0: torch.export.Dim("batch")},) if len(example) > 1 else None
+    program = _functional(torch.export.export(module, (example,), dynamic_shapes=dynamic))
+    name, _, _ = _input(program)
+    return program_nodes(program.graph_module), _constants(program), name, _output(program)
+
+
+def _loaded(path: Path, trust: bool) -> ExportedProgram:
+    if not path.is_file():
+        raise UsageError(f"{path} does not exist")
+    archive = path if trust else checked_archive(path)
+    try:
+        program: ExportedProgram = torch.export.load(archive)
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UsageError(
+            f"{path} cannot be read as a program that torch.export.save wrote: {reason}"
+        ) from error
+    return program
+
+
+def _functional(program: ExportedProgram) -> ExportedProgram:
+    """Without operators that work in place, which would change values behind our back."""
+    targets = [node.target for node in program.graph.nodes]
+    if any(isinstance(t, OpOverload) and t._schema.is_mutable for t in targets):
+        program = program.run_decompositions({})
+    return program
+
+
+def _input(program: ExportedProgram) -> tuple[str, Shape, torch.dtype]:
+    """Name, shape without the batch and dtype of the one input."""
+    specs = program.graph_signature.input_specs
+    names = [spec.arg.name for spec in specs if spec.kind is InputKind.USER_INPUT]
+    if len(names) != 1:
+        raise UsageError(f"a network of one input can be read, this one has {len(names)}")
+    example = next(n.meta.get("val") for n in program.graph.nodes if n.name == names[0])
+    if not isinstance(example, Tensor) or not example.is_floating_point() or example.ndim < 2:
+        raise UsageError("the input must be a batch of floating-point numbers")
+    batch, *shape = example.shape
+    if not all(isinstance(side, int) for side in shape):
+        raise UsageError(f"only the batch may be dynamic, got inputs of shape {tuple(shape)}")
+    if isinstance(batch, int) and batch != 1:
+        raise UsageError(f"exported for a batch of {batch}: export for one of 1, or dynamic")
+    return names[0], tuple(shape), example.dtype
+
+
+def _constants(program: ExportedProgram) -> dict[str, Tensor]:
+    stored = {**program.constants, **program.state_dict}
+    constants = {}
+    for spec in program.graph_signature.input_specs:
+        if spec.kind in _STORED and isinstance(spec.arg, TensorArgument):
+            constants[spec.arg.name] = stored[str(spec.target)]
+    return constants
+
+
+def _targets(program: ExportedProgram) -> dict[str, str]:
+    """Where parameters and buffers belong, by the names of their placeholders."""
+    specs = program.graph_signature.input_specs
+    return {spec.arg.name: str(spec.target) for spec in specs if spec.kind in _STORED}
+
+
+def _output(program: ExportedProgram) -> str:
+    specs = program.graph_signature.output_specs
+    if any(spec.kind is not OutputKind.USER_OUTPUT for spec in specs):
+        raise UsageError("the program changes its buffers: model.eval() before the export")
+    if len(specs) != 1 or not isinstance(specs[0].arg, TensorArgument):
+        raise UsageError(f"a network of one output can be read, this one has {len(specs)}")
+    return specs[0].arg.name
+
+
+def program_nodes(
+    module: Any, prefix: str = "", given: Mapping[str, Reference] = _NOTHING
+) -> list[Node]:
+    """The operations of a graph, those of regions in their places.
+
+    Args:
+        module: torch's, with the graph.
+        prefix: before the names of the results.
+        given: what placeholders stand for.
+    """
+    nodes = []
+    for node in module.graph.nodes:
+        if node.op != "call_function":
+            continue
+        if str(node.target) in _REGIONS:
+            nodes += _inlined(module, node, prefix, given)
+        else:
+            nodes.append(_node(node, prefix, given))
+    return nodes
+
+
+def _inlined(module: Any, node: Any, prefix: str, given: Mapping[str, Reference]) -> list[Node]:
+    """The nodes of the region, and one that returns its results."""
+    place = _REGIONS[str(node.target)]
+    region, operands = node.args[place], node.args[place + 1 :]
+    if str(node.target) == "wrap_with_autocast" and node.args[2]:
+        raise UnboundedModuleError(f"node {node.name!r} computes under autocast: turn it off")
+    inner, within = getattr(module, region.target), f"{prefix}{node.name}."
+    places = [part.name for part in inner.graph.nodes if part.op == "placeholder"]
+    stands = dict(zip(places, _referred(operands, prefix, given), strict=True))
+    outputs = next(part.args[0] for part in inner.graph.nodes if part.op == "output")
+    results = _referred(outputs, within, stands)
+    plain = Node(
+        f"{prefix}{node.name}",
+        "region",
+        (results,),
+        (f"{prefix}{node.name}",),
+        lambda parts: parts,
+        lambda parts: parts,
+        _origin(node),
+    )
+    return [*program_nodes(inner, within, stands), plain]
+
+
+def _origin(node: Any) -> tuple[str, str] | None:
+    """Path and class of the innermost module."""
+    stack = node.meta.get("nn_module_stack") or {}
+    return tuple(list(stack.values())[-1]) if stack else None
+
+
+def _node(node: Any, prefix: str, given: Mapping[str, Reference]) -> Node:
+    target = node.target
+    if isinstance(target, OpOverload):
+        inputs, compute = _by_schema(node, target)
+    else:
+        inputs, compute = tuple(node.args), target
+    kind = str(target)
+    operation = operator.getitem if target is operator.getitem else None
+    if kind.startswith("aten."):
+        operation = OPERATORS.get(kind.removeprefix("aten."))
+    referred = tuple(_referred(inputs, prefix, given))
+    name = f"{prefix}{node.name}"
+    return Node(name, kind, referred, (name,), operation, compute, _origin(node))
+
+
+def _by_schema(node: Any, target: OpOverload) -> tuple[tuple[Any, ...], Callable[..., Any]]:
+    """All arguments in the order of the schema, and the operator on them."""
+    arguments = target._schema.arguments
+    given = dict(zip((a.name for a in arguments), node.args, strict=False)) | node.kwargs
+    named = [a.name for a in arguments if a.kwarg_only]
+    inputs = tuple(given.get(a.name, a.default_value) for a in arguments)
+
+    def compute(*values: Any) -> Any:
+        plain = values[: len(values) - len(named)]
+        return target(*plain, **dict(zip(named, values[len(plain) :], strict=True)))
+
+    return inputs, compute
+
+
+def _referred(part: Any, prefix: str, given: Mapping[str, Reference]) -> Any:
+    if isinstance(part, torch.fx.Node):
+        return given.get(part.name, Reference(f"{prefix}{part.name}"))
+    if isinstance(part, (list, tuple)):
+        return [_referred(inner, prefix, given) for inner in part]
+    return part

@@ -1,0 +1,129 @@
+"""A network as a list of nodes, whatever file it came in, walked through to its chain.
+
+What a node returns is a ``Value`` if it depends on the input, and otherwise a constant, which is
+computed as the file says. Constants are those of a batch of one.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from onelip.chains import Chain
+from onelip.chains.value import Value
+from onelip.errors import OnelipError, UnboundedModuleError, UsageError
+from onelip.reading.graphs.activation_products import Comparison
+
+_MISUSE = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The result of another node, by name."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operation.
+
+    Attributes:
+        name: as the file has it.
+        kind: the operation, as the file calls it.
+        inputs: constants, and references to results, in lists or not.
+        outputs: the names of what it returns.
+        operation: how it is put behind values; None where nothing is known about it.
+        compute: how it is computed on constants.
+        origin: path and class of the module that it was traced from, as the file claims.
+    """
+
+    name: str
+    kind: str
+    inputs: tuple[Any, ...]
+    outputs: tuple[str, ...]
+    operation: Callable[..., Any] | None
+    compute: Callable[..., Any]
+    origin: tuple[str, str] | None = None
+
+
+def read_graph(nodes: Sequence[Node], known: Mapping[str, Any], output: str) -> Chain:
+    """The chain that leads to an output.
+
+    Args:
+        nodes: in the order of their computation.
+        known: constants by name, and the input as a value.
+        output: the name of a result.
+
+    Raises:
+        UnboundedModuleError: nothing is proved for a node; the message names it.
+        UsageError: a node is used in a way that is not known, or nothing depends on the input.
+    """
+    result = walked(needed(nodes, output), known).get(output)
+    if not isinstance(result, Value):
+        raise UsageError(f"the output {output!r} does not depend on the input")
+    return result.chain()
+
+
+def walked(nodes: Sequence[Node], known: Mapping[str, Any]) -> dict[str, Any]:
+    """All results of nodes, by name, with what was known before."""
+    results = dict(known)
+    for node in nodes:
+        results.update(zip(node.outputs, _results(node, results), strict=False))
+    return results
+
+
+def _results(node: Node, results: Mapping[str, Any]) -> Sequence[Any]:
+    """What a node returns."""
+    name = f"node {node.name!r} ({node.kind})"
+    try:
+        inputs = [_resolved(part, results) for part in node.inputs]
+        if not any(map(_depends, inputs)):
+            computed = node.compute(*inputs)
+            return computed if len(node.outputs) > 1 else [computed]
+        if node.operation is None:
+            raise UnboundedModuleError("no Lipschitz bound is known")
+        result = node.operation(*inputs)
+    except OnelipError as error:
+        raise type(error)(f"{name}: {error}") from error
+    except _MISUSE as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UsageError(f"{name} is used in a way that cannot be read: {reason}") from error
+    if isinstance(result, list) and len(node.outputs) > 1:
+        return result
+    return [result.named(node.name) if isinstance(result, Value) else result]
+
+
+def needed(nodes: Sequence[Node], output: str) -> list[Node]:
+    """The nodes on which the output depends, in order."""
+    wanted, kept = {output}, []
+    for node in reversed(nodes):
+        if wanted.intersection(node.outputs):
+            kept.append(node)
+            wanted.update(names(node.inputs))
+    return kept[::-1]
+
+
+def names(part: Any) -> list[str]:
+    """Of the results that inputs refer to."""
+    if isinstance(part, Reference):
+        return [part.name]
+    return [name for inner in part for name in names(inner)] if is_list(part) else []
+
+
+def _resolved(part: Any, results: Mapping[str, Any]) -> Any:
+    if isinstance(part, Reference):
+        if part.name not in results:
+            raise UsageError(f"{part.name!r} is not computed before")
+        return results[part.name]
+    return [_resolved(inner, results) for inner in part] if is_list(part) else part
+
+
+def _depends(part: Any) -> bool:
+    return any(map(_depends, part)) if is_list(part) else isinstance(part, (Value, Comparison))
+
+
+def is_list(part: Any) -> bool:
+    """Whether inputs stand in a list, such as those of a concatenation."""
+    return isinstance(part, (list, tuple)) and not isinstance(part, torch.Size)

@@ -10,7 +10,7 @@ from torch.nn.utils import parametrizations, weight_norm
 import onelip
 from onelip import lipschitz_bound
 from onelip.errors import NonFiniteError, UnboundedModuleError
-from onelip.lipschitz import RULES, LipschitzModule, rule
+from onelip.lipschitz import RECORDS, LipschitzModule, rule
 from tests.oracles import sigma_max
 
 
@@ -197,7 +197,7 @@ def test_rules_can_be_added():
     try:
         assert float(lipschitz_bound(Halved())) == 0.5
     finally:
-        del RULES[Halved]
+        del RECORDS[Halved]
 
 
 def test_a_method_that_answers_nonsense():

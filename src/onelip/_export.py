@@ -2,8 +2,6 @@
 
 import copy
 from collections import OrderedDict
-from collections.abc import Callable
-from typing import Any
 
 from torch import nn
 from torch.nn.utils import parametrize
@@ -12,13 +10,11 @@ from onelip.errors import UnboundedModuleError
 from onelip.layers.rescale import Rescale
 from onelip.lipschitz import (
     LipschitzModule,
-    of_library,
+    record_of,
     refuse_hidden_behaviour,
     refuse_inherited,
 )
 from onelip.norms.convolution import pair
-
-Converter = Callable[[Any], nn.Module]
 
 
 def export(model: nn.Module) -> nn.Module:
@@ -59,11 +55,9 @@ def _exported(module: nn.Module) -> nn.Module:
     if type(module) is nn.Sequential:
         names = module._modules  # unlike named_children(), with modules that occur twice
         return nn.Sequential(OrderedDict(zip(names, map(_exported, module), strict=True)))
-    convert: Converter | None = of_library(
-        parametrize.type_before_parametrizations(module), "EXPORTS"
-    )
-    if convert is not None:
-        return convert(module)
+    record = record_of(module)
+    if record is not None and record.export is not None:
+        return record.export(module)
     if any(isinstance(part, LipschitzModule) for part in module.modules()):
         raise UnboundedModuleError(
             f"{type(module).__name__} holds onelip's layers: export it piece by piece, build it as "

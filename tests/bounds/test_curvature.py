@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from onelip.activations import second_derivatives
 from onelip.bounds.head_curvature import Curvature, TwoLayers
 from onelip.errors import NonFiniteError, UnboundedModuleError
-from onelip.norms.second_derivatives import second_derivatives
 
 ACTIVATIONS = [nn.Softplus(), nn.Softplus(beta=3), nn.Tanh(), nn.Sigmoid(), nn.GELU(), nn.ELU()]
 

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 import onelip
 from onelip import layers
 from onelip.certificates.forward_error import forward_error, forward_errors
-from onelip.certificates.forward_error_rules import Arithmetic, Value, through
-from onelip.certificates.forward_error_torch import absolute_norm
 from onelip.errors import NonFiniteError, UnboundedModuleError, UsageError
+from onelip.forward_error import Arithmetic, Computed, absolute_norm
 from onelip.layers import Absolute, GroupSort, HouseHolder, MaxMin, NActivation
+from onelip.lipschitz import through
 
 
 def inputs(shape: tuple[int, ...], reach: float, rows: Tensor | None = None) -> Tensor:
@@ -244,7 +244,7 @@ def test_what_is_added_counts(name):
         assert float(seen(model, inputs(shape, 1.0)).max()) > plain
         with torch.no_grad():
             start = float(model(torch.zeros(1, *shape)).norm())
-        assert start <= through(model, Value(shape, 1.0), single).offset * (1 + 1e-5)
+        assert start <= through(model, Computed(shape, 1.0), single).offset * (1 + 1e-5)
 
 
 def rational(model: nn.Sequential, x: list[float]) -> list[Fraction]:
@@ -721,8 +721,8 @@ def test_through_starts_anywhere():
     """The head behind a body: what is known of its input is an argument."""
     head = nn.Linear(4, 3)
     arithmetic = Arithmetic.of(torch.float32)
-    clean = through(head, Value((4,), 2.0), arithmetic)
-    off = through(head, Value((4,), 2.0, 0.5), arithmetic)
+    clean = through(head, Computed((4,), 2.0), arithmetic)
+    off = through(head, Computed((4,), 2.0, 0.5), arithmetic)
     norm = float(onelip.lipschitz_bound(head))
     assert off.error >= clean.error + norm * 0.5
 

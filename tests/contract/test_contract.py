@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 import onelip
-from onelip.lipschitz import RULES, LipschitzModule
+from onelip.lipschitz import RECORDS, LipschitzModule
 from onelip.testing import check_layer, check_stretch
 from tests.cases import CASES, LAYERS, Case
 
@@ -32,8 +32,8 @@ def test_every_rule_that_is_not_an_isometry_has_a_row():
     covered = {type(m) for case in CASES for m in case.build().modules()}
     trivial = {nn.Identity, nn.Unflatten, nn.PixelUnshuffle, nn.ChannelShuffle, nn.BatchNorm3d}
     dropout = {nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout}
-    scalar = {kind for kind in RULES if kind in onelip.norms.slopes.SLOPES}
-    assert set(RULES) - covered - trivial - dropout - scalar == set()
+    scalar = {kind for kind in RECORDS if kind in onelip.activations.ACTIVATIONS}
+    assert set(RECORDS) - covered - trivial - dropout - scalar == set()
 
 
 class _Broken(LipschitzModule):

@@ -3,12 +3,11 @@
 import pytest
 import torch
 
+from onelip.activations import ACTIVATIONS, primitive
 from onelip.errors import NonFiniteError
 from onelip.flows import QuadraticPotential, RidgeLinear, SumPotential
 from onelip.flows.eigenvalue import least_eigenvalue
 from onelip.flows.potential import curvature
-from onelip.flows.primitives import PRIMITIVES, primitive
-from onelip.norms.slopes import HOMOGENEOUS
 from tests.oracles import is_above, norm_below
 
 
@@ -63,7 +62,7 @@ def test_smoothness_is_above_the_exact_norm():
     assert low > 0
 
 
-ALL = [kind() for kind in (*HOMOGENEOUS, *PRIMITIVES)]
+ALL = [kind() for kind, known in ACTIVATIONS.items() if known.homogeneous or known.primitive]
 
 
 @pytest.mark.parametrize("activation", ALL, ids=lambda kind: type(kind).__name__)

@@ -47,7 +47,11 @@ def test_a_class_of_ones_own_inherits_neither_bound_nor_export():
 
 
 def test_a_rule_of_ones_own_comes_first(monkeypatch):
-    monkeypatch.setitem(lipschitz.RULES, deel.GroupSort2, lambda _: 7.0)
+    monkeypatch.setitem(
+        lipschitz.RECORDS,
+        deel.GroupSort2,
+        lipschitz.ModuleRecord(lipschitz_bound=lambda _: 7.0),
+    )
     assert float(onelip.lipschitz_bound(deel.GroupSort2())) == 7
 
 

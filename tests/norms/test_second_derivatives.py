@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import nn
 
+from onelip.activations import ACTIVATIONS, second_derivatives
 from onelip.errors import NonFiniteError, UnboundedModuleError
-from onelip.norms.second_derivatives import SECOND_DERIVATIVES, second_derivatives
 
 GRID = torch.linspace(-30, 30, 1_200_001, dtype=torch.float64)
 FLAT = {nn.Identity}
 
 MODULES = [
-    *[kind() for kind in SECOND_DERIVATIVES],
+    *[kind() for kind, known in ACTIVATIONS.items() if known.second_derivatives],
     nn.CELU(0.3),
     nn.CELU(4.0),
     nn.Softplus(beta=0.2),

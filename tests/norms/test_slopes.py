@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 import onelip
+from onelip.activations import ACTIVATIONS, slopes
 from onelip.errors import NonFiniteError, UnboundedModuleError
-from onelip.norms.slopes import SLOPES, slopes
 
 # Where curvature is large and where pieces meet, in steps of 1e-3 and finer around 0.
 GRID = torch.cat(
@@ -20,7 +20,7 @@ GRID = torch.cat(
 ).double()
 
 MODULES = [
-    *[kind() for kind in SLOPES if kind not in (nn.PReLU, nn.Softplus)],
+    *[kind() for kind in ACTIVATIONS if kind not in (nn.PReLU, nn.Softplus)],
     nn.GELU(approximate="tanh"),
     nn.Hardtanh(-0.3, 2.0),
     nn.LeakyReLU(0.3),

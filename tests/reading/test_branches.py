@@ -10,8 +10,8 @@ from onelip.chains import Chain, Dense, Elementwise, Opaque
 from onelip.chains.linear_layers import dense, reshaped, shifted
 from onelip.chains.value import Value
 from onelip.errors import UsageError
+from onelip.lipschitz.torch_modules import activation
 from onelip.reading.graphs.branches import Ways, added
-from onelip.reading.torch_layers import activation
 from tests.reading.checks import check, norm, opaque
 
 Step = Callable[[Value], Value]

@@ -14,9 +14,9 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from onelip.activations import second_derivatives
 from onelip.norms.batched import each
 from onelip.norms.rounding import UNDERFLOW, UNIT, exact, frobenius, upward
-from onelip.norms.second_derivatives import second_derivatives
 
 _NUMBERS_AT_ONCE = 2**24
 

@@ -8,7 +8,7 @@ L and image f(0) of 0,
           } s + e),
 
 so errors of earlier layers are carried along by the same constants that carry the attack, and what
-each layer adds follows from the standard model of floating point (``forward_error_rules.py``).
+each layer adds follows from the standard model of floating point (``onelip.forward_error``).
 
 What is assumed: operations are those of IEEE 754 in the dtype of the weights, as they are inside
 ``full_precision``; sums may be in any order, fused or not, and subnormal numbers may be flushed to
@@ -24,12 +24,12 @@ import math
 import torch
 from torch import Tensor, nn
 
-from onelip.certificates import forward_error_layers  # noqa: F401, registers its rules
-from onelip.certificates.forward_error_rules import Arithmetic, Value, through
 from onelip.certificates.precision import full_precision
 from onelip.certificates.radius_proof import flattened
 from onelip.chains import Shape
 from onelip.errors import UnboundedModuleError, UsageError
+from onelip.forward_error import Arithmetic, Computed
+from onelip.lipschitz import through
 
 
 def forward_error(model: nn.Module, input_shape: Shape, reach: float) -> Tensor:
@@ -89,7 +89,7 @@ def forward_errors(model: nn.Module, input_shape: Shape, reach: float) -> list[T
     _refuse_subnormal(model)
     arithmetic = Arithmetic.of(dtype)
     flushed = arithmetic.lost * math.sqrt(math.prod(input_shape))
-    value, errors = Value(tuple(input_shape), reach, flushed), []
+    value, errors = Computed(tuple(input_shape), reach, flushed), []
     with full_precision(device):
         for _, part in flattened(model):
             value = through(part, value, arithmetic)

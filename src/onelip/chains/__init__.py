@@ -12,6 +12,7 @@ from onelip.chains.chain import (
 )
 from onelip.chains.linear_map import (
     Adjoint,
+    BoundedSum,
     Composition,
     Convolution,
     Dense,
@@ -26,11 +27,13 @@ from onelip.chains.linear_map import (
     Taking,
     composed,
     identity,
+    norm_of_parts,
 )
 
 __all__ = [
     "Adjoint",
     "Block",
+    "BoundedSum",
     "Chain",
     "Composition",
     "Convolution",
@@ -51,5 +54,6 @@ __all__ = [
     "Taking",
     "composed",
     "identity",
+    "norm_of_parts",
     "transformed",
 ]

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from onelip.activations import slopes
 from onelip.chains.linear_map import GroupMean, LinearMap, Scale, Shape, Sum, composed, identity
-from onelip.norms.slopes import slopes
 
 
 class Split(NamedTuple):

@@ -75,6 +75,16 @@ def reshaped(value: Value, shape: Shape) -> Value:
     return value if shape == value.shape else value.then(Reshape(value.shape, shape))
 
 
+def flattened(value: Value, start: int, end: int) -> Value:
+    """Axes in one, counted with the batch as ``torch.flatten`` does."""
+    axes = len(value.shape) + 1
+    start, end = start % axes, end % axes
+    if start == 0 or end < start:
+        raise UsageError(f"flattens the batch, or nothing: start_dim={start}, end_dim={end}")
+    middle = torch.Size(value.shape[start - 1 : end]).numel()
+    return reshaped(value, (*value.shape[: start - 1], middle, *value.shape[end:]))
+
+
 def dense(value: Value, weight: Tensor, bias: Tensor | None) -> Value:
     """``nn.Linear``; along the last of several axes, as a convolution of the turned image."""
     expect(value, f"(*, {weight.shape[1]})", value.shape[-1:] == (weight.shape[1],))

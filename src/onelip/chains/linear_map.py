@@ -21,8 +21,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.grad import conv2d_input
 
+from onelip.errors import UnboundedModuleError
 from onelip.norms.convolution import Pair, convolution
-from onelip.norms.rounding import UNDERFLOW, exact, frobenius, gamma, quotient, upward
+from onelip.norms.rounding import UNDERFLOW, exact, frobenius, gamma, product, quotient, upward
 from onelip.norms.spectral import dense
 
 Shape = tuple[int, ...]
@@ -474,6 +475,21 @@ class Sum(Combination):
         return torch.stack([linear.affine(x) for linear in self.maps]).sum(0)
 
 
+@dataclass(frozen=True)
+class BoundedSum(Sum):
+    """A sum of which a smaller bound is known than the sum of the norms.
+
+    Attributes:
+        bound: of the norm, if one is known.
+    """
+
+    bound: Tensor | None = None
+
+    def norm(self) -> Tensor | None:
+        """What is known."""
+        return self.bound
+
+
 def identity(shape: Shape) -> Reshape:
     """The map that changes nothing."""
     return Reshape(shape, shape)
@@ -522,3 +538,20 @@ def unwrapped(x: Tensor, sides: tuple[Pair, Pair]) -> Tensor:
             x.narrow(axis, x.shape[axis] - first, first).add_(before)
             x.narrow(axis, 0, last).add_(after)
     return x
+
+
+def norm_of_parts(linear: LinearMap) -> Tensor:
+    """Proved bound of the norm of a map: products over its factors, sums over its terms.
+
+    Raises:
+        UnboundedModuleError: nothing is known of the norm of a part.
+    """
+    if isinstance(linear, Composition):
+        return product([norm_of_parts(part) for part in linear.maps])
+    if isinstance(linear, Sum) and linear.norm() is None:
+        total = torch.stack([norm_of_parts(part) for part in linear.maps]).sum()
+        return upward(total, len(linear.maps))
+    norm = linear.norm()
+    if norm is None:
+        raise UnboundedModuleError(f"no norm is known for {type(linear).__name__}")
+    return norm

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from onelip.norms.slopes import Interval
+from onelip.activations import Interval
 
 POWER_STEPS = 2
 

@@ -14,15 +14,14 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from onelip.activations import primitive, slopes
 from onelip.flows.eigenvalue import least_eigenvalue
 from onelip.flows.potential import Potential
-from onelip.flows.primitives import primitive
 from onelip.layers.constrained import check_channels
 from onelip.layers.fixed_conv import check_image_size
 from onelip.layers.gradient_step import mirrored, norm_bound
 from onelip.layers.same_size import applied, checked_image_size
 from onelip.norms.rounding import downward, upward
-from onelip.norms.slopes import slopes
 
 
 class RidgePotential(Potential):

@@ -5,9 +5,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from onelip import norms
+from onelip.activations import slopes
 from onelip.layers.gradient_step import gradient_step_bound
 from onelip.lipschitz import LipschitzModule
-from onelip.norms.slopes import slopes
 
 
 class AdjointStep(LipschitzModule):

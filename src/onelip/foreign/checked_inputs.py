@@ -1,12 +1,15 @@
 """What is 1-Lipschitz only on inputs of the right shape, with a look at the input."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
 from onelip.errors import UnboundedModuleError
 from onelip.layers.normalize import Normalize
-from onelip.lipschitz import LipschitzModule, Rule
+from onelip.lipschitz import LipschitzModule, ModuleRecord, Rule
 from onelip.norms.rounding import exact, upward
 
 UNCHECKED = "stretches inputs of another shape than it is made for, and does not look"
@@ -28,6 +31,11 @@ def export_first(reason: str) -> Rule:
         )
 
     return refuse
+
+
+def unchecked(convert: Callable[[Any], nn.Module]) -> ModuleRecord:
+    """The record of modules that are 1-Lipschitz on inputs of the right shape only."""
+    return ModuleRecord(lipschitz_bound=export_first(UNCHECKED), export=convert)
 
 
 def normalized(mean: Tensor, std: Tensor) -> Normalize:

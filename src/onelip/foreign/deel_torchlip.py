@@ -11,26 +11,25 @@ import torch
 from deel.torchlip import modules as deel
 from torch import Tensor, nn
 
-from onelip._export import Converter, export, fixed
+from onelip._export import export, fixed
 from onelip.errors import UnboundedModuleError
 from onelip.foreign.checked_inputs import (
-    UNCHECKED,
     Centering,
     HalvesHouseHolder,
-    export_first,
     factor_above,
     normalized,
+    unchecked,
 )
 from onelip.foreign.plain_modules import (
-    bound_of,
+    as_plain,
     checked_conv,
     plain_conv,
     plain_conv_transpose,
     plain_linear,
 )
 from onelip.layers.normalize import Normalize
-from onelip.lipschitz import RULES as OF_TORCH
-from onelip.lipschitz import Rule, lipschitz_bound
+from onelip.lipschitz import RECORDS as OF_TORCH
+from onelip.lipschitz import ModuleRecord, lipschitz_bound
 from onelip.norms.convolution import pair
 from onelip.norms.rounding import exact, product, upward
 from onelip.norms.windows import overlap_of_maxima, root_above
@@ -73,7 +72,7 @@ def _lp_relu(module: Any) -> Tensor:
 
 
 def _average_pool(module: Any) -> Tensor:
-    average = torch.as_tensor(OF_TORCH[nn.AvgPool2d](module), dtype=torch.float64)
+    average = torch.as_tensor(OF_TORCH[nn.AvgPool2d].lipschitz_bound(module), dtype=torch.float64)
     factor = factor_above(module._coefficient_lip * module.scalingFactor)
     return product([average, torch.tensor(factor, dtype=torch.float64)])
 
@@ -144,40 +143,36 @@ _CONVOLUTIONS = (
     deel.FrobeniusConv2d,
 )
 _LINEAR = (deel.SpectralLinear, deel.FrobeniusLinear)
-_UNCHECKED = (
-    deel.HouseHolder,
-    deel.LayerCentering,
-    deel.BatchCentering,
-    deel.BatchLipNorm,
-    deel.ScaleBiasLayer,
-)
 _SORTS = (deel.GroupSort, deel.GroupSort2, deel.FullSort)
 
-RULES: dict[type[nn.Module], Rule] = {
-    **dict.fromkeys(_CONVOLUTIONS, bound_of(lambda module: plain_conv(unpadded(module)))),
-    **dict.fromkeys(_LINEAR, bound_of(plain_linear)),
-    deel.SpectralConvTranspose2d: bound_of(plain_conv_transpose),
-    deel.Sequential: _sequential,
-    **dict.fromkeys(_SORTS, _scaled_isometry),
-    deel.MaxMin: _max_min,
-    deel.LPReLU: _lp_relu,
-    deel.ScaledAvgPool2d: _average_pool,
-    deel.ScaledAdaptiveAvgPool2d: _whole_average,
-    deel.ScaledL2NormPool2d: _l2_pool,
-    deel.ScaledAdaptativeL2NormPool2d: _scaled_isometry,
-    deel.InvertibleDownSampling: _isometry,
-    deel.InvertibleUpSampling: _isometry,
-    **dict.fromkeys(_UNCHECKED, export_first(UNCHECKED)),
+RECORDS: dict[type[nn.Module], ModuleRecord] = {
+    **dict.fromkeys(
+        _CONVOLUTIONS,
+        as_plain(
+            lambda module: plain_conv(unpadded(module)),
+            export=lambda module: checked_conv(unpadded(fixed(module))),
+        ),
+    ),
+    **dict.fromkeys(
+        _LINEAR, as_plain(plain_linear, export=lambda module: plain_linear(fixed(module)))
+    ),
+    deel.SpectralConvTranspose2d: as_plain(
+        plain_conv_transpose, export=lambda module: plain_conv_transpose(fixed(module))
+    ),
+    deel.Sequential: ModuleRecord(lipschitz_bound=_sequential, export=_export_sequential),
+    **dict.fromkeys(_SORTS, ModuleRecord(lipschitz_bound=_scaled_isometry)),
+    deel.MaxMin: ModuleRecord(lipschitz_bound=_max_min),
+    deel.LPReLU: ModuleRecord(lipschitz_bound=_lp_relu),
+    deel.ScaledAvgPool2d: ModuleRecord(lipschitz_bound=_average_pool),
+    deel.ScaledAdaptiveAvgPool2d: ModuleRecord(lipschitz_bound=_whole_average),
+    deel.ScaledL2NormPool2d: ModuleRecord(lipschitz_bound=_l2_pool),
+    deel.ScaledAdaptativeL2NormPool2d: ModuleRecord(lipschitz_bound=_scaled_isometry),
+    deel.InvertibleDownSampling: ModuleRecord(lipschitz_bound=_isometry),
+    deel.InvertibleUpSampling: ModuleRecord(lipschitz_bound=_isometry),
+    deel.HouseHolder: unchecked(lambda module: HalvesHouseHolder(module.theta)),
+    deel.LayerCentering: unchecked(_export_centering),
+    deel.BatchCentering: unchecked(_export_batch_norm),
+    deel.BatchLipNorm: unchecked(_export_batch_norm),
+    deel.ScaleBiasLayer: unchecked(_export_scale_bias),
 }
-
-EXPORTS: dict[type[nn.Module], Converter] = {
-    **dict.fromkeys(_CONVOLUTIONS, lambda module: checked_conv(unpadded(fixed(module)))),
-    **dict.fromkeys(_LINEAR, lambda module: plain_linear(fixed(module))),
-    deel.SpectralConvTranspose2d: lambda module: plain_conv_transpose(fixed(module)),
-    deel.Sequential: _export_sequential,
-    deel.HouseHolder: lambda module: HalvesHouseHolder(module.theta),
-    deel.LayerCentering: _export_centering,
-    deel.BatchCentering: _export_batch_norm,
-    deel.BatchLipNorm: _export_batch_norm,
-    deel.ScaleBiasLayer: _export_scale_bias,
-}
+"""What is known of the library's modules, by exact type."""

@@ -16,14 +16,14 @@ from orthogonium.layers.conv.adaptiveSOC import fast_skew_ortho_conv, soc_x_rko_
 from orthogonium.layers.custom_activations import SoftHuber
 from torch import Tensor, nn
 
-from onelip._export import Converter, export, fixed
+from onelip._export import export, fixed
 from onelip.errors import UnboundedModuleError
 from onelip.foreign.checked_inputs import (
-    UNCHECKED,
     Centering,
     HalvesHouseHolder,
     export_first,
     normalized,
+    unchecked,
 )
 from onelip.foreign.orthogonium_blocks import (
     block,
@@ -33,6 +33,8 @@ from onelip.foreign.orthogonium_blocks import (
     plain_strided_block,
 )
 from onelip.foreign.plain_modules import (
+    Plain,
+    as_plain,
     bound_of,
     checked_conv,
     plain_conv,
@@ -41,7 +43,7 @@ from onelip.foreign.plain_modules import (
 )
 from onelip.foreign.residual import MeanSquareResidual, WeightedResidual
 from onelip.layers.normalize import Normalize
-from onelip.lipschitz import Rule, lipschitz_bound
+from onelip.lipschitz import ModuleRecord, lipschitz_bound
 
 
 def _read(module: Any) -> Any:
@@ -108,46 +110,57 @@ _TRANSPOSED = (
 )
 _FUSED_TRANSPOSED = (AOC.BcopRkoConvTranspose2d, soc_x_rko_conv.SOCRkoConvTranspose2d)
 _LINEAR = (ortho.OrthoLinear, ortho.UnitNormLinear)
-_UNCHECKED = (
-    ortho.HouseHolder,
-    ortho.BatchCentering2D,
-    ortho.LayerCentering2D,
-    residual.L2NormResidual,
-    residual.AdditiveResidual,
-    residual.PrescaledAdditiveResidual,
-)
-_BLOCKS = (SLL.AOCLipschitzResBlock, SLL.SLLxAOCLipschitzResBlock)
 
-RULES: dict[type[nn.Module], Rule] = {
-    **dict.fromkeys(_CONVOLUTIONS + _FUSED, bound_of(plain_conv)),
-    **dict.fromkeys(_TRANSPOSED + _FUSED_TRANSPOSED, bound_of(plain_conv_transpose)),
-    **dict.fromkeys(_LINEAR, bound_of(plain_linear)),
-    **dict.fromkeys(_UNCHECKED, export_first(UNCHECKED)),
-    **dict.fromkeys(_BLOCKS, export_first("computes its kernels anew with every reading")),
-    ortho.Abs: _isometry,
-    ortho.ChannelShuffle: _isometry,
-    ortho.MaxMin: _max_min,
-    SoftHuber: _soft_huber,
-    residual.ConcatResidual: _concat_residual,
-    SLL.SDPBasedLipschitzResBlock: bound_of(block),
-    SLL.SDPBasedLipschitzDense: dense_block_bound,
-}
 
-EXPORTS: dict[type[nn.Module], Converter] = {
-    **dict.fromkeys(_CONVOLUTIONS, lambda module: checked_conv(fixed(module))),
-    **dict.fromkeys(_FUSED, lambda module: checked_conv(_read(module))),
-    **dict.fromkeys(_TRANSPOSED, lambda module: plain_conv_transpose(fixed(module))),
-    **dict.fromkeys(_FUSED_TRANSPOSED, lambda module: plain_conv_transpose(_read(module))),
-    **dict.fromkeys(_LINEAR, lambda module: plain_linear(fixed(module))),
-    ortho.HouseHolder: _export_house_holder,
-    ortho.BatchCentering2D: _export_batch_centering,
-    ortho.LayerCentering2D: lambda module: Centering((-2, -1), module.bias.flatten()),
-    residual.ConcatResidual: lambda module: residual.ConcatResidual(export(module.fn)),
-    residual.L2NormResidual: lambda module: MeanSquareResidual(export(module.fn), eps=module.eps),
-    residual.AdditiveResidual: _export_additive,
-    residual.PrescaledAdditiveResidual: _export_prescaled,
-    SLL.SDPBasedLipschitzResBlock: lambda module: block(fixed(module)),
-    SLL.SDPBasedLipschitzDense: plain_dense_block,
-    SLL.AOCLipschitzResBlock: plain_orthogonal_block,
-    SLL.SLLxAOCLipschitzResBlock: plain_strided_block,
+def _recomputed(convert: Plain) -> ModuleRecord:
+    """The record of blocks whose weights have to be fixed first."""
+    return ModuleRecord(
+        lipschitz_bound=export_first("computes its kernels anew with every reading"),
+        export=convert,
+    )
+
+
+RECORDS: dict[type[nn.Module], ModuleRecord] = {
+    **dict.fromkeys(
+        _CONVOLUTIONS, as_plain(plain_conv, export=lambda module: checked_conv(fixed(module)))
+    ),
+    **dict.fromkeys(
+        _FUSED, as_plain(plain_conv, export=lambda module: checked_conv(_read(module)))
+    ),
+    **dict.fromkeys(
+        _TRANSPOSED,
+        as_plain(plain_conv_transpose, export=lambda module: plain_conv_transpose(fixed(module))),
+    ),
+    **dict.fromkeys(
+        _FUSED_TRANSPOSED,
+        as_plain(plain_conv_transpose, export=lambda module: plain_conv_transpose(_read(module))),
+    ),
+    **dict.fromkeys(
+        _LINEAR, as_plain(plain_linear, export=lambda module: plain_linear(fixed(module)))
+    ),
+    ortho.Abs: ModuleRecord(lipschitz_bound=_isometry),
+    ortho.ChannelShuffle: ModuleRecord(lipschitz_bound=_isometry),
+    ortho.MaxMin: ModuleRecord(lipschitz_bound=_max_min),
+    SoftHuber: ModuleRecord(lipschitz_bound=_soft_huber),
+    ortho.HouseHolder: unchecked(_export_house_holder),
+    ortho.BatchCentering2D: unchecked(_export_batch_centering),
+    ortho.LayerCentering2D: unchecked(lambda module: Centering((-2, -1), module.bias.flatten())),
+    residual.ConcatResidual: ModuleRecord(
+        lipschitz_bound=_concat_residual,
+        export=lambda module: residual.ConcatResidual(export(module.fn)),
+    ),
+    residual.L2NormResidual: unchecked(
+        lambda module: MeanSquareResidual(export(module.fn), eps=module.eps)
+    ),
+    residual.AdditiveResidual: unchecked(_export_additive),
+    residual.PrescaledAdditiveResidual: unchecked(_export_prescaled),
+    SLL.SDPBasedLipschitzResBlock: ModuleRecord(
+        lipschitz_bound=bound_of(block), export=lambda module: block(fixed(module))
+    ),
+    SLL.SDPBasedLipschitzDense: ModuleRecord(
+        lipschitz_bound=dense_block_bound, export=plain_dense_block
+    ),
+    SLL.AOCLipschitzResBlock: _recomputed(plain_orthogonal_block),
+    SLL.SLLxAOCLipschitzResBlock: _recomputed(plain_strided_block),
 }
+"""What is known of the library's modules, by exact type."""

@@ -8,12 +8,12 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from onelip._export import fixed
+from onelip.activations import is_homogeneous, slopes
 from onelip.errors import UnboundedModuleError
 from onelip.foreign.adjoint_step import AdjointStep
 from onelip.layers.constrained import fill
 from onelip.layers.gradient_step import GradientStep, gradient_step_bound
 from onelip.norms.rounding import UNDERFLOW, exact, frobenius
-from onelip.norms.slopes import HOMOGENEOUS, slopes
 from onelip.norms.spectral import largest_norm
 
 
@@ -101,7 +101,7 @@ def plain_dense_block(module: Any) -> GradientStep:
     Raises:
         UnboundedModuleError: another activation.
     """
-    if type(module.activation) not in HOMOGENEOUS:
+    if not is_homogeneous(module.activation):
         raise UnboundedModuleError(f"{module.activation} does not scale: SDPBasedLipschitzDense")
     scale = (2 * exact(module.compute_t())).sqrt()
     return GradientStep(

@@ -9,7 +9,7 @@ from onelip.errors import UnboundedModuleError
 from onelip.layers import constrained
 from onelip.layers.constrained import fill
 from onelip.layers.fixed_conv import FixedConv2d
-from onelip.lipschitz import Rule, lipschitz_bound
+from onelip.lipschitz import ModuleRecord, Rule, lipschitz_bound, read_module
 
 Plain = Callable[[Any], nn.Module]
 
@@ -17,6 +17,15 @@ Plain = Callable[[Any], nn.Module]
 def bound_of(plain: Plain) -> Rule:
     """The rule of modules that do what a plain one does with the same numbers."""
     return lambda module: lipschitz_bound(plain(module))
+
+
+def as_plain(plain: Plain, *, export: Plain) -> ModuleRecord:
+    """The record of modules that do what a plain one does with the same numbers."""
+    return ModuleRecord(
+        lipschitz_bound=bound_of(plain),
+        to_chain=lambda module, value: read_module(plain(module), value),
+        export=export,
+    )
 
 
 def plain_linear(module: Any) -> nn.Linear:

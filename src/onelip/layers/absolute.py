@@ -3,6 +3,11 @@
 import torch
 from torch import Tensor
 
+from onelip.activations import ACTIVATIONS, Activation, Pieces
+from onelip.chains import Elementwise
+from onelip.chains.value import Value
+from onelip.forward_error import Local, Run
+from onelip.forward_error import moved as no_error
 from onelip.lipschitz import LipschitzModule
 
 
@@ -27,3 +32,22 @@ class Absolute(LipschitzModule):
     def lipschitz_bound(self) -> Tensor:
         """1."""
         return torch.ones((), dtype=torch.float64)
+
+    def to_chain(self, value: Value) -> Value:
+        """Slopes between -1 and 1."""
+        return value.activated(Elementwise.of(self))
+
+    def forward_error(self, run: Run) -> Local:
+        """Nothing is computed."""
+        return no_error(self, run)
+
+
+ACTIVATIONS[Absolute] = Activation(
+    slopes=lambda _: (-1.0, 1.0),
+    pieces=lambda _: Pieces((0.0,), (-1.0, 1.0)),
+    homogeneous=True,
+    roundings=0,
+    forward_error=no_error,
+    aten="abs",
+    onnx=("Abs", {}),
+)

@@ -6,10 +6,12 @@ from torch.nn import functional as F
 from typing_extensions import override
 
 from onelip import norms
+from onelip.chains.linear_layers import convolution, expect, reshaped
+from onelip.chains.value import Value
 from onelip.layers.aoc import inner_channels, strided_kernel
 from onelip.layers.bcop import by_group, projector_bases
 from onelip.layers.constrained import check_channels, fill
-from onelip.layers.fixed_conv import FixedConv2d, check_whole_strides
+from onelip.layers.fixed_conv import FixedConv2d, check_image, check_whole_strides
 from onelip.layers.orthogonal import (
     Orthogonalise,
     OrthogonalLayer,
@@ -17,6 +19,7 @@ from onelip.layers.orthogonal import (
     oriented,
     tall,
 )
+from onelip.lipschitz.torch_modules import sides_of
 from onelip.norms.convolution import check_padding_mode
 
 
@@ -132,3 +135,21 @@ class AOCConv1d(OrthogonalLayer):
         fill(conv, self.fixed_weight(), self.bias)
         fixed = FixedConv2d(conv, image_size=None)
         return nn.Sequential(nn.Unflatten(2, (1, -1)), fixed, nn.Flatten(2))
+
+    def to_chain(self, value: Value) -> Value:
+        """A convolution of images of one row with the kernel in use."""
+        weight = self.weight
+        expect(value, "(channels, length)", len(value.shape) == 2)
+        rows = reshaped(value, (value.shape[0], 1, value.shape[1]))
+        check_image(rows, None, (1, self.stride), self.padding_mode)
+        circular = self.padding_mode == "circular"
+        image = convolution(
+            rows,
+            weight,
+            self.bias,
+            stride=(1, self.stride),
+            sides=((0, 0), self._around) if circular else sides_of(weight, self.padding, (1, 1)),
+            groups=self.groups,
+            circular=circular,
+        )
+        return reshaped(image, (image.shape[0], image.shape[2]))

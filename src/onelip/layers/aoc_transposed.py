@@ -6,6 +6,8 @@ from torch.nn import functional as F
 from typing_extensions import override
 
 from onelip import norms
+from onelip.chains.linear_layers import transposed_convolution
+from onelip.chains.value import Value
 from onelip.layers.aoc import inner_channels, strided_kernel
 from onelip.layers.bcop import by_group, projector_bases
 from onelip.layers.constrained import check_channels, fill
@@ -16,6 +18,7 @@ from onelip.layers.orthogonal import (
     oriented,
     tall,
 )
+from onelip.norms.convolution import pair
 
 
 class AOCConvTranspose2d(OrthogonalLayer):
@@ -112,3 +115,16 @@ class AOCConvTranspose2d(OrthogonalLayer):
         )
         fill(plain, self.fixed_weight(), self.bias)
         return plain
+
+    def to_chain(self, value: Value) -> Value:
+        """The adjoint of the convolution with the kernel in use."""
+        return transposed_convolution(
+            value,
+            self.weight,
+            self.bias,
+            stride=pair(self.stride),
+            padding=pair(self.padding),
+            output_padding=pair(self.output_padding),
+            groups=self.groups,
+            dilation=(1, 1),
+        )

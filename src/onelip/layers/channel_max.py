@@ -3,6 +3,11 @@
 import torch
 from torch import Tensor
 
+from onelip.chains.linear_layers import expect, moved
+from onelip.chains.value import Value
+from onelip.forward_error import Local, Run
+from onelip.forward_error import moved as no_error
+from onelip.layers.group_sort import MaxMin, sorted_channels
 from onelip.lipschitz import LipschitzModule
 
 
@@ -35,3 +40,13 @@ class ChannelMaxPool(LipschitzModule):
     def lipschitz_bound(self) -> Tensor:
         """1."""
         return torch.ones((), dtype=torch.float64)
+
+    def to_chain(self, value: Value) -> Value:
+        """The first of each sorted pair of channels."""
+        expect(value, "(an even number, ...)", value.shape[0] % 2 == 0)
+        pairs = moved(value, lambda x: x.unflatten(1, (2, -1)).transpose(1, 2).flatten(1, 2))
+        return moved(sorted_channels(MaxMin(), 2, pairs), lambda x: x[:, ::2])
+
+    def forward_error(self, run: Run) -> Local:
+        """Nothing is computed."""
+        return no_error(self, run)

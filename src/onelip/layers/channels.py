@@ -4,6 +4,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from onelip.chains.linear_layers import moved
+from onelip.chains.value import Value
+from onelip.forward_error import Local, Run
+from onelip.forward_error import moved as no_error
 from onelip.lipschitz import LipschitzModule
 
 
@@ -42,6 +46,14 @@ class ZeroPadChannels(LipschitzModule):
         """1."""
         return torch.ones((), dtype=torch.float64)
 
+    def to_chain(self, value: Value) -> Value:
+        """Numbers that are moved."""
+        return moved(value, self)
+
+    def forward_error(self, run: Run) -> Local:
+        """Nothing is computed."""
+        return no_error(self, run)
+
 
 class FirstChannels(LipschitzModule):
     """Keep the first channels (or features) and drop the rest.
@@ -76,6 +88,14 @@ class FirstChannels(LipschitzModule):
     def lipschitz_bound(self) -> Tensor:
         """1."""
         return torch.ones((), dtype=torch.float64)
+
+    def to_chain(self, value: Value) -> Value:
+        """Numbers that are moved."""
+        return moved(value, self)
+
+    def forward_error(self, run: Run) -> Local:
+        """Nothing is computed."""
+        return no_error(self, run)
 
 
 def unshuffled(x: Tensor, block_size: int) -> Tensor:
@@ -115,3 +135,11 @@ class InvertibleDownsampling(LipschitzModule):
     def lipschitz_bound(self) -> Tensor:
         """1."""
         return torch.ones((), dtype=torch.float64)
+
+    def to_chain(self, value: Value) -> Value:
+        """Numbers that are moved."""
+        return moved(value, self)
+
+    def forward_error(self, run: Run) -> Local:
+        """Nothing is computed."""
+        return no_error(self, run)

@@ -17,8 +17,11 @@ from torch.nn import functional as F
 
 from onelip import norms
 from onelip.autocast import no_autocast
-from onelip.layers.fixed_conv import FixedConv2d, check_image_size, check_whole_strides
+from onelip.chains.linear_layers import convolution, dense
+from onelip.chains.value import Value
+from onelip.layers.fixed_conv import FixedConv2d, check_image, check_image_size, check_whole_strides
 from onelip.lipschitz import LipschitzModule, overridable
+from onelip.lipschitz.torch_modules import sides_of
 from onelip.norms.convolution import check_padding_mode, pair
 
 _OF_A_CONTEXT = ("begun", "_held", "own_power_steps")
@@ -157,6 +160,10 @@ class ConstrainedLinear(ConstrainedLayer):
         """As torch prints linear layers."""
         return f"{self.in_features}, {self.out_features}, bias={self.bias is not None}"
 
+    def to_chain(self, value: Value) -> Value:
+        """The matrix in use."""
+        return dense(value, self.weight, self.bias)
+
 
 class ConstrainedConv2d(ConstrainedLayer):
     """A convolution with a constrained kernel; arguments as those of ``nn.Conv2d``.
@@ -260,6 +267,21 @@ class ConstrainedConv2d(ConstrainedLayer):
         return (
             f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, "
             f"stride={self.stride}, padding={self.padding}, padding_mode={self.padding_mode}"
+        )
+
+    def to_chain(self, value: Value) -> Value:
+        """The kernel in use."""
+        weight, dilation = self.weight, pair(self.dilation)
+        check_image(value, self.image_size, pair(self.stride), self.padding_mode)
+        return convolution(
+            value,
+            weight,
+            self.bias,
+            stride=pair(self.stride),
+            sides=sides_of(weight, self.padding, dilation),
+            dilation=dilation,
+            groups=self.groups,
+            circular=self.padding_mode == "circular",
         )
 
 

@@ -22,19 +22,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import override
 
+from onelip.activations import is_homogeneous, slopes, steepest
+from onelip.chains.value import Value
 from onelip.estimates import leading_direction, usable
 from onelip.layers.constrained import PowerSteps, full_precision
 from onelip.layers.fixed_conv import check_image_size
 from onelip.layers.gradient_step import (
     GradientStep,
     gradient_step_bound,
+    gradient_step_chain,
     mirrored,
     norm_bound,
 )
 from onelip.layers.same_size import applied, checked_image_size, convolve
 from onelip.lipschitz import overridable
 from onelip.norms.rounding import downward, exact, frobenius, upward
-from onelip.norms.slopes import HOMOGENEOUS, slopes, steepest
 
 _EPSILON = 1e-4  # added to the squared norm, so the step errs on the short side
 _WARM_UP = 20  # power iterations at construction
@@ -165,7 +167,7 @@ class ConvexPotential(PowerSteps):
         With an activation that scales, such as ReLU, the root of the step goes into the weights.
         """
         step, root = self.proved_step(), None
-        if type(self.activation) in HOMOGENEOUS:
+        if is_homogeneous(self.activation):
             root = step.double().sqrt()
         return GradientStep(
             _scaled(self.weight, root),
@@ -190,6 +192,10 @@ class ConvexPotential(PowerSteps):
         smoothness = upward(norm.square() * (slopes(self.activation)[1] * (1 + 1e-8)), 8)
         longest = downward(2 / smoothness, 8).to(step.dtype)  # may round up by one unit
         return torch.minimum(step, torch.nextafter(longest, torch.zeros_like(longest)).to(step))
+
+    def to_chain(self, value: Value) -> Value:
+        """A block with the weight and the step in use, and the constant that the layer proves."""
+        return gradient_step_chain(self, value, self.weight, self.bias, self.step())
 
 
 class ConvexPotentialLinear(ConvexPotential):

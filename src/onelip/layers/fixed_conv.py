@@ -1,11 +1,14 @@
 """A plain convolution with the images that its bound holds for: what kernels are exported to."""
 
+import torch
 from torch import Tensor, nn
 
 from onelip import norms
-from onelip.errors import UnboundedModuleError
-from onelip.lipschitz import LipschitzModule
-from onelip.norms.convolution import pair
+from onelip.chains.value import Value
+from onelip.errors import UnboundedModuleError, UsageError
+from onelip.forward_error import Local, Run, affine, refuse_fast_convolutions
+from onelip.lipschitz import LipschitzModule, read_module
+from onelip.norms.convolution import Pair, pair
 
 
 class FixedConv2d(LipschitzModule):
@@ -63,6 +66,16 @@ class FixedConv2d(LipschitzModule):
             whole_strides=True,
         )
 
+    def to_chain(self, value: Value) -> Value:
+        """The convolution, if the image fits."""
+        check_image(value, self.image_size, pair(self.conv.stride), self.conv.padding_mode)
+        return read_module(self.conv, value)
+
+    def forward_error(self, run: Run) -> Local:
+        """Sums of products."""
+        refuse_fast_convolutions(self.conv.weight)
+        return affine(self.conv, run, self.conv.weight[0].numel())
+
 
 def check_image_size(x: Tensor, expected: tuple[int, int] | None) -> None:
     """A norm that was proved for one size of images says nothing about others.
@@ -90,3 +103,17 @@ def check_whole_strides(x: Tensor, strides: tuple[int, int], padding_mode: str) 
             f"circular padding with stride {max(strides)} needs sides that it divides, got "
             f"{height} x {width}: pad the image, or use padding_mode='zeros'"
         )
+
+
+def check_image(value: Value, size: Pair | None, stride: Pair, mode: str) -> None:
+    """Check that a value is an image for which a layer is proved.
+
+    Raises:
+        UsageError: it has another size.
+    """
+    image = torch.empty(1, *value.shape, device="meta")
+    try:
+        check_image_size(image, size)
+        check_whole_strides(image, stride, mode)
+    except ValueError as error:
+        raise UsageError(str(error)) from error

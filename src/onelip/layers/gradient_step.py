@@ -1,16 +1,23 @@
 """A gradient step made of plain torch modules: what Convex Potential layers are exported to."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from onelip import norms
+from onelip.activations import Interval, slopes
+from onelip.chains import LinearMap, norm_of_parts
+from onelip.chains.linear_layers import convolution, dense, scaled
+from onelip.chains.value import Value
 from onelip.errors import UnboundedModuleError
-from onelip.layers.fixed_conv import check_image_size
-from onelip.lipschitz import LipschitzModule
-from onelip.norms.rounding import upward
-from onelip.norms.slopes import Interval, slopes
+from onelip.forward_error import Arithmetic, Computed, Local, Run
+from onelip.layers.fixed_conv import check_image, check_image_size
+from onelip.lipschitz import LipschitzModule, lipschitz_bound, through
+from onelip.lipschitz.torch_modules import activation as activated
+from onelip.lipschitz.torch_modules import sides_of
+from onelip.norms.rounding import exact, product, upward
 
 
 def gradient_step_bound(step: Tensor, norm: Tensor, slope: Interval) -> Tensor:
@@ -105,6 +112,22 @@ class GradientStep(LipschitzModule):
             and self.outer.bias is None
         )
 
+    def to_chain(self, value: Value) -> Value:
+        """A block with the constant that the layer proves."""
+        step = self.inner.weight.new_ones(()) if self.step is None else self.step
+        return gradient_step_chain(self, value, self.inner.weight, self.inner.bias, step)
+
+    def forward_error(self, run: Run) -> Local:
+        """What its parts add."""
+        arithmetic = run.arithmetic
+        norm = norm_bound(self.inner.weight, self.image_size, self.padding_mode)
+        hidden = through(self.inner, run.x, arithmetic, lipschitz=norm)
+        hidden = through(self.activation, hidden, arithmetic)
+        if self.step is not None:
+            hidden = _times(hidden, float(exact(self.step)), arithmetic)
+        step = through(self.outer, hidden, arithmetic, lipschitz=norm)
+        return Local(step.offset, step.error + run.rounding(1, run.x.reach + step.reach))
+
 
 def norm_bound(weight: Tensor, image_size: tuple[int, int] | None, padding_mode: str) -> Tensor:
     """Proved norm of a matrix, or of a convolution that keeps the image's size."""
@@ -135,3 +158,41 @@ def _plain(weight: Tensor, bias: Tensor | None, padding_mode: str) -> nn.Linear 
     part.weight = nn.Parameter(weight.detach().clone(memory_format=torch.contiguous_format))
     part.bias = None if bias is None else nn.Parameter(bias.detach().clone())
     return part
+
+
+def _times(x: Computed, factor: float, arithmetic: Arithmetic) -> Computed:
+    """Multiply by a stored number that is not negative."""
+    lost = arithmetic.rounding(1, factor * x.reach, x.count)
+    return Computed(x.shape, factor * x.size, factor * x.error + lost, factor * x.offset)
+
+
+def gradient_step_chain(
+    layer: Any, value: Value, weight: Tensor, bias: Tensor | None, step: Tensor
+) -> Value:
+    """``x - step W^T activation(W x + b)`` after a value, for a layer with these numbers.
+
+    The layer keeps the constant that it proves of itself, which no bound of the sum of two ways
+    would find.
+    """
+    check_image(value, layer.image_size, (1, 1), layer.padding_mode)
+    hidden = _same_size(value, weight, bias, layer.padding_mode)
+    back = scaled(Value.entering(hidden.shape, weight), -step)
+    adjoint = _same_size(back, mirrored(weight), None, layer.padding_mode)
+    return block_of(layer, value, hidden, adjoint.linear, value.linear)
+
+
+def block_of(
+    layer: Any, value: Value, hidden: Value, outer: LinearMap, skip: LinearMap | None
+) -> Value:
+    """A block with the constant that its layer proves, times that of the map in front of it."""
+    constant = product([lipschitz_bound(layer), norm_of_parts(value.linear)])
+    plain = activated(layer.activation, hidden).point.block
+    assert plain is not None
+    return value.behind(replace(plain, outer=outer, skip=skip, constant=float(constant)))
+
+
+def _same_size(value: Value, weight: Tensor, bias: Tensor | None, padding_mode: str) -> Value:
+    if weight.ndim == 2:
+        return dense(value, weight, bias)
+    sides = sides_of(weight, weight.shape[-1] // 2, (1, 1))
+    return convolution(value, weight, bias, sides=sides, circular=padding_mode == "circular")

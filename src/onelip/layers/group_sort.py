@@ -3,9 +3,14 @@
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from onelip.chains import GroupSorting
+from onelip.chains.linear_layers import expect
+from onelip.chains.value import Value
 from onelip.custom_gradients import forward_mode
+from onelip.forward_error import Local, Run
+from onelip.forward_error import moved as no_error
 from onelip.lipschitz import LipschitzModule
 
 
@@ -41,6 +46,14 @@ class GroupSort(LipschitzModule):
         """1."""
         return torch.ones((), dtype=torch.float64)
 
+    def to_chain(self, value: Value) -> Value:
+        """Sorted groups of channels."""
+        return sorted_channels(self, self.group_size, value)
+
+    def forward_error(self, run: Run) -> Local:
+        """Nothing is computed."""
+        return no_error(self, run)
+
 
 class MaxMin(LipschitzModule):
     """The maximum and the minimum of each pair of neighbouring channels, in this order.
@@ -68,6 +81,14 @@ class MaxMin(LipschitzModule):
     def lipschitz_bound(self) -> Tensor:
         """1."""
         return torch.ones((), dtype=torch.float64)
+
+    def to_chain(self, value: Value) -> Value:
+        """Sorted groups of channels."""
+        return sorted_channels(self, 2, value)
+
+    def forward_error(self, run: Run) -> Local:
+        """Nothing is computed."""
+        return no_error(self, run)
 
 
 class _SortedPair(torch.autograd.Function):
@@ -105,3 +126,9 @@ def _grouped(x: Tensor, size: int) -> Tensor:
         raise ValueError(f"{x.shape[1]} channels do not divide into groups of {size}")
     groups: Tensor = x.unflatten(1, (-1, size))
     return groups
+
+
+def sorted_channels(module: nn.Module, size: int, value: Value) -> Value:
+    """A module that sorts groups of channels, after a value."""
+    expect(value, f"(a multiple of {size}, ...)", value.shape[0] % size == 0)
+    return value.activated(GroupSorting(module, size))

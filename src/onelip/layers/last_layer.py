@@ -5,6 +5,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from onelip import norms
+from onelip.chains.linear_layers import dense
+from onelip.chains.value import Value
 from onelip.layers.constrained import plain_linear
 from onelip.lipschitz import LipschitzModule
 
@@ -52,3 +54,7 @@ class LastLayer(LipschitzModule):
     def export(self) -> nn.Linear:
         """A plain linear layer."""
         return plain_linear(self.weight.detach(), self.bias)
+
+    def to_chain(self, value: Value) -> Value:
+        """A linear map."""
+        return dense(value, self.weight, self.bias)

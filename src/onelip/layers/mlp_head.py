@@ -4,9 +4,10 @@ import copy
 
 from torch import Tensor, nn
 
-from onelip.lipschitz import LipschitzModule, lipschitz_bound
+from onelip.activations import second_derivatives
+from onelip.chains.value import Value
+from onelip.lipschitz import LipschitzModule, lipschitz_bound, read_module
 from onelip.norms.rounding import product
-from onelip.norms.second_derivatives import second_derivatives
 
 
 class MLPHead(LipschitzModule):
@@ -69,3 +70,9 @@ class MLPHead(LipschitzModule):
     def parts(self) -> tuple[nn.Linear, nn.Module, nn.Linear]:
         """The modules that ``forward`` calls, in order."""
         return self.inner, self.activation, self.outer
+
+    def to_chain(self, value: Value) -> Value:
+        """Its parts in turn."""
+        for part in self.parts():
+            value = read_module(part, value)
+        return value

@@ -3,6 +3,10 @@
 import torch
 from torch import Tensor, nn
 
+from onelip.chains import Elementwise
+from onelip.chains.linear_layers import expect
+from onelip.chains.value import Value
+from onelip.forward_error import Local, Run, repeated
 from onelip.lipschitz import LipschitzModule
 from onelip.norms.rounding import exact
 
@@ -65,3 +69,16 @@ class NActivation(LipschitzModule):
     def extra_repr(self) -> str:
         """The number of channels."""
         return str(self.channels)
+
+    def to_chain(self, value: Value) -> Value:
+        """Slopes between -1 and 1."""
+        expect(value, f"({self.channels}, ...)", value.shape[0] == self.channels)
+        one = self.lipschitz_bound()
+        return value.activated(Elementwise(self, -one, one))
+
+    def forward_error(self, run: Run) -> Local:
+        """``x - 2 clamp(x)``: a clamp and a double are exact; 1-Lipschitz, and so small."""
+        low, high = exact(self.theta).cpu().sort(dim=0).values
+        shift = low.relu() + (-high).relu()  # one of them is 0
+        offset = 2 * repeated(shift, run)
+        return Local(offset, run.rounding(1, run.x.reach + offset))

@@ -5,9 +5,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from onelip.chains.linear_layers import divided, expect, shifted
+from onelip.chains.value import Value
 from onelip.errors import UnboundedModuleError
+from onelip.forward_error import Local, Run, repeated
 from onelip.lipschitz import LipschitzModule
-from onelip.norms.rounding import exact, quotient
+from onelip.norms.rounding import exact, quotient, upward
 
 
 class Normalize(LipschitzModule):
@@ -55,3 +58,19 @@ class Normalize(LipschitzModule):
         if self.mean.shape != self.std.shape or self.std.ndim != 1:
             raise UnboundedModuleError("Normalize has a mean and a std of different shapes")
         return quotient(1, float(exact(self.std).abs().min()))
+
+    def to_chain(self, value: Value) -> Value:
+        """A shift and a linear map."""
+        self.lipschitz_bound()  # refuses what is no scale
+        channels = len(self.mean)
+        expect(value, f"({channels}, ...)", value.shape[0] == channels)
+        shape = (-1, *(1,) * (len(value.shape) - 1))
+        return divided(shifted(value, -self.mean.view(shape)), self.std.view(shape))
+
+    def forward_error(self, run: Run) -> Local:
+        """A difference and a quotient."""
+        mean, std = exact(self.mean).abs().cpu(), exact(self.std).abs().cpu()
+        offset = repeated(upward(mean / std, 1), run)
+        run.arithmetic.check(2 * (run.x.reach + repeated(mean, run)))
+        lost = run.lipschitz * run.rounding(1, 0.0)  # what a difference lost, divided
+        return Local(offset, run.rounding(4, run.lipschitz * run.x.reach + offset) + lost)

@@ -1,12 +1,18 @@
 """Average, max and norm pooling, divided by their exact Lipschitz constants."""
 
+import math
 from fractions import Fraction
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from onelip.chains.linear_layers import average, scaled
+from onelip.chains.value import Value
+from onelip.forward_error import Local, Run
+from onelip.forward_error import scaled as one_product
 from onelip.lipschitz import LipschitzModule
+from onelip.norms.convolution import pair
 from onelip.norms.windows import overlap_of_maxima, overlap_of_sums, root_above
 
 
@@ -45,6 +51,17 @@ class ScaledAvgPool2d(LipschitzModule):
     def lipschitz_bound(self) -> Tensor:
         """1."""
         return torch.ones((), dtype=torch.float64)
+
+    def to_chain(self, value: Value) -> Value:
+        """A linear map."""
+        means = average(value, pair(self.kernel_size), pair(self.stride), (0, 0))
+        return scaled(means, torch.tensor(self.scale, dtype=torch.float64))
+
+    def forward_error(self, run: Run) -> Local:
+        """A sum, a quotient and a product; 1 is the length of the means after scaling."""
+        run.arithmetic.check(run.x.reach * self.kernel_size**2)
+        lost = self.scale * run.rounding(1, 0.0)  # what a quotient lost, multiplied
+        return Local(0.0, run.rounding(self.kernel_size**2 + 3, run.x.reach) + lost)
 
 
 class ScaledL2NormPool2d(LipschitzModule):
@@ -86,6 +103,13 @@ class ScaledL2NormPool2d(LipschitzModule):
         """1."""
         return torch.ones((), dtype=torch.float64)
 
+    def forward_error(self, run: Run) -> Local:
+        """Squares may underflow: their sum is off by ``window * lost``, its root by the root."""
+        window = self.kernel_size**2
+        run.arithmetic.check(2 * run.x.reach * run.x.reach)
+        lost = math.sqrt(4 * window * run.arithmetic.lost * run.count)
+        return Local(0.0, run.rounding(window + 6, run.x.reach) + lost)
+
 
 class ScaledMaxPool2d(LipschitzModule):
     """Maximum over windows, divided by the root of the number of windows that share a pixel.
@@ -117,6 +141,10 @@ class ScaledMaxPool2d(LipschitzModule):
     def lipschitz_bound(self) -> Tensor:
         """1."""
         return torch.ones((), dtype=torch.float64)
+
+    def forward_error(self, run: Run) -> Local:
+        """One product."""
+        return one_product(self, run)
 
 
 def _quotient_below(number: int, square: int) -> float:

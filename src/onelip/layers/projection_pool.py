@@ -11,6 +11,7 @@ from functools import reduce
 import torch
 from torch import Tensor, nn
 
+from onelip.forward_error import Local, Run, repeated
 from onelip.lipschitz import LipschitzModule
 from onelip.norms.rounding import exact, upward
 
@@ -79,6 +80,15 @@ class ProjectionPool2d(LipschitzModule):
         """The number of channels."""
         return str(self.channels)
 
+    def forward_error(self, run: Run) -> Local:
+        """Two sums of two products, and a length.
+
+        Where the sign of ``along`` is computed wrongly, its terms have opposite signs, so
+        ``across`` has the sign of the cosine, and both branches agree up to ``|along|``, which is
+        within rounding.
+        """
+        return Local(0.0, run.rounding(24, run.lipschitz * run.x.reach))
+
 
 class CurvePool2d(LipschitzModule):
     """Distance of pairs of channels to a learnable open polygon: its corners and the segments.
@@ -133,6 +143,19 @@ class CurvePool2d(LipschitzModule):
     def extra_repr(self) -> str:
         """Channels and corners."""
         return f"{self.channels}, corners={len(self.corners)}"
+
+    def forward_error(self, run: Run) -> Local:
+        """Distance to a segment: p - s and e - s, a share of the segment, the rest and its length.
+
+        The share is off by at most ``8 u |p - s| / |e - s|``, which moves the point on the segment
+        by ``8 u |p - s|``; a segment that is too short for that is no longer than
+        ``2 sqrt(lost / u)``.
+        """
+        lengths = upward(exact(self.corners).cpu().square().sum(1), 3).sqrt()
+        magnitude = run.x.reach + 3 * repeated(upward(lengths.amax(0), 2), run)
+        run.arithmetic.check(4 * magnitude * magnitude)
+        lost = 4 * math.sqrt(run.arithmetic.lost / run.arithmetic.unit * run.count)
+        return Local(repeated(upward(lengths.amin(0), 2), run), run.rounding(24, magnitude) + lost)
 
 
 def squared_distance(point: Plane, start: Tensor, end: Tensor) -> Tensor:

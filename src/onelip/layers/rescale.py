@@ -12,6 +12,10 @@ import math
 import torch
 from torch import Tensor, nn
 
+from onelip.chains.linear_layers import scaled
+from onelip.chains.value import Value
+from onelip.forward_error import Local, Run
+from onelip.forward_error import scaled as one_product
 from onelip.lipschitz import LipschitzModule
 from onelip.norms.rounding import exact
 
@@ -53,3 +57,11 @@ class Rescale(LipschitzModule):
     def lipschitz_bound(self) -> Tensor:
         """See the class."""
         return exact(self.factor).abs()
+
+    def to_chain(self, value: Value) -> Value:
+        """A linear map."""
+        return scaled(value, self.factor)
+
+    def forward_error(self, run: Run) -> Local:
+        """One product."""
+        return one_product(self, run)

@@ -28,13 +28,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import override
 
+from onelip.activations import Interval, slopes
+from onelip.chains.linear_layers import dense
+from onelip.chains.value import Value
 from onelip.errors import UnboundedModuleError
+from onelip.forward_error import Local, Run
 from onelip.layers.cayley import cayley
 from onelip.layers.constrained import ComputedOnce, full_precision, plain_linear
 from onelip.layers.fourier_layer import at_least_single
-from onelip.lipschitz import LipschitzModule
+from onelip.layers.gradient_step import block_of
+from onelip.lipschitz import LipschitzModule, through
 from onelip.norms.rounding import UNDERFLOW, UNIT, exact, frobenius, upward
-from onelip.norms.slopes import Interval, slopes
 from onelip.norms.spectral import largest_norm
 
 Maps = tuple[Tensor, Tensor, Tensor]  # U, V and psi
@@ -111,6 +115,19 @@ class Sandwich(LipschitzModule):
                 raise UnboundedModuleError(f"Sandwich holds a {type(part).__name__}, no nn.Linear")
         weights = self.inner.weight, self.outer.weight
         return sandwich_bound(*weights, self.psi, slopes(self.activation))
+
+    def to_chain(self, value: Value) -> Value:
+        """A block with the constant that the layer proves."""
+        hidden = dense(value, self.inner.weight, self.inner.bias)
+        outer = dense(Value.entering(hidden.shape, value.point.like), self.outer.weight, None)
+        return block_of(self, value, hidden, outer.linear, None)
+
+    def forward_error(self, run: Run) -> Local:
+        """What its parts add."""
+        x = run.x
+        for part in (self.inner, self.activation, self.outer):
+            x = through(part, x, run.arithmetic)
+        return Local(x.offset, x.error)
 
 
 class SandwichLinear(ComputedOnce):
@@ -221,3 +238,10 @@ class SandwichLinear(ComputedOnce):
     def extra_repr(self) -> str:
         """As torch prints linear layers."""
         return f"{self.in_features}, {self.out_features}, bias={self.bias is not None}"
+
+    def to_chain(self, value: Value) -> Value:
+        """A block with the weights in use, and the constant that the layer proves."""
+        weight, outer, _ = self.maps()
+        hidden = dense(value, weight, self.bias)
+        after = dense(Value.entering(hidden.shape, value.point.like), outer, None)
+        return block_of(self, value, hidden, after.linear, None)

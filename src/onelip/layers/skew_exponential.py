@@ -1,6 +1,8 @@
 """The truncated exponential of a skew-symmetric convolution, as a layer."""
 
 import abc
+import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -8,14 +10,20 @@ from torch.nn import functional as F
 from typing_extensions import override
 
 from onelip import norms
+from onelip.chains import BoundedSum, Convolution, LinearMap, Scale, Shape, composed, identity
+from onelip.chains.linear_layers import expect, moved, shifted
+from onelip.chains.linear_map import reciprocal
+from onelip.chains.value import Value
 from onelip.errors import UnboundedModuleError
+from onelip.forward_error import Local, Run, absolute_norm, refuse_fast_convolutions, repeated
 from onelip.layers.channels import unshuffled
-from onelip.layers.fixed_conv import check_image_size
+from onelip.layers.fixed_conv import check_image, check_image_size
 from onelip.layers.gradient_step import mirrored
 from onelip.layers.soc_gradient import exact_series, fast_series
-from onelip.lipschitz import LipschitzModule
+from onelip.lipschitz import LipschitzModule, lipschitz_bound
 from onelip.norms.convolution import check_padding_mode, pair
 from onelip.norms.exponential import truncated_exponential
+from onelip.norms.rounding import exact
 
 
 class SkewExponential(LipschitzModule):
@@ -82,11 +90,7 @@ class SkewExponential(LipschitzModule):
     def forward(self, x: Tensor) -> Tensor:
         """Unshuffle pixels, add channels of zeros, exponentiate, keep the first channels."""
         check_image_size(x, self.image_size)
-        if self.stride > 1:
-            x = unshuffled(x, self.stride)
-        missing = self.channels - self.in_channels * self.stride**2
-        if missing:
-            x = F.pad(x, (0, 0, 0, 0, 0, missing))
+        x = self._widened(x)
         series = exact_series if self.exact_gradient else fast_series
         z = series(x, self.kernel(), self.terms, self.padding_mode)[:, : self.out_channels]
         return z if self.bias is None else z + self.bias[:, None, None]
@@ -97,18 +101,21 @@ class SkewExponential(LipschitzModule):
         Raises:
             UnboundedModuleError: the kernel was overwritten by one that is not skew.
         """
-        kernel = self.kernel()
-        norm = norms.convolution(
-            kernel,
-            image_size=self.sides,
-            padding=self.kernel_size // 2,
-            padding_mode=self.padding_mode,
-        )
+        kernel, norm = self.kernel(), self._norm()
         if not torch.equal(kernel, -mirrored(kernel)):
             raise UnboundedModuleError(
                 "the kernel is no longer skew, so nothing is known of its exponential"
             )
         return truncated_exponential(norm, self.terms)
+
+    def _norm(self) -> Tensor:
+        """The proved norm of the skew convolution."""
+        return norms.convolution(
+            self.kernel(),
+            image_size=self.sides,
+            padding=self.kernel_size // 2,
+            padding_mode=self.padding_mode,
+        )
 
     def extra_repr(self) -> str:
         """As torch prints convolutions."""
@@ -116,6 +123,34 @@ class SkewExponential(LipschitzModule):
             f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, "
             f"stride={self.stride}, padding_mode={self.padding_mode}, terms={self.terms}"
         )
+
+    def to_chain(self, value: Value) -> Value:
+        """The series by Horner's rule, with the norm that the layer proves."""
+        size = None if self.image_size is None else pair(self.image_size)
+        check_image(value, size, pair(self.stride), "circular")
+        expect(value, f"({self.in_channels}, ...)", value.shape[0] == self.in_channels)
+        image = moved(value, self._widened)
+        conv = self._convolution(image.shape)
+        series: LinearMap = identity(image.shape)
+        for i in range(self.terms - 1, 0, -1):
+            share = Scale(image.shape, reciprocal(torch.tensor(float(i))), operations=1)
+            bound = lipschitz_bound(self) if i == 1 else None
+            series = BoundedSum((identity(image.shape), composed([series, conv, share])), bound)
+        whole = moved(image.then(series), lambda x: x[:, : self.out_channels])
+        return whole if self.bias is None else shifted(whole, self.bias[:, None, None])
+
+    def _widened(self, x: Tensor) -> Tensor:
+        """Pixels unshuffled, and channels of zeros added."""
+        if self.stride > 1:
+            x = unshuffled(x, self.stride)
+        missing = self.channels - self.in_channels * self.stride**2
+        return F.pad(x, (0, 0, 0, 0, 0, missing)) if missing else x
+
+    def _convolution(self, shape: Shape) -> Convolution:
+        """The skew convolution that ``forward`` uses now."""
+        around = pair(self.kernel_size // 2)
+        circular = self.padding_mode == "circular"
+        return Convolution(shape, self.kernel(), padding=around, circular=circular)
 
 
 class FixedSOCConv2d(SkewExponential):
@@ -176,3 +211,31 @@ class FixedSOCConv2d(SkewExponential):
     @override
     def kernel(self) -> Tensor:
         return self.weight
+
+    def forward_error(self, run: Run) -> Local:
+        """Horner's rule: ``u = x + conv(u) / i``, with ``1 / i`` rounded, then the bias."""
+        refuse_fast_convolutions(self.weight)
+        sides = tuple(side // self.stride for side in run.x.shape[1:])
+        size = self.channels * math.prod(sides)
+        norm = float(self._norm())
+        conv = _square_conv(self.weight, self.padding_mode)
+        absolute = absolute_norm(conv, (self.channels, *sides))
+        products = self.weight[0].numel()
+        arithmetic, u, error = run.arithmetic, run.x.reach, 0.0
+        for i in range(self.terms - 1, 0, -1):
+            inside = arithmetic.rounding(products + 1, absolute * (u + error), size)
+            branch = (norm * (u + error) + inside) / i
+            error = (norm * error + inside) / i
+            error += arithmetic.rounding(5, run.x.reach + branch, size)
+            u = run.x.reach + norm * u / i
+        offset = 0.0 if self.bias is None else repeated(exact(self.bias).cpu(), run)
+        return Local(offset, error + run.rounding(1, u + error + offset))
+
+
+def _square_conv(weight: Tensor, padding_mode: str) -> nn.Conv2d:
+    """The convolution that keeps the image's size."""
+    channels, _, side, _ = weight.shape
+    around: dict[str, Any] = {"padding": side // 2, "padding_mode": padding_mode}
+    conv = nn.Conv2d(channels, channels, side, bias=False, device="meta", **around)
+    conv.weight = nn.Parameter(weight.detach())
+    return conv

@@ -25,14 +25,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import override
 
+from onelip.activations import is_homogeneous, slopes, steepest
+from onelip.chains.value import Value
 from onelip.layers.constrained import ComputedOnce, full_precision
 from onelip.layers.fixed_conv import check_image_size
-from onelip.layers.gradient_step import GradientStep, gradient_step_bound, mirrored, norm_bound
+from onelip.layers.gradient_step import (
+    GradientStep,
+    gradient_step_bound,
+    gradient_step_chain,
+    mirrored,
+    norm_bound,
+)
 from onelip.layers.same_size import applied
 from onelip.lipschitz import overridable
 from onelip.norms.convolution import check_padding_mode, pair
 from onelip.norms.rounding import downward, exact, frobenius
-from onelip.norms.slopes import HOMOGENEOUS, slopes, steepest
 
 _EPSILON = 1e-12  # added to the squared lengths of rows
 Rows = tuple[Tensor, Tensor]  # K and c
@@ -61,7 +68,7 @@ class SLL(ComputedOnce):
     def __init__(self, weight: Tensor, activation: nn.Module | None) -> None:
         super().__init__()
         self.activation = nn.ReLU() if activation is None else activation
-        if type(self.activation) not in HOMOGENEOUS or slopes(self.activation)[0] < 0:
+        if not is_homogeneous(self.activation) or slopes(self.activation)[0] < 0:
             raise ValueError(
                 f"{self.activation} decreases or does not scale: use ReLU, LeakyReLU or PReLU, or "
                 "a Convex Potential layer, which takes any activation that does not decrease"
@@ -145,6 +152,11 @@ class SLL(ComputedOnce):
         norm = norm_bound(weight, self.image_size, self.padding_mode) + rounding * lengths
         longest = math.sqrt(2 / slopes(self.activation)[1]) * (1 - 1e-8)
         return downward(longest / norm, 8).clamp_max(1)
+
+    def to_chain(self, value: Value) -> Value:
+        """A block with the K in use, and the constant that the layer proves."""
+        weight, bias = self.rows()
+        return gradient_step_chain(self, value, weight, bias, weight.new_ones(()))
 
 
 class SLLLinear(SLL):

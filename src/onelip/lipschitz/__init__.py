@@ -1,12 +1,15 @@
 """The contract: what a module must say about its Lipschitz constant, and how to ask.
 
 A module proves its constant in one of two ways: as a ``LipschitzModule``, by a method, or as one
-of torch's own modules, by a rule kept in ``RULES`` under its exact type. Anything else is refused.
+of torch's own modules, by a record kept in ``RECORDS`` under its exact type. Anything else is
+refused.
 All constants are with respect to the Euclidean norm of the flattened input and output.
 """
 
 from onelip.lipschitz import torch_modules as _torch_modules
 from onelip.lipschitz._bound import finite, lipschitz_bound
+from onelip.lipschitz._read import read_module
+from onelip.lipschitz._through import through
 from onelip.lipschitz.guards import (
     refuse_complex,
     refuse_hidden_behaviour,
@@ -14,23 +17,24 @@ from onelip.lipschitz.guards import (
 )
 from onelip.lipschitz.inheritance import overridable, refuse_inherited
 from onelip.lipschitz.module import LipschitzModule
-from onelip.lipschitz.rules import LIBRARIES, RULES, Rule, of_library, rule
-from onelip.lipschitz.torch_modules import MOVES
+from onelip.lipschitz.records import LIBRARIES, RECORDS, ModuleRecord, Rule, record_of, rule
 
 __all__ = [
     "LIBRARIES",
-    "MOVES",
-    "RULES",
+    "RECORDS",
     "LipschitzModule",
+    "ModuleRecord",
     "Rule",
     "finite",
     "lipschitz_bound",
-    "of_library",
     "overridable",
+    "read_module",
+    "record_of",
     "refuse_complex",
     "refuse_hidden_behaviour",
     "refuse_inherited",
     "refuse_moving_weights",
     "rule",
+    "through",
 ]
 del _torch_modules

@@ -8,7 +8,8 @@ from onelip.errors import NonFiniteError, UnboundedModuleError
 from onelip.lipschitz.guards import refuse_hidden_behaviour, refuse_moving
 from onelip.lipschitz.inheritance import refuse_inherited
 from onelip.lipschitz.module import LipschitzModule
-from onelip.lipschitz.rules import RULES, Rule, of_library
+from onelip.lipschitz.records import record_of, rule
+from onelip.norms.rounding import product
 
 
 @torch.no_grad()
@@ -40,15 +41,15 @@ def lipschitz_bound(module: nn.Module) -> Tensor:
             refuse_moving(part)
         value = module.lipschitz_bound()
     else:
-        kind = type_before_parametrizations(module)
-        known: Rule | None = RULES.get(kind) or of_library(kind, "RULES")
-        if known is None:
+        record = record_of(module)
+        if record is None:
+            kind = type_before_parametrizations(module)
             raise UnboundedModuleError(
                 f"no Lipschitz bound is known for {kind.__module__}.{kind.__qualname__}; derive it "
                 "from onelip.LipschitzModule or register a rule with onelip.lipschitz.rule"
             )
         refuse_moving(module)
-        value = torch.as_tensor(known(module), dtype=torch.float64)
+        value = torch.as_tensor(record.lipschitz_bound(module), dtype=torch.float64)
     return finite(value.to("cpu", torch.float64), type(module).__name__)
 
 
@@ -61,3 +62,8 @@ def finite(bound: Tensor, name: str) -> Tensor:
     if not torch.isfinite(bound):
         raise NonFiniteError(f"the bound of {name} is {float(bound)}")
     return bound
+
+
+@rule(nn.Sequential)
+def _sequential(module: nn.Sequential) -> Tensor:
+    return product([lipschitz_bound(part) for part in module])

@@ -30,6 +30,10 @@ _OVERRIDABLE |= {"reset_parameters", "_load_from_state_dict", "_save_to_state_di
 _OVERRIDABLE |= {"get_extra_state", "set_extra_state"}  # a state is read as it is
 
 
+_QUERIES = {"lipschitz_bound", "export"}
+_READINGS = {"to_chain", "forward_error"}  # which say nothing of what ``forward`` computes
+
+
 def refuse_inherited(module: nn.Module, method: str) -> None:
     """Refuse a default that was written for other classes than the module's.
 
@@ -53,9 +57,10 @@ def refuse_inherited(module: nn.Module, method: str) -> None:
             f"{kind.__name__} inherits {method} from {owner.__name__}, which speaks for "
             f"{concrete[1].__name__} only: write one for it"
         )
+    free = _READINGS | (_QUERIES if method in _READINGS else set())
     for base in lineage:  # in front of the owner, or after it, but before a base of the owner
         for name, value in () if base in owner.__mro__ else vars(base).items():
-            if _rests_on(owner, name, value):
+            if name not in free and _rests_on(owner, name, value):
                 raise UnboundedModuleError(
                     f"{kind.__name__} inherits {method} from {owner.__name__}, which knows nothing "
                     f"of {base.__name__}.{name}: write {method} for it, or, if it still holds, "

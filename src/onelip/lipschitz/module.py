@@ -5,7 +5,9 @@ import copy
 
 from torch import Tensor, nn
 
+from onelip.chains.value import Value
 from onelip.errors import UnboundedModuleError
+from onelip.forward_error import Local, Run
 
 
 class LipschitzModule(nn.Module, abc.ABC):
@@ -32,3 +34,31 @@ class LipschitzModule(nn.Module, abc.ABC):
         if any(isinstance(part, LipschitzModule) for part in self.children()):
             raise UnboundedModuleError(f"{type(self).__name__} holds layers: write its export()")
         return copy.deepcopy(self)
+
+    def to_chain(self, value: Value) -> Value:
+        """The module after a value of a network, for bounds of the network as a whole.
+
+        By default nothing is known of it but its bound.
+
+        Raises:
+            UsageError: it does not take inputs of the value's shape.
+        """
+        from onelip.lipschitz._read import opaque  # which asks for the bound
+
+        return opaque(self, value)
+
+    def forward_error(self, run: Run) -> Local:  # noqa: ARG002
+        """Bounds of ``|f(0)|`` and of what rounding does inside f, for certificates of ``float``.
+
+        Raises:
+            UnboundedModuleError: nothing is known of it, as by default.
+        """
+        raise unknown_rounding(self)
+
+
+def unknown_rounding(module: nn.Module) -> UnboundedModuleError:
+    """The error for a module of whose rounding nothing is known."""
+    return UnboundedModuleError(
+        f"nothing is known of the rounding of {type(module).__name__}: use level='real', or "
+        "onelip.export(model) first if it has not been exported"
+    )

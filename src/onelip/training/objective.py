@@ -5,13 +5,13 @@ import abc
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from onelip.activations import second_derivatives
 from onelip.autocast import no_autocast
 from onelip.chains import Shape
 from onelip.errors import UsageError
 from onelip.estimates.curvature import CurvatureEstimate
 from onelip.layers import MLPHead
 from onelip.losses import HeadLoss, RadiusLoss
-from onelip.norms.second_derivatives import second_derivatives
 from onelip.training.constants import CONSTANTS, Constants
 
 

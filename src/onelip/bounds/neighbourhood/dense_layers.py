@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from onelip.bounds.neighbourhood.slopes import PIECES
+from onelip.bounds.neighbourhood.slopes import known_activation
 from onelip.bounds.neighbourhood.sorted_pairs import folded
 from onelip.bounds.products.matrix import written_out
 from onelip.chains import (
@@ -104,7 +104,8 @@ class Layer:
         constant = self.nonlinearity.constant
         shaped = before.values.unflatten(1, self.shape)
         values = self.nonlinearity.module(shaped).flatten(1)
-        if type(self.nonlinearity.module) in PIECES:
+        known = known_activation(self.nonlinearity.module)
+        if known is not None and known.roundings is not None:
             new = 2 * UNIT * values.abs() + UNDERFLOW
         else:
             new = upward(_ELSEWHERE * (values.abs() + constant * before.values.abs()), 4)

@@ -1,44 +1,51 @@
 """Slopes of elementwise activations between two inputs.
 
-What is linear in pieces has the slopes of the pieces that an interval touches; a kink on the end of
-an interval counts. Tanh and the sigmoid are steepest close to 0. Other activations have the slopes
-that they have anywhere.
+Each piece of an activation has monotone slopes, so those between two inputs lie between the slopes
+at the ends of what the piece has of the interval; a point where two pieces meet counts for both.
 """
 
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from onelip.activations import ACTIVATIONS, Activation, Curve, Pieces
 from onelip.chains import Elementwise
-from onelip.layers import Absolute
-from onelip.norms.rounding import UNDERFLOW, exact
+from onelip.norms.rounding import UNDERFLOW
 
 Interval = tuple[Tensor, Tensor]
 
-_TRUSTED = 2.0**-40  # relative error of a computed hyperbolic cosine, with room to spare
+_TRUSTED = 2.0**-40  # error of a computed slope, with room to spare
 
 
-class Pieces(NamedTuple):
-    """Kinks in ascending order, and the slopes before, between and behind them."""
+class Fold(nn.Module):
+    """Some numbers as they are, then the absolute values of as many others."""
 
-    kinks: tuple[float, ...]
-    slopes: tuple[float | Tensor, ...]
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.count = count
+
+    @property
+    def slopes_below(self) -> Tensor:
+        """The slope of each entry where its input is negative."""
+        ones = torch.ones(self.count, dtype=torch.float64)
+        return torch.cat([ones, -ones])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Fold."""
+        return torch.cat([x[:, : self.count], x[:, self.count :].abs()], 1)
 
 
-PIECES: dict[type[nn.Module], Callable[[Any], Pieces]] = {
-    nn.Identity: lambda _: Pieces((), (1.0,)),
-    nn.ReLU: lambda _: Pieces((0.0,), (0.0, 1.0)),
-    nn.LeakyReLU: lambda module: Pieces((0.0,), (module.negative_slope, 1.0)),
-    nn.PReLU: lambda module: Pieces((0.0,), (exact(module.weight).cpu(), 1.0)),
-    nn.ReLU6: lambda _: Pieces((0.0, 6.0), (0.0, 1.0, 0.0)),
-    nn.Hardtanh: lambda module: Pieces((module.min_val, module.max_val), (0.0, 1.0, 0.0)),
-    nn.Softshrink: lambda module: Pieces((-module.lambd, module.lambd), (1.0, 0.0, 1.0)),
-    Absolute: lambda _: Pieces((0.0,), (-1.0, 1.0)),
-}
-"""Activations that torch computes with one rounding at most."""
+_FOLD = Activation(
+    slopes=lambda _: (-1.0, 1.0),
+    pieces=lambda module: Pieces((0.0,), (module.slopes_below, 1.0)),
+    roundings=0,
+)
+
+
+def known_activation(module: nn.Module) -> Activation | None:
+    """The record of an activation, None if there is none."""
+    return _FOLD if type(module) is Fold else ACTIVATIONS.get(type(module))
 
 
 def local_slopes(activation: Elementwise, low: Tensor, high: Tensor) -> Interval:
@@ -56,39 +63,44 @@ def local_slopes(activation: Elementwise, low: Tensor, high: Tensor) -> Interval
     """
     module = activation.module
     bottom, top = (end.double().cpu().expand_as(low) for end in (activation.low, activation.high))
-    if type(module) in PIECES:
-        least, most = _touched(PIECES[type(module)](module), low, high)
-    elif isinstance(module, nn.Tanh | nn.Sigmoid):
-        width, steepest = (1.0, 1.0) if isinstance(module, nn.Tanh) else (0.5, 0.25)
-        least, most = _bell(width * low, width * high, steepest)
-    else:
+    record = known_activation(module)
+    if record is None or record.pieces is None:
         return bottom, top
-    return torch.maximum(least, bottom), torch.minimum(most, top)
+    least, most = _touched(module, record.pieces(module), low, high)
+    known = ~(least.isnan() | most.isnan())
+    least, most = torch.maximum(least, bottom), torch.minimum(most, top)
+    return torch.where(known, least, bottom), torch.where(known, most, top)
 
 
-def _touched(pieces: Pieces, low: Tensor, high: Tensor) -> Interval:
+def _touched(module: nn.Module, pieces: Pieces, low: Tensor, high: Tensor) -> Interval:
     """The smallest and the largest slope of the pieces that meet ``[low, high]``."""
-    ends = (-math.inf, *pieces.kinks, math.inf)
+    ends = (-math.inf, *pieces.ends, math.inf)
     least, most = torch.full_like(low, math.inf), torch.full_like(low, -math.inf)
     for start, end, slope in zip(ends[:-1], ends[1:], pieces.slopes, strict=True):
-        steep = _per_channel(slope, low)
+        if isinstance(slope, Curve):
+            flattest, steepest = _between(
+                module, slope, low.clamp(start, end), high.clamp(start, end)
+            )
+        else:
+            flattest = steepest = _per_channel(slope, low)
         missed = (high < start) | (low > end)
-        least = torch.where(missed, least, torch.minimum(least, steep))
-        most = torch.where(missed, most, torch.maximum(most, steep))
+        least = torch.where(missed, least, torch.minimum(least, flattest))
+        most = torch.where(missed, most, torch.maximum(most, steepest))
     return least, most
+
+
+def _between(module: nn.Module, curve: Curve, low: Tensor, high: Tensor) -> Interval:
+    """Bounds of monotone slopes between two inputs, with what float64 does to them."""
+    first, last = curve.slope(module, low), curve.slope(module, high)
+    off = [
+        _TRUSTED * (slope.abs() if curve.relative else 1.0) + UNDERFLOW for slope in (first, last)
+    ]
+    return (
+        torch.minimum(first - off[0], last - off[1]),
+        torch.maximum(first + off[0], last + off[1]),
+    )
 
 
 def _per_channel(slope: float | Tensor, like: Tensor) -> Tensor:
     numbers = torch.as_tensor(slope, dtype=like.dtype)
     return numbers.reshape(-1, *[1] * max(0, like.ndim - 2)) if numbers.ndim else numbers
-
-
-def _bell(low: Tensor, high: Tensor, top: float) -> Interval:
-    """Slopes ``top / cosh(x)^2``."""
-    inside = ~((low > 0) | (high < 0))
-    near = torch.where(inside, 0.0, torch.minimum(low.abs(), high.abs()))
-    far = torch.maximum(low.abs(), high.abs())
-    least = top / far.cosh().square() * (1 - _TRUSTED) - UNDERFLOW
-    most = top / near.cosh().square() * (1 + _TRUSTED) + UNDERFLOW
-    least, most = least.nan_to_num(0.0), most.nan_to_num(top)
-    return least.clamp_min(0.0), most.clamp_max(top)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from onelip.bounds.neighbourhood.slopes import PIECES, Pieces
+from onelip.bounds.neighbourhood.slopes import Fold
 from onelip.chains import (
     Block,
     Dense,
@@ -18,27 +18,6 @@ from onelip.chains import (
     identity,
 )
 from onelip.errors import NotApplicableError
-
-
-class Fold(nn.Module):
-    """Some numbers as they are, the absolute values of as many others behind them."""
-
-    def __init__(self, count: int) -> None:
-        super().__init__()
-        self.count = count
-
-    @property
-    def slopes_below(self) -> Tensor:
-        """The slope of each entry where its input is negative."""
-        ones = torch.ones(self.count, dtype=torch.float64)
-        return torch.cat([ones, -ones])
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Fold."""
-        return torch.cat([x[:, : self.count], x[:, self.count :].abs()], 1)
-
-
-PIECES[Fold] = lambda module: Pieces((0.0,), (module.slopes_below, 1.0))
 
 
 def folded(block: Block) -> Block:

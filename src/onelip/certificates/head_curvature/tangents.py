@@ -9,10 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from onelip import norms
+from onelip.activations import second_derivatives, slopes
 from onelip.bounds.head_curvature import TwoLayers
 from onelip.norms.rounding import UNDERFLOW, UNIT, frobenius, gamma, upward
-from onelip.norms.second_derivatives import second_derivatives
-from onelip.norms.slopes import slopes
 
 _ULPS = 64
 """What torch's activations and their derivatives are off by, relative to argument and value."""

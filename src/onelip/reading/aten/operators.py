@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from onelip.chains.linear_layers import transposed_convolution
+from onelip.chains.linear_layers import flattened, transposed_convolution
 from onelip.chains.value import Value
 from onelip.errors import UnboundedModuleError
 from onelip.layers import Absolute
@@ -14,7 +14,6 @@ from onelip.reading.graphs import activation_products as products
 from onelip.reading.graphs import operations as on
 from onelip.reading.graphs import shapes, sorting
 from onelip.reading.graphs.clamps import clamped
-from onelip.reading.torch_layers import flattened
 
 Operation = Callable[..., Any]
 

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from onelip.chains import Shape
 from onelip.chains.value import Value
 from onelip.layers import CurvePool2d, FixedFourierConv2d, HouseHolder, ProjectionPool2d
+from onelip.lipschitz import read_module
 from onelip.reading.graphs.graph import Node, Reference, is_list, names, needed, walked
-from onelip.reading.modules import read_module
 
 Build = Callable[[Mapping[str, Tensor], Shape], nn.Module]
 Trace = Callable[[nn.Module, Tensor], tuple[list[Node], Mapping[str, Tensor], str, str]]

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from onelip.chains import Elementwise, Scale
 from onelip.chains.value import Value, constant
 from onelip.errors import UnboundedModuleError
+from onelip.lipschitz.torch_modules import activation
 from onelip.reading.graphs.clamps import Clamp, clamped
-from onelip.reading.torch_layers import activation
 
 _STEEPEST = 1.1283791670955127  # 2 / sqrt(pi), rounded upwards
 

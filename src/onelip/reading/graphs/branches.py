@@ -24,9 +24,10 @@ from onelip.chains import (
     Sum,
     composed,
     identity,
+    norm_of_parts,
 )
 from onelip.chains.value import Point, Value
-from onelip.errors import UnboundedModuleError, UsageError
+from onelip.errors import UsageError
 from onelip.norms.rounding import product, upward
 from onelip.reading.graphs.concatenation import side_by_side
 from onelip.reading.graphs.gradient_steps import gradient_step_constant
@@ -50,31 +51,18 @@ class Ways(nn.Module):
         """The sum of the products of the bounds of the blocks."""
         total = torch.zeros((), dtype=torch.float64)
         for chain in self.chains:
-            factors = [norm_bound(chain.last), *map(block_bound, chain.blocks)]
+            factors = [norm_of_parts(chain.last), *map(block_bound, chain.blocks)]
             total = upward(total + product(factors), 1)
         return float(total)
-
-
-def norm_bound(linear: LinearMap) -> Tensor:
-    """Bound of a linear map: products of those of its factors, sums of those of its terms."""
-    if isinstance(linear, Composition):
-        return product([norm_bound(part) for part in linear.maps])
-    if isinstance(linear, Sum) and linear.norm() is None:
-        total = torch.stack([norm_bound(part) for part in linear.maps]).sum()
-        return upward(total, len(linear.maps))
-    norm = linear.norm()
-    if norm is None:
-        raise UnboundedModuleError(f"no norm is known for {type(linear).__name__}")
-    return norm
 
 
 def block_bound(block: Block) -> Tensor:
     """``|H| + |G| L |W|``, or what is known of the block if that is less."""
     maps = [block.inner] if block.outer is None else [block.inner, block.outer]
     slope = torch.tensor(block.nonlinearity.constant, dtype=torch.float64)
-    bound = product([slope, *map(norm_bound, maps)])
+    bound = product([slope, *map(norm_of_parts, maps)])
     if block.skip is not None:
-        bound = upward(bound + norm_bound(block.skip), 1)
+        bound = upward(bound + norm_of_parts(block.skip), 1)
     return bound if block.constant is None else bound.clamp(max=block.constant)
 
 
@@ -114,7 +102,7 @@ def _residual(branch: Value, skip: LinearMap, start: Point) -> Value:
             around = Sum((composed([last.skip, _unbiased(branch.linear)]), skip))
             return Value(start).behind(Block(last.inner, last.nonlinearity, outer, around))
         step = gradient_step_constant(last.inner, last.nonlinearity, outer, skip)
-        constant = None if step is None else float(product([step, norm_bound(skip)]))
+        constant = None if step is None else float(product([step, norm_of_parts(skip)]))
         block = Block(last.inner, last.nonlinearity, outer, skip, constant=constant)
         return Value(start).behind(block)
     inner: LinearMap = identity(start.shape)
@@ -151,7 +139,7 @@ def _one_hidden_layer(first: Value, second: Value) -> Value | None:
     outer, skip = Sum(tuple(outers)), Sum(tuple(skips))
     first_maps, (inner_rest, skip_rest) = _split_off([one.inner, skip])
     step = sparse_step_constant(inner_rest, one.nonlinearity, outer, skip_rest)
-    constant = None if step is None else float(product([step, *map(norm_bound, first_maps)]))
+    constant = None if step is None else float(product([step, *map(norm_of_parts, first_maps)]))
     return Value(start).behind(Block(one.inner, one.nonlinearity, outer, skip, constant=constant))
 
 

@@ -10,11 +10,11 @@ from onelip.chains import linear_layers as linear
 from onelip.chains.linear_layers import Sides
 from onelip.chains.value import Operand, Value, constant
 from onelip.errors import UnboundedModuleError
+from onelip.lipschitz import read_module
+from onelip.lipschitz.torch_modules import sides_of
 from onelip.norms.convolution import Pair, pair
 from onelip.reading.graphs.activation_products import gated
 from onelip.reading.graphs.branches import added
-from onelip.reading.modules import read_module
-from onelip.reading.torch_layers import sides_of
 
 
 def add(first: Operand, second: Operand) -> Value:

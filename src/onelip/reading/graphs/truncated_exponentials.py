@@ -14,7 +14,15 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from onelip.chains import Convolution, LinearMap, Reshape, Scale, Sum, composed, identity
+from onelip.chains import (
+    BoundedSum,
+    Convolution,
+    LinearMap,
+    Reshape,
+    Scale,
+    composed,
+    identity,
+)
 from onelip.chains.value import Value, shared_maps
 from onelip.layers.gradient_step import mirrored
 from onelip.norms.exponential import truncated_exponential
@@ -26,24 +34,18 @@ _UNIT = Fraction(1, 2**53)  # what one rounding in float64 may change, relative
 
 
 @dataclass(frozen=True)
-class Polynomial(Sum):
+class Polynomial(BoundedSum):
     """A sum of powers of one map, with the constant that is known of it, if one is.
 
     Attributes:
         base: the map.
         coefficients: by power.
         spread: by how much each may be off.
-        bound: of the norm.
     """
 
     base: Convolution | None = None
     coefficients: tuple[Fraction, ...] = ()
     spread: tuple[Fraction, ...] = ()
-    bound: Tensor | None = None
-
-    def norm(self) -> Tensor | None:
-        """What is known."""
-        return self.bound
 
 
 def polynomial(first: Value, second: Value) -> Value | None:
@@ -64,7 +66,7 @@ def polynomial(first: Value, second: Value) -> Value | None:
         for value in (first, second)
     )
     bound = _exponential_bound(base, coefficients, spread)
-    total = Polynomial(maps, base, coefficients, spread, bound)
+    total = Polynomial(maps, bound, base, coefficients, spread)
     return Value(first.point, (*first.maps[:same], total))
 
 
@@ -90,7 +92,7 @@ def _parsed(maps: Sequence[LinearMap]) -> Polynomial | None:
             coefficients = [c * factor for c in coefficients]
         elif not (isinstance(linear, Reshape) and linear.inputs == linear.outputs):
             return None
-    return Polynomial((), base, tuple(coefficients), tuple(spread))
+    return Polynomial((), None, base, tuple(coefficients), tuple(spread))
 
 
 def _total(rows: Sequence[Sequence[Fraction]], length: int) -> tuple[Fraction, ...]:

@@ -10,16 +10,14 @@ the Euclidean norm of the sums of absolute values of what is added (Higham, 2002
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import NamedTuple, Self
 
 import torch
-from torch import Tensor, nn
 
-from onelip.chains import Shape
-from onelip.errors import NonFiniteError, UnboundedModuleError
-from onelip.lipschitz import lipschitz_bound
+from onelip.errors import NonFiniteError
+
+Shape = tuple[int, ...]
 
 ABOVE = 1 + 2.0**-40
 """Covers the rounding of a thousand operations of non-negative numbers in float64."""
@@ -81,7 +79,7 @@ class Arithmetic:
 
 
 @dataclass(frozen=True)
-class Value:
+class Computed:
     """What is known of a vector in the middle of a network.
 
     Attributes:
@@ -119,7 +117,7 @@ class Run:
     """
 
     arithmetic: Arithmetic
-    x: Value
+    x: Computed
     shape: Shape
     lipschitz: float
 
@@ -138,63 +136,3 @@ class Local(NamedTuple):
 
     offset: float
     error: float
-
-
-Rule = Callable[[Any, Run], Local]
-RuleT = TypeVar("RuleT", bound=Rule)
-
-RULES: dict[type[nn.Module], Rule] = {}
-"""By exact type, like ``onelip.lipschitz.RULES``."""
-
-
-def rule(*kinds: type[nn.Module]) -> Callable[[RuleT], RuleT]:
-    """Register a rule for modules of exactly these types."""
-
-    def register(function: RuleT) -> RuleT:
-        RULES.update(dict.fromkeys(kinds, function))
-        return function
-
-    return register
-
-
-def through(
-    module: nn.Module, x: Value, arithmetic: Arithmetic, *, lipschitz: Tensor | None = None
-) -> Value:
-    """Follow a vector through a part.
-
-    Args:
-        module: of a type with a rule.
-        x: what is known of its input.
-        arithmetic: in which it runs.
-        lipschitz: a proved constant, if it is at hand.
-
-    Raises:
-        UnboundedModuleError: no rule is known for the part, or none for its settings.
-        NonFiniteError: a weight is not finite, or numbers may overflow.
-    """
-    known = RULES.get(type(module))
-    if known is None:
-        raise UnboundedModuleError(
-            f"nothing is known of the rounding of {type(module).__name__}: use level='real', or "
-            "onelip.export(model) first if it has not been exported"
-        )
-    constant = float(lipschitz_bound(module) if lipschitz is None else lipschitz)
-    shape = _shape_behind(module, x.shape)
-    run = Run(arithmetic, Value(x.shape, x.reach), shape, constant)
-    offset, error = known(module, run)
-    result = Value(
-        shape,
-        (constant * x.size + offset) * ABOVE,
-        (constant * x.error + error) * ABOVE,
-        (constant * x.offset + offset) * ABOVE,
-    )
-    arithmetic.check(result.reach)
-    return result
-
-
-def _shape_behind(module: nn.Module, shape: Shape) -> Shape:
-    numbers = [n for n in (*module.parameters(), *module.buffers()) if n.is_floating_point()]
-    zeros = torch.zeros(1, *shape)
-    if numbers:
-        zeros = zeros.to(numbers[0])
-    return tuple(module(zeros).shape[1:])

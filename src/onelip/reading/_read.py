@@ -1,39 +1,12 @@
-"""Torch modules as chains, by exact type, with the refusals of ``onelip.lipschitz``."""
+"""Torch modules as chains, with the refusals of ``onelip.lipschitz``."""
 
-import copy
-from collections.abc import Callable
-from typing import Any
-
-import torch
 from torch import nn
-from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
+from torch.nn.utils.parametrize import type_before_parametrizations
 
-from onelip.chains import Chain, Opaque, Shape
-from onelip.chains.linear_layers import tried
+from onelip.chains import Chain, Shape
 from onelip.chains.value import Value, like_of
 from onelip.errors import NonFiniteError, UnboundedModuleError, UsageError
-from onelip.lipschitz import (
-    LipschitzModule,
-    lipschitz_bound,
-    refuse_complex,
-    refuse_hidden_behaviour,
-    refuse_inherited,
-    refuse_moving_weights,
-)
-
-Reader = Callable[[Any, Value], Value]
-READERS: dict[type[nn.Module], Reader] = {}
-"""How modules of exactly these types are read; others with a bound are ``Opaque``."""
-
-
-def reader(*kinds: type[nn.Module]) -> Callable[[Reader], Reader]:
-    """Register how modules of exactly these types are read."""
-
-    def register(function: Reader) -> Reader:
-        READERS.update(dict.fromkeys(kinds, function))
-        return function
-
-    return register
+from onelip.lipschitz import read_module, refuse_complex, refuse_hidden_behaviour
 
 
 def read(model: nn.Module, input_shape: Shape) -> Chain:
@@ -85,33 +58,3 @@ def _sequence(module: nn.Module, value: Value, path: str) -> Value:
         return read_module(module, value).named(name)
     except (UnboundedModuleError, UsageError, NonFiniteError) as error:
         raise type(error)(f"{name}: {error}") from error
-
-
-def read_module(module: nn.Module, value: Value) -> Value:
-    """Put a module that is no sequence behind a value."""
-    kind = type_before_parametrizations(module)
-    if isinstance(module, LipschitzModule):
-        refuse_inherited(module, "lipschitz_bound")
-    if is_parametrized(module) and module.training:
-        raise UnboundedModuleError(
-            "parametrizations may change the weight when it is read in training mode: model.eval()"
-        )
-    refuse_moving_weights(module)
-    return READERS.get(kind, opaque)(module, value)
-
-
-def opaque(module: nn.Module, value: Value) -> Value:
-    """A module of which only its bound is known."""
-    try:
-        constant = float(lipschitz_bound(module))
-    except UnboundedModuleError as error:
-        if not any(True for _ in module.children()) or isinstance(module, LipschitzModule):
-            raise
-        raise UnboundedModuleError(f"{error}; or read its export, with read_program") from error
-    own = any(isinstance(part, LipschitzModule) for part in module.modules())
-    if own and module.training:  # its forward may take a power step
-        module = copy.deepcopy(module).eval()
-    sample = value.point.like.new_zeros(2, *value.shape)
-    with torch.no_grad():
-        shape = tuple(tried(copy.deepcopy(module), sample).shape[1:])
-    return value.activated(Opaque(module, constant, shape))

@@ -275,6 +275,7 @@ TORCH = [
     Case("AvgPool2d", lambda: nn.AvgPool2d(2), (1, 4, 4)),
     Case("AvgPool2d-overlap", lambda: nn.AvgPool2d(3, stride=1, padding=1), (1, 4, 4)),
     Case("AvgPool2d-stride", lambda: nn.AvgPool2d((2, 3), stride=(3, 2)), (1, 5, 5)),
+    Case("AdaptiveAvgPool2d", lambda: nn.AdaptiveAvgPool2d(1), (2, 4, 4)),
     Case("AvgPool2d-divisor", lambda: nn.AvgPool2d(2, divisor_override=3), (1, 4, 4)),
     Case("MaxPool2d", lambda: nn.MaxPool2d(2), (1, 4, 4)),
     Case("MaxPool2d-overlap", lambda: nn.MaxPool2d(3, stride=2, padding=1), (1, 5, 5)),

@@ -33,7 +33,6 @@ UNKNOWN = [
     nn.LayerNorm(3),
     nn.Bilinear(2, 2, 2),
     nn.ConvTranspose1d(1, 1, 3),
-    nn.AdaptiveAvgPool2d(2),
     nn.Hardshrink(),
     nn.Conv3d(1, 1, 3),
     nn.ReflectionPad2d(1),
@@ -258,3 +257,10 @@ def test_a_query_does_not_move_the_power_iteration_of_torch():
     with pytest.raises(UnboundedModuleError, match="parametrized Linear"):
         lipschitz_bound(layer)
     assert all(torch.equal(v, before[k]) for k, v in layer.state_dict().items())
+
+
+def test_windows_that_follow_from_the_image_need_its_size():
+    with pytest.raises(UnboundedModuleError, match="AdaptiveAvgPool2d takes its windows from"):
+        lipschitz_bound(nn.AdaptiveAvgPool2d(2))
+    for size in (1, (1, 1)):
+        assert float(lipschitz_bound(nn.AdaptiveAvgPool2d(size))) == 1

@@ -268,6 +268,7 @@ class Logging(Plain):
 
     lipschitz_bound = ConstrainedLinear.lipschitz_bound
     export = ConstrainedLinear.export
+    to_chain = ConstrainedLinear.to_chain
 
     def forward(self, x: Tensor) -> Tensor:
         self.calls = getattr(self, "calls", 0) + 1

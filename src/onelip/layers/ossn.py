@@ -108,6 +108,7 @@ class SpectralConv2d(PowerSteps, ConstrainedConv2d):
     # what is known of a convolution with the kernel in use holds: a power step comes first
     lipschitz_bound = ConstrainedConv2d.lipschitz_bound
     export = ConstrainedConv2d.export
+    to_chain = ConstrainedConv2d.to_chain
 
     @override
     def forward(self, x: Tensor) -> Tensor:
@@ -246,6 +247,7 @@ class ProjectedOSSNConv2d(ProjectedLayer, SpectralConv2d):
     # bounded and exported as the convolution that it is
     lipschitz_bound = ConstrainedConv2d.lipschitz_bound
     export = ConstrainedConv2d.export
+    to_chain = ConstrainedConv2d.to_chain
 
     @override
     def free_kernel(self) -> Tensor:

@@ -134,6 +134,7 @@ class SOCConv2d(PowerSteps, ConstrainedLayer, SkewExponential):
 
     # the series of the kernel in use is what is bounded: a power step comes first
     lipschitz_bound = SkewExponential.lipschitz_bound
+    to_chain = SkewExponential.to_chain
 
     @override
     def forward(self, x: Tensor) -> Tensor:

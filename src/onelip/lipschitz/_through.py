@@ -1,5 +1,8 @@
 """Rounding of any part of a network, for which a rule is known."""
 
+import functools
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -26,10 +29,11 @@ def through(
         UnboundedModuleError: no rule is known for the part, or none for its settings.
         NonFiniteError: a weight is not finite, or numbers may overflow.
     """
+    inside = _rule(module)
     constant = float(lipschitz_bound(module) if lipschitz is None else lipschitz)
     shape = _shape_behind(module, x.shape)
     run = Run(arithmetic, Computed(x.shape, x.reach), shape, constant)
-    offset, error = _inside(module, run)
+    offset, error = inside(run)
     result = Computed(
         shape,
         (constant * x.size + offset) * ABOVE,
@@ -48,13 +52,17 @@ def _shape_behind(module: nn.Module, shape: Shape) -> Shape:
     return tuple(module(zeros).shape[1:])
 
 
-def _inside(module: nn.Module, run: Run) -> Local:
-    """The offset of a part, and what rounding does inside it."""
+def _rule(module: nn.Module) -> Callable[[Run], Local]:
+    """The function that says what rounding does inside a part.
+
+    Raises:
+        UnboundedModuleError: there is none.
+    """
     if isinstance(module, LipschitzModule):
         if type(module).forward_error is not LipschitzModule.forward_error:
             refuse_inherited(module, "forward_error")
-        return module.forward_error(run)
+        return module.forward_error
     record = RECORDS.get(type(module))  # a parametrized module computes its weight as well
     if record is None or record.forward_error is None:
         raise unknown_rounding(module)
-    return record.forward_error(module, run)
+    return functools.partial(record.forward_error, module)

@@ -54,8 +54,8 @@ def _adaptive_bound(module: nn.AdaptiveAvgPool2d) -> float:
     """One window over the whole image contracts; of others nothing is known without its size."""
     if module.output_size not in (1, (1, 1)):
         raise UnboundedModuleError(
-            "AdaptiveAvgPool2d takes its windows from the image's size: give the shape of the "
-            "input, or use AvgPool2d"
+            "AdaptiveAvgPool2d takes its windows from the image's size: read it with the shape of "
+            "the input, onelip.reading.read(model, shape), or use AvgPool2d"
         )
     return 1.0
 

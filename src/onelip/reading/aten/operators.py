@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from onelip.activations import ACTIVATIONS
 from onelip.chains.linear_layers import flattened, transposed_convolution
 from onelip.chains.value import Value
 from onelip.errors import UnboundedModuleError
-from onelip.layers import Absolute
 from onelip.reading.graphs import activation_products as products
 from onelip.reading.graphs import operations as on
 from onelip.reading.graphs import shapes, sorting
@@ -132,6 +132,11 @@ def _addmm(bias: Any, value: Any, weight: Any, beta: float, alpha: float) -> Val
 
 
 OPERATORS: dict[str, Operation] = {
+    **{
+        f"{known.aten}.default": _module(kind)
+        for kind, known in ACTIVATIONS.items()
+        if known.aten is not None
+    },
     "linear.default": on.affine,
     "addmm.default": _addmm,
     "mm.default": on.matmul,
@@ -152,25 +157,8 @@ OPERATORS: dict[str, Operation] = {
     "adaptive_avg_pool2d.default": _module(nn.AdaptiveAvgPool2d),
     "_adaptive_avg_pool2d.default": _module(nn.AdaptiveAvgPool2d),
     "mean.dim": lambda x, axes, keep, _: shapes.mean(x, axes, keep),
-    "relu.default": _module(nn.ReLU),
-    "relu6.default": _module(nn.ReLU6),
-    "leaky_relu.default": _module(nn.LeakyReLU),
     "prelu.default": prelu,
-    "tanh.default": _module(nn.Tanh),
-    "sigmoid.default": _module(nn.Sigmoid),
-    "log_sigmoid.default": _module(nn.LogSigmoid),
     "elu.default": _elu,
-    "celu.default": _module(nn.CELU),
-    "selu.default": _module(nn.SELU),
-    "gelu.default": _module(nn.GELU),
-    "silu.default": _module(nn.SiLU),
-    "mish.default": _module(nn.Mish),
-    "softplus.default": _module(nn.Softplus),
-    "softshrink.default": _module(nn.Softshrink),
-    "hardtanh.default": _module(nn.Hardtanh),
-    "hardsigmoid.default": _module(nn.Hardsigmoid),
-    "hardswish.default": _module(nn.Hardswish),
-    "abs.default": _module(Absolute),
     "erf.default": products.erf,
     "where.self": products.chosen,
     "gt.Scalar": lambda a, b: products.Comparison.of(a, b, True),

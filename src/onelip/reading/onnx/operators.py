@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from onelip.activations import ACTIVATIONS
 from onelip.chains.linear_layers import transposed_convolution
 from onelip.chains.value import Value
 from onelip.errors import UnboundedModuleError, UsageError
-from onelip.layers import Absolute
 from onelip.reading.aten.operators import prelu
 from onelip.reading.graphs import activation_products as products
 from onelip.reading.graphs import operations as on
@@ -131,6 +131,11 @@ def _cast(attributes: Attributes, value: Value) -> Value:
 
 OPERATORS: dict[str, Operator] = {
     **SHAPES,
+    **{
+        known.onnx[0]: _module(kind, **known.onnx[1])
+        for kind, known in ACTIVATIONS.items()
+        if known.onnx is not None
+    },
     "Gemm": _gemm,
     "MatMul": lambda _, a, b: on.matmul(a, b),
     "Conv": onnx_windows.conv,
@@ -144,22 +149,10 @@ OPERATORS: dict[str, Operator] = {
     "Div": lambda _, a, b: on.divide(a, b),
     "Neg": lambda _, x: on.multiply(x, -1.0),
     "Sum": lambda _, *parts: on.total(parts),
-    "Relu": _module(nn.ReLU),
-    "LeakyRelu": _module(nn.LeakyReLU, alpha=0.01),
     "PRelu": _prelu,
-    "Tanh": _module(nn.Tanh),
-    "Sigmoid": _module(nn.Sigmoid),
-    "Elu": _module(nn.ELU, alpha=1.0),
-    "Celu": _module(nn.CELU, alpha=1.0),
     "Selu": _selu,
-    "Gelu": _module(nn.GELU, approximate="none"),
-    "Mish": _module(nn.Mish),
-    "Softplus": _module(nn.Softplus),
-    "Softsign": _module(nn.Softsign),
     "HardSigmoid": _hard_sigmoid,
-    "HardSwish": _module(nn.Hardswish),
     "Clip": _clip,
-    "Abs": _module(Absolute),
     "Erf": lambda _, x: products.erf(x),
     "Greater": lambda _, a, b: products.Comparison.of(a, b, True),
     "Less": lambda _, a, b: products.Comparison.of(a, b, False),

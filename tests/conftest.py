@@ -45,7 +45,7 @@ LONG = (
     "test_singular_values",
     "test_training_step",
     "test_wgan",
-    "tests/training",
+    "experiments/classification",
     "thousand",
     "without_gradients",
 )

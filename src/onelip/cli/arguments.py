@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from onelip.errors import UsageError, missing_extra
+from onelip.experiments import classification
 
 if TYPE_CHECKING:
-    from onelip.experiments.classification import ClassificationFolder
     from onelip.experiments.settings import Settings
 
 _Settings = TypeVar("_Settings", bound="Settings")
@@ -109,7 +109,7 @@ def bracketed(arguments: list[str], name: str) -> list[str]:
 
 def classification_run(
     command: str, arguments: list[str], extend: Callable[[Any], None]
-) -> "tuple[ClassificationFolder, Any]":
+) -> "tuple[classification.ClassificationFolder, Any]":
     """The folder of a trained network that a command works on, and its options.
 
     Args:
@@ -117,11 +117,9 @@ def classification_run(
         arguments: what was given to it.
         extend: adds its own options.
     """
-    from onelip.experiments.classification import ClassificationFolder
-
     parser = new_parser(command)
     parser.add_argument("run", type=Path, help="run folder")
     parser.add_argument("--data", type=Path, help="folder of the data set")
     extend(parser)
     options = parser.parse_args(arguments)
-    return ClassificationFolder.open(options.run), options
+    return classification.ClassificationFolder.open(options.run), options

@@ -4,15 +4,15 @@ from typing import Any
 
 from onelip.attacks import ATTACKS, DEFAULT_ATTACKS
 from onelip.cli.arguments import classification_run
-from onelip.experiments.classification import attack_run, table
+from onelip.experiments import classification
 
 
 def run(arguments: list[str]) -> None:
     """Attack a run."""
     folder, options = classification_run("attack", arguments, _add_options)
     names = tuple(name.strip() for name in options.attacks.split(","))
-    attack_run(folder, options.data, samples=options.samples, attacks=names)
-    print(table(folder.read(), folder.recipe))
+    classification.attack_run(folder, options.data, samples=options.samples, attacks=names)
+    print(classification.table(folder.read(), folder.recipe))
 
 
 def _add_options(parser: Any) -> None:

@@ -5,22 +5,20 @@ from pathlib import Path
 from typing import Any
 
 from onelip.cli.arguments import new_parser
-from onelip.experiments.classification import (
-    ClassificationFolder,
-    bound_file,
-    bound_run,
-    bound_text,
-)
+from onelip.experiments import classification
 
 
 def run(arguments: list[str]) -> None:
     """Print the bounds."""
     options = _parsed(arguments)
     if options.file.suffix in (".pt2", ".onnx"):
-        result = bound_file(options.file, seconds=options.seconds, trust=options.trust)
+        result = classification.bound_file(
+            options.file, seconds=options.seconds, trust=options.trust
+        )
     else:
-        result = bound_run(ClassificationFolder.open(options.file), seconds=options.seconds)
-    print(json.dumps(result, indent=1) if options.json else bound_text(result))
+        folder = classification.ClassificationFolder.open(options.file)
+        result = classification.bound_run(folder, seconds=options.seconds)
+    print(json.dumps(result, indent=1) if options.json else classification.bound_text(result))
 
 
 def _parsed(arguments: list[str]) -> Any:

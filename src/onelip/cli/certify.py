@@ -3,14 +3,16 @@
 from typing import Any
 
 from onelip.cli.arguments import classification_run
-from onelip.experiments.classification import certify_run, table
+from onelip.experiments import classification
 
 
 def run(arguments: list[str]) -> None:
     """Certify a run."""
     folder, options = classification_run("certify", arguments, _add_options)
-    certify_run(folder, options.data, level=options.level, precision=options.precision)
-    print(table(folder.read(), folder.recipe))
+    classification.certify_run(
+        folder, options.data, level=options.level, precision=options.precision
+    )
+    print(classification.table(folder.read(), folder.recipe))
 
 
 def _add_options(parser: Any) -> None:

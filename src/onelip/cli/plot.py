@@ -5,7 +5,7 @@ from typing import Any
 
 from onelip.cli.arguments import new_parser
 from onelip.errors import UsageError
-from onelip.experiments.classification import ClassificationFolder, plot, plot_singular_values
+from onelip.experiments import classification
 
 
 def run(arguments: list[str]) -> None:
@@ -13,11 +13,11 @@ def run(arguments: list[str]) -> None:
     options = _parsed(arguments)
     if options.singular_values and len(options.runs) > 1:
         raise UsageError("--singular-values draws one run: name one folder")
-    folders = [ClassificationFolder.open(path) for path in options.runs]
+    folders = [classification.ClassificationFolder.open(path) for path in options.runs]
     if options.singular_values:
-        print(plot_singular_values(folders[0], options.out))
+        print(classification.plot_singular_values(folders[0], options.out))
     else:
-        print(plot(folders, options.out))
+        print(classification.plot(folders, options.out))
 
 
 def _parsed(arguments: list[str]) -> Any:

@@ -17,15 +17,8 @@ from onelip.cli.arguments import (
 )
 from onelip.data import load
 from onelip.errors import OnelipError, UsageError
-from onelip.experiments.classification import (
-    ClassificationFolder,
-    Recipe,
-    attack_run,
-    certify_run,
-    plot,
-    table,
-    train,
-)
+from onelip.experiments import classification
+from onelip.experiments.classification import ClassificationFolder, Recipe
 from onelip.experiments.recipes import RECIPES
 from onelip.losses import LOSSES
 from onelip.models import MODELS
@@ -42,7 +35,7 @@ def run(arguments: list[str]) -> None:
     try:
         load(folder.recipe.dataset, "test", options.data or folder.data_folder)  # fail early
         limits = {"max_minutes": options.max_minutes, "progress": not options.quiet}
-        complete = train(folder, data=options.data, **limits)
+        complete = classification.train(folder, data=options.data, **limits)
     except OnelipError:
         if recipe is not None:
             folder.discard()  # unless an epoch is already saved there
@@ -89,11 +82,12 @@ def _rank() -> int:
 
 
 def _evaluate(folder: ClassificationFolder, data: Path | None) -> None:
-    certified = certify_run(folder, data)
+    certified = classification.certify_run(folder, data)
     if folder.recipe.attack_samples:
-        attack_run(folder, data, certified=certified)
-    figure = plot([folder])
-    print(f"\n{table(folder.read(), folder.recipe)}\n\nrecord {folder.record}\nfigure {figure}")
+        classification.attack_run(folder, data, certified=certified)
+    figure = classification.plot([folder])
+    text = classification.table(folder.read(), folder.recipe)
+    print(f"\n{text}\n\nrecord {folder.record}\nfigure {figure}")
 
 
 def _parsed(arguments: list[str]) -> tuple[Recipe | None, Any]:

@@ -27,6 +27,12 @@ def colors() -> Iterator[str]:
     return (f"C{number}" for number in itertools.count())
 
 
+def name_axes(axis: Any, x: str, y: str) -> None:
+    """Label an axis in both directions, and draw a light grid."""
+    axis.set(xlabel=x, ylabel=y)
+    axis.grid(alpha=0.3)
+
+
 def checked_target(target: Path) -> Path:
     """A path that a figure can be written to.
 

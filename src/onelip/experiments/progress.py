@@ -1,9 +1,27 @@
-"""A progress bar for trainings that report their step and a value."""
+"""Progress bars of trainings."""
 
 import contextlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from onelip.errors import missing_extra
+
+
+def new_bar(step: int, steps: int) -> Any:
+    """A bar of tqdm over the steps of a training.
+
+    Args:
+        step: steps done.
+        steps: all of them.
+
+    Raises:
+        UsageError: tqdm is not installed.
+    """
+    try:
+        from tqdm import tqdm
+    except ImportError as error:
+        raise missing_extra("tqdm", "transport") from error
+    return tqdm(total=steps, initial=step, unit="step", mininterval=0.5, ncols=100)
 
 
 @contextlib.contextmanager
@@ -23,14 +41,10 @@ def progress_bar(
     if not wanted or step >= steps:
         yield None
         return
-    try:
-        from tqdm import tqdm
-    except ImportError as error:
-        raise missing_extra("tqdm", "transport") from error
 
     def show(step: int, value: float) -> None:
         bar.set_postfix(value=f"{value:.4f}", refresh=False)
         bar.update(step - bar.n)
 
-    with tqdm(total=steps, initial=step, unit="step", mininterval=0.5, ncols=100) as bar:
+    with new_bar(step, steps) as bar:
         yield show

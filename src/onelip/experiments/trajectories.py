@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from onelip.errors import UsageError
-from onelip.experiments.figures import checked_target, new_figure, save_figure
+from onelip.experiments.figures import checked_target, name_axes, new_figure, save_figure
 from onelip.flows import (
     ExactFlow,
     ExplicitEuler,
@@ -71,17 +71,17 @@ def plot_trajectories(
         states = discretised(flow, scheme, starts, steps)
         _draw((plane, distance), times, states, label, style)
     plane.plot(*starts.T.numpy(), "k.", markersize=11, zorder=4)
-    plane.set(title="two trajectories", xlabel="$x_1$", ylabel="$x_2$", aspect="equal")
+    name_axes(plane, "$x_1$", "$x_2$")
+    plane.set(title="two trajectories", aspect="equal")
     _proved(distance, flow, times, float((starts[0] - starts[1]).norm()))
-    distance.set(title="their distance", xlabel="time", ylabel="$|x_t - z_t|$", yscale="log")
+    name_axes(distance, "time", "$|x_t - z_t|$")
+    distance.set(title="their distance", yscale="log")
     distance.set_xlim(0, flow.duration)
     distance.yaxis.set(
         major_locator=LogLocator(subs=(1, 2, 5)),
         major_formatter="{x:g}",
         minor_formatter=NullFormatter(),
     )
-    for axis in (plane, distance):
-        axis.grid(alpha=0.25)
     handles, labels = distance.get_legend_handles_labels()
     title = "scheme for the potential, the skew part"
     figure.legend(handles, labels, title=title, loc="outside lower center", ncols=4, frameon=False)

@@ -13,7 +13,7 @@ from onelip.data import SHAPES
 from onelip.errors import UsageError
 from onelip.experiments.classification.attack import attacked_rows
 from onelip.experiments.classification.folder import ClassificationFolder
-from onelip.experiments.figures import checked_target, colors, new_figure, save_figure
+from onelip.experiments.figures import checked_target, colors, name_axes, new_figure, save_figure
 
 
 def plot(runs: list[ClassificationFolder], target: Path | None = None) -> Path:
@@ -42,9 +42,9 @@ def plot(runs: list[ClassificationFolder], target: Path | None = None) -> Path:
         _draw(run, name, (radius, right), curves, color)
         style = "stepfilled" if len(runs) == 1 else "step"
         histogram.hist(radius[right].numpy(), bins=40, color=color, alpha=0.6, histtype=style)
-    curves.set(xlabel="eps (l2, pixels in [0, 1])", ylabel="accuracy", ylim=(0, 1))
+    name_axes(curves, "eps (l2, pixels in [0, 1])", "accuracy")
+    curves.set_ylim(0, 1)
     curves.set_xlim(left=0)
-    curves.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=3, fontsize="small")
     histogram.set(xlabel="certified radius", ylabel="test images")
     histogram.set_xlim(left=0)

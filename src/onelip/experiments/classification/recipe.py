@@ -32,7 +32,7 @@ class Recipe(Settings):
         batch_size: images per step, over all processes.
         lr: peak learning rate.
         optimizer: Adam, NAdam, or SGD with momentum 0.9.
-        schedule: of the learning rate; see ``onelip.experiments.classification.training.schedule``.
+        schedule: of the learning rate; see ``training.schedule``.
         weight_decay: of matrices and kernels; biases and parameters of activations do not decay.
         projection_interval: updates between projections of layers that have one (SVCM); 0 for none.
         clip_norm: largest norm of the gradient of all parameters; 0 for any.

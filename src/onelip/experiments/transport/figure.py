@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from onelip.experiments.figures import checked_target, new_figure, save_figure
+from onelip.experiments.figures import checked_target, name_axes, new_figure, save_figure
 from onelip.experiments.record_schema import TransportRecord
 
 _BINS = 50
@@ -44,9 +44,8 @@ def _draw_training(content: TransportRecord, axis: Any) -> None:
         axis.axhline(content["exact"]["distance"], color="C1", linestyle="--", label=label)
     if content.get("truth") is not None:
         axis.axhline(content["truth"], color="C2", linestyle=":", label="truth")
-    axis.set(xlabel="step", ylabel="Wasserstein-1 distance")
+    name_axes(axis, "step", "Wasserstein-1 distance")
     axis.set_xlim(0, steps[-1])
-    axis.grid(alpha=0.3)
     axis.xaxis.get_major_locator().set_params(integer=True)
     _legend_below(axis)
 

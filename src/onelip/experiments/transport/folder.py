@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from onelip._export import export
 from onelip.data import Samples
 from onelip.errors import UsageError
+from onelip.experiments.lower_bound_record import lower_bound_record
 from onelip.experiments.record_schema import Identity, Pair, TransportRecord
 from onelip.experiments.run_folder import RunFolder
 from onelip.experiments.transport.critic import build_critic, chosen_critic
@@ -59,16 +60,7 @@ def reached(
             "seconds": round(seconds, 3),
             "value": training.history[-1][1],
         },
-        "result": {
-            "value": found.value,
-            "lower": found.lower,
-            "upper": found.upper,
-            "confidence": found.confidence,
-            "interval": found.interval,
-            "constant": found.constant,
-            "rounding": found.rounding,
-            "samples": list(found.samples),
-        },
+        "result": lower_bound_record(found),
         "history": [list(point) for point in training.history],
     }
 

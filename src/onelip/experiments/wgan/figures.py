@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from onelip.experiments.figures import checked_target, new_figure, save_figure
+from onelip.experiments.figures import checked_target, name_axes, new_figure, save_figure
 from onelip.experiments.record_schema import Interval
 from onelip.experiments.wgan.folder import WGANFolder
 from onelip.experiments.wgan.settings import PENALTY
@@ -60,9 +60,8 @@ def draw_history(run: WGANFolder, target: Path) -> Path:
     if (held_out := metrics.get("held_out")) is not None:
         _held_out(panel, held_out["critic"], "its critic", steps[-1])
         _held_out(panel, held_out["fresh_critic"], "a fresh critic", steps[-1])
-    panel.set(xlabel="steps of the generator", ylabel="Wasserstein-1 (pixels in [0, 1])")
+    name_axes(panel, "steps of the generator", "Wasserstein-1 (pixels in [0, 1])")
     panel.set_ylim(bottom=min(0.0, *values))
-    panel.grid(alpha=0.3)
     panel.legend(fontsize="small")
     return save_figure(figure, target)
 

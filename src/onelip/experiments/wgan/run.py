@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from onelip.data import load
+from onelip.experiments.lower_bound_record import lower_bound_record
 from onelip.experiments.progress import progress_bar
 from onelip.experiments.threads import use_threads
 from onelip.experiments.wgan.figures import draw_history, draw_samples
@@ -85,9 +86,9 @@ def judge_wgan(
     if settings.critic != PENALTY:
         _, critic = settings.build()
         run.load_weights("critic", critic)
-        found["critic"] = _numbers(_judged(critic, real, fake))
+        found["critic"] = lower_bound_record(_judged(critic, real, fake))
     fresh = _fresh_critic(run, generator, data, progress)
-    numbers = _numbers(_judged(fresh, real, fake))
+    numbers = lower_bound_record(_judged(fresh, real, fake))
     found["fresh_critic"] = {"steps": settings.judge_steps, **numbers}
     run.write({"held_out": found})
     draw_samples([(run.path.name, generator)], run.path / "samples.png")
@@ -165,8 +166,3 @@ def _fresh_critic(
 
 def _judged(critic: nn.Module, real: Tensor, fake: Tensor) -> LowerBound:
     return judge(critic, real, fake, diameter=math.sqrt(real[0].numel()))
-
-
-def _numbers(bound: LowerBound) -> dict[str, Any]:
-    names = ("value", "lower", "upper", "confidence", "interval", "constant", "rounding")
-    return {**{name: getattr(bound, name) for name in names}, "samples": list(bound.samples)}

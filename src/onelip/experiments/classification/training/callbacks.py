@@ -6,7 +6,8 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
-from tqdm import tqdm
+
+from onelip.experiments.progress import new_bar
 
 _FIRST_STEPS = 5  # from which the length of an epoch is guessed
 
@@ -102,9 +103,7 @@ class Progress(Callback):
         """Open the bar."""
         if trainer.is_global_zero:
             steps = int(trainer.estimated_stepping_batches)
-            self._bar = tqdm(
-                total=steps, initial=trainer.global_step, unit="step", mininterval=0.5, ncols=100
-            )
+            self._bar = new_bar(trainer.global_step, steps)
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         """Move on."""

@@ -22,23 +22,4 @@ if TYPE_CHECKING:
     from onelip.lipschitz import LipschitzModule as LipschitzModule
     from onelip.lipschitz import lipschitz_bound as lipschitz_bound
 else:
-    __getattr__, __dir__, __all__ = lazily(
-        __name__,
-        {
-            "onelip.bounds": (),
-            "onelip.certificates": (),
-            "onelip.errors": (),
-            "onelip.estimates": (),
-            "onelip.flows": (),
-            "onelip.layers": (),
-            "onelip.norms": (),
-            "onelip.reading": (),
-            "onelip.testing": (),
-            "onelip.versions": (),
-            "onelip._export": ("export",),
-            "onelip._save": ("save",),
-            "onelip.certificates._certify": ("certify",),
-            "onelip.certificates.certificate": ("Certificate",),
-            "onelip.lipschitz": ("LipschitzModule", "lipschitz_bound"),
-        },
-    )
+    __getattr__, __dir__, __all__ = lazily(__name__, __file__)

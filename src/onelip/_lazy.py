@@ -1,38 +1,41 @@
-"""Names of a package that are imported when they are first asked for (PEP 562)."""
+"""Names that are imported when they are first asked for (PEP 562), and names that have moved."""
 
+import ast
 import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from onelip.errors import renamed
 
 
 def lazily(
-    package: str, places: Mapping[str, tuple[str, ...]]
+    package: str, file: str
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
     """The ``__getattr__``, ``__dir__`` and ``__all__`` of a package.
 
-    The same imports stand under ``if TYPE_CHECKING`` in the package, for readers and type checkers.
+    Its names are those that its file imports under ``if TYPE_CHECKING``, where readers and type
+    checkers find them, too.
 
     Args:
         package: its ``__name__``.
-        places: modules with the names that each gives to the package; a module without any gives
-            itself.
+        file: its ``__file__``.
     """
-    homes = {name: place for place, names in places.items() for name in names}
-    modules = {place.rpartition(".")[2]: place for place, names in places.items() if not names}
-    exported = sorted([*homes, *modules])
+    homes = _typed_imports(file)
+    exported = sorted(homes)
 
     def get(name: str) -> Any:
-        if name in homes:
-            value = getattr(import_module(homes[name]), name)
-        elif name in modules:
-            value = import_module(modules[name])
-        else:
+        if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        setattr(sys.modules[package], name, value)  # found without this function from now on
-        return value
+        home = homes[name]
+        found = (
+            import_module(f"{package}.{name}")
+            if home == package
+            else getattr(import_module(home), name)
+        )
+        setattr(sys.modules[package], name, found)  # next time it is there
+        return found
 
     def names() -> list[str]:
         return sorted({*vars(sys.modules[package]), *exported})
@@ -56,3 +59,15 @@ def moved(module: str, places: Mapping[str, str]) -> Callable[[str], Any]:
         return getattr(import_module(home), new)
 
     return get
+
+
+def _typed_imports(file: str) -> dict[str, str]:
+    """The modules of the names that a file imports in its first ``if``."""
+    tree = ast.parse(Path(file).read_text(encoding="utf-8"))
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    return {
+        alias.name: node.module or ""
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }

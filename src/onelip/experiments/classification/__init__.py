@@ -18,38 +18,11 @@ if TYPE_CHECKING:
         ClassificationFolder as ClassificationFolder,
     )
     from onelip.experiments.classification.recipe import Recipe as Recipe
-    from onelip.experiments.classification.report import format_eps as format_eps
-    from onelip.experiments.classification.report import table as table
     from onelip.experiments.classification.singular_values import (
         plot_singular_values as plot_singular_values,
     )
+    from onelip.experiments.classification.text import format_eps as format_eps
+    from onelip.experiments.classification.text import table as table
     from onelip.experiments.classification.training._train import train as train
 else:
-    __getattr__, __dir__, __all__ = lazily(
-        __name__,
-        {
-            "onelip.experiments.classification.accuracy_figure": ("plot",),
-            "onelip.experiments.classification.attack": ("attack_run",),
-            "onelip.experiments.classification.bound": (
-                "bound_file",
-                "bound_run",
-                "bound_text",
-            ),
-            "onelip.experiments.classification.build": (
-                "build_loss",
-                "build_model",
-            ),
-            "onelip.experiments.classification.certify": (
-                "Certified",
-                "certify_run",
-            ),
-            "onelip.experiments.classification.folder": ("ClassificationFolder",),
-            "onelip.experiments.classification.recipe": ("Recipe",),
-            "onelip.experiments.classification.report": (
-                "format_eps",
-                "table",
-            ),
-            "onelip.experiments.classification.singular_values": ("plot_singular_values",),
-            "onelip.experiments.classification.training._train": ("train",),
-        },
-    )
+    __getattr__, __dir__, __all__ = lazily(__name__, __file__)

@@ -1,4 +1,4 @@
-"""What the weights of a WGAN depend on, and the networks that they belong to."""
+"""Settings of a WGAN, and the networks that they stand for."""
 
 from dataclasses import dataclass
 
@@ -28,8 +28,8 @@ class WGANSettings(Settings):
         critic_lr: that of the critic; by default 2e-3 if it is proved, and lr with a penalty.
         penalty: weight of the gradient penalty, with --critic penalty.
         latent: numbers of noise for one image.
-        width: channels in front of the generator's last layer; twice as many before that.
-        critic_width: channels behind the critic's first layer; twice as many behind the second.
+        width: channels before the generator's last layer; twice as many before that.
+        critic_width: channels after the critic's first layer; twice as many after the second.
         judge_steps: of a fresh critic that is trained against the final generator.
         seed: of weights, batches and noise.
         threads: of the CPU; 0 for torch's choice.

@@ -65,7 +65,7 @@ class PairwiseProduct(ChainEstimate):
 
 
 class HeadDistances(PairwiseEstimate):
-    """The distances of the rows of the last layer, behind a body that is 1-Lipschitz."""
+    """The distances of the rows of the last layer, after a body that is 1-Lipschitz."""
 
     def begin(self, model: nn.Module) -> None:
         """Check that there is a head.

@@ -16,8 +16,8 @@ import torch
 from onelip._export import export
 from onelip.attacks import ATTACKS, DEFAULT_ATTACKS, PGD, Attack, attack_radii
 from onelip.data import load
-from onelip.training import RunFolder
-from onelip.training.environment import environment
+from onelip.experiments.classification import ClassificationFolder
+from onelip.experiments.provenance import environment
 
 FILE = Path(__file__).parent / "results" / "attacks_digits.json"
 STEPS = 50
@@ -25,7 +25,7 @@ STEPS = 50
 
 def main(path: str, reference: bool) -> None:
     torch.set_num_threads(1)
-    run = RunFolder.open(path)
+    run = ClassificationFolder.open(path)
     test = load("digits", "test", None)
     images, model = test.images.float().div(255), export(run.load_model())
     radii = sorted(run.recipe.eps)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from onelip.training.environment import environment
+from onelip.experiments.provenance import environment
 
 TESTS = ("tests/contract", "tests/reading", "tests/test_onnx_export.py", "tests/test_saving.py")
 

@@ -15,9 +15,14 @@ from pathlib import Path
 
 import torch
 
-from onelip.evaluation import attack_run, certify_run, table
-from onelip.recipes import RECIPES
-from onelip.training import RunFolder, train
+from onelip.experiments.classification import (
+    ClassificationFolder,
+    attack_run,
+    certify_run,
+    table,
+    train,
+)
+from onelip.experiments.recipes import RECIPES
 
 
 def main() -> None:
@@ -34,11 +39,11 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_float32_matmul_precision("high")  # in training; certificates switch it off
     if (options.out / "metrics.json").exists():
-        run = RunFolder.open(options.out)
+        run = ClassificationFolder.open(options.out)
     else:
         changed = {k: getattr(options, k) for k in ("epochs", "validation", "precision", "compile")}
         recipe = dataclasses.replace(RECIPES[options.recipe], **changed)
-        run = RunFolder.create(recipe, options.out)
+        run = ClassificationFolder.create(recipe, options.out)
     complete = train(run, data=options.data, max_minutes=options.max_minutes, progress=False)
     certified = certify_run(run, options.data)
     if complete and importlib.util.find_spec("foolbox"):

@@ -45,7 +45,7 @@ LONG = (
     "test_singular_values",
     "test_training_step",
     "test_wgan",
-    "tests/training",
+    "experiments/classification",
     "thousand",
     "without_gradients",
 )
@@ -60,7 +60,9 @@ def _seed():
 @pytest.fixture
 def whole_epochs(monkeypatch):
     """No epoch is cut, so that every session of any length trains one."""
-    monkeypatch.setattr("onelip.training.callbacks.TimeLimit.cuts", False)
+    monkeypatch.setattr(
+        "onelip.experiments.classification.training.callbacks.TimeLimit.cuts", False
+    )
 
 
 @pytest.fixture(params=[1, 2], ids=["one-thread", "two-threads"])

@@ -20,13 +20,14 @@ from torch import nn
 
 from onelip.attacks import ATTACKS, Boundary
 from onelip.cli import COMMANDS, main
-from onelip.evaluation import evaluate
-from onelip.evaluation.directed import downwards, upwards
+from onelip.errors import SoundnessError
+from onelip.experiments.classification import attack
+from onelip.experiments.classification.training.callbacks import History, TimeLimit
+from onelip.experiments.classification.training.classifier import Classifier
+from onelip.experiments.directed_rounding import downwards, upwards
+from onelip.experiments.recipes import RECIPES
 from onelip.lipschitz import lipschitz_bound
 from onelip.losses import LOSSES, OffsetCrossEntropy
-from onelip.recipes import RECIPES
-from onelip.training.callbacks import History, TimeLimit
-from onelip.training.classifier import Classifier
 from onelip.transport import CriticTraining
 
 TINY = shlex.split(
@@ -529,9 +530,9 @@ def test_attack_of_a_run_without_certificates(call, run):
 
 def test_a_broken_certificate_is_an_error(call, run, monkeypatch):
     def broken(*arguments):
-        raise evaluate.SoundnessError("sample 0 was broken: please report this run")
+        raise SoundnessError("sample 0 was broken: please report this run")
 
-    monkeypatch.setattr(evaluate, "_attacked", broken)
+    monkeypatch.setattr(attack, "_attacked", broken)
     status, out, err = call("attack run")
     assert (status, out) == (2, "")
     assert_one_line(err, "please report this run")
@@ -666,7 +667,7 @@ def test_radii_without_brackets(call, spelled):
 def test_another_process_takes_only_a_new_folder(call, run, monkeypatch):
     """Process 1 used to open, and to remove, a folder that process 0 had refused."""
     monkeypatch.setenv("RANK", "1")
-    monkeypatch.setattr("onelip.cli.time.sleep", lambda _: None)
+    monkeypatch.setattr("onelip.cli.train.time.sleep", lambda _: None)
     content = metrics(run)
     content["started"] = "2020-01-01T00:00:00+00:00"
     (run / "metrics.json").write_text(json.dumps(content))

@@ -21,14 +21,11 @@ import torch
 
 from onelip.cli import main
 from onelip.errors import OnelipError
-from onelip.evaluation import table
-from onelip.evaluation.stored_runs import read_run
-from onelip.evaluation.transport_record import TransportFolder
-from onelip.evaluation.transport_text import transport_text
-from onelip.evaluation.wgan import WGANFolder
-from onelip.training import RunFolder
-from onelip.training.run_folder import build_model
-from onelip.training.train import build_loss
+from onelip.experiments.classification import ClassificationFolder, build_loss, build_model, table
+from onelip.experiments.tables.stored_runs import read_run
+from onelip.experiments.transport.folder import TransportFolder
+from onelip.experiments.transport.text import transport_text
+from onelip.experiments.wgan.folder import WGANFolder
 from tests.mutations import damaged, mutations
 
 COMMANDS = {
@@ -88,7 +85,7 @@ def records(root):
 def look(kind, folder):
     """Read a record as the commands do, and show it."""
     if kind == "train":
-        run = RunFolder.open(folder)
+        run = ClassificationFolder.open(folder)
         recipe = run.recipe
         if sum(v for v in recipe.network.values() if isinstance(v, int)) < 1000:
             build_model(recipe)

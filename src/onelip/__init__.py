@@ -1,27 +1,25 @@
 """Neural networks whose Lipschitz constant is proved."""
 
-from onelip import versions  # isort: skip  (warns before anything else does)
-from onelip import bounds, certificates, errors, estimates, flows, layers, norms, reading, testing
-from onelip._export import export
-from onelip._save import save
-from onelip.certificates import Certificate, certify
-from onelip.lipschitz import LipschitzModule, lipschitz_bound
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "Certificate",
-    "LipschitzModule",
-    "bounds",
-    "certificates",
-    "certify",
-    "errors",
-    "estimates",
-    "export",
-    "flows",
-    "layers",
-    "lipschitz_bound",
-    "norms",
-    "reading",
-    "save",
-    "testing",
-    "versions",
-]
+from onelip._lazy import lazily
+
+if TYPE_CHECKING:
+    from onelip import bounds as bounds
+    from onelip import certificates as certificates
+    from onelip import errors as errors
+    from onelip import estimates as estimates
+    from onelip import flows as flows
+    from onelip import layers as layers
+    from onelip import norms as norms
+    from onelip import reading as reading
+    from onelip import testing as testing
+    from onelip import versions as versions
+    from onelip._export import export as export
+    from onelip._save import save as save
+    from onelip.certificates import Certificate as Certificate
+    from onelip.certificates import certify as certify
+    from onelip.lipschitz import LipschitzModule as LipschitzModule
+    from onelip.lipschitz import lipschitz_bound as lipschitz_bound
+else:
+    __getattr__, __dir__, __all__ = lazily(__name__, __file__)

@@ -12,9 +12,9 @@ import shutil
 import time
 from pathlib import Path
 
-from onelip.evaluation.transport import TransportRun
-from onelip.evaluation.transport_inputs import TransportSettings
-from onelip.evaluation.transport_text import transport_text
+from onelip.experiments.transport.run import TransportRun
+from onelip.experiments.transport.settings import TransportSettings
+from onelip.experiments.transport.text import transport_text
 
 HERE = Path(__file__).resolve().parent
 LAYERS, ACTIVATIONS, SEEDS = ("bcop", "rko", "ossn"), ("max-min", "relu"), tuple(range(5))

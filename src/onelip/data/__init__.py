@@ -2,9 +2,10 @@
 
 from onelip.data.augment import augmentation, crop_and_flip, rotate_and_translate
 from onelip.data.batches import Batches
-from onelip.data.datasets import DATASETS, SHAPES, ImageSet, load
+from onelip.data.datasets import DATASETS, ImageSet, load
 from onelip.data.samples import Samples, read_samples
 from onelip.data.split import holdout
+from onelip.image_sets import SHAPES
 
 __all__ = [
     "DATASETS",

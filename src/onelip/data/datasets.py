@@ -11,6 +11,7 @@ from torch import Tensor
 from onelip.data import cache, parquet, tiny_imagenet
 from onelip.data.pixels import Decoded
 from onelip.errors import UsageError, missing_extra
+from onelip.image_sets import SHAPES
 
 SPLITS = ("train", "test")
 
@@ -57,8 +58,6 @@ class ImageSet:
 class _Published:
     title: str
     repository: str
-    shape: tuple[int, int, int]
-    classes: int
     label_columns: tuple[str, ...] = ("label", "fine_label")
     test_files: str = "test"
     test_note: str = ""
@@ -71,28 +70,19 @@ class _Published:
 
 
 _PUBLISHED = {
-    "mnist": _Published("MNIST", "ylecun/mnist", (1, 28, 28), 10),
-    "fashion-mnist": _Published("Fashion-MNIST", "zalando-datasets/fashion_mnist", (1, 28, 28), 10),
-    "cifar10": _Published("CIFAR-10", "uoft-cs/cifar10", (3, 32, 32), 10),
-    "cifar100": _Published(
-        "CIFAR-100", "uoft-cs/cifar100", (3, 32, 32), 100, ("fine_label", "label")
-    ),
+    "mnist": _Published("MNIST", "ylecun/mnist"),
+    "fashion-mnist": _Published("Fashion-MNIST", "zalando-datasets/fashion_mnist"),
+    "cifar10": _Published("CIFAR-10", "uoft-cs/cifar10"),
+    "cifar100": _Published("CIFAR-100", "uoft-cs/cifar100", ("fine_label", "label")),
     "tiny-imagenet": _Published(
         "Tiny-ImageNet",
         "zh-plus/tiny-imagenet",
-        tiny_imagenet.SHAPE,
-        tiny_imagenet.CLASSES,
         test_files="valid",
         test_note="Tiny-ImageNet, validation split",
         lossy=True,
     ),
 }
 DATASETS = ("digits", *_PUBLISHED)
-
-SHAPES = {"digits": ((1, 8, 8), 10)} | {
-    name: (published.shape, published.classes) for name, published in _PUBLISHED.items()
-}
-"""Shape of an image and number of classes, by data set."""
 
 
 def load(name: str, split: str, folder: str | Path | None = None) -> ImageSet:
@@ -120,16 +110,15 @@ def load(name: str, split: str, folder: str | Path | None = None) -> ImageSet:
     root = _download(published.repository) if folder is None else Path(folder).expanduser()
     decoded = _decoded(name, split, root)
     note = published.note(split, decoded.jpeg)
-    return ImageSet(decoded.images, decoded.labels, published.classes, note)
+    return ImageSet(decoded.images, decoded.labels, SHAPES[name][1], note)
 
 
 def _decoded(name: str, split: str, root: Path) -> Decoded:
-    published = _PUBLISHED[name]
-    shape, classes, columns = published.shape, published.classes, published.label_columns
+    published, (shape, classes) = _PUBLISHED[name], SHAPES[name]
     archive = tiny_imagenet.find(root) if name == "tiny-imagenet" else None
     if archive is None:
         files = parquet.find(root, name, published.test_files if split == "test" else split)
-        build = partial(parquet.decode, files, shape, classes, columns)
+        build = partial(parquet.decode, files, shape, classes, published.label_columns)
     else:
         files = tiny_imagenet.sources(archive, split)
         build = partial(tiny_imagenet.decode, archive, split)

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from onelip.data.pixels import Decoded, Shape, decode_image, is_jpeg
+from onelip.data.pixels import Decoded, decode_image, is_jpeg
 from onelip.errors import UsageError
+from onelip.image_sets import SHAPES
 
-SHAPE: Shape = (3, 64, 64)
-CLASSES = 200
+_SHAPE, _CLASSES = SHAPES["tiny-imagenet"]
 
 _ARCHIVE = "tiny-imagenet-200"
 _LIST, _ANNOTATIONS = "wnids.txt", "val/val_annotations.txt"
@@ -56,20 +56,20 @@ def decode(root: Path, split: str) -> Decoded:
     files, labels = _trained(root, names) if split == "train" else _annotated(root, names)
     if not files:
         raise UsageError(f"{root / split} holds no images: unpack {_ARCHIVE}.zip again")
-    images = np.empty((len(files), *SHAPE), dtype=np.uint8)
+    images = np.empty((len(files), *_SHAPE), dtype=np.uint8)
     jpeg = False
     for index, file in enumerate(files):
         encoded = _read(file)
-        images[index] = decode_image(encoded, SHAPE, str(file))
+        images[index] = decode_image(encoded, _SHAPE, str(file))
         jpeg = jpeg or is_jpeg(encoded)
     return Decoded(torch.from_numpy(images), torch.tensor(labels), jpeg)
 
 
 def _classes(root: Path) -> list[str]:
     names = {*_read(root / _LIST).decode(errors="replace").split()}
-    if len(names) != CLASSES:
+    if len(names) != _CLASSES:
         raise UsageError(
-            f"{root / _LIST} lists {len(names)} classes, expected {CLASSES}: "
+            f"{root / _LIST} lists {len(names)} classes, expected {_CLASSES}: "
             f"unpack {_ARCHIVE}.zip again"
         )
     return sorted(names)

@@ -5,6 +5,7 @@ from typing import Literal
 
 from torch import nn
 
+from onelip.image_sets import CIFAR10_MEAN
 from onelip.layers import (
     ConvexPotentialConv2d,
     ConvexPotentialLinear,
@@ -15,9 +16,6 @@ from onelip.layers import (
 from onelip.models import families
 
 Shape = tuple[int, int, int]
-
-CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
-CIFAR100_MEAN = (0.5071, 0.4865, 0.4409)
 
 
 def convex_potential_network(

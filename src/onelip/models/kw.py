@@ -5,9 +5,10 @@ from functools import partial
 from torch import nn
 
 from onelip.errors import UsageError
+from onelip.image_sets import CIFAR10_MEAN
 from onelip.layers import Normalize
 from onelip.models import families
-from onelip.models.convex_potential import CIFAR10_MEAN, Shape
+from onelip.models.convex_potential import Shape
 
 Block = tuple[int, int, int]
 """Output channels, kernel size and stride of a convolution."""

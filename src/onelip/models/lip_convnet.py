@@ -5,11 +5,10 @@ from typing import Literal
 from torch import nn
 
 from onelip.errors import UsageError
+from onelip.image_sets import CIFAR10_MEAN, CIFAR_STD
 from onelip.layers import ChannelMaxPool, InvertibleDownsampling, Normalize, ProjectionPool2d
 from onelip.models import families
-from onelip.models.convex_potential import CIFAR10_MEAN, Shape
-
-CIFAR_STD = (0.2507, 0.2507, 0.2507)
+from onelip.models.convex_potential import Shape
 
 
 def lip_convnet(

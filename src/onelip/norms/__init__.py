@@ -4,6 +4,7 @@ Every function here returns a 0-d float64 tensor that is never below the exact r
 floating-point numbers it is given: the rounding of the computation itself is added.
 """
 
+from onelip import versions as versions  # warns before the first proof
 from onelip.norms.convolution import convolution
 from onelip.norms.spectral import dense
 

@@ -24,13 +24,18 @@ _MODULES: dict[str, Callable[[ModuleRecord], object]] = {
 }
 
 
+_WITHOUT_ROUNDING: tuple[str, ...] = (
+    "CayleyConv2d",
+    "BROConv2d",
+    "LOTConv2d",
+    "FixedFourierConv2d",
+)
+"""Layers that compute by Fourier transforms, of whose rounding nothing is known."""
 _LAYERS: dict[str, Callable[[type[LipschitzModule]], object]] = {
     "as a chain": lambda kind: kind.to_chain is not LipschitzModule.to_chain,
     "rounding": lambda kind: kind.forward_error is not LipschitzModule.forward_error,
     "rounding after export": lambda kind: kind.__name__ not in _WITHOUT_ROUNDING,
 }
-_WITHOUT_ROUNDING = ("CayleyConv2d", "BROConv2d", "LOTConv2d", "FixedFourierConv2d")
-"""Layers that compute by Fourier transforms, of whose rounding nothing is known."""
 
 
 def tables() -> str:

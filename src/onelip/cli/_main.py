@@ -1,0 +1,97 @@
+"""The entry point, which imports the module of the command that was asked for.
+
+Bad input ends in one line on standard error and exit status 2.
+"""
+
+import argparse
+import inspect
+import os
+import re
+import sys
+from importlib import import_module, metadata
+
+from onelip.errors import OnelipError, UsageError
+
+COMMANDS = (
+    "train",
+    "certify",
+    "attack",
+    "bound",
+    "plot",
+    "wgan",
+    "table",
+    "transport",
+    "recipes",
+)
+"""Each is a module of this package with a function ``run``."""
+
+USAGE = """usage: onelip COMMAND [ARGUMENTS]
+
+  train RECIPE [--field value ...]   train, certify, attack and plot; --help lists the fields
+  train --resume RUN                 go on with a run that was stopped
+  certify RUN                        certified radii of every test image
+  attack RUN                         accuracy under attack, below which no certificate may lie
+  bound FILE                         proved Lipschitz bounds of a run, a .pt2 or an ONNX file
+  plot RUN [RUN ...]                 accuracy against eps; --singular-values draws those of a run
+  wgan DATASET | --resume RUN        a generator of images against a critic that is proved
+  table NAME                         a published table beside our stored runs
+  transport P Q                      a lower bound of the Wasserstein-1 distance of two samples
+  transport --task NAME              the same where the distance is known
+  transport --resume RUN             go on with a run that was stopped
+  recipes                            what can be trained
+
+--data DIR names a folder with a data set in the hub's parquet layout; else it is downloaded."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; exit status 0, 2 after an error that the user can mend, 130 after Ctrl-C."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    command, *rest = arguments or ["--help"]
+    if command in ("-h", "--help", "--version"):
+        print(USAGE if command != "--version" else metadata.version("onelip"))
+        return 0
+    try:
+        _run(command, rest)
+        sys.stdout.flush()
+    except OnelipError as error:
+        print(f"onelip: {_one_line(error)}", file=sys.stderr)
+        return 2
+    except argparse.ArgumentError as error:
+        print(
+            f"onelip: {_one_line(error)}; see onelip {_place(command, rest)} --help",
+            file=sys.stderr,
+        )
+        return 2
+    except BrokenPipeError:  # the reader, as in `onelip table NAME | head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        print(f"onelip: {error.filename or 'disk'}: {error.strerror or error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as error:
+        print(f"onelip: interrupted{error}", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _run(command: str, arguments: list[str]) -> None:
+    if command not in COMMANDS:
+        raise UsageError(f"no command {command!r}; known: {', '.join(COMMANDS)}")
+    import_module(f"onelip.cli.{command}").run(_underscored(arguments))
+
+
+def _place(command: str, arguments: list[str]) -> str:
+    """The command, and the recipe that its options depend on."""
+    recipe = [word for word in arguments[:1] if command == "train" and not word.startswith("-")]
+    return " ".join([command, *recipe])
+
+
+def _underscored(arguments: list[str]) -> list[str]:
+    """``--max-minutes`` is ``--max_minutes``."""
+    return [
+        re.sub(r"^--[a-z][^=]*", lambda match: "--" + match[0][2:].replace("-", "_"), argument)
+        for argument in arguments
+    ]
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(inspect.cleandoc(str(error)).split())

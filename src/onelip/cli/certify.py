@@ -1,0 +1,24 @@
+"""``onelip certify``: certified radii of every test image of a run."""
+
+from typing import Any
+
+from onelip.cli.arguments import classification_run
+from onelip.experiments import classification
+
+
+def run(arguments: list[str]) -> None:
+    """Certify a run."""
+    folder, options = classification_run("certify", arguments, _add_options)
+    classification.certify_run(
+        folder, options.data, level=options.level, precision=options.precision
+    )
+    print(classification.table(folder.read(), folder.recipe))
+
+
+def _add_options(parser: Any) -> None:
+    parser.add_argument(
+        "--level", choices=("real", "float"), default="real", help="float: rounding included"
+    )
+    parser.add_argument(
+        "--precision", type=int, default=32, help="bits in which the network runs: 32 or 64"
+    )

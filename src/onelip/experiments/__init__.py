@@ -1,0 +1,1 @@
+"""Runs of every kind, from their settings to records, figures and tables."""

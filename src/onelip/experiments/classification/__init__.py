@@ -1,0 +1,28 @@
+"""Runs of ``onelip train``: recipes, their training, and what certificates and attacks say."""
+
+from typing import TYPE_CHECKING
+
+from onelip._lazy import lazily
+
+if TYPE_CHECKING:
+    from onelip.experiments.classification.accuracy_figure import plot as plot
+    from onelip.experiments.classification.attack import attack_run as attack_run
+    from onelip.experiments.classification.bound import bound_file as bound_file
+    from onelip.experiments.classification.bound import bound_run as bound_run
+    from onelip.experiments.classification.bound import bound_text as bound_text
+    from onelip.experiments.classification.build import build_loss as build_loss
+    from onelip.experiments.classification.build import build_model as build_model
+    from onelip.experiments.classification.certify import Certified as Certified
+    from onelip.experiments.classification.certify import certify_run as certify_run
+    from onelip.experiments.classification.folder import (
+        ClassificationFolder as ClassificationFolder,
+    )
+    from onelip.experiments.classification.recipe import Recipe as Recipe
+    from onelip.experiments.classification.singular_values import (
+        plot_singular_values as plot_singular_values,
+    )
+    from onelip.experiments.classification.text import format_eps as format_eps
+    from onelip.experiments.classification.text import table as table
+    from onelip.experiments.classification.training._train import train as train
+else:
+    __getattr__, __dir__, __all__ = lazily(__name__, __file__)

@@ -1,0 +1,104 @@
+"""The Lipschitz bounds of a run or of a file with a network, as a record and as text."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from onelip import bounds
+from onelip._export import export
+from onelip.data import SHAPES
+from onelip.deadline import Deadline
+from onelip.errors import UsageError
+from onelip.experiments.classification.folder import ClassificationFolder
+from onelip.experiments.threads import use_threads
+from onelip.lipschitz import lipschitz_bound
+from onelip.norms.rounding import product
+from onelip.reading import load, read
+
+_LEAST = 0.01  # seconds for the methods, where reading took all: the product is proved always
+
+
+def _checked(seconds: float) -> float:
+    if not seconds > 0:
+        raise UsageError(f"--seconds must be positive, got {seconds}")
+    return seconds
+
+
+def bound_run(run: ClassificationFolder, *, seconds: float = 60.0) -> dict[str, Any]:
+    """Proved bounds of the network as trained and as exported, layer by layer and as a whole.
+
+    The result goes into the run's ``metrics.json``.
+    """
+    start, deadline = time.perf_counter(), Deadline(_checked(seconds))
+    use_threads(run.recipe.threads)
+    model = run.load_model()
+    exported = export(model)
+    layers = {name: lipschitz_bound(part) for name, part in exported.named_children()}
+    chain = read(exported, SHAPES[run.recipe.dataset][0])
+    result = {
+        "as_trained": float(lipschitz_bound(model)),
+        "exported": float(product(list(layers.values()))),
+        "layers": {name: float(bound) for name, bound in layers.items()},
+        **_record(bounds.best(chain, seconds=max(deadline.left, _LEAST))),
+        "seconds": round(time.perf_counter() - start, 3),
+    }
+    run.write({"bound": result})
+    return result
+
+
+def bound_file(path: Path, *, seconds: float = 60.0, trust: bool = False) -> dict[str, Any]:
+    """Proved bounds of an exported program (``.pt2``) or an ONNX file.
+
+    Raises:
+        UsageError: the file cannot be read.
+        UnboundedModuleError: nothing is proved for a node; the message names it.
+    """
+    deadline = Deadline(_checked(seconds))
+    chain = load(path, trust=trust)
+    return {"file": str(path), **_record(bounds.best(chain, seconds=max(deadline.left, _LEAST)))}
+
+
+def bound_text(result: dict[str, Any]) -> str:
+    """A table: layers, if they are known, methods, and the gap to the lower estimate."""
+    lines = [f"{name:>6}  {value:.12f}" for name, value in result.get("layers", {}).items()]
+    if lines:
+        lines += [
+            f"exported    {result['exported']:.12f}   product of the layers, images of any size",
+            f"as trained  {result['as_trained']:.12f}   with the steps that training used last",
+            "naive, below, is the product for images of the size that the run has",
+            "",
+        ]
+    lines.append(f"{'method':26}{'bound':>16}{'/ naive':>10}{'seconds':>9}")
+    naive = result["methods"][0]["bound"]
+    for method in [*result["methods"], result["lower"]]:
+        lines.append(_line(method, naive))
+    lines += ["", f"proved: {result['best']:.9g} by {result['method']}"]
+    if result["lower"]["bound"] > 0:
+        gap = result["best"] / result["lower"]["bound"]
+        lines[-1] += f", at most {gap:.3g} times the constant"
+    return "\n".join(lines)
+
+
+def _record(found: bounds.Best) -> dict[str, Any]:
+    return {
+        "best": float(found.bound),
+        "method": found.method,
+        "methods": [_entry(tried) for tried in found.tried],
+        "lower": _entry(found.lower),
+    }
+
+
+def _entry(tried: bounds.Tried) -> dict[str, Any]:
+    return {
+        "method": tried.method,
+        "bound": tried.bound,
+        "seconds": round(tried.seconds, 3),
+        "note": tried.note,
+    }
+
+
+def _line(method: dict[str, Any], naive: float) -> str:
+    if method["bound"] is None:
+        return f"{method['method']:26}{'-':>16}{'':>10}{method['seconds']:>9.1f}  {method['note']}"
+    share = f"{method['bound'] / naive:.4g}" if naive > 0 else ""
+    return f"{method['method']:26}{method['bound']:>16.9g}{share:>10}{method['seconds']:>9.1f}"

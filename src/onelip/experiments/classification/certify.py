@@ -1,0 +1,151 @@
+"""Certify a run; the result goes into its ``metrics.json``.
+
+The exported network is certified, whose weights and steps are fixed.
+"""
+
+import dataclasses
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from onelip._export import export
+from onelip.atomic_files import replacing
+from onelip.bounds import naive_constants
+from onelip.certificates import (
+    PROVERS,
+    Certificate,
+    Constants,
+    CurvatureConstants,
+    HeadRadii,
+    certify,
+)
+from onelip.data import ImageSet, holdout, load
+from onelip.errors import UsageError
+from onelip.experiments.classification.certificate_averages import averages, tightness
+from onelip.experiments.classification.folder import ClassificationFolder
+from onelip.experiments.classification.recipe import Recipe
+from onelip.experiments.threads import use_threads
+from onelip.reading import read
+
+_METHODS = {"product": ("margin",), "liplt": ("margin", "LipLT"), "curvature": ("curvature",)}
+
+
+@dataclass(frozen=True)
+class Certified:
+    """An exported network, the test set, and the certificate of the one on the other."""
+
+    model: nn.Module
+    test: ImageSet
+    certificate: Certificate
+
+
+def certify_run(
+    run: ClassificationFolder,
+    data: Path | None = None,
+    *,
+    level: Literal["real", "float"] = "real",
+    precision: int = 32,
+) -> Certified:
+    """Certify every test image and every held-out training image.
+
+    Radii, predictions and labels go to ``certificates.safetensors``. Where LipLT proves the
+    constants, those of the product of norms, and the radii they give, are stored beside.
+
+    Args:
+        run: a trained run.
+        data: folder of the data set, if it is not the one that the run was trained from.
+        level: of the certificate.
+        precision: 32 or 64, the bits in which the exported network runs.
+    """
+    if precision not in (32, 64):
+        raise UsageError(f"--precision must be 32 or 64, got {precision}")
+    use_threads(run.recipe.threads)
+    model, recipe, folder = _on_device(run.load_model()), run.recipe, data or run.data_folder
+    test = load(recipe.dataset, "test", folder)
+    whole_train = load(recipe.dataset, "train", folder)
+    _, held_out = holdout(whole_train, recipe.validation, recipe.split_seed)
+    start = time.perf_counter()
+    exported = export(model)
+    exported = exported.double() if precision == 64 else exported
+    proved = PROVERS[recipe.certificate](exported, tuple(test.images.shape[1:]))
+    certificate, of_held_out = _certify(exported, proved, level, test, held_out)
+    result = {
+        "method": ", ".join(_METHODS[certificate.method] + (certificate.head,)),
+        "level": certificate.level,
+        "bound": float(certificate.bound),
+        "body_bound": float(certificate.body_bound),
+        "logits": f"{certificate.dtype}, {certificate.device}".removeprefix("torch."),
+        "data": test.note,
+        "test": _accuracies(certificate, test, recipe),
+        "held_out": _accuracies(of_held_out, held_out, recipe),
+        "seconds": round(time.perf_counter() - start, 3),
+    }
+    stored = {
+        "radius": certificate.radius.cpu(),
+        "prediction": certificate.prediction.cpu(),
+        "labels": test.labels,
+    }
+    records: dict[str, Any] = {"certify": result}
+    if proved.proof is not None:
+        product = naive_constants(read(exported, tuple(test.images.shape[1:])))
+        by_product = dataclasses.replace(proved, pairwise=lambda _: product.pairwise)
+        (looser,) = _certify(exported, by_product, level, test)
+        stored["radius_of_product"] = looser.radius.cpu()
+        records["constants"] = {"naive": averages(product), "liplt": averages(proved.proof)}
+        records["constants"]["naive"] |= _accuracies(looser, test, recipe)
+    if certificate.head_radii is not None and isinstance(proved, CurvatureConstants):
+        records["tightness"] = tightness(certificate.head_radii, proved)
+    with replacing(run.path / "certificates.safetensors") as temporary:
+        temporary.write_bytes(safetensors.torch.save(stored))
+    run.write(records)
+    return Certified(exported, test, certificate)
+
+
+def _certify(
+    model: nn.Module, proved: Constants, level: Literal["real", "float"], *sets: ImageSet
+) -> list[Certificate]:
+    """One certificate per set of images, on one proof."""
+    images, labels = zip(*(tensors_for(model, data) for data in sets), strict=True)
+    whole = certify(
+        model, torch.cat(images), torch.cat(labels), constants=lambda *_: proved, level=level
+    )
+    rows = torch.arange(len(whole.radius)).split([len(data) for data in sets])
+    return [part(whole, chosen) for chosen in rows]
+
+
+def part(certificate: Certificate, rows: Tensor) -> Certificate:
+    """The certificate of some of its samples."""
+    prediction, radius = certificate.prediction[rows], certificate.radius[rows]
+    found = certificate.head_radii
+    if found is not None:
+        found = HeadRadii(**{name: value[rows] for name, value in vars(found).items()})
+    return dataclasses.replace(certificate, prediction=prediction, radius=radius, head_radii=found)
+
+
+def _accuracies(certificate: Certificate, data: ImageSet, recipe: Recipe) -> dict[str, Any]:
+    return {
+        "samples": len(data),
+        "clean": share(certificate.prediction.cpu() == data.labels),
+        "certified": {repr(eps): certificate.accuracy(eps, data.labels) for eps in recipe.eps},
+    }
+
+
+def share(samples: Tensor) -> float:
+    """Of the samples for which something is true."""
+    return float(samples.double().mean())
+
+
+def tensors_for(model: nn.Module, data: ImageSet) -> tuple[Tensor, Tensor]:
+    """Images and labels on the device and in the dtype of a model, pixels in [0, 1]."""
+    weight = next(model.parameters())
+    on_device = data.to(weight.device)
+    return on_device.images.to(weight.dtype).div(255), on_device.labels
+
+
+def _on_device(model: nn.Module) -> nn.Module:
+    return model.to("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,0 +1,182 @@
+"""One training run: data, model, trainer, weights."""
+
+import contextlib
+import logging
+import os
+import signal
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import lightning as L
+import torch
+import torch.distributed as dist
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+
+from onelip.certificates import mlp_head
+from onelip.data import holdout, load
+from onelip.errors import UsageError
+from onelip.experiments.classification.build import build_loss, build_model
+from onelip.experiments.classification.folder import ClassificationFolder
+from onelip.experiments.classification.recipe import Recipe
+from onelip.experiments.classification.training.callbacks import (
+    EpochCutError,
+    History,
+    Progress,
+    TimeLimit,
+)
+from onelip.experiments.classification.training.classifier import Classifier
+from onelip.experiments.threads import use_threads
+from onelip.layers import project
+
+
+def train(
+    run: ClassificationFolder,
+    *,
+    data: Path | None = None,
+    max_minutes: float | None = None,
+    progress: bool = True,
+) -> bool:
+    """Train the recipe of a run folder, from its checkpoint if there is one.
+
+    Under ``torchrun`` every process calls this; they share each batch.
+
+    Args:
+        run: the folder; it gets a checkpoint after every epoch, and weights at the end.
+        data: folder of a data set in the hub's parquet layout, instead of a download.
+        max_minutes: stop after the last epoch that fits; an epoch that is longer is cut.
+        progress: show a progress bar.
+
+    Returns:
+        Whether the run is complete. If not, call again to go on.
+
+    Raises:
+        UsageError: the recipe or the data cannot be used.
+        NonFiniteError: the loss became infinite or NaN; the last checkpoint stays.
+    """
+    recipe = run.recipe
+    use_threads(recipe.threads)
+    torch.manual_seed(recipe.seed)
+    model = build_model(recipe)
+    if recipe.certificate == "curvature":
+        mlp_head(model)  # fail before training
+    if recipe.projection_interval:
+        project(model)
+    if recipe.compile:
+        model.compile()
+    data = data or run.data_folder
+    train_set, held_out = holdout(
+        load(recipe.dataset, "train", data), recipe.validation, recipe.split_seed
+    )
+    if len(train_set) < recipe.batch_size:
+        raise UsageError(
+            f"--batch_size {recipe.batch_size} exceeds {len(train_set)} images: choose at most that"
+        )
+    classifier = Classifier(model, build_loss(recipe), recipe, train_set, held_out)
+    history, limit = History(), TimeLimit(max_minutes)
+    trainer = _trainer(run, recipe, [history, limit], progress)
+    checkpoint = _checked_checkpoint(run, classifier)
+    if trainer.is_global_zero:
+        run.note_session()
+    try:
+        with _interruptible(), _own_process_group():
+            trainer.fit(classifier, ckpt_path=checkpoint)
+    except EpochCutError as error:
+        if not run.checkpoint.exists():
+            raise UsageError(f"{error}: give more --max-minutes") from None
+        with run.load_checkpoint() as content:
+            assert content is not None
+            classifier.load_state_dict(content["state_dict"])
+        limit.reached = True
+    complete = trainer.current_epoch >= recipe.epochs and not limit.reached
+    if trainer.is_global_zero:
+        _record(run, classifier, history, complete, data)
+    return complete
+
+
+def _record(
+    run: ClassificationFolder,
+    classifier: Classifier,
+    history: History,
+    complete: bool,
+    data: Path | None,
+) -> None:
+    run.save_model(classifier.model)
+    run.write(
+        {
+            "data": {
+                "note": classifier.train_set.note,
+                "train": len(classifier.train_set),
+                "folder": None if data is None else str(data),
+            },
+            "train": {
+                "complete": complete,
+                "processes": classifier.trainer.world_size,
+                "epochs": history.epochs,
+                "seconds": sum(epoch["seconds"] for epoch in history.epochs),
+                "parameters": sum(p.numel() for p in classifier.model.parameters()),
+            },
+        }
+    )
+
+
+def _trainer(
+    run: ClassificationFolder, recipe: Recipe, callbacks: list[Callback], progress: bool
+) -> L.Trainer:
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning")
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    checkpoint = ModelCheckpoint(
+        run.path, run.checkpoint.stem, save_top_k=1, enable_version_counter=False
+    )
+    bar = [Progress()] if progress else []
+    return L.Trainer(
+        max_epochs=recipe.epochs,
+        devices=local,
+        num_nodes=processes // local,
+        strategy="ddp" if processes > 1 else "auto",
+        precision="bf16-mixed" if recipe.precision == "bf16" else "32-true",
+        gradient_clip_val=run.recipe.clip_norm or None,
+        callbacks=[*callbacks, checkpoint, *bar],
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        reload_dataloaders_every_n_epochs=1,
+        use_distributed_sampler=False,
+        default_root_dir=run.path,
+    )
+
+
+def _checked_checkpoint(run: ClassificationFolder, classifier: Classifier) -> Path | None:
+    """The checkpoint to go on from, if there is one."""
+    with warnings.catch_warnings(action="ignore"), run.load_checkpoint() as content:
+        if content is None:
+            return None
+        classifier.load_state_dict(content["state_dict"])
+    return run.checkpoint
+
+
+@contextlib.contextmanager
+def _own_process_group() -> Iterator[None]:
+    """End the process group that the trainer begins: its threads abort a process that exits."""
+    before = dist.is_available() and dist.is_initialized()
+    yield
+    if not before and dist.is_available() and dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt; Lightning exits on it, and ignores every later one."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as error:
+        if not isinstance(error.__context__, KeyboardInterrupt):
+            raise
+        signal.signal(signal.SIGINT, handler)
+        raise KeyboardInterrupt from None

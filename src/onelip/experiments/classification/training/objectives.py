@@ -1,0 +1,114 @@
+"""What a training step minimises: a loss, and what it wants to know of the network."""
+
+import abc
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from onelip.activations import second_derivatives
+from onelip.autocast import no_autocast
+from onelip.chains import Shape
+from onelip.errors import UsageError
+from onelip.estimates.curvature import CurvatureEstimate
+from onelip.experiments.classification.training.pairwise_estimates import (
+    PAIRWISE_ESTIMATES,
+    PairwiseEstimate,
+)
+from onelip.layers import MLPHead
+from onelip.losses import HeadLoss, RadiusLoss
+
+
+class Objective(nn.Module, abc.ABC):
+    """Called with the model and a batch; it keeps estimates, and not the model."""
+
+    @abc.abstractmethod
+    def forward(self, model: nn.Module, images: Tensor, labels: Tensor, epoch: int) -> Tensor:
+        """The loss of a batch."""
+
+
+class OnLogits(Objective):
+    """A loss of logits."""
+
+    def __init__(self, loss: nn.Module) -> None:
+        super().__init__()
+        self.loss = loss
+
+    def forward(self, model: nn.Module, images: Tensor, labels: Tensor, epoch: int) -> Tensor:  # noqa: ARG002
+        """See the class."""
+        loss: Tensor = self.loss(model(images).float(), labels)
+        return loss
+
+
+class OnRadii(Objective):
+    """A loss on radii: it gets the constants of the network as it is now."""
+
+    def __init__(self, loss: RadiusLoss, constants: PairwiseEstimate) -> None:
+        super().__init__()
+        self.loss, self.constants = loss, constants
+
+    def forward(self, model: nn.Module, images: Tensor, labels: Tensor, epoch: int) -> Tensor:
+        """Plain cross-entropy before the loss's first epoch."""
+        logits = model(images).float()
+        if epoch < self.loss.start_epoch:
+            return F.cross_entropy(logits, labels)
+        with no_autocast(logits.device.type):
+            loss: Tensor = self.loss(logits, labels, self.constants(model))
+        return loss
+
+
+class OnHead(Objective):
+    """A loss of the features in front of the last module, which runs in full precision."""
+
+    def __init__(self, loss: HeadLoss, model: nn.Module) -> None:
+        super().__init__()
+        if not isinstance(model, nn.Sequential):
+            raise UsageError("this loss needs a network that is a Sequential: its head is the last")
+        head, self.loss, self.estimate = model[-1], loss, None
+        if isinstance(head, MLPHead):
+            self.estimate = CurvatureEstimate(
+                head.inner.in_features,
+                head.outer.out_features,
+                second_derivatives(head.activation),
+            )
+
+    def forward(self, model: nn.Module, images: Tensor, labels: Tensor, epoch: int) -> Tensor:  # noqa: ARG002
+        """See the class."""
+        assert isinstance(model, nn.Sequential)
+        *body, head = model
+        features = images
+        for part in body:
+            features = part(features)
+        estimate = self.estimate
+
+        def curvature(first: Tensor, second: Tensor) -> Tensor:
+            assert isinstance(head, MLPHead)
+            assert estimate is not None
+            bends: Tensor = estimate(head.inner.weight, head.outer.weight, first, second)
+            return bends
+
+        with no_autocast(features.device.type):
+            loss: Tensor = self.loss(
+                features.float(), labels, head, None if estimate is None else curvature
+            )
+        return loss
+
+
+def objective(
+    loss: nn.Module, model: nn.Module, input_shape: Shape, constants: str = "liplt"
+) -> Objective:
+    """The objective that a loss asks for.
+
+    Args:
+        loss: one of ``onelip.losses.LOSSES``.
+        model: the network as it is at first.
+        input_shape: of an image.
+        constants: a name in ``pairwise_estimates.PAIRWISE_ESTIMATES``.
+
+    Raises:
+        UsageError: the network does not have the form that the loss or the constants need.
+    """
+    if isinstance(loss, RadiusLoss):
+        return OnRadii(loss, PAIRWISE_ESTIMATES[constants](model, input_shape))
+    if isinstance(loss, HeadLoss):
+        return OnHead(loss, model)
+    return OnLogits(loss)

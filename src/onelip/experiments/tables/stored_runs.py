@@ -1,0 +1,206 @@
+"""What a table needs of the ``metrics.json`` of a run, and how the run differs from its recipe."""
+
+import dataclasses
+import inspect
+import json
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from onelip.errors import UsageError
+from onelip.experiments.classification.recipe import Recipe
+from onelip.experiments.recipes import RECIPES
+from onelip.experiments.record_schema import (
+    Attack,
+    Averages,
+    Training,
+    TrainingRecord,
+    TransportRecord,
+    checked,
+    parsed,
+)
+from onelip.experiments.transport.settings import TransportSettings
+from onelip.losses import LOSSES
+from onelip.models import MODELS
+
+_ATTACK = ("attack_samples", "attack_steps", "attack_restarts")
+_UNTRAINED = ("name", "about", "seed", "threads", "eps", *_ATTACK)  # do not change what is trained
+
+CONSTANTS = tuple(
+    f"{method}_{of}" for method in ("naive", "liplt") for of in ("pairwise", "sum", "sqrt2")
+)
+"""Averages over all pairs of classes i, j of bounds L_ij, L_i + L_j and sqrt(2) L, per method."""
+
+DISTANCE = "wasserstein"
+"""Lower bound of a Wasserstein-1 distance."""
+
+_IRRELEVANT = ("seed", "threads", "exact", "data")  # do not change what a critic is trained for
+
+Key = tuple[str, float]
+"""What a number is, and at which radius: ``("certified", 36 / 255)``."""
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A stored run.
+
+    Attributes:
+        file: where it is stored.
+        recipe: name of its recipe; ``transport-LAYER-ACTIVATION`` of a run of ``onelip transport``.
+        seed: its seed.
+        numbers: per cent of the test set, the median seconds of an epoch, averages of constants.
+        epochs: how many, and of how many where that differs.
+        minutes: of training.
+        bounds: proved ones, of the network and of what is in front of its head, if it has one; None
+            if it is not certified.
+        notes: what else a reader of its numbers has to know.
+        attacked: for each attack, the record that its numbers are from.
+        kind: equal for runs that differ only in their seed.
+    """
+
+    file: Path
+    recipe: str
+    seed: int
+    numbers: dict[Key, float]
+    epochs: str
+    minutes: float
+    bounds: tuple[float, float | None] | None
+    notes: list[str]
+    attacked: dict[str, str]
+    kind: str
+
+
+def read_run(path: Path) -> StoredRun:
+    """A run from its ``metrics.json``.
+
+    Raises:
+        UsageError: the file holds no run.
+    """
+    try:
+        content = parsed(path)
+        if "transport" in content:
+            settings = TransportSettings.from_record(content["transport"])
+            return _transport(path, checked(content, TransportRecord), settings)
+        if "recipe" not in content:
+            raise ValueError("it has no entry 'recipe' or 'transport'")
+        recipe = Recipe.from_record(content["recipe"])
+        return _run(path, checked(content, TrainingRecord), recipe)
+    except KeyError as error:
+        raise UsageError(f"{path} is no metrics.json of a run: it has no entry {error}") from None
+    except ValueError as error:
+        raise UsageError(f"{path} is no metrics.json of a run ({error})") from None
+
+
+def _run(path: Path, content: TrainingRecord, recipe: Recipe) -> StoredRun:
+    train, certify = content["train"], content.get("certify")
+    settings, epochs = _settings(recipe), _epochs(recipe, train)
+    data = certify["data"] if certify and certify["data"] else content["data"].get("note", "")
+    proof = f"{certify['method']}, level {certify['level']}" if certify else "not certified"
+    notes = [*_changes(recipe.name, settings), data, proof, content["device"]]
+    notes = [note for note in notes if note]
+    numbers, attacked = _numbers(content)
+    return StoredRun(
+        file=path,
+        recipe=recipe.name,
+        seed=recipe.seed,
+        numbers=numbers,
+        epochs=epochs,
+        minutes=train["seconds"] / 60,
+        bounds=(certify["bound"], certify["body_bound"]) if certify else None,
+        notes=notes,
+        attacked=attacked,
+        kind=json.dumps([recipe.name, settings, epochs, notes], sort_keys=True),
+    )
+
+
+def _transport(path: Path, content: TransportRecord, settings: TransportSettings) -> StoredRun:
+    """A run of ``onelip transport``; what was compared, and how, are its notes."""
+    critic, train, result = content["critic"], content["train"], content["result"]
+    both = (content["samples"]["p"], content["samples"]["q"])
+    widths = ", ".join(str(width) for width in critic["widths"])
+    notes = [
+        " against ".join(samples["name"] for samples in both),
+        f"{critic['kind']} {widths}, batch {settings.batch}, lr {settings.lr}",
+        f"{' and '.join(str(count) for count in result['samples'])} held out",
+        *sorted({samples["note"] for samples in both} - {""}),
+        f"level {'real' if result['rounding'] is None else 'float'}",
+        content["device"],
+    ]
+    kind = {k: v for k, v in dataclasses.asdict(settings).items() if k not in _IRRELEVANT}
+    return StoredRun(
+        file=path,
+        recipe=f"transport-{settings.task or '-'.join([critic['layer'], critic['activation']])}",
+        seed=settings.seed,
+        numbers={(DISTANCE, 0.0): result["value"]},
+        epochs=f"{train['steps']} steps",
+        minutes=train["seconds"] / 60,
+        bounds=(result["constant"], None),
+        notes=notes,
+        attacked={},
+        kind=json.dumps([kind, critic, notes], sort_keys=True),
+    )
+
+
+def _numbers(content: TrainingRecord) -> tuple[dict[Key, float], dict[str, str]]:
+    """Numbers by what they are, and the attack records that some are from."""
+    numbers: dict[Key, float] = {}
+    attacked: dict[str, str] = {}
+    if epochs := content["train"]["epochs"]:
+        numbers["seconds_per_epoch", 0.0] = statistics.median(epoch["seconds"] for epoch in epochs)
+    if "certify" in content:
+        test = content["certify"]["test"]
+        numbers["clean", 0.0] = 100 * test["clean"]
+        numbers |= {("certified", float(e)): 100 * v for e, v in test["certified"].items()}
+    if "tightness" in content:
+        numbers["exact", 0.0] = 100 * content["tightness"]["exact"]
+    for method, averages in cast(dict[str, Averages], content.get("constants", {})).items():
+        for of, value in averages.items():
+            numbers[f"{method}_{of}", 0.0] = cast(float, value)
+    for key, record in sorted(content.get("attack", {}).items(), key=_closest):
+        for name in key.partition(" on ")[0].split(", "):
+            if attacked.setdefault(name, key) == key:
+                rows = record["eps"]
+                numbers |= {(name, row["eps"]): 100 * row["attacked"] for row in rows}
+    return numbers, attacked
+
+
+def _closest(attack: tuple[str, Attack]) -> tuple[int, int]:
+    """Records of the fewest attacks first, of them the one of the most images."""
+    return len(attack[1]["attacks"]), -attack[1]["samples"]
+
+
+def _epochs(recipe: Recipe, train: Training) -> str:
+    done, planned = len(train["epochs"]), recipe.epochs
+    text = f"{done} epochs" if train["complete"] else f"stopped after {done} of {planned} epochs"
+    published = RECIPES.get(recipe.name)
+    if published is None or published.epochs == planned:
+        return text
+    return f"{text} (recipe: {published.epochs})"
+
+
+def _changes(name: str, settings: dict[str, Any]) -> list[str]:
+    """Settings of a run that are not its recipe's, but for the epochs."""
+    if name not in RECIPES:
+        return []
+    published = _settings(RECIPES[name])
+    changed = [k for k in settings if k != "epochs" and settings[k] != published.get(k)]
+    return [f"{key} {settings[key]}" for key in changed]
+
+
+def _settings(recipe: Recipe) -> dict[str, Any]:
+    """Flat settings of what is trained; those of its network and loss with their defaults."""
+    settings = {f.name: getattr(recipe, f.name) for f in dataclasses.fields(Recipe)}
+    settings = {name: value for name, value in settings.items() if name not in _UNTRAINED}
+    for part, known, choice in (("network", MODELS, "model"), ("objective", LOSSES, "loss")):
+        made_by: Any = known.get(settings[choice])
+        given = {**_defaults(made_by), **settings.pop(part)}
+        settings |= {f"{part}.{name}": value for name, value in given.items()}
+    plain: dict[str, Any] = json.loads(json.dumps(settings))  # tuples become lists
+    return plain
+
+
+def _defaults(made_by: Any) -> dict[str, Any]:
+    """Keyword arguments of a model or a loss."""
+    parameters = inspect.signature(made_by).parameters.values() if made_by else ()
+    return {p.name: p.default for p in parameters if p.default is not p.empty}

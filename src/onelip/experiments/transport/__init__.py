@@ -1,0 +1,1 @@
+"""Runs that bound a Wasserstein distance from below."""

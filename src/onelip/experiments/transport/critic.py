@@ -1,0 +1,55 @@
+"""The critic that settings of ``onelip transport`` stand for."""
+
+import inspect
+import math
+from typing import Any
+
+import torch
+from torch import nn
+
+from onelip.errors import OnelipError, UsageError
+from onelip.experiments.transport.settings import CRITICS, TransportSettings
+from onelip.models import dcgan_critic
+from onelip.models.families import CONVOLUTIONS, LINEAR
+
+
+def chosen_critic(settings: TransportSettings, shape: tuple[int, ...]) -> dict[str, Any]:
+    """Kind, layer, activation and widths of the critic for samples of a shape.
+
+    Raises:
+        UsageError: a convolutional critic for samples that are no images.
+    """
+    convolves = settings.layer in CONVOLUTIONS and settings.layer not in LINEAR
+    kind = settings.critic or ("dcgan" if convolves else "dense")
+    if kind == "dcgan" and len(shape) != 3:
+        raise UsageError(f"samples of shape {shape} are no images: --critic dense")
+    build, family = CRITICS[kind]
+    defaults = {name: p.default for name, p in inspect.signature(build).parameters.items()}
+    return {
+        "kind": kind,
+        "layer": settings.layer or defaults[family],
+        "activation": settings.activation or defaults["activation"],
+        "widths": list(settings.widths or defaults["widths"]),
+    }
+
+
+def build_critic(settings: TransportSettings, shape: tuple[int, ...]) -> nn.Module:
+    """The untrained critic for samples of a shape.
+
+    Raises:
+        UsageError: a name is not known, or the samples are no images.
+    """
+    chosen = chosen_critic(settings, shape)
+    build, family = CRITICS[chosen["kind"]]
+    size: Any = shape if build is dcgan_critic else math.prod(shape)
+    options = {family: chosen["layer"], "activation": chosen["activation"]}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        try:
+            critic = build(size, tuple(chosen["widths"]), **options).eval()
+            critic(torch.zeros(1, *shape))  # groups of an activation may not fit
+        except OnelipError:
+            raise
+        except ValueError as error:
+            raise UsageError(f"the critic cannot be built: {error}") from None
+    return critic

@@ -1,0 +1,1 @@
+"""Runs that train a generator of images against a proved critic."""

@@ -14,10 +14,12 @@ around 0.)
 """
 
 import math
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 
+from onelip.layers.options import FactoryOptions
 from onelip.lipschitz import LipschitzModule
 from onelip.norms.rounding import exact, upward
 
@@ -80,6 +82,7 @@ class HouseHolder(LipschitzModule):
     Args:
         channels: channels of the input, an even number.
         order: number of folds; 1 and 2 in the paper.
+        **factory: ``device`` and ``dtype`` of the parameters.
 
     Raises:
         ValueError: an odd number of channels; in ``forward``, another number of channels.
@@ -92,7 +95,7 @@ class HouseHolder(LipschitzModule):
     CIFAR-100", ICLR 2022.
     """
 
-    def __init__(self, channels: int, *, order: int = 1) -> None:
+    def __init__(self, channels: int, *, order: int = 1, **factory: Unpack[FactoryOptions]) -> None:
         super().__init__()
         if channels < 2 or channels % 2:
             raise ValueError(
@@ -101,9 +104,10 @@ class HouseHolder(LipschitzModule):
         if order < 1:
             raise ValueError(f"order must be at least 1, got {order}")
         self.channels, self.order = channels, order
-        self.theta = nn.Parameter(torch.zeros(2 * order - 1, channels // 2))
+        self.theta = nn.Parameter(torch.zeros(2 * order - 1, channels // 2, **factory))
         with torch.no_grad():
-            self.theta[:order] = math.pi * (0.5 + 4 * torch.arange(order)[:, None] / order)
+            folds = torch.arange(order).to(self.theta)[:, None]
+            self.theta[:order] = math.pi * (0.5 + 4 * folds / order)
 
     def tents(self) -> tuple[Tensor, Tensor, Tensor]:
         """Rays and turns, cosines before sines, ``(2, order, pairs)`` each, and the peaks.

@@ -1,11 +1,14 @@
 """Last-layer normalisation (LLN): a linear head whose rows have length 1."""
 
+from typing import Unpack
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from onelip import norms
-from onelip.layers.constrained import plain_linear
+from onelip.layers.constrained import orthogonal_, plain_linear
+from onelip.layers.options import FactoryOptions
 from onelip.lipschitz import LipschitzModule
 
 
@@ -22,6 +25,8 @@ class LastLayer(LipschitzModule):
     Args:
         in_features: size of the input.
         out_features: number of classes.
+        bias: whether to add a vector.
+        **factory: ``device`` and ``dtype`` of the parameters.
 
     Example:
         >>> LastLayer(8, 10).weight.norm(dim=1).allclose(torch.ones(10))
@@ -30,11 +35,17 @@ class LastLayer(LipschitzModule):
     Reference: Singla, Singla, Feizi, "Improved deterministic l2 robustness", ICLR 2022.
     """
 
-    def __init__(self, in_features: int, out_features: int) -> None:
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        **factory: Unpack[FactoryOptions],
+    ) -> None:
         super().__init__()
-        self.raw_weight = nn.Parameter(torch.empty(out_features, in_features))
-        self.bias = nn.Parameter(torch.zeros(out_features))
-        nn.init.orthogonal_(self.raw_weight)
+        self.raw_weight = nn.Parameter(torch.empty(out_features, in_features, **factory))
+        self.bias = nn.Parameter(torch.zeros(out_features, **factory)) if bias else None
+        orthogonal_(self.raw_weight)
 
     @property
     def weight(self) -> Tensor:

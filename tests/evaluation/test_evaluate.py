@@ -14,7 +14,7 @@ from onelip.certificates import certify
 from onelip.data import holdout, load
 from onelip.errors import SoundnessError, UsageError
 from onelip.evaluation import attack_run, bound_run, certify_run, evaluate, format_eps, plot, table
-from onelip.layers import LastLayer
+from onelip.layers import UnitNormLinear
 from onelip.recipes import Recipe
 from onelip.training import RunFolder, train
 
@@ -152,7 +152,7 @@ def test_bounds(run):
     assert result["as_trained"] == float(lipschitz_bound(run.load_model()))
     *body, head = result["layers"].values()
     assert body == [1.0] * len(body)
-    assert isinstance(run.load_model()[-1], LastLayer)
+    assert isinstance(run.load_model()[-1], UnitNormLinear)
     assert head == pytest.approx(result["exported"])
 
 

@@ -1,6 +1,7 @@
 """What constructors share: torch's arguments in torch's order, and where numbers are made."""
 
 import inspect
+import pickle
 from functools import partial
 from typing import get_type_hints
 
@@ -21,7 +22,7 @@ LINEAR = [
     layers.BjorckLinear,
     layers.CayleyLinear,
     layers.CholeskyLinear,
-    layers.LastLayer,
+    layers.UnitNormLinear,
     layers.SandwichLinear,
 ]
 WITH_NUMBERS = {
@@ -38,7 +39,7 @@ WITH_NUMBERS = {
     layers.SLLLinear: partial(layers.SLLLinear, 4, 3),
     layers.CurvePool2d: partial(layers.CurvePool2d, 4),
     layers.ProjectionPool2d: partial(layers.ProjectionPool2d, 4),
-    layers.HouseHolder: partial(layers.HouseHolder, 4, order=2),
+    layers.Householder: partial(layers.Householder, 4, order=2),
     layers.NActivation: partial(layers.NActivation, 3),
     layers.MLPHead: partial(layers.MLPHead, 4, 3, 6),
     layers.Normalize: partial(layers.Normalize, [0.1, 0], [1, 0.2]),
@@ -52,9 +53,9 @@ POTENTIALS = {
     flows.SkewLinear: partial(flows.SkewLinear, 3),
 }
 WITHOUT_NUMBERS = [  # of their own: they have none, or take tensors and modules that are given
-    layers.Absolute,
+    layers.Abs,
     layers.ChannelMaxPool,
-    layers.FirstChannels,
+    layers.TruncateChannels,
     layers.FixedConv2d,
     layers.FixedFourierConv2d,
     layers.FixedSOCConv2d,
@@ -147,3 +148,30 @@ def test_an_option_that_a_family_does_not_have_is_named(kind):
 def test_bias_is_positional_as_in_torch(kind):
     assert kind(4, 3).bias is not None
     assert kind(4, 3, False).bias is None
+
+
+RENAMED = {
+    "onelip.layers.Absolute": layers.Abs,
+    "onelip.layers.FirstChannels": layers.TruncateChannels,
+    "onelip.layers.HouseHolder": layers.Householder,
+    "onelip.layers.LastLayer": layers.UnitNormLinear,
+    "onelip.layers.absolute.Absolute": layers.Abs,
+    "onelip.layers.channels.FirstChannels": layers.TruncateChannels,
+    "onelip.layers.householder.HouseHolder": layers.Householder,
+    "onelip.layers.last_layer.LastLayer": layers.UnitNormLinear,
+    "onelip.activations.Absolute": layers.Abs,
+    "onelip.activations.MaxMin": layers.MaxMin,
+}
+"""Old places of layers, the last part of each as a pickled model names it."""
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED.items(), ids=RENAMED)
+def test_old_names_are_found_with_a_warning(old, new):
+    module, _, name = old.rpartition(".")
+    with pytest.warns(DeprecationWarning, match=f"{old} is onelip.layers.{new.__name__} now"):
+        assert pickle.loads(f"c{module}\n{name}\n.".encode()) is new
+
+
+def test_a_name_that_never_was_is_no_attribute():
+    with pytest.raises(AttributeError, match="'LastLayers'"):
+        _ = layers.LastLayers

@@ -1,7 +1,7 @@
 """What rounding does inside our own layers: those without weights, and what the rest export to.
 
 A cosine or sine that a layer computes from a stored angle is taken as it was computed, as in the
-proof of its Lipschitz constant; but for ``HouseHolder`` of order 2 and above, whose pieces only fit
+proof of its Lipschitz constant; but for ``Householder`` of order 2 and above, whose pieces only fit
 together where it is exact.
 """
 
@@ -27,16 +27,16 @@ from onelip.certificates.forward_error_torch import (
     repeated,
     scaled,
 )
-from onelip.layers import Absolute, GroupSort, HouseHolder, MaxMin, NActivation
+from onelip.layers import Abs, GroupSort, Householder, MaxMin, NActivation
 from onelip.layers.gradient_step import norm_bound
 from onelip.norms.rounding import exact, upward
 
 rule(
-    Absolute,
+    Abs,
     GroupSort,
     MaxMin,
     layers.ChannelMaxPool,
-    layers.FirstChannels,
+    layers.TruncateChannels,
     layers.InvertibleDownsampling,
     layers.ZeroPadChannels,
 )(moved)
@@ -85,8 +85,8 @@ def _n_activation(layer: NActivation, run: Run) -> Local:
     return Local(offset, run.rounding(1, run.x.reach + offset))
 
 
-@rule(HouseHolder)
-def _householder(layer: HouseHolder, run: Run) -> Local:
+@rule(Householder)
+def _householder(layer: Householder, run: Run) -> Local:
     """``x - 2 v min(v.x, 0)``, of order 1."""
     rays, _, _ = layer.tents()
     if layer.order > 1:

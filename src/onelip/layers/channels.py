@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from onelip.errors import keep_old_names
 from onelip.lipschitz import LipschitzModule
 
 
@@ -43,7 +44,7 @@ class ZeroPadChannels(LipschitzModule):
         return torch.ones((), dtype=torch.float64)
 
 
-class FirstChannels(LipschitzModule):
+class TruncateChannels(LipschitzModule):
     """Keep the first channels (or features) and drop the rest.
 
     Bound: 1, a projection.
@@ -57,7 +58,7 @@ class FirstChannels(LipschitzModule):
         ValueError: in ``forward``, an input of fewer channels.
 
     Example:
-        >>> FirstChannels(2)(torch.tensor([[1.0, 2.0, 3.0]]))
+        >>> TruncateChannels(2)(torch.tensor([[1.0, 2.0, 3.0]]))
         tensor([[1., 2.]])
 
     Reference: Meunier et al., 2022, section 4.2.
@@ -115,3 +116,6 @@ class InvertibleDownsampling(LipschitzModule):
     def lipschitz_bound(self) -> Tensor:
         """1."""
         return torch.ones((), dtype=torch.float64)
+
+
+keep_old_names(__name__, {"FirstChannels": "onelip.layers.TruncateChannels"})

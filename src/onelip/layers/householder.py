@@ -19,6 +19,7 @@ from typing import Unpack
 import torch
 from torch import Tensor, nn
 
+from onelip.errors import keep_old_names
 from onelip.layers.options import FactoryOptions
 from onelip.lipschitz import LipschitzModule
 from onelip.norms.rounding import exact, upward
@@ -60,7 +61,7 @@ def highest_fold(point: Pair, rays: Tensor, turns: Tensor, peaks: Tensor) -> Pai
     return folded
 
 
-class HouseHolder(LipschitzModule):
+class Householder(LipschitzModule):
     r"""Fold the plane of each pair of neighbouring channels along learnable lines.
 
     Order 1 keeps a point x with :math:`v^T x \ge 0` and reflects the others by
@@ -88,7 +89,7 @@ class HouseHolder(LipschitzModule):
         ValueError: an odd number of channels; in ``forward``, another number of channels.
 
     Example:
-        >>> HouseHolder(2)(torch.tensor([[1.0, 2.0]])).detach().round(decimals=4)
+        >>> Householder(2)(torch.tensor([[1.0, 2.0]])).detach().round(decimals=4)
         tensor([[2., 1.]])
 
     Reference: Singla, Singla, Feizi, "Improved deterministic l2 robustness on CIFAR-10 and
@@ -122,7 +123,7 @@ class HouseHolder(LipschitzModule):
     def forward(self, x: Tensor) -> Tensor:
         """Fold."""
         if x.shape[1] != self.channels:
-            raise ValueError(f"HouseHolder has angles for {self.channels}, got {x.shape[1]}")
+            raise ValueError(f"Householder has angles for {self.channels}, got {x.shape[1]}")
         rays, turns, peaks = (t.reshape(*t.shape, *(1,) * (x.ndim - 2)) for t in self.tents())
         point = x.unflatten(1, (-1, 2)).unbind(2)
         if self.order == 1:
@@ -154,3 +155,6 @@ def _squared_length(directions: Tensor) -> Tensor:
 def _select(condition: Tensor, first: Pair, second: Pair) -> Pair:
     x, y = (torch.where(condition, a, b) for a, b in zip(first, second, strict=True))
     return x, y
+
+
+keep_old_names(__name__, {"HouseHolder": "onelip.layers.Householder"})

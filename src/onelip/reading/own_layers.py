@@ -16,7 +16,7 @@ from onelip.chains.linear_layers import (
 from onelip.chains.value import Value
 from onelip.errors import UsageError
 from onelip.layers import (
-    Absolute,
+    Abs,
     AOCConv2d,
     AOLConv2d,
     AOLLinear,
@@ -25,11 +25,9 @@ from onelip.layers import (
     BROLinear,
     CayleyLinear,
     CholeskyLinear,
-    FirstChannels,
     FixedConv2d,
     GroupSort,
     InvertibleDownsampling,
-    LastLayer,
     LiResNetConv2d,
     MaxMin,
     MLPHead,
@@ -41,6 +39,8 @@ from onelip.layers import (
     RKOConv2d,
     ScaledAvgPool2d,
     SVCMConv2d,
+    TruncateChannels,
+    UnitNormLinear,
     ZeroPadChannels,
 )
 from onelip.layers.constrained import ConstrainedConv2d, ConstrainedLinear
@@ -65,7 +65,7 @@ def _normalize(module: Normalize, value: Value) -> Value:
     return divided(shifted(value, -module.mean.view(shape)), module.std.view(shape))
 
 
-@reader(Absolute, NActivation)
+@reader(Abs, NActivation)
 def _between_slopes_of_one(module: LipschitzModule, value: Value) -> Value:
     lipschitz_bound(module)
     one = torch.ones((), dtype=torch.float64)
@@ -81,7 +81,7 @@ def _sort(module: GroupSort | MaxMin, value: Value) -> Value:
     return value.activated(GroupSorting(module, size))
 
 
-@reader(ZeroPadChannels, FirstChannels, InvertibleDownsampling)
+@reader(ZeroPadChannels, TruncateChannels, InvertibleDownsampling)
 def _moves(module: LipschitzModule, value: Value) -> Value:
     return moved(value, module)
 
@@ -93,8 +93,8 @@ def _scaled_sum(module: ScaledAvgPool2d, value: Value) -> Value:
     return scaled(means, torch.tensor(module.scale, dtype=torch.float64))
 
 
-@reader(LastLayer)
-def _last_layer(module: LastLayer, value: Value) -> Value:
+@reader(UnitNormLinear)
+def _last_layer(module: UnitNormLinear, value: Value) -> Value:
     return dense(value, module.weight, module.bias)
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from onelip.chains import Elementwise
-from onelip.layers import Absolute
+from onelip.layers import Abs
 from onelip.norms.rounding import UNDERFLOW, exact
 
 Interval = tuple[Tensor, Tensor]
@@ -36,7 +36,7 @@ PIECES: dict[type[nn.Module], Callable[[Any], Pieces]] = {
     nn.ReLU6: lambda _: Pieces((0.0, 6.0), (0.0, 1.0, 0.0)),
     nn.Hardtanh: lambda module: Pieces((module.min_val, module.max_val), (0.0, 1.0, 0.0)),
     nn.Softshrink: lambda module: Pieces((-module.lambd, module.lambd), (1.0, 0.0, 1.0)),
-    Absolute: lambda _: Pieces((0.0,), (-1.0, 1.0)),
+    Abs: lambda _: Pieces((0.0,), (-1.0, 1.0)),
 }
 """Activations that torch computes with one rounding at most."""
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from onelip.chains.linear_layers import transposed_convolution
 from onelip.chains.value import Value
 from onelip.errors import UnboundedModuleError
-from onelip.layers import Absolute
+from onelip.layers import Abs
 from onelip.reading.graphs import activation_products as products
 from onelip.reading.graphs import operations as on
 from onelip.reading.graphs import shapes, sorting
@@ -171,7 +171,7 @@ OPERATORS: dict[str, Operation] = {
     "hardtanh.default": _module(nn.Hardtanh),
     "hardsigmoid.default": _module(nn.Hardsigmoid),
     "hardswish.default": _module(nn.Hardswish),
-    "abs.default": _module(Absolute),
+    "abs.default": _module(Abs),
     "erf.default": products.erf,
     "where.self": products.chosen,
     "gt.Scalar": lambda a, b: products.Comparison.of(a, b, True),

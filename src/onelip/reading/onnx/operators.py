@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from onelip.chains.linear_layers import transposed_convolution
 from onelip.chains.value import Value
 from onelip.errors import UnboundedModuleError, UsageError
-from onelip.layers import Absolute
+from onelip.layers import Abs
 from onelip.reading.aten.operators import prelu
 from onelip.reading.graphs import activation_products as products
 from onelip.reading.graphs import operations as on
@@ -159,7 +159,7 @@ OPERATORS: dict[str, Operator] = {
     "HardSigmoid": _hard_sigmoid,
     "HardSwish": _module(nn.Hardswish),
     "Clip": _clip,
-    "Abs": _module(Absolute),
+    "Abs": _module(Abs),
     "Erf": lambda _, x: products.erf(x),
     "Greater": lambda _, a, b: products.Comparison.of(a, b, True),
     "Less": lambda _, a, b: products.Comparison.of(a, b, False),

@@ -2,16 +2,17 @@
 
 import inspect
 import pickle
-from functools import partial
+from collections.abc import Callable
 from typing import get_type_hints
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from onelip import flows, layers
 from onelip.layers.constrained import ConstrainedConv2d
 from onelip.layers.options import Conv2dOptions
+from tests.cases import LAYERS
 
 PLAIN_CONVS = [layers.AOCConv2d, layers.AOLConv2d, layers.BCOPConv2d, layers.RKOConv2d]
 SIZED_CONVS = [layers.OSSNConv2d, layers.ProjectedOSSNConv2d, layers.SVCMConv2d]
@@ -25,88 +26,74 @@ LINEAR = [
     layers.UnitNormLinear,
     layers.SandwichLinear,
 ]
-WITH_NUMBERS = {
-    layers.AOCConv1d: partial(layers.AOCConv1d, 2, 3, 3),
-    layers.AOCConvTranspose2d: partial(layers.AOCConvTranspose2d, 4, 2, 3),
-    **{kind: partial(kind, 2, 3, 3) for kind in PLAIN_CONVS},
-    **{kind: partial(kind, 2, 3, 3, image_size=4) for kind in SIZED_CONVS + FOURIER_CONVS},
-    **{kind: partial(kind, 5, 3) for kind in LINEAR},
-    layers.SOCConv2d: partial(layers.SOCConv2d, 2, 3, 3),
-    layers.LiResNetConv2d: partial(layers.LiResNetConv2d, 2, image_size=4),
-    layers.ConvexPotentialConv2d: partial(layers.ConvexPotentialConv2d, 2, 3, image_size=4),
-    layers.ConvexPotentialLinear: partial(layers.ConvexPotentialLinear, 4, 3),
-    layers.SLLConv2d: partial(layers.SLLConv2d, 2, 3),
-    layers.SLLLinear: partial(layers.SLLLinear, 4, 3),
-    layers.CurvePool2d: partial(layers.CurvePool2d, 4),
-    layers.ProjectionPool2d: partial(layers.ProjectionPool2d, 4),
-    layers.Householder: partial(layers.Householder, 4, order=2),
-    layers.NActivation: partial(layers.NActivation, 3),
-    layers.MLPHead: partial(layers.MLPHead, 4, 3, 6),
-    layers.Normalize: partial(layers.Normalize, [0.1, 0], [1, 0.2]),
-    layers.Rescale: partial(layers.Rescale, 1.5),
-}
 POTENTIALS = {
-    flows.QuadraticPotential: partial(flows.QuadraticPotential, 3, 4),
-    flows.RidgeConv2d: partial(flows.RidgeConv2d, 2, 3, image_size=4),
-    flows.RidgeLinear: partial(flows.RidgeLinear, 3, 4),
-    flows.SkewConv2d: partial(flows.SkewConv2d, 2, image_size=4),
-    flows.SkewLinear: partial(flows.SkewLinear, 3),
+    flows.QuadraticPotential: lambda: flows.QuadraticPotential(3, 4),
+    flows.RidgeConv2d: lambda: flows.RidgeConv2d(2, 3, image_size=4),
+    flows.RidgeLinear: lambda: flows.RidgeLinear(3, 4),
+    flows.SkewConv2d: lambda: flows.SkewConv2d(2, image_size=4),
+    flows.SkewLinear: lambda: flows.SkewLinear(3),
 }
-WITHOUT_NUMBERS = [  # of their own: they have none, or take tensors and modules that are given
-    layers.Abs,
-    layers.ChannelMaxPool,
-    layers.TruncateChannels,
-    layers.FixedConv2d,
-    layers.FixedFourierConv2d,
-    layers.FixedSOCConv2d,
-    layers.GradientStep,
-    layers.GroupSort,
-    layers.InvertibleDownsampling,
-    layers.MaxMin,
-    layers.Sandwich,
-    layers.ScaledAvgPool2d,
-    layers.ScaledL2NormPool2d,
-    layers.ScaledMaxPool2d,
-    layers.ZeroPadChannels,
-]
 
 
 def named(kinds):
     return pytest.mark.parametrize("kind", kinds, ids=lambda kind: kind.__name__)
 
 
-def floating(module: nn.Module) -> list[torch.Tensor]:
-    """The parameters and buffers that have a precision; counters have none."""
-    tensors = [*module.parameters(), *module.buffers()]
-    assert tensors
-    return [tensor for tensor in tensors if tensor.is_floating_point()]
+def numbers(module: nn.Module) -> list[Tensor]:
+    """Parameters and buffers that a layer has made, not those of an activation that was given."""
+    tensors = [*module.named_parameters(), *module.named_buffers()]
+    return [tensor for name, tensor in tensors if not name.startswith("activation.")]
 
 
-def test_every_public_layer_is_listed():
-    public = [getattr(layers, name) for name in layers.__all__]
-    assert {kind for kind in public if isinstance(kind, type)} == {*WITH_NUMBERS, *WITHOUT_NUMBERS}
+def takes_tensors(kind: type[nn.Module]) -> bool:
+    """Whether a constructor is given its numbers, by themselves or in a module."""
+    hints = get_type_hints(kind.__init__).values()
+    return any(hint is Tensor or hint is nn.Conv2d for hint in hints)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
-@named([*WITH_NUMBERS, *POTENTIALS])
-def test_numbers_are_made_where_they_are_asked_for(kind, dtype):
-    build = {**WITH_NUMBERS, **POTENTIALS}[kind]
-    module = build(device="meta", dtype=dtype)
-    assert all(tensor.is_meta for tensor in [*module.parameters(), *module.buffers()])
-    assert {tensor.dtype for tensor in floating(module)} == {dtype}
-    assert {tensor.dtype for tensor in floating(build(dtype=dtype))} == {dtype}
+def makers() -> dict[type[nn.Module], Callable[[], nn.Module]]:
+    """A factory for each class that makes numbers: of the contract's table, and of flows."""
+    rows = {}
+    for case in LAYERS:
+        layer = case.build()
+        if numbers(layer) and not takes_tensors(type(layer)):
+            rows.setdefault(type(layer), case.build)
+    return rows | POTENTIALS
 
 
-@named([*WITH_NUMBERS, *POTENTIALS])
+MAKERS = makers()
+
+
+@named(MAKERS)
+def test_numbers_are_made_where_they_are_asked_for(kind, monkeypatch):
+    init, factory = kind.__init__, {}
+    monkeypatch.setattr(kind, "__init__", lambda *a, **options: init(*a, **options, **factory))
+    for device, dtype in (("cpu", torch.float64), ("meta", torch.float64), ("meta", torch.half)):
+        factory |= {"device": device, "dtype": dtype}
+        made = numbers(MAKERS[kind]())
+        assert {tensor.device.type for tensor in made} == {device}
+        assert {tensor.dtype for tensor in made if tensor.is_floating_point()} == {dtype}
+
+
+@named(MAKERS)
 def test_defaults_of_torch_are_respected(kind):
-    build, before = {**WITH_NUMBERS, **POTENTIALS}[kind], torch.get_default_dtype()
+    before = torch.get_default_dtype()
     try:
         torch.set_default_dtype(torch.float64)
-        assert {tensor.dtype for tensor in floating(build())} == {torch.float64}
+        with torch.device("meta"):
+            made = numbers(MAKERS[kind]())
     finally:
         torch.set_default_dtype(before)
-    with torch.device("meta"):
-        assert all(tensor.is_meta for tensor in floating(build()))
+    assert all(tensor.is_meta for tensor in made)
+    assert {tensor.dtype for tensor in made if tensor.is_floating_point()} == {torch.float64}
+
+
+@named([layers.AOLLinear, layers.BjorckLinear, layers.UnitNormLinear])
+def test_orthogonal_to_begin_with_in_half_precision(kind):
+    """``nn.init.orthogonal_`` has none."""
+    weight = kind(8, 4, dtype=torch.bfloat16).raw_weight.double().reshape(-1, 4)
+    weight = weight if kind is layers.BjorckLinear else weight.reshape(4, 8).T
+    assert torch.allclose(weight.T @ weight, torch.eye(4).double(), atol=0.02)
 
 
 def test_options_are_those_of_the_base():

@@ -199,6 +199,7 @@ LAYERS = [
     Case("MLPHead", lambda: layers.MLPHead(4, 3, hidden=6), (4,)),
     Case("MLPHead-tanh", lambda: layers.MLPHead(3, 6, hidden=2, activation=nn.Tanh()), (3,)),
     Case("UnitNormLinear-wide", lambda: layers.UnitNormLinear(3, 6), (3,)),
+    Case("UnitNormLinear-no-bias", lambda: layers.UnitNormLinear(4, 3, False), (4,)),
     Case("MaxMin", layers.MaxMin, (4, 3)),
     Case("NActivation", lambda: layers.NActivation(3), (3, 2, 2)),
     Case("Normalize", lambda: layers.Normalize([0.1, 0.2], [0.3, -0.2]), (2, 2, 2)),

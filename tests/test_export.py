@@ -23,7 +23,7 @@ def network() -> nn.Sequential:
         nn.Sequential(layers.ConvexPotentialConv2d(4, 6, image_size=4)),
         nn.Flatten(),
         layers.ConvexPotentialLinear(64, 32),
-        layers.LastLayer(64, 3),
+        layers.UnitNormLinear(64, 3),
     )
 
 
@@ -100,7 +100,7 @@ def test_a_module_that_occurs_twice_stays_twice():
 def test_names_are_kept():
     model = nn.Sequential()
     model.add_module("stem", layers.MaxMin())
-    model.add_module("head", layers.LastLayer(4, 2))
+    model.add_module("head", layers.UnitNormLinear(4, 2))
     assert [name for name, _ in onelip.export(model).named_children()] == ["stem", "head"]
 
 
@@ -135,7 +135,7 @@ def test_dtypes_are_kept(dtype):
 
 
 def test_a_single_layer_and_a_plain_module():
-    assert type(onelip.export(layers.LastLayer(3, 2))) is nn.Linear
+    assert type(onelip.export(layers.UnitNormLinear(3, 2))) is nn.Linear
     assert type(onelip.export(nn.Linear(3, 2))) is nn.Linear
     assert type(onelip.export(layers.MaxMin())) is layers.MaxMin
 

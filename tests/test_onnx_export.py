@@ -44,7 +44,7 @@ def onnx_file(model: nn.Module, shape: tuple[int, ...], path: Path, *, dynamo: b
     return path
 
 
-UNREAD = ("CurvePool2d", "HouseHolder-2", "HouseHolder-3", *FOURIER)
+UNREAD = ("CurvePool2d", "Householder-2", "Householder-3", *FOURIER)
 """Distances to curves, arc tangents and Fourier transforms, which have to come as .pt2."""
 LOOSER = ("Sandwich",)
 
@@ -118,7 +118,7 @@ NETWORKS = {
             MaxMin(),
             layers.ScaledL2NormPool2d(3, 1),
             nn.Flatten(),
-            layers.LastLayer(4, 3),
+            layers.UnitNormLinear(4, 3),
         ),
         (2, 9, 9),
     ),

@@ -10,7 +10,7 @@ import onelip
 from onelip import layers, models
 from onelip.bounds import liplt, naive
 from onelip.errors import UsageError
-from onelip.layers import HouseHolder, MaxMin
+from onelip.layers import Householder, MaxMin
 from onelip.reading import load, read
 
 NETWORKS = {
@@ -25,10 +25,10 @@ NETWORKS = {
             layers.BCOPConv2d(1, 4, 3),
             MaxMin(),
             layers.AOCConv2d(4, 8, 3, stride=2),
-            HouseHolder(8),
+            Householder(8),
             layers.ScaledAvgPool2d(2),
             nn.Flatten(),
-            layers.LastLayer(32, 3),
+            layers.UnitNormLinear(32, 3),
         ),
         (1, 8, 8),
     ),
@@ -58,7 +58,7 @@ def test_the_file_is_what_was_proved(build, shape, suffix, tmp_path):
     [
         (lambda: layers.ProjectionPool2d(4), (4, 2, 2), "hypot"),
         (lambda: layers.CurvePool2d(4), (4, 2, 2), "cannot be proved"),
-        (lambda: HouseHolder(4, order=2), (4, 2, 2), "cannot be proved"),
+        (lambda: Householder(4, order=2), (4, 2, 2), "cannot be proved"),
         (lambda: layers.CayleyConv2d(2, 2, 3, image_size=4), (2, 4, 4), "cannot be proved"),
     ],
     ids=["projection", "curve", "householder-2", "fourier"],

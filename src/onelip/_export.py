@@ -38,7 +38,7 @@ def export(model: nn.Module) -> nn.Module:
 
     Example:
         >>> import onelip
-        >>> onelip.export(nn.Sequential(onelip.layers.LastLayer(4, 2)))
+        >>> onelip.export(nn.Sequential(onelip.layers.UnitNormLinear(4, 2)))
         Sequential(
           (0): Linear(in_features=4, out_features=2, bias=True)
         )

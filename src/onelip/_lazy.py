@@ -1,13 +1,11 @@
-"""Names that are imported when they are first asked for (PEP 562), and names that have moved."""
+"""Names that are imported when they are first asked for (PEP 562)."""
 
 import ast
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
-
-from onelip.errors import renamed
 
 
 def lazily(
@@ -41,24 +39,6 @@ def lazily(
         return sorted({*vars(sys.modules[package]), *exported})
 
     return get, names, exported
-
-
-def moved(module: str, places: Mapping[str, str]) -> Callable[[str], Any]:
-    """The ``__getattr__`` of an old module, which warns of each name that it still hands on.
-
-    Args:
-        module: its ``__name__``.
-        places: new dotted names by the old ones in the module.
-    """
-
-    def get(name: str) -> Any:
-        if name not in places:
-            raise AttributeError(f"module {module!r} has no attribute {name!r}")
-        renamed(f"{module}.{name}", places[name])
-        home, _, new = places[name].rpartition(".")
-        return getattr(import_module(home), new)
-
-    return get
 
 
 def _typed_imports(file: str) -> dict[str, str]:

@@ -49,7 +49,7 @@ def save(model: nn.Module, path: str | Path, input_shape: Shape) -> Tensor:
 
     Example:
         >>> import onelip, tempfile
-        >>> net = nn.Sequential(onelip.layers.LastLayer(4, 2))
+        >>> net = nn.Sequential(onelip.layers.UnitNormLinear(4, 2))
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     bound = onelip.save(net, Path(folder) / "net.pt2", (4,))
         >>> float(bound) <= 1.000001

@@ -1,6 +1,10 @@
 """Errors that a user can act on: each message names the way out."""
 
+import pkgutil
+import sys
 import warnings
+from collections.abc import Mapping
+from typing import Any
 
 
 class OnelipError(Exception):
@@ -35,3 +39,20 @@ def missing_extra(package: str, extra: str) -> UsageError:
 def renamed(old: str, new: str) -> None:
     """Warn that a name has another one now; the old one goes with the next release."""
     warnings.warn(f"{old} is {new} now", DeprecationWarning, stacklevel=3)
+
+
+def keep_old_names(module: str, new: Mapping[str, str]) -> None:
+    """Let a module find names that were changed, with a warning; type checkers see the new ones.
+
+    Args:
+        module: its name.
+        new: for each old name, the place and the name of what it is now.
+    """
+
+    def find(name: str) -> Any:
+        if name not in new:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        renamed(f"{module}.{name}", new[name])
+        return pkgutil.resolve_name(new[name])
+
+    vars(sys.modules[module])["__getattr__"] = find

@@ -1,8 +1,8 @@
 """The old place of the recipes: ``onelip.experiments`` has them."""
 
-from onelip._lazy import moved
+from onelip.errors import keep_old_names
 
-__getattr__ = moved(
+keep_old_names(
     __name__,
     {
         "RECIPES": "onelip.experiments.recipes.RECIPES",

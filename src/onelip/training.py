@@ -1,8 +1,8 @@
 """The old place of the training of classification runs: ``onelip.experiments`` has it."""
 
-from onelip._lazy import moved
+from onelip.errors import keep_old_names
 
-__getattr__ = moved(
+keep_old_names(
     __name__,
     {
         "RunFolder": "onelip.experiments.classification.ClassificationFolder",

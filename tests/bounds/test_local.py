@@ -25,7 +25,7 @@ from onelip.chains import (
 )
 from onelip.errors import NonFiniteError, NotApplicableError, UsageError
 from onelip.estimates import activation_patterns
-from onelip.layers import Absolute, GroupSort, MaxMin
+from onelip.layers import Abs, GroupSort, MaxMin
 
 ONE = torch.ones((), dtype=torch.float64)
 
@@ -101,7 +101,7 @@ NETWORKS: dict[str, Callable[..., Chain]] = {
     "softplus": lambda *s: plain(*s, activation=nn.Softplus()),
     "identity": lambda *s: plain(*s, activation=nn.Identity()),
     "absolute": lambda *s: Chain(
-        tuple(Block(m, Elementwise(Absolute(), -ONE, ONE)) for m in maps(*s[:-1])),
+        tuple(Block(m, Elementwise(Abs(), -ONE, ONE)) for m in maps(*s[:-1])),
         *maps(*s[-2:]),
     ),
     "max-min": lambda *s: sorting(*s, module=MaxMin()),

@@ -8,7 +8,7 @@ from torch import nn
 
 from onelip.bounds.neighbourhood.slopes import local_slopes
 from onelip.chains import Elementwise
-from onelip.layers import Absolute
+from onelip.layers import Abs
 
 ONE = torch.ones((), dtype=torch.float64)
 
@@ -26,7 +26,7 @@ ACTIVATIONS = [
     *(Elementwise.of(nn.Hardtanh(low, high)) for low, high in ((-0.3, 2.0), (1.0, 1.5))),
     *(Elementwise.of(module) for module in (nn.Tanh(), nn.Sigmoid(), nn.GELU(), nn.Mish())),
     Elementwise.of(_prelu()),
-    Elementwise(Absolute(), -ONE, ONE),
+    Elementwise(Abs(), -ONE, ONE),
 ]
 
 

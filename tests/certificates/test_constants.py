@@ -68,7 +68,7 @@ def test_one_lipschitz_networks_lose_nothing():
         MaxMin(),
         layers.CholeskyLinear(8, 8),
         MaxMin(),
-        layers.LastLayer(8, 4),
+        layers.UnitNormLinear(8, 4),
     ).eval()
     exported, x = onelip.export(model), torch.rand(50, 6)
     product, liplt = certify(exported, x), certify(exported, x, constants=liplt_constants)

@@ -15,7 +15,7 @@ from onelip import layers
 from onelip.certificates.forward_error import forward_error, forward_errors
 from onelip.errors import NonFiniteError, UnboundedModuleError, UsageError
 from onelip.forward_error import Arithmetic, Computed, absolute_norm
-from onelip.layers import Absolute, GroupSort, HouseHolder, MaxMin, NActivation
+from onelip.layers import Abs, GroupSort, Householder, MaxMin, NActivation
 from onelip.lipschitz import RECORDS, through
 
 
@@ -162,11 +162,11 @@ EXACT = {
     "max": lambda: nn.MaxPool2d(3, stride=1),
     "identity": nn.Identity,
     "dropout": lambda: nn.Dropout().eval(),
-    "absolute": Absolute,
+    "absolute": Abs,
     "sort": lambda: GroupSort(4),
     "max-min": MaxMin,
     "channel-max": layers.ChannelMaxPool,
-    "first": lambda: layers.FirstChannels(2),
+    "first": lambda: layers.TruncateChannels(2),
     "zero-channels": lambda: layers.ZeroPadChannels(7),
     "downsampling": lambda: layers.InvertibleDownsampling(3),
 }
@@ -204,7 +204,7 @@ def network(kind: str) -> tuple[nn.Module, tuple[int, ...]]:
     parts = [layers.Normalize([0.5], [0.25]), layers.ZeroPadChannels(4)]
     parts += [layers.ConvexPotentialConv2d(4, 6, 3, image_size=8) for _ in range(3)]
     parts += [nn.Sequential(nn.AvgPool2d(2), nn.Flatten()), layers.ConvexPotentialLinear(64, 20)]
-    return nn.Sequential(*parts, layers.LastLayer(64, 5)), (1, 8, 8)
+    return nn.Sequential(*parts, layers.UnitNormLinear(64, 5)), (1, 8, 8)
 
 
 @pytest.mark.parametrize("gain", [0.3, 1.0, 3.0])
@@ -355,7 +355,7 @@ def test_a_new_n_activation_costs_little():
 # Angles: the exact function has the cosines that were computed
 
 
-def folded(layer: HouseHolder, x: Tensor) -> Tensor:
+def folded(layer: Householder, x: Tensor) -> Tensor:
     cos, sin = layer.tents()[0][:, 0].detach().double()
     pairs = x.double().unflatten(1, (-1, 2))
     first, second = pairs[:, :, 0], pairs[:, :, 1]
@@ -365,7 +365,7 @@ def folded(layer: HouseHolder, x: Tensor) -> Tensor:
 
 def test_householder():
     for _ in range(20):
-        layer = HouseHolder(40)
+        layer = Householder(40)
         nn.init.uniform_(layer.theta, -4, 4)
         x = inputs((40,), 3.0)
         off = (layer(x).detach().double() - folded(layer, x)).norm(dim=1).max()
@@ -376,7 +376,7 @@ def test_householder():
 def test_householder_of_higher_order(order):
     """The same layer in float64, with points on both sides of the borders of the pieces."""
     for _ in range(4):
-        layer = HouseHolder(40, order=order)
+        layer = Householder(40, order=order)
         layer.theta.data += torch.randn_like(layer.theta) * 3
         twin = copy.deepcopy(layer).double()
         x = torch.cat([inputs((40,), 3.0), borders(twin)])
@@ -385,7 +385,7 @@ def test_householder_of_higher_order(order):
         assert 1e-3 < float(off) / float(forward_error(layer, (40,), 3.0)) <= 1 - own
 
 
-def borders(layer: HouseHolder) -> Tensor:
+def borders(layer: Householder) -> Tensor:
     """Float32 points of the first pair where the piece changes, found by bisection."""
     turn = torch.linspace(0, 2 * math.pi, 721, dtype=torch.float64)
     angles = turn[:, None] + torch.zeros(1, 1)
@@ -401,7 +401,7 @@ def borders(layer: HouseHolder) -> Tensor:
 
 
 @torch.no_grad()
-def slope(layer: HouseHolder, angles: Tensor) -> Tensor:
+def slope(layer: Householder, angles: Tensor) -> Tensor:
     """Whether the image of the first pair turns with its angle or against it."""
     image = []
     for angle in (angles - 1e-9, angles + 1e-9):

@@ -28,8 +28,8 @@ def network(head: nn.Module) -> nn.Module:
 def cases():
     torch.manual_seed(1)
     return [
-        (network(layers.LastLayer(24, 5)), product_constants),
-        (network(layers.LastLayer(24, 5)), liplt_constants),
+        (network(layers.UnitNormLinear(24, 5)), product_constants),
+        (network(layers.UnitNormLinear(24, 5)), liplt_constants),
         (network(layers.MLPHead(24, 5, hidden=30)), curvature_constants),
         (network(layers.MLPHead(24, 5, hidden=30)), product_constants),
     ]

@@ -333,7 +333,7 @@ def test_scaling_is_part_of_the_proof():
 
 
 def test_last_layer_and_its_export():
-    model = nn.Sequential(nn.Flatten(), layers.LastLayer(4, 5)).eval()
+    model = nn.Sequential(nn.Flatten(), layers.UnitNormLinear(4, 5)).eval()
     x = torch.rand(8, 4)
     before, after = certify(model, x), certify(onelip.export(model), x)
     assert before.head == after.head == "pairwise"
@@ -391,7 +391,7 @@ def test_an_empty_batch():
 
 
 def test_certifying_changes_nothing():
-    model = nn.Sequential(layers.ConvexPotentialLinear(4, 5), layers.LastLayer(4, 3)).eval()
+    model = nn.Sequential(layers.ConvexPotentialLinear(4, 5), layers.UnitNormLinear(4, 3)).eval()
     before = {k: v.clone() for k, v in model.state_dict().items()}
     first, second = (certify(model, torch.full((1, 4), 0.5)) for _ in range(2))
     assert torch.equal(first.radius, second.radius)
@@ -441,7 +441,7 @@ def test_a_product_that_overflows_raises():
     for part in parts:
         part.weight.data = 1e200 * torch.eye(3, dtype=torch.float64)
     with pytest.raises(NonFiniteError, match="bound of"):
-        certify(nn.Sequential(*parts, layers.FirstChannels(2)).eval(), torch.rand(2, 3).double())
+        certify(nn.Sequential(*parts, layers.TruncateChannels(2)).eval(), torch.rand(2, 3).double())
 
 
 def test_a_model_that_mixes_samples_is_refused():

@@ -7,15 +7,15 @@ import torch
 
 import onelip
 from onelip.errors import NonFiniteError
-from onelip.layers import HouseHolder, MaxMin
+from onelip.layers import Householder, MaxMin
 from onelip.layers.householder import fold
 
 ANGLES = [0.0, 0.3, math.pi / 2, 2.0, math.pi, 5.0, -1.0, 1e4]
 
 
-def _layer(*theta: float) -> HouseHolder:
+def _layer(*theta: float) -> Householder:
     """One pair of channels with these angles."""
-    layer = HouseHolder(2, order=(len(theta) + 1) // 2).double()
+    layer = Householder(2, order=(len(theta) + 1) // 2).double()
     layer.theta.data = torch.tensor(theta, dtype=torch.float64)[:, None]
     return layer.requires_grad_(False)
 
@@ -52,7 +52,7 @@ def _as_tents(t0: float, t1: float, t2: float) -> tuple[float, float, float]:
 
 def test_starts_as_max_min():
     x = torch.randn(5, 8, 3)
-    torch.testing.assert_close(HouseHolder(8)(x), MaxMin()(x))
+    torch.testing.assert_close(Householder(8)(x), MaxMin()(x))
     torch.testing.assert_close(_layer(math.pi / 2)(x[:, :2].double()), MaxMin()(x[:, :2].double()))
 
 
@@ -67,7 +67,7 @@ def test_order_1_is_a_reflection_of_one_side(theta):
 
 
 def test_pairs_are_neighbours_with_angles_of_their_own():
-    layer = HouseHolder(6).double().requires_grad_(False)
+    layer = Householder(6).double().requires_grad_(False)
     layer.theta.data = torch.tensor([[0.3, 2.0, 5.0]], dtype=torch.float64)
     x = torch.randn(4, 6, 3, 2, dtype=torch.float64)
     for i, theta in enumerate((0.3, 2.0, 5.0)):
@@ -150,7 +150,7 @@ def test_a_fold_is_continuous_and_bounded_for_a_normal_of_any_length():
 
 @pytest.mark.parametrize("order", [1, 2, 3])
 def test_jacobians_are_orthogonal(order):
-    layer = HouseHolder(4, order=order).double()
+    layer = Householder(4, order=order).double()
     torch.nn.init.normal_(layer.theta, std=3)
     for x in torch.randn(50, 4, dtype=torch.float64):
         jacobian = torch.autograd.functional.jacobian(lambda v: layer(v[None])[0], x)
@@ -159,7 +159,7 @@ def test_jacobians_are_orthogonal(order):
 
 @pytest.mark.parametrize("order", [1, 2, 3])
 def test_every_angle_learns_from_the_start(order):
-    layer = HouseHolder(4, order=order)
+    layer = Householder(4, order=order)
     (layer(torch.randn(200, 4)) * torch.randn(200, 4)).sum().backward()
     assert bool((layer.theta.grad.abs() > 1e-3).all())
 
@@ -167,7 +167,7 @@ def test_every_angle_learns_from_the_start(order):
 @pytest.mark.parametrize("order", [1, 2])
 @pytest.mark.parametrize("size", [0.0, 1e-40, 1e-25])
 def test_gradients_at_and_near_0_are_finite(order, size):
-    layer = HouseHolder(4, order=order)
+    layer = Householder(4, order=order)
     x = (size * torch.randn(6, 4)).requires_grad_()
     layer(x).sum().backward()
     assert x.grad.isfinite().all()
@@ -177,7 +177,7 @@ def test_gradients_at_and_near_0_are_finite(order, size):
 @pytest.mark.parametrize("order", [1, 2])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_the_bound_covers_the_cosines_that_were_computed(order, dtype):
-    layer = HouseHolder(400, order=order)
+    layer = Householder(400, order=order)
     torch.nn.init.uniform_(layer.theta, -9, 9)
     layer = layer.to(dtype)
     rays, turns, _ = (t.double() for t in layer.tents())
@@ -196,7 +196,7 @@ def test_the_bound_covers_the_cosines_that_were_computed(order, dtype):
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 @pytest.mark.parametrize("row", [0, 2])
 def test_angles_that_are_no_numbers_have_no_bound(value, row):
-    layer = HouseHolder(4, order=2)
+    layer = Householder(4, order=2)
     layer.theta.data[row, 1] = value
     with pytest.raises(NonFiniteError, match="infinite or NaN"):
         onelip.lipschitz_bound(layer)
@@ -204,10 +204,10 @@ def test_angles_that_are_no_numbers_have_no_bound(value, row):
 
 def test_errors():
     with pytest.raises(ValueError, match="an even number is asked, got 5"):
-        HouseHolder(5)
+        Householder(5)
     with pytest.raises(ValueError, match="an even number is asked, got 0"):
-        HouseHolder(0)
+        Householder(0)
     with pytest.raises(ValueError, match="order must be at least 1, got 0"):
-        HouseHolder(4, order=0)
+        Householder(4, order=0)
     with pytest.raises(ValueError, match="angles for 4, got 2"):
-        HouseHolder(4)(torch.ones(1, 2))
+        Householder(4)(torch.ones(1, 2))

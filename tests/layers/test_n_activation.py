@@ -7,7 +7,7 @@ import torch
 
 import onelip
 from onelip.errors import NonFiniteError
-from onelip.layers import Absolute, NActivation
+from onelip.layers import Abs, NActivation
 
 
 def _layer(first: float, second: float) -> NActivation:
@@ -66,7 +66,7 @@ def test_bounds_are_exactly_1():
     layer = NActivation(3)
     torch.nn.init.normal_(layer.theta)
     assert float(onelip.lipschitz_bound(layer)) == 1
-    assert float(onelip.lipschitz_bound(Absolute())) == 1
+    assert float(onelip.lipschitz_bound(Abs())) == 1
 
 
 def test_errors():
@@ -78,6 +78,6 @@ def test_errors():
 
 def test_absolute():
     x = torch.tensor([-1.5, 0.0, 2.0], requires_grad=True)
-    Absolute()(x).sum().backward()
-    assert Absolute()(x).tolist() == [1.5, 0, 2]
+    Abs()(x).sum().backward()
+    assert Abs()(x).tolist() == [1.5, 0, 2]
     assert x.grad.tolist() == [-1, 0, 1]

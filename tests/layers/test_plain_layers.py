@@ -105,11 +105,11 @@ def test_zero_padding_and_truncation_undo_each_other():
     padded = layers.ZeroPadChannels(7)(x)
     assert padded.shape == (2, 7, 4, 5)
     assert bool((padded[:, 3:] == 0).all())
-    assert torch.equal(layers.FirstChannels(3)(padded), x)
-    assert torch.equal(layers.FirstChannels(2)(x), x[:, :2])
+    assert torch.equal(layers.TruncateChannels(3)(padded), x)
+    assert torch.equal(layers.TruncateChannels(2)(x), x[:, :2])
 
 
-@pytest.mark.parametrize("layer", [layers.ZeroPadChannels(3), layers.FirstChannels(3)], ids=repr)
+@pytest.mark.parametrize("layer", [layers.ZeroPadChannels(3), layers.TruncateChannels(3)], ids=repr)
 def test_as_many_channels_change_nothing(layer):
     x = torch.randn(2, 3)
     assert torch.equal(layer(x), x)
@@ -119,7 +119,7 @@ def test_channels_that_do_not_fit():
     with pytest.raises(ValueError, match="4 channels do not fit into 3"):
         layers.ZeroPadChannels(3)(torch.ones(1, 4))
     with pytest.raises(ValueError, match="2 channels, fewer than 3"):
-        layers.FirstChannels(3)(torch.ones(1, 2))
+        layers.TruncateChannels(3)(torch.ones(1, 2))
 
 
 def test_downsampling_keeps_every_pixel():
@@ -136,7 +136,7 @@ def test_downsampling_keeps_every_pixel():
 
 
 def test_rows_of_the_last_layer_have_length_one():
-    head = layers.LastLayer(5, 4).double()
+    head = layers.UnitNormLinear(5, 4).double()
     head.raw_weight.data = (
         torch.randn(4, 5, dtype=torch.float64) * torch.logspace(-6, 6, 4)[:, None]
     )
@@ -148,7 +148,7 @@ def test_rows_of_the_last_layer_have_length_one():
 
 
 def test_the_bound_of_the_last_layer_is_measured():
-    head = layers.LastLayer(5, 4)
+    head = layers.UnitNormLinear(5, 4)
     assert float(onelip.lipschitz_bound(head)) == pytest.approx(1, abs=1e-5)
     head.raw_weight.data = torch.ones(4, 5)
     assert float(onelip.lipschitz_bound(head)) == pytest.approx(2, rel=1e-6)

@@ -11,9 +11,9 @@ from onelip import export, lipschitz_bound
 from onelip.layers import (
     ConvexPotentialConv2d,
     ConvexPotentialLinear,
-    FirstChannels,
-    LastLayer,
     Normalize,
+    TruncateChannels,
+    UnitNormLinear,
 )
 from onelip.models import MODELS, convex_potential_network
 
@@ -72,7 +72,7 @@ def test_layers_of_table_1(monkeypatch, name, convolutions, channels, dense, fea
         elif isinstance(part, ConvexPotentialLinear):
             assert part.weight.shape == (features, width)
     assert isinstance(model[0], Normalize)
-    assert isinstance(model[-1], FirstChannels)
+    assert isinstance(model[-1], TruncateChannels)
     parameters = convolutions * (45 * channels + 5) + dense * features * (width + 1)
     assert sum(p.numel() for p in model.parameters()) == parameters
 
@@ -80,7 +80,7 @@ def test_layers_of_table_1(monkeypatch, name, convolutions, channels, dense, fea
 def test_small_models_are_small():
     for name, shape in (("cpl_digits", (1, 8, 8)), ("cpl_mnist", (1, 28, 28))):
         model = MODELS[name](shape, 10)
-        assert isinstance(model[-1], LastLayer)
+        assert isinstance(model[-1], UnitNormLinear)
         assert sum(p.numel() for p in model.parameters()) < 6e6
         assert model(torch.rand(2, *shape)).shape == (2, 10)
 
@@ -109,7 +109,7 @@ def test_exported_is_1_lipschitz_up_to_the_head(padding_mode, head):
 
 def test_head_with_unit_rows():
     model = small(head="unit-rows")
-    assert isinstance(model[-1], LastLayer)
+    assert isinstance(model[-1], UnitNormLinear)
     model[-1].raw_weight.data *= torch.linspace(0.1, 7, 10)[:, None]
     head = export(model)[-1]
     assert type(head) is nn.Linear
@@ -144,7 +144,7 @@ def test_fixed_step():
 def test_dense_network():
     model = small(conv_layers=0)
     kinds = Counter(type(part) for part in model)
-    assert kinds == {nn.Flatten: 1, ConvexPotentialLinear: 2, FirstChannels: 1}
+    assert kinds == {nn.Flatten: 1, ConvexPotentialLinear: 2, TruncateChannels: 1}
     assert model(torch.rand(3, 1, 8, 8)).shape == (3, 10)
 
 

@@ -183,7 +183,7 @@ def test_families_with_an_activation_inside_get_no_other():
     assert [type(part) for part in parts] == [
         InvertibleDownsampling,
         layers.ConvexPotentialConv2d,
-        layers.FirstChannels,
+        layers.TruncateChannels,
     ]
     assert nn.Sequential(*parts)(torch.rand(1, 3, 8, 8)).shape == (1, 8, 4, 4)
 

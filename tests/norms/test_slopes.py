@@ -104,7 +104,7 @@ def test_settings_that_are_not_finite(kind, value):
         (nn.Softplus(threshold=1), "jumps at its threshold"),
         (nn.Softplus(beta=-1), "jumps at its threshold"),
         (nn.Softplus(beta=0), "jumps at its threshold"),
-        (nn.Hardshrink(), "no slopes are known for Hardshrink; known: Absolute, CELU, ELU"),
+        (nn.Hardshrink(), "no slopes are known for Hardshrink; known: Abs, CELU, ELU"),
         (nn.Linear(2, 2), "no slopes are known for Linear"),
         (nn.RReLU(), "no slopes are known for RReLU"),
     ],

@@ -16,7 +16,7 @@ import onelip
 from onelip.bounds import naive
 from onelip.cli import main
 from onelip.errors import UsageError
-from onelip.layers import HouseHolder
+from onelip.layers import Householder
 from onelip.reading import load
 
 Parts = dict[str, bytes]
@@ -132,7 +132,7 @@ def test_what_may_run_code_is_refused(change, reason, tmp_path: Path, capsys):
 def test_what_may_run_code_within_a_region_is_refused(tmp_path: Path):
     """A graph that an operator computes, such as one without gradients, is looked at, too."""
     path = tmp_path / "network.pt2"
-    network = torch.nn.Sequential(HouseHolder(2, order=2)).eval()
+    network = torch.nn.Sequential(Householder(2, order=2)).eval()
     torch.export.save(torch.export.export(network, (torch.zeros(1, 2),)), path)
     assert float(naive(load(path))) < 1.001
     rewritten(path, lambda parts: _replaced(parts, "aten.atan2.default", "aten.from_file.default"))

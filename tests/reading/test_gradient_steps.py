@@ -43,7 +43,7 @@ NETWORKS = {
             layers.ScaledAvgPool2d(2),
             nn.Flatten(),
             layers.ConvexPotentialLinear(12, 6),
-            layers.LastLayer(12, 3),
+            layers.UnitNormLinear(12, 3),
         ],
         CONV,
     ),

@@ -105,7 +105,7 @@ def test_gradients_reach_every_parameter() -> None:
         nn.BatchNorm2d(4),
         nn.PReLU(4),
         nn.Flatten(),
-        layers.LastLayer(36, 2),
+        layers.UnitNormLinear(36, 2),
     ).eval()
     x = torch.randn(2, 1, 3, 3)
     model(x).square().sum().backward()
@@ -171,7 +171,7 @@ def test_sorting_and_folding() -> None:
     phi = read(nn.Sequential(layers.GroupSort(3)), (6,)).blocks[0].nonlinearity
     assert isinstance(phi, GroupSorting)
     assert phi.size == 3
-    phi = read(nn.Sequential(layers.Absolute()), (6,)).blocks[0].nonlinearity
+    phi = read(nn.Sequential(layers.Abs()), (6,)).blocks[0].nonlinearity
     assert isinstance(phi, Elementwise)
     assert (float(phi.low), float(phi.high)) == (-1, 1)
 
@@ -226,7 +226,7 @@ class _Residual(nn.Module):
         return x + self.inner(x)
 
 
-class _Longer(layers.LastLayer):
+class _Longer(layers.UnitNormLinear):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return 2 * super().forward(x)
 
@@ -302,7 +302,7 @@ MISFITS = {
     "pool": (nn.MaxPool2d(4), (1, 2, 2), "does not take inputs"),
     "average": (nn.AvgPool2d(4), (1, 2, 2), "large enough for a window"),
     "flatten": (nn.Flatten(0), (2, 2), "flattens the batch"),
-    "householder": (layers.HouseHolder(4), (2,), "does not take inputs"),
+    "householder": (layers.Householder(4), (2,), "does not take inputs"),
 }
 
 

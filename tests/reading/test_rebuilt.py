@@ -10,7 +10,7 @@ import onelip
 from onelip.bounds import liplt, naive
 from onelip.chains import Repeat
 from onelip.chains.linear_layers import taking
-from onelip.layers import CurvePool2d, FixedFourierConv2d, HouseHolder, ProjectionPool2d
+from onelip.layers import CurvePool2d, FixedFourierConv2d, Householder, ProjectionPool2d
 from onelip.reading import read, read_program
 from onelip.testing import jacobian_norm
 from tests.cases import LAYERS, Case
@@ -49,7 +49,7 @@ def test_every_layer_from_a_program_file(case: Case):
 
 
 RECOGNISED = {
-    "householder": (lambda: HouseHolder(4, order=2), (4, 2, 2)),
+    "householder": (lambda: Householder(4, order=2), (4, 2, 2)),
     "curve": (lambda: CurvePool2d(4), (4, 2, 2)),
     "projection": (lambda: ProjectionPool2d(4), (4, 2, 2)),
     "fourier": (
@@ -96,7 +96,7 @@ def test_an_impostor_is_not_believed(name):
 @pytest.mark.filterwarnings("ignore")
 def test_another_number_in_the_graph_is_seen():
     """What the layer computes from its angles is a constant of the file here, and changed."""
-    layer = HouseHolder(2, order=2).eval()
+    layer = Householder(2, order=2).eval()
     program = torch.export.export(nn.Sequential(layer), (torch.zeros(1, 2),))
     for node in program.graph.nodes:
         if str(node.target) == "aten.mul.Tensor" and node.args[1] == 2:
@@ -112,7 +112,7 @@ def test_a_layer_whose_inside_is_used_elsewhere():
     class Leaks(nn.Module):
         def __init__(self):
             super().__init__()
-            self.fold = HouseHolder(2)
+            self.fold = Householder(2)
 
         def forward(self, x):
             return self.fold(x) + self.fold(x)

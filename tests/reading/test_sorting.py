@@ -65,7 +65,7 @@ def test_networks_have_the_bounds_of_the_run(kind, tmp_path: Path):
                 layers.AOCConv2d(16, 8, 1),
                 MaxMin(),
                 nn.Flatten(),
-                layers.LastLayer(32, 3),
+                layers.UnitNormLinear(32, 3),
             ),
             (2, 4, 4),
         ),

@@ -321,7 +321,7 @@ def test_trap_12_a_norm_that_is_one_step_old():
 
 @pytest.mark.parametrize(
     "layer",
-    [layers.ConvexPotentialLinear(6, 6), layers.LastLayer(6, 6)],
+    [layers.ConvexPotentialLinear(6, 6), layers.UnitNormLinear(6, 6)],
     ids=lambda m: type(m).__name__,
 )
 def test_trap_12_our_bounds_see_the_weights_of_now(layer):

@@ -3,9 +3,6 @@
 Layers that used to be here, such as ``MaxMin``, are in ``onelip.layers``.
 """
 
-import importlib
-from typing import Any
-
 from onelip.activations import torch_activations as _torch_activations
 from onelip.activations.record import (
     ACTIVATIONS,
@@ -19,7 +16,7 @@ from onelip.activations.record import (
     slopes,
     steepest,
 )
-from onelip.errors import renamed
+from onelip.errors import keep_old_names
 
 __all__ = [
     "ACTIVATIONS",
@@ -35,11 +32,11 @@ __all__ = [
 ]
 del _torch_activations
 
-_LAYERS = ("Absolute", "GroupSort", "HouseHolder", "MaxMin", "NActivation")
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _LAYERS:
-        raise AttributeError(f"module {__name__} has no attribute {name}")
-    renamed(f"onelip.activations.{name}", f"onelip.layers.{name}")
-    return getattr(importlib.import_module("onelip.layers"), name)
+_LAYERS = {
+    "Absolute": "Abs",
+    "GroupSort": "GroupSort",
+    "HouseHolder": "Householder",
+    "MaxMin": "MaxMin",
+    "NActivation": "NActivation",
+}
+keep_old_names(__name__, {old: f"onelip.layers.{new}" for old, new in _LAYERS.items()})

@@ -12,12 +12,12 @@ from torch.nn.utils.parametrize import type_before_parametrizations
 from onelip import bounds
 from onelip.certificates.head_curvature.radii import HeadRadii
 from onelip.chains import Shape
-from onelip.layers.last_layer import LastLayer
+from onelip.layers.unit_norm_linear import UnitNormLinear
 from onelip.lipschitz import finite, lipschitz_bound
 from onelip.norms.rounding import UNIT, downward, exact, frobenius, product, upward
 from onelip.reading import read
 
-Head = nn.Linear | LastLayer
+Head = nn.Linear | UnitNormLinear
 
 
 class Rounding(NamedTuple):
@@ -173,7 +173,7 @@ def _linear_head(parts: list[tuple[str, nn.Module]]) -> Head | None:
     last = parts[-1][1] if parts else None
     if last is not None and is_linear(last):
         return last
-    return last if type(last) is LastLayer else None
+    return last if type(last) is UnitNormLinear else None
 
 
 def is_linear(module: nn.Module) -> TypeGuard[nn.Linear]:

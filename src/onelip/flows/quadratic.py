@@ -1,6 +1,7 @@
 """Quadratic potentials: what flows linearly."""
 
 import math
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from typing_extensions import override
 from onelip import norms
 from onelip.flows.eigenvalue import least_eigenvalue
 from onelip.flows.potential import Potential
+from onelip.layers.options import FactoryOptions
 from onelip.norms.spectral import ends_above
 
 
@@ -23,6 +25,7 @@ class QuadraticPotential(Potential):
     Args:
         features: size of the input.
         rows: of W; ``features`` by default. With fewer, the potential is flat in some directions.
+        **factory: ``device`` and ``dtype`` of the parameters.
 
     Raises:
         ValueError: sizes that are not positive.
@@ -35,13 +38,15 @@ class QuadraticPotential(Potential):
         tensor([[3., 4.]])
     """
 
-    def __init__(self, features: int, rows: int | None = None) -> None:
+    def __init__(
+        self, features: int, rows: int | None = None, **factory: Unpack[FactoryOptions]
+    ) -> None:
         super().__init__()
         rows = features if rows is None else rows
         if min(features, rows) < 1:
             raise ValueError(f"features and rows must be positive, got {features} and {rows}")
-        self.weight = nn.Parameter(torch.empty(rows, features))
-        self.bias = nn.Parameter(torch.zeros(features))
+        self.weight = nn.Parameter(torch.empty(rows, features, **factory))
+        self.bias = nn.Parameter(torch.zeros(features, **factory))
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
 
     def forward(self, x: Tensor) -> Tensor:

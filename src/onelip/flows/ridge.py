@@ -9,6 +9,7 @@ gradient are :math:`W^T D W (x - z)`, D diagonal in [l, s]: the curvature lies b
 
 import abc
 import math
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from onelip.flows.potential import Potential
 from onelip.layers.constrained import check_channels
 from onelip.layers.fixed_conv import check_image_size
 from onelip.layers.gradient_step import mirrored, norm_bound
+from onelip.layers.options import FactoryOptions
 from onelip.layers.same_size import applied, checked_image_size
 from onelip.norms.rounding import downward, upward
 
@@ -90,6 +92,7 @@ class RidgeLinear(RidgePotential):
         features: size of the input.
         hidden_features: rows of W.
         activation: non-decreasing; ``nn.ReLU()`` by default.
+        **factory: ``device`` and ``dtype`` of the parameters.
 
     Raises:
         ValueError: the activation decreases somewhere, or a size is not positive.
@@ -104,10 +107,15 @@ class RidgeLinear(RidgePotential):
     """
 
     def __init__(
-        self, features: int, hidden_features: int, *, activation: nn.Module | None = None
+        self,
+        features: int,
+        hidden_features: int,
+        *,
+        activation: nn.Module | None = None,
+        **factory: Unpack[FactoryOptions],
     ) -> None:
         check_channels(features, hidden_features, 1)
-        super().__init__(torch.empty(hidden_features, features), activation)
+        super().__init__(torch.empty(hidden_features, features, **factory), activation)
 
     @override
     def least_eigenvalue(self) -> Tensor:
@@ -126,8 +134,9 @@ class RidgeConv2d(RidgePotential):
         hidden_channels: rows of W.
         kernel_size: odd.
         image_size: height and width, on which the norm is taken.
-        padding_mode: ``"zeros"`` or ``"circular"``.
+        padding_mode: ``"zeros"``, the default of residual layers, or ``"circular"``.
         activation: non-decreasing; ``nn.ReLU()`` by default.
+        **factory: ``device`` and ``dtype`` of the parameters.
 
     Raises:
         ValueError: an even kernel, one that wraps around the image, a decreasing activation; in
@@ -151,11 +160,12 @@ class RidgeConv2d(RidgePotential):
         image_size: int | tuple[int, int],
         padding_mode: str = "zeros",
         activation: nn.Module | None = None,
+        **factory: Unpack[FactoryOptions],
     ) -> None:
         check_channels(channels, hidden_channels, 1)
         self.image_size = checked_image_size(kernel_size, image_size, padding_mode)
         self.padding_mode = padding_mode
-        weight = torch.empty(hidden_channels, channels, kernel_size, kernel_size)
+        weight = torch.empty(hidden_channels, channels, kernel_size, kernel_size, **factory)
         super().__init__(weight, activation)
 
     @override

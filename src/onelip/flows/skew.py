@@ -8,6 +8,7 @@ Schemes that solve with A need its matrix, or its blocks over frequencies. For t
 """
 
 import abc
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from onelip.errors import NotApplicableError
 from onelip.layers import fourier_layer
 from onelip.layers.constrained import check_channels, plain_linear
 from onelip.layers.fixed_conv import check_image_size
+from onelip.layers.options import FactoryOptions
 from onelip.layers.same_size import checked_image_size, convolve
 from onelip.layers.soc import skew
 from onelip.lipschitz import refuse_inherited
@@ -80,6 +82,7 @@ class SkewLinear(SkewPart):
 
     Args:
         features: size of input and output.
+        **factory: ``device`` and ``dtype`` of the parameters.
 
     Raises:
         ValueError: a size that is not positive.
@@ -90,11 +93,11 @@ class SkewLinear(SkewPart):
         True
     """
 
-    def __init__(self, features: int) -> None:
+    def __init__(self, features: int, **factory: Unpack[FactoryOptions]) -> None:
         super().__init__()
         if features < 1:
             raise ValueError(f"features must be positive, got {features}")
-        self.weight = nn.Parameter(torch.empty(features, features))
+        self.weight = nn.Parameter(torch.empty(features, features, **factory))
         nn.init.normal_(self.weight, std=(2 * features) ** -0.5)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -133,7 +136,9 @@ class SkewConv2d(SkewPart):
         channels: channels of input and output.
         kernel_size: odd.
         image_size: height and width.
-        padding_mode: ``"circular"``, or ``"zeros"``, which leaves no blocks to solve with.
+        padding_mode: ``"circular"``, the default, or ``"zeros"``, which leaves no blocks to solve
+            with.
+        **factory: ``device`` and ``dtype`` of the parameters.
 
     Raises:
         ValueError: an even kernel, or one that wraps around the image; in ``forward``, an image of
@@ -153,12 +158,14 @@ class SkewConv2d(SkewPart):
         *,
         image_size: int | tuple[int, int],
         padding_mode: str = "circular",
+        **factory: Unpack[FactoryOptions],
     ) -> None:
         super().__init__()
         check_channels(channels, channels, 1)
         self.image_size = checked_image_size(kernel_size, image_size, padding_mode)
         self.padding_mode = padding_mode
-        self.weight = nn.Parameter(torch.empty(channels, channels, kernel_size, kernel_size))
+        shape = (channels, channels, kernel_size, kernel_size)
+        self.weight = nn.Parameter(torch.empty(shape, **factory))
         nn.init.normal_(self.weight, std=(2 * channels * kernel_size**2) ** -0.5)
 
     def kernel(self) -> Tensor:

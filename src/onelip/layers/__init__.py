@@ -1,7 +1,8 @@
 """1-Lipschitz layers, one published method per file."""
 
+from onelip.errors import keep_old_names
 from onelip.layers._computed_once import computed_once
-from onelip.layers.absolute import Absolute
+from onelip.layers.absolute import Abs
 from onelip.layers.aoc import AOCConv2d
 from onelip.layers.aoc_1d import AOCConv1d
 from onelip.layers.aoc_transposed import AOCConvTranspose2d
@@ -11,14 +12,13 @@ from onelip.layers.bjorck import BjorckLinear, CholeskyLinear
 from onelip.layers.bro import BROConv2d, BROLinear
 from onelip.layers.cayley import CayleyConv2d, CayleyLinear
 from onelip.layers.channel_max import ChannelMaxPool
-from onelip.layers.channels import FirstChannels, InvertibleDownsampling, ZeroPadChannels
+from onelip.layers.channels import InvertibleDownsampling, TruncateChannels, ZeroPadChannels
 from onelip.layers.convex_potential import ConvexPotentialConv2d, ConvexPotentialLinear
 from onelip.layers.fixed_conv import FixedConv2d
 from onelip.layers.fourier_layer import FixedFourierConv2d
 from onelip.layers.gradient_step import GradientStep
 from onelip.layers.group_sort import GroupSort, MaxMin
-from onelip.layers.householder import HouseHolder
-from onelip.layers.last_layer import LastLayer
+from onelip.layers.householder import Householder
 from onelip.layers.liresnet import LiResNetConv2d
 from onelip.layers.lot import LOTConv2d
 from onelip.layers.mlp_head import MLPHead
@@ -35,6 +35,7 @@ from onelip.layers.skew_exponential import FixedSOCConv2d
 from onelip.layers.sll import SLLConv2d, SLLLinear
 from onelip.layers.soc import SOCConv2d
 from onelip.layers.svcm import SVCMConv2d, project
+from onelip.layers.unit_norm_linear import UnitNormLinear
 
 __all__ = [
     "AOCConv1d",
@@ -42,7 +43,7 @@ __all__ = [
     "AOCConvTranspose2d",
     "AOLConv2d",
     "AOLLinear",
-    "Absolute",
+    "Abs",
     "BCOPConv2d",
     "BROConv2d",
     "BROLinear",
@@ -54,16 +55,14 @@ __all__ = [
     "ConvexPotentialConv2d",
     "ConvexPotentialLinear",
     "CurvePool2d",
-    "FirstChannels",
     "FixedConv2d",
     "FixedFourierConv2d",
     "FixedSOCConv2d",
     "GradientStep",
     "GroupSort",
-    "HouseHolder",
+    "Householder",
     "InvertibleDownsampling",
     "LOTConv2d",
-    "LastLayer",
     "LiResNetConv2d",
     "MLPHead",
     "MaxMin",
@@ -83,9 +82,21 @@ __all__ = [
     "ScaledAvgPool2d",
     "ScaledL2NormPool2d",
     "ScaledMaxPool2d",
+    "TruncateChannels",
+    "UnitNormLinear",
     "ZeroPadChannels",
     "bjorck",
     "cholesky_qr",
     "computed_once",
     "project",
 ]
+
+keep_old_names(
+    __name__,
+    {
+        "Absolute": "onelip.layers.Abs",
+        "FirstChannels": "onelip.layers.TruncateChannels",
+        "HouseHolder": "onelip.layers.Householder",
+        "LastLayer": "onelip.layers.UnitNormLinear",
+    },
+)

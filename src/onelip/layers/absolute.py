@@ -6,12 +6,13 @@ from torch import Tensor
 from onelip.activations import ACTIVATIONS, Activation, Pieces
 from onelip.chains import Elementwise
 from onelip.chains.value import Value
+from onelip.errors import keep_old_names
 from onelip.forward_error import Local, Run
 from onelip.forward_error import moved as no_error
 from onelip.lipschitz import LipschitzModule
 
 
-class Absolute(LipschitzModule):
+class Abs(LipschitzModule):
     """``|x|``, number by number; torch has the function and no module.
 
     Bound: 1, attained; the Jacobian is diagonal with entries 1 and -1, except at 0.
@@ -19,7 +20,7 @@ class Absolute(LipschitzModule):
     Cost: one elementwise operation.
 
     Example:
-        >>> Absolute()(torch.tensor([-2.0, 3.0]))
+        >>> Abs()(torch.tensor([-2.0, 3.0]))
         tensor([2., 3.])
 
     Reference: Anil, Lucas, Grosse, "Sorting out Lipschitz function approximation", ICML 2019.
@@ -42,7 +43,7 @@ class Absolute(LipschitzModule):
         return no_error(self, run)
 
 
-ACTIVATIONS[Absolute] = Activation(
+ACTIVATIONS[Abs] = Activation(
     slopes=lambda _: (-1.0, 1.0),
     pieces=lambda _: Pieces((0.0,), (-1.0, 1.0)),
     homogeneous=True,
@@ -51,3 +52,6 @@ ACTIVATIONS[Absolute] = Activation(
     aten="abs",
     onnx=("Abs", {}),
 )
+
+
+keep_old_names(__name__, {"Absolute": "onelip.layers.Abs"})

@@ -6,11 +6,14 @@ not overlap. Block convolution makes one plain kernel of size k and stride s of 
 dilation act on each alike, and the adjoint is the transposed convolution.
 """
 
+from typing import Unpack
+
 from torch import Tensor
 from typing_extensions import override
 
 from onelip.layers.bcop import block_kernel, by_group, projector_bases
 from onelip.layers.constrained import ConstrainedConv2d
+from onelip.layers.options import Conv2dOptions, placed
 from onelip.layers.orthogonal import (
     Orthogonalise,
     OrthogonalLayer,
@@ -70,13 +73,10 @@ class AOCConv2d(OrthogonalLayer, ConstrainedConv2d):
         out_channels: channels of the output.
         kernel_size: side k of the kernel.
         stride: at most ``kernel_size``.
-        padding: as in ``nn.Conv2d``; None keeps the image's size (divided by the stride).
-        padding_mode: ``"circular"`` or ``"zeros"``.
-        dilation: distance of the taps; 1 with a stride.
-        groups: blocks of channels.
-        bias: whether to add one number per channel.
-        image_size: on which the bound is taken; None for every size.
         orthogonalise: how matrices are orthogonalised.
+        **options: ``padding``, ``padding_mode``, ``dilation``, ``groups``, ``bias``,
+            ``image_size``, ``device`` and ``dtype``, see ``options.Conv2dOptions``; no
+            dilation with a stride.
 
     Raises:
         ValueError: a stride beyond the kernel, or with dilation; groups that do not divide.
@@ -97,38 +97,23 @@ class AOCConv2d(OrthogonalLayer, ConstrainedConv2d):
         in_channels: int,
         out_channels: int,
         kernel_size: int,
-        *,
         stride: int = 1,
-        padding: int | str | None = None,
-        padding_mode: str = "circular",
-        dilation: int = 1,
-        groups: int = 1,
-        bias: bool = True,
-        image_size: int | tuple[int, int] | None = None,
+        *,
         orthogonalise: Orthogonalise = cholesky_qr,
+        **options: Unpack[Conv2dOptions],
     ) -> None:
-        super().__init__(
-            in_channels,
-            out_channels,
-            kernel_size,
-            stride=stride,
-            padding=padding,
-            padding_mode=padding_mode,
-            dilation=dilation,
-            groups=groups,
-            bias=bias,
-            image_size=image_size,
-        )
-        if stride > kernel_size or (stride > 1 and dilation > 1):
+        super().__init__(in_channels, out_channels, kernel_size, stride, **options)
+        if stride > kernel_size or (stride > 1 and self.dilation > 1):
             raise ValueError(
                 f"a stride of {stride} needs kernel_size >= stride and dilation=1, got "
-                f"{kernel_size} and {dilation}: pixels between the windows would be lost"
+                f"{kernel_size} and {self.dilation}: pixels between the windows would be lost"
             )
         self.orthogonalise = orthogonalise
         inputs, outputs = self.group_channels
         self._inner = inner_channels(inputs, outputs, kernel_size, stride)
-        self.raw_matrix = tall(outputs, self._inner * stride**2, count=groups)
-        self.raw_bases = projector_bases(groups, 2 * (kernel_size - stride), self._inner)
+        groups, count, factory = self.groups, 2 * (kernel_size - stride), placed(options)
+        self.raw_matrix = tall(outputs, self._inner * stride**2, count=groups, **factory)
+        self.raw_bases = projector_bases(groups, count, self._inner, **factory)
 
     @override
     def free_matrices(self) -> list[Tensor]:

@@ -1,5 +1,7 @@
 """Adaptive orthogonal convolution of sequences; the construction is in ``aoc.py``."""
 
+from typing import Unpack
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -12,6 +14,7 @@ from onelip.layers.aoc import inner_channels, strided_kernel
 from onelip.layers.bcop import by_group, projector_bases
 from onelip.layers.constrained import check_channels, fill
 from onelip.layers.fixed_conv import FixedConv2d, check_image, check_whole_strides
+from onelip.layers.options import FactoryOptions
 from onelip.layers.orthogonal import (
     Orthogonalise,
     OrthogonalLayer,
@@ -37,10 +40,12 @@ class AOCConv1d(OrthogonalLayer):
         out_channels: channels of the output.
         kernel_size: length k of the kernel.
         stride: at most ``kernel_size``.
-        padding_mode: ``"circular"`` or ``"zeros"``; the length is kept, or divided by the stride.
+        padding_mode: ``"circular"``, the default, or ``"zeros"``; the length is kept, or divided
+            by the stride.
         groups: blocks of channels.
         bias: whether to add one number per channel.
         orthogonalise: how matrices are orthogonalised.
+        **factory: ``device`` and ``dtype`` of the parameters.
 
     Raises:
         ValueError: a stride beyond the kernel, or groups that do not divide; in ``forward``, a
@@ -61,12 +66,13 @@ class AOCConv1d(OrthogonalLayer):
         in_channels: int,
         out_channels: int,
         kernel_size: int,
-        *,
         stride: int = 1,
+        *,
         padding_mode: str = "circular",
         groups: int = 1,
         bias: bool = True,
         orthogonalise: Orthogonalise = cholesky_qr,
+        **factory: Unpack[FactoryOptions],
     ) -> None:
         super().__init__()
         check_padding_mode(padding_mode)
@@ -82,9 +88,10 @@ class AOCConv1d(OrthogonalLayer):
         self.kernel_size, self.orthogonalise = kernel_size, orthogonalise
         self._channels = in_channels // groups, out_channels // groups
         self._inner = inner_channels(*self._channels, kernel_size, stride)
-        self.raw_matrix = tall(self._channels[1], self._inner * stride, count=groups)
-        self.raw_bases = projector_bases(groups, kernel_size - stride, self._inner)
-        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
+        columns = self._inner * stride
+        self.raw_matrix = tall(self._channels[1], columns, count=groups, **factory)
+        self.raw_bases = projector_bases(groups, kernel_size - stride, self._inner, **factory)
+        self.bias = nn.Parameter(torch.zeros(out_channels, **factory)) if bias else None
 
     @override
     def free_matrices(self) -> list[Tensor]:

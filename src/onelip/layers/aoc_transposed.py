@@ -1,5 +1,7 @@
 """The adjoint of adaptive orthogonal convolutions, which enlarges images."""
 
+from typing import Unpack
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -11,6 +13,7 @@ from onelip.chains.value import Value
 from onelip.layers.aoc import inner_channels, strided_kernel
 from onelip.layers.bcop import by_group, projector_bases
 from onelip.layers.constrained import check_channels, fill
+from onelip.layers.options import FactoryOptions
 from onelip.layers.orthogonal import (
     Orthogonalise,
     OrthogonalLayer,
@@ -37,6 +40,7 @@ class AOCConvTranspose2d(OrthogonalLayer):
         groups: blocks of channels.
         bias: whether to add one number per channel.
         orthogonalise: how matrices are orthogonalised.
+        **factory: ``device`` and ``dtype`` of the parameters.
 
     Raises:
         ValueError: a stride beyond the kernel, groups that do not divide, an even kernel of
@@ -56,11 +60,12 @@ class AOCConvTranspose2d(OrthogonalLayer):
         in_channels: int,
         out_channels: int,
         kernel_size: int,
-        *,
         stride: int = 1,
+        *,
         groups: int = 1,
         bias: bool = True,
         orthogonalise: Orthogonalise = cholesky_qr,
+        **factory: Unpack[FactoryOptions],
     ) -> None:
         super().__init__()
         if not 1 <= stride <= kernel_size:
@@ -74,9 +79,10 @@ class AOCConvTranspose2d(OrthogonalLayer):
         self.orthogonalise = orthogonalise
         self._rows, self._columns = in_channels // groups, out_channels // groups
         self._inner = inner_channels(self._columns, self._rows, kernel_size, stride)
-        self.raw_matrix = tall(self._rows, self._inner * stride**2, count=groups)
-        self.raw_bases = projector_bases(groups, 2 * (kernel_size - stride), self._inner)
-        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
+        count = 2 * (kernel_size - stride)
+        self.raw_matrix = tall(self._rows, self._inner * stride**2, count=groups, **factory)
+        self.raw_bases = projector_bases(groups, count, self._inner, **factory)
+        self.bias = nn.Parameter(torch.zeros(out_channels, **factory)) if bias else None
 
     @override
     def free_matrices(self) -> list[Tensor]:

@@ -11,12 +11,15 @@ Under a stride s the pixels of each of its s x s phases meet other taps. The ima
 first, and every channel and phase has a scale of its own, which goes into the taps that read it.
 """
 
+from typing import Unpack
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import override
 
-from onelip.layers.constrained import ConstrainedConv2d, ConstrainedLinear
+from onelip.layers.constrained import ConstrainedConv2d, ConstrainedLinear, orthogonal_
+from onelip.layers.options import Conv2dOptions, FactoryOptions, placed
 
 _EPSILON = 1e-12  # the least sum that is divided by, so that scales err on the short side
 
@@ -55,9 +58,9 @@ def unshuffled(kernel: Tensor, stride: int, dilation: int) -> Tensor:
     return F.pixel_unshuffle(spread, stride)
 
 
-def _identity_like(rows: int, columns: int) -> Tensor:
-    matrix = torch.empty(rows, columns)
-    return nn.init.eye_(matrix) if rows == columns else nn.init.orthogonal_(matrix)
+def _identity_like(rows: int, columns: int, **factory: Unpack[FactoryOptions]) -> Tensor:
+    matrix = torch.empty(rows, columns, **factory)
+    return nn.init.eye_(matrix) if rows == columns else orthogonal_(matrix)
 
 
 class AOLLinear(ConstrainedLinear):
@@ -71,6 +74,7 @@ class AOLLinear(ConstrainedLinear):
         in_features: size of the input.
         out_features: size of the output.
         bias: whether to add b.
+        **factory: ``device`` and ``dtype`` of the parameters.
 
     Example:
         >>> import onelip
@@ -81,9 +85,15 @@ class AOLLinear(ConstrainedLinear):
     networks", ECCV 2022.
     """
 
-    def __init__(self, in_features: int, out_features: int, *, bias: bool = True) -> None:
-        super().__init__(in_features, out_features, bias=bias)
-        self.raw_weight = nn.Parameter(_identity_like(out_features, in_features))
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        **factory: Unpack[FactoryOptions],
+    ) -> None:
+        super().__init__(in_features, out_features, bias, **factory)
+        self.raw_weight = nn.Parameter(_identity_like(out_features, in_features, **factory))
 
     @override
     def compute_weight(self) -> Tensor:
@@ -104,12 +114,8 @@ class AOLConv2d(ConstrainedConv2d):
         out_channels: channels of the output.
         kernel_size: side k of the kernel.
         stride: step of the window.
-        padding: as in ``nn.Conv2d``; None keeps the image's size (divided by the stride).
-        padding_mode: ``"circular"`` or ``"zeros"``.
-        dilation: distance of the taps.
-        groups: blocks of channels.
-        bias: whether to add one number per channel.
-        image_size: on which the bound is taken; None for every size.
+        **options: ``padding``, ``padding_mode``, ``dilation``, ``groups``, ``bias``,
+            ``image_size``, ``device`` and ``dtype``, see ``options.Conv2dOptions``.
 
     Raises:
         ValueError: groups that do not divide the channels.
@@ -129,29 +135,13 @@ class AOLConv2d(ConstrainedConv2d):
         in_channels: int,
         out_channels: int,
         kernel_size: int,
-        *,
         stride: int = 1,
-        padding: int | str | None = None,
-        padding_mode: str = "circular",
-        dilation: int = 1,
-        groups: int = 1,
-        bias: bool = True,
-        image_size: int | tuple[int, int] | None = None,
+        **options: Unpack[Conv2dOptions],
     ) -> None:
-        super().__init__(
-            in_channels,
-            out_channels,
-            kernel_size,
-            stride=stride,
-            padding=padding,
-            padding_mode=padding_mode,
-            dilation=dilation,
-            groups=groups,
-            bias=bias,
-            image_size=image_size,
-        )
+        super().__init__(in_channels, out_channels, kernel_size, stride, **options)
         inputs, _ = self.group_channels
-        self.raw_weight = nn.Parameter(torch.empty(out_channels, inputs, kernel_size, kernel_size))
+        shape = (out_channels, inputs, kernel_size, kernel_size)
+        self.raw_weight = nn.Parameter(torch.empty(shape, **placed(options)))
         self.reset_parameters()
 
     @torch.no_grad()
@@ -163,7 +153,9 @@ class AOLConv2d(ConstrainedConv2d):
         centre = slice(start, start + side)
         self.raw_weight.zero_()
         for block in self.raw_weight.split(outputs):
-            matrix = _identity_like(outputs, inputs * side**2)
+            matrix = _identity_like(
+                outputs, inputs * side**2, device=block.device, dtype=block.dtype
+            )
             block[:, :, centre, centre] = matrix.view(outputs, inputs, side, side)
 
     @override

@@ -11,12 +11,15 @@ formed. A 3 x 3 kernel takes 13 products of n x n matrices, where a tree of log 
 kernels takes 27 and more memory (``benchmarks/block_convolution.py``).
 """
 
+from typing import Unpack
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import override
 
 from onelip.layers.constrained import ConstrainedConv2d
+from onelip.layers.options import Conv2dOptions, FactoryOptions, placed
 from onelip.layers.orthogonal import (
     Orthogonalise,
     OrthogonalLayer,
@@ -51,9 +54,11 @@ def _shifted_sum(kept: Tensor, moved: Tensor, axis: int) -> Tensor:
     return torch.cat([kept, edge], axis) + torch.cat([edge, moved], axis)
 
 
-def projector_bases(groups: int, count: int, channels: int) -> nn.Parameter:
+def projector_bases(
+    groups: int, count: int, channels: int, **factory: Unpack[FactoryOptions]
+) -> nn.Parameter:
     """Free matrices for the bases of each group, of rank ``channels // 2``."""
-    return tall(channels, channels // 2, count=groups * count)
+    return tall(channels, channels // 2, count=groups * count, **factory)
 
 
 def by_group(bases: Tensor, groups: int) -> Tensor:
@@ -80,13 +85,10 @@ class BCOPConv2d(OrthogonalLayer, ConstrainedConv2d):
         out_channels: channels of the output.
         kernel_size: side k of the kernel.
         stride: must divide ``kernel_size``.
-        padding: as in ``nn.Conv2d``; None keeps the image's size (divided by the stride).
-        padding_mode: ``"circular"`` or ``"zeros"``.
-        dilation: distance of the taps; 1 with a stride.
-        groups: blocks of channels.
-        bias: whether to add one number per channel.
-        image_size: on which the bound is taken; None for every size.
         orthogonalise: how matrices are orthogonalised; ``onelip.layers.bjorck`` as in the paper.
+        **options: ``padding``, ``padding_mode``, ``dilation``, ``groups``, ``bias``,
+            ``image_size``, ``device`` and ``dtype``, see ``options.Conv2dOptions``; no
+            dilation with a stride.
 
     Raises:
         ValueError: the stride does not divide the kernel, or groups do not divide the channels.
@@ -107,38 +109,23 @@ class BCOPConv2d(OrthogonalLayer, ConstrainedConv2d):
         in_channels: int,
         out_channels: int,
         kernel_size: int,
-        *,
         stride: int = 1,
-        padding: int | str | None = None,
-        padding_mode: str = "circular",
-        dilation: int = 1,
-        groups: int = 1,
-        bias: bool = True,
-        image_size: int | tuple[int, int] | None = None,
+        *,
         orthogonalise: Orthogonalise = cholesky_qr,
+        **options: Unpack[Conv2dOptions],
     ) -> None:
-        super().__init__(
-            in_channels,
-            out_channels,
-            kernel_size,
-            stride=stride,
-            padding=padding,
-            padding_mode=padding_mode,
-            dilation=dilation,
-            groups=groups,
-            bias=bias,
-            image_size=image_size,
-        )
-        if kernel_size % stride or (stride > 1 and dilation > 1):
+        super().__init__(in_channels, out_channels, kernel_size, stride, **options)
+        if kernel_size % stride or (stride > 1 and self.dilation > 1):
             raise ValueError(
                 f"a stride of {stride} needs a kernel_size that it divides and dilation=1, got "
-                f"{kernel_size} and {dilation}: AOCConv2d takes any kernel_size >= stride"
+                f"{kernel_size} and {self.dilation}: AOCConv2d takes any kernel_size >= stride"
             )
         self.orthogonalise = orthogonalise
         inputs, outputs = self.group_channels
         self._inner = max(inputs * stride**2, outputs, 2)
-        self.raw_matrix = tall(outputs, self._inner, count=groups)
-        self.raw_bases = projector_bases(groups, 2 * (kernel_size // stride - 1), self._inner)
+        groups, count, factory = self.groups, 2 * (kernel_size // stride - 1), placed(options)
+        self.raw_matrix = tall(outputs, self._inner, count=groups, **factory)
+        self.raw_bases = projector_bases(groups, count, self._inner, **factory)
 
     @override
     def free_matrices(self) -> list[Tensor]:

@@ -2,11 +2,13 @@ r"""Dense layers with an orthogonal weight (Anil, Lucas, Grosse, ICML 2019)."""
 
 import abc
 from functools import partial
+from typing import Unpack
 
 from torch import Tensor
 from typing_extensions import override
 
 from onelip.layers.constrained import ConstrainedLinear
+from onelip.layers.options import FactoryOptions
 from onelip.layers.orthogonal import OrthogonalLayer, bjorck, cholesky_qr, oriented, tall
 
 
@@ -14,9 +16,11 @@ class _OrthogonalLinear(OrthogonalLayer, ConstrainedLinear):
     """What the two layers of this file share."""
 
     @abc.abstractmethod
-    def __init__(self, in_features: int, out_features: int, *, bias: bool) -> None:
-        super().__init__(in_features, out_features, bias=bias)
-        self.raw_weight = tall(out_features, in_features)
+    def __init__(
+        self, in_features: int, out_features: int, bias: bool, **factory: Unpack[FactoryOptions]
+    ) -> None:
+        super().__init__(in_features, out_features, bias, **factory)
+        self.raw_weight = tall(out_features, in_features, **factory)
 
     @override
     def free_matrices(self) -> list[Tensor]:
@@ -38,8 +42,9 @@ class BjorckLinear(_OrthogonalLinear):
     Args:
         in_features: size of the input.
         out_features: size of the output.
-        iterations: of Bjorck's method, of order 1.
         bias: whether to add b.
+        iterations: of Bjorck's method, of order 1.
+        **factory: ``device`` and ``dtype`` of the parameters.
 
     Example:
         >>> import onelip
@@ -51,9 +56,15 @@ class BjorckLinear(_OrthogonalLinear):
     """
 
     def __init__(
-        self, in_features: int, out_features: int, *, iterations: int = 20, bias: bool = True
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        iterations: int = 20,
+        **factory: Unpack[FactoryOptions],
     ) -> None:
-        super().__init__(in_features, out_features, bias=bias)
+        super().__init__(in_features, out_features, bias, **factory)
         self.orthogonalise = partial(bjorck, iterations=iterations)
 
 
@@ -68,6 +79,7 @@ class CholeskyLinear(_OrthogonalLinear):
         in_features: size of the input.
         out_features: size of the output.
         bias: whether to add b.
+        **factory: ``device`` and ``dtype`` of the parameters.
 
     Example:
         >>> import onelip
@@ -77,6 +89,12 @@ class CholeskyLinear(_OrthogonalLinear):
     Reference: Hu et al., "A recipe for improved certifiable robustness", ICLR 2024.
     """
 
-    def __init__(self, in_features: int, out_features: int, *, bias: bool = True) -> None:
-        super().__init__(in_features, out_features, bias=bias)
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        **factory: Unpack[FactoryOptions],
+    ) -> None:
+        super().__init__(in_features, out_features, bias, **factory)
         self.orthogonalise = cholesky_qr

@@ -16,12 +16,15 @@ with eigenvalues :math:`1 - (1 - p)^2`: still between 0 and 1, and off by the sq
 :math:`\delta` took.
 """
 
+from typing import Unpack
+
 import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
 from onelip.layers.constrained import ConstrainedLinear
 from onelip.layers.fourier_layer import FourierConv2d, at_least_single
+from onelip.layers.options import FactoryOptions, LayerOptions, placed
 
 _SHIFT = 2  # delta in units of rounding per column
 
@@ -72,8 +75,9 @@ class BROLinear(ConstrainedLinear):
     Args:
         in_features: size of the input.
         out_features: size of the output.
-        rank: columns of V, of n features; n // 2 by default.
         bias: whether to add b.
+        rank: columns of V, of n features; n // 2 by default.
+        **factory: ``device`` and ``dtype`` of the parameters.
 
     Raises:
         ValueError: the rank is not between 1 and n.
@@ -88,12 +92,19 @@ class BROLinear(ConstrainedLinear):
     """
 
     def __init__(
-        self, in_features: int, out_features: int, *, rank: int | None = None, bias: bool = True
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        rank: int | None = None,
+        **factory: Unpack[FactoryOptions],
     ) -> None:
-        super().__init__(in_features, out_features, bias=bias)
+        super().__init__(in_features, out_features, bias, **factory)
         features = max(in_features, out_features)
         self.rank = default_rank(features, rank)
-        self.raw_weight = nn.Parameter(torch.randn(features, self.rank) / features**0.5)
+        free = torch.randn(features, self.rank, **factory)
+        self.raw_weight = nn.Parameter(free / features**0.5)
 
     @override
     def compute_weight(self) -> Tensor:
@@ -117,11 +128,11 @@ class BROConv2d(FourierConv2d):
         in_channels: channels of the input.
         out_channels: channels of the output.
         kernel_size: side of the free kernel; one larger than the image wraps around.
-        image_size: height and width of the input.
         stride: must divide ``kernel_size`` and ``image_size``; it is invertible downsampling
             followed by a kernel of ``kernel_size / stride``.
+        image_size: height and width of the input.
         rank: columns of V, of n rows, n the larger side of a block; n // 2 by default.
-        bias: whether to add one number per channel.
+        **options: ``bias``, ``device`` and ``dtype``, see ``options.LayerOptions``.
 
     Raises:
         ValueError: the stride does not divide, or the rank is not between 1 and n; in ``forward``,
@@ -142,18 +153,18 @@ class BROConv2d(FourierConv2d):
         in_channels: int,
         out_channels: int,
         kernel_size: int,
+        stride: int = 1,
         *,
         image_size: int | tuple[int, int],
-        stride: int = 1,
         rank: int | None = None,
-        bias: bool = True,
+        **options: Unpack[LayerOptions],
     ) -> None:
         super().__init__(
-            in_channels, out_channels, kernel_size, image_size=image_size, stride=stride, bias=bias
+            in_channels, out_channels, kernel_size, stride, image_size=image_size, **options
         )
         features = max(self.block_shape)
         self.rank = default_rank(features, rank)
-        kernel = torch.randn(features, self.rank, self.taps, self.taps)
+        kernel = torch.randn(features, self.rank, self.taps, self.taps, **placed(options))
         self.raw_weight = nn.Parameter(kernel / (features**0.5 * self.taps))
 
     @override

@@ -14,6 +14,7 @@ from construction, equal to the initial :math:`|W|_F`, so that an optimizer find
 """
 
 import math
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ from typing_extensions import override
 from onelip.layers.accretive_inverse import accretive_inverse
 from onelip.layers.constrained import ConstrainedLinear
 from onelip.layers.fourier_layer import FourierConv2d, at_least_single
+from onelip.layers.options import FactoryOptions, LayerOptions, placed
 
 
 def cayley(matrices: Tensor) -> Tensor:
@@ -65,6 +67,7 @@ class CayleyLinear(ConstrainedLinear):
         in_features: size of the input.
         out_features: size of the output.
         bias: whether to add b.
+        **factory: ``device`` and ``dtype`` of the parameters.
 
     Example:
         >>> import onelip
@@ -75,9 +78,15 @@ class CayleyLinear(ConstrainedLinear):
     ICLR 2021.
     """
 
-    def __init__(self, in_features: int, out_features: int, *, bias: bool = True) -> None:
-        super().__init__(in_features, out_features, bias=bias)
-        self.raw_weight = nn.Parameter(torch.empty(out_features, in_features))
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        **factory: Unpack[FactoryOptions],
+    ) -> None:
+        super().__init__(in_features, out_features, bias, **factory)
+        self.raw_weight = nn.Parameter(torch.empty(out_features, in_features, **factory))
         nn.init.kaiming_uniform_(self.raw_weight, a=math.sqrt(5))
         self.length = nn.Parameter(self.raw_weight.detach().norm())
 
@@ -102,10 +111,10 @@ class CayleyConv2d(FourierConv2d):
         in_channels: channels of the input.
         out_channels: channels of the output.
         kernel_size: side of the free kernel; one larger than the image wraps around.
-        image_size: height and width of the input.
         stride: must divide ``kernel_size`` and ``image_size``; it is invertible downsampling
             followed by a kernel of ``kernel_size / stride``.
-        bias: whether to add one number per channel.
+        image_size: height and width of the input.
+        **options: ``bias``, ``device`` and ``dtype``, see ``options.LayerOptions``.
 
     Raises:
         ValueError: the stride does not divide; in ``forward``, an image of another size.
@@ -125,15 +134,16 @@ class CayleyConv2d(FourierConv2d):
         in_channels: int,
         out_channels: int,
         kernel_size: int,
+        stride: int = 1,
         *,
         image_size: int | tuple[int, int],
-        stride: int = 1,
-        bias: bool = True,
+        **options: Unpack[LayerOptions],
     ) -> None:
         super().__init__(
-            in_channels, out_channels, kernel_size, image_size=image_size, stride=stride, bias=bias
+            in_channels, out_channels, kernel_size, stride, image_size=image_size, **options
         )
-        self.raw_weight = nn.Parameter(torch.empty(*self.block_shape, self.taps, self.taps))
+        shape = (*self.block_shape, self.taps, self.taps)
+        self.raw_weight = nn.Parameter(torch.empty(shape, **placed(options)))
         nn.init.kaiming_uniform_(self.raw_weight, a=math.sqrt(5))
         self.length = nn.Parameter(self.raw_weight.detach().norm())
 

@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from onelip.chains.linear_layers import moved
 from onelip.chains.value import Value
+from onelip.errors import keep_old_names
 from onelip.forward_error import Local, Run
 from onelip.forward_error import moved as no_error
 from onelip.lipschitz import LipschitzModule
@@ -55,7 +56,7 @@ class ZeroPadChannels(LipschitzModule):
         return no_error(self, run)
 
 
-class FirstChannels(LipschitzModule):
+class TruncateChannels(LipschitzModule):
     """Keep the first channels (or features) and drop the rest.
 
     Bound: 1, a projection.
@@ -69,7 +70,7 @@ class FirstChannels(LipschitzModule):
         ValueError: in ``forward``, an input of fewer channels.
 
     Example:
-        >>> FirstChannels(2)(torch.tensor([[1.0, 2.0, 3.0]]))
+        >>> TruncateChannels(2)(torch.tensor([[1.0, 2.0, 3.0]]))
         tensor([[1., 2.]])
 
     Reference: Meunier et al., 2022, section 4.2.
@@ -143,3 +144,6 @@ class InvertibleDownsampling(LipschitzModule):
     def forward_error(self, run: Run) -> Local:
         """Nothing is computed."""
         return no_error(self, run)
+
+
+keep_old_names(__name__, {"FirstChannels": "onelip.layers.TruncateChannels"})

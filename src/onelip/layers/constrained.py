@@ -9,7 +9,7 @@ import abc
 import copy
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from onelip.autocast import no_autocast
 from onelip.chains.linear_layers import convolution, dense
 from onelip.chains.value import Value
 from onelip.layers.fixed_conv import FixedConv2d, check_image, check_image_size, check_whole_strides
+from onelip.layers.options import FactoryOptions
 from onelip.lipschitz import LipschitzModule, overridable
 from onelip.lipschitz.torch_modules import sides_of
 from onelip.norms.convolution import check_padding_mode, pair
@@ -137,12 +138,18 @@ class ConstrainedLayer(ComputedOnce):
 class ConstrainedLinear(ConstrainedLayer):
     """``W x + b`` with a constrained W."""
 
-    def __init__(self, in_features: int, out_features: int, *, bias: bool) -> None:
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        **factory: Unpack[FactoryOptions],
+    ) -> None:
         super().__init__()
         if min(in_features, out_features) < 1:
             raise ValueError(f"features must be positive, got {in_features} and {out_features}")
         self.in_features, self.out_features = in_features, out_features
-        self.bias = nn.Parameter(torch.zeros(out_features)) if bias else None
+        self.bias = nn.Parameter(torch.zeros(out_features, **factory)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
         """``W x + b``."""
@@ -166,24 +173,22 @@ class ConstrainedLinear(ConstrainedLayer):
 
 
 class ConstrainedConv2d(ConstrainedLayer):
-    """A convolution with a constrained kernel; arguments as those of ``nn.Conv2d``.
-
-    ``padding=None`` keeps the image's size for stride 1 and divides it by the stride otherwise.
-    """
+    """A convolution with a constrained kernel; the arguments are described in ``Conv2dOptions``."""
 
     def __init__(
         self,
         in_channels: int,
         out_channels: int,
         kernel_size: int,
-        *,
         stride: int = 1,
+        *,
         padding: int | str | None = None,
         padding_mode: str = "circular",
         dilation: int = 1,
         groups: int = 1,
         bias: bool = True,
         image_size: int | tuple[int, int] | None = None,
+        **factory: Unpack[FactoryOptions],
     ) -> None:
         super().__init__()
         check_padding_mode(padding_mode)
@@ -196,7 +201,7 @@ class ConstrainedConv2d(ConstrainedLayer):
         self.kernel_size, self.stride, self.dilation = kernel_size, stride, dilation
         self.padding, self.padding_mode, self.groups = padding, padding_mode, groups
         self.image_size = None if image_size is None else pair(image_size)
-        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
+        self.bias = nn.Parameter(torch.zeros(out_channels, **factory)) if bias else None
 
     @property
     def group_channels(self) -> tuple[int, int]:
@@ -336,6 +341,13 @@ def _check_padding(padding: int | str, stride: int) -> None:
         raise ValueError(f"padding must be a number of pixels, 'same' or 'valid', got {padding!r}")
     if padding == "same" and stride > 1:
         raise ValueError(f"padding='same' has no meaning with stride {stride}: padding=None")
+
+
+@torch.no_grad()
+def orthogonal_(matrix: Tensor) -> Tensor:
+    """Fill a matrix as ``nn.init.orthogonal_`` does, which has no half precision."""
+    single = matrix.to(torch.promote_types(matrix.dtype, torch.float32))
+    return matrix.copy_(nn.init.orthogonal_(single))
 
 
 def plain_linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:

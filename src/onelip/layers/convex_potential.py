@@ -16,6 +16,7 @@ import abc
 import copy
 import math
 from collections.abc import Sequence
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +35,7 @@ from onelip.layers.gradient_step import (
     mirrored,
     norm_bound,
 )
+from onelip.layers.options import FactoryOptions
 from onelip.layers.same_size import applied, checked_image_size, convolve
 from onelip.lipschitz import overridable
 from onelip.norms.rounding import downward, exact, frobenius, upward
@@ -210,6 +212,7 @@ class ConvexPotentialLinear(ConvexPotential):
         hidden_features: rows of W.
         activation: non-decreasing, 1-Lipschitz or not; ``nn.ReLU()`` by default.
         step: a fixed h instead of ``2 / |W|^2`` (appendix D.2); the layer may then stretch.
+        **factory: ``device`` and ``dtype`` of parameters and buffers.
 
     Raises:
         ValueError: the activation decreases somewhere, or the step is not positive.
@@ -231,9 +234,10 @@ class ConvexPotentialLinear(ConvexPotential):
         *,
         activation: nn.Module | None = None,
         step: float | None = None,
+        **factory: Unpack[FactoryOptions],
     ) -> None:
-        weight, direction = torch.empty(hidden_features, features), torch.empty(features)
-        super().__init__(weight, direction, activation, step)
+        weight = torch.empty(hidden_features, features, **factory)
+        super().__init__(weight, torch.empty(features, **factory), activation, step)
 
 
 class ConvexPotentialConv2d(ConvexPotential):
@@ -248,9 +252,10 @@ class ConvexPotentialConv2d(ConvexPotential):
         hidden_channels: rows of W; 5 in the paper.
         kernel_size: odd.
         image_size: height and width, on which the norm is taken.
-        padding_mode: ``"zeros"`` or ``"circular"``.
+        padding_mode: ``"zeros"``, the default of residual layers, or ``"circular"``.
         activation: non-decreasing, 1-Lipschitz or not; ``nn.ReLU()`` by default.
         step: a fixed h instead of ``2 / |W|^2`` (appendix D.2); the layer may then stretch.
+        **factory: ``device`` and ``dtype`` of parameters and buffers.
 
     Raises:
         ValueError: an even kernel, a decreasing activation, a step that is not positive; in
@@ -276,11 +281,13 @@ class ConvexPotentialConv2d(ConvexPotential):
         padding_mode: str = "zeros",
         activation: nn.Module | None = None,
         step: float | None = None,
+        **factory: Unpack[FactoryOptions],
     ) -> None:
         self.image_size = height, width = checked_image_size(kernel_size, image_size, padding_mode)
         self.padding_mode = padding_mode
-        weight = torch.empty(hidden_channels, channels, kernel_size, kernel_size)
-        super().__init__(weight, torch.empty(1, channels, height, width), activation, step)
+        weight = torch.empty(hidden_channels, channels, kernel_size, kernel_size, **factory)
+        direction = torch.empty(1, channels, height, width, **factory)
+        super().__init__(weight, direction, activation, step)
 
     @override
     def batch_key(self) -> object:

@@ -21,7 +21,7 @@ if the columns 0 and n / 2 are Hermitian, as they are for the symbol of a real k
 import abc
 import copy
 import math
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,7 @@ from typing_extensions import override
 from onelip import norms
 from onelip.layers.constrained import ConstrainedLayer, full_precision
 from onelip.layers.fixed_conv import check_image_size
+from onelip.layers.options import FactoryOptions
 from onelip.lipschitz import LipschitzModule
 from onelip.norms.convolution import Pair, pair
 
@@ -200,10 +201,11 @@ class FourierConv2d(ConstrainedLayer):
         in_channels: int,
         out_channels: int,
         kernel_size: int,
+        stride: int = 1,
         *,
         image_size: int | tuple[int, int],
-        stride: int,
-        bias: bool,
+        bias: bool = True,
+        **factory: Unpack[FactoryOptions],
     ) -> None:
         super().__init__()
         sizes = (in_channels, out_channels, kernel_size, stride)
@@ -218,7 +220,7 @@ class FourierConv2d(ConstrainedLayer):
         self.kernel_size, self.stride = kernel_size, stride
         self.image_size = pair(image_size)
         self.grid = grid(self.image_size, stride)
-        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
+        self.bias = nn.Parameter(torch.zeros(out_channels, **factory)) if bias else None
 
     @property
     def taps(self) -> int:

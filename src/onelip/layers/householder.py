@@ -14,11 +14,14 @@ around 0.)
 """
 
 import math
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 
+from onelip.errors import keep_old_names
 from onelip.forward_error import Local, Run
+from onelip.layers.options import FactoryOptions
 from onelip.lipschitz import LipschitzModule
 from onelip.norms.rounding import exact, upward
 
@@ -59,7 +62,7 @@ def highest_fold(point: Pair, rays: Tensor, turns: Tensor, peaks: Tensor) -> Pai
     return folded
 
 
-class HouseHolder(LipschitzModule):
+class Householder(LipschitzModule):
     r"""Fold the plane of each pair of neighbouring channels along learnable lines.
 
     Order 1 keeps a point x with :math:`v^T x \ge 0` and reflects the others by
@@ -81,19 +84,20 @@ class HouseHolder(LipschitzModule):
     Args:
         channels: channels of the input, an even number.
         order: number of folds; 1 and 2 in the paper.
+        **factory: ``device`` and ``dtype`` of the parameters.
 
     Raises:
         ValueError: an odd number of channels; in ``forward``, another number of channels.
 
     Example:
-        >>> HouseHolder(2)(torch.tensor([[1.0, 2.0]])).detach().round(decimals=4)
+        >>> Householder(2)(torch.tensor([[1.0, 2.0]])).detach().round(decimals=4)
         tensor([[2., 1.]])
 
     Reference: Singla, Singla, Feizi, "Improved deterministic l2 robustness on CIFAR-10 and
     CIFAR-100", ICLR 2022.
     """
 
-    def __init__(self, channels: int, *, order: int = 1) -> None:
+    def __init__(self, channels: int, *, order: int = 1, **factory: Unpack[FactoryOptions]) -> None:
         super().__init__()
         if channels < 2 or channels % 2:
             raise ValueError(
@@ -102,9 +106,10 @@ class HouseHolder(LipschitzModule):
         if order < 1:
             raise ValueError(f"order must be at least 1, got {order}")
         self.channels, self.order = channels, order
-        self.theta = nn.Parameter(torch.zeros(2 * order - 1, channels // 2))
+        self.theta = nn.Parameter(torch.zeros(2 * order - 1, channels // 2, **factory))
         with torch.no_grad():
-            self.theta[:order] = math.pi * (0.5 + 4 * torch.arange(order)[:, None] / order)
+            folds = torch.arange(order).to(self.theta)[:, None]
+            self.theta[:order] = math.pi * (0.5 + 4 * folds / order)
 
     def tents(self) -> tuple[Tensor, Tensor, Tensor]:
         """Rays and turns, cosines before sines, ``(2, order, pairs)`` each, and the peaks.
@@ -119,7 +124,7 @@ class HouseHolder(LipschitzModule):
     def forward(self, x: Tensor) -> Tensor:
         """Fold."""
         if x.shape[1] != self.channels:
-            raise ValueError(f"HouseHolder has angles for {self.channels}, got {x.shape[1]}")
+            raise ValueError(f"Householder has angles for {self.channels}, got {x.shape[1]}")
         rays, turns, peaks = (t.reshape(*t.shape, *(1,) * (x.ndim - 2)) for t in self.tents())
         point = x.unflatten(1, (-1, 2)).unbind(2)
         if self.order == 1:
@@ -175,3 +180,6 @@ def _highest_fold(angles: float, run: Run) -> Local:
     small = run.arithmetic.lost / run.arithmetic.unit * math.sqrt(run.count)
     operations = 160 + 8 * math.ceil(angles)
     return Local(0.0, run.rounding(operations, run.x.reach) + 4 * small)
+
+
+keep_old_names(__name__, {"HouseHolder": "onelip.layers.Householder"})

@@ -5,10 +5,13 @@ the identity; its norm is that of one map, where a bound of a nonlinear branch w
 of W. The kernel is divided by an estimate of its norm in training, and the bound is measured.
 """
 
+from typing import Unpack
+
 import torch
 from torch import Tensor
 from typing_extensions import override
 
+from onelip.layers.options import LayerOptions
 from onelip.layers.ossn import SpectralConv2d
 
 
@@ -24,9 +27,9 @@ class LiResNetConv2d(SpectralConv2d):
         channels: channels of input and output.
         kernel_size: odd.
         image_size: height and width, on which the norm is taken.
-        padding_mode: ``"circular"`` or ``"zeros"``.
-        bias: whether to add one number per channel.
+        padding_mode: ``"zeros"``, the default of residual layers, or ``"circular"``.
         iterations: power iterations per forward pass in training; 10 in the paper.
+        **options: ``bias``, ``device`` and ``dtype``, see ``options.LayerOptions``.
 
     Raises:
         ValueError: an even kernel, which has no centre; in ``forward``, another image size.
@@ -50,8 +53,8 @@ class LiResNetConv2d(SpectralConv2d):
         *,
         image_size: int | tuple[int, int],
         padding_mode: str = "zeros",
-        bias: bool = True,
         iterations: int = 10,
+        **options: Unpack[LayerOptions],
     ) -> None:
         if kernel_size % 2 == 0:
             raise ValueError(f"kernel_size must be odd to add the identity, got {kernel_size}")
@@ -61,8 +64,8 @@ class LiResNetConv2d(SpectralConv2d):
             kernel_size,
             image_size=image_size,
             padding_mode=padding_mode,
-            bias=bias,
             iterations=iterations,
+            **options,
         )
 
     @override

@@ -11,11 +11,15 @@ Singular values s go to :math:`s (3 - s^2) / 2`, which rises to 1 from below and
 so that none is above 1 to begin with, a block that has not converged is short, not long.
 """
 
+from typing import Unpack
+
 import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from onelip.layers.constrained import orthogonal_
 from onelip.layers.fourier_layer import FourierConv2d
+from onelip.layers.options import LayerOptions, placed
 
 
 def unitary_factor(matrices: Tensor, iterations: int) -> Tensor:
@@ -61,12 +65,12 @@ class LOTConv2d(FourierConv2d):
         in_channels: channels of the input.
         out_channels: channels of the output.
         kernel_size: side of the free kernel; one larger than the image wraps around.
-        image_size: height and width of the input.
         stride: must divide ``kernel_size`` and ``image_size``; it is invertible downsampling
             followed by a kernel of ``kernel_size / stride``.
-        bias: whether to add one number per channel.
+        image_size: height and width of the input.
         iterations: of Newton and Schulz's method. Each multiplies small singular values by 1.5
             until they are near 1, then squares what is missing.
+        **options: ``bias``, ``device`` and ``dtype``, see ``options.LayerOptions``.
 
     Raises:
         ValueError: the stride does not divide, or there are no iterations; in ``forward``, an image
@@ -87,21 +91,21 @@ class LOTConv2d(FourierConv2d):
         in_channels: int,
         out_channels: int,
         kernel_size: int,
+        stride: int = 1,
         *,
         image_size: int | tuple[int, int],
-        stride: int = 1,
-        bias: bool = True,
         iterations: int = 10,
+        **options: Unpack[LayerOptions],
     ) -> None:
         super().__init__(
-            in_channels, out_channels, kernel_size, image_size=image_size, stride=stride, bias=bias
+            in_channels, out_channels, kernel_size, stride, image_size=image_size, **options
         )
         if iterations < 1:
             raise ValueError(f"iterations must be positive, got {iterations}")
         self.iterations = iterations
         centre = (self.taps - 1) // 2
-        kernel = torch.zeros(*self.block_shape, self.taps, self.taps)
-        nn.init.orthogonal_(kernel[:, :, centre, centre])
+        kernel = torch.zeros(*self.block_shape, self.taps, self.taps, **placed(options))
+        orthogonal_(kernel[:, :, centre, centre])
         self.raw_weight = nn.Parameter(kernel)
 
     @override

@@ -1,11 +1,13 @@
 """A head with one hidden layer, certified by its curvature (Singla, Feizi, 2022)."""
 
 import copy
+from typing import Unpack
 
 from torch import Tensor, nn
 
 from onelip.activations import second_derivatives
 from onelip.chains.value import Value
+from onelip.layers.options import FactoryOptions
 from onelip.lipschitz import LipschitzModule, lipschitz_bound, read_module
 from onelip.norms.rounding import product
 
@@ -27,6 +29,7 @@ class MLPHead(LipschitzModule):
         classes: number of logits.
         hidden: width of the hidden layer.
         activation: one whose derivative does not jump; Softplus by default.
+        **factory: ``device`` and ``dtype`` of the linear layers.
 
     Raises:
         UnboundedModuleError: the activation has a kink.
@@ -46,13 +49,14 @@ class MLPHead(LipschitzModule):
         classes: int,
         hidden: int = 4096,
         activation: nn.Module | None = None,
+        **factory: Unpack[FactoryOptions],
     ) -> None:
         super().__init__()
         activation = nn.Softplus() if activation is None else activation
         second_derivatives(activation)
-        self.inner = nn.Linear(in_features, hidden)
+        self.inner = nn.Linear(in_features, hidden, **factory)
         self.activation = activation
-        self.outer = nn.Linear(hidden, classes)
+        self.outer = nn.Linear(hidden, classes, **factory)
 
     def forward(self, x: Tensor) -> Tensor:
         """The logits."""

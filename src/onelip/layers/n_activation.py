@@ -1,5 +1,7 @@
 """The N-activation: up, down and up again (Prach, Lampert, 2023)."""
 
+from typing import Unpack
+
 import torch
 from torch import Tensor, nn
 
@@ -7,6 +9,7 @@ from onelip.chains import Elementwise
 from onelip.chains.linear_layers import expect
 from onelip.chains.value import Value
 from onelip.forward_error import Local, Run, repeated
+from onelip.layers.options import FactoryOptions
 from onelip.lipschitz import LipschitzModule
 from onelip.norms.rounding import exact
 
@@ -29,6 +32,7 @@ class NActivation(LipschitzModule):
 
     Args:
         channels: channels of the input.
+        **factory: ``device`` and ``dtype`` of the parameters.
 
     Raises:
         ValueError: in ``forward``, another number of channels.
@@ -42,12 +46,12 @@ class NActivation(LipschitzModule):
     2023.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, **factory: Unpack[FactoryOptions]) -> None:
         super().__init__()
         if channels < 1:
             raise ValueError(f"channels must be positive, got {channels}")
         self.channels = channels
-        self.theta = nn.Parameter(torch.zeros(2, channels))
+        self.theta = nn.Parameter(torch.zeros(2, channels, **factory))
         nn.init.constant_(self.theta[0, ::2], _FAR)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -25,6 +25,8 @@ class Normalize(LipschitzModule):
     Args:
         mean: one number per channel.
         std: one number per channel, not 0.
+        device: of both, as in torch.
+        dtype: of both, as in torch.
 
     Raises:
         ValueError: a std of 0, or lengths that differ; in ``forward``, another number of channels,
@@ -39,12 +41,20 @@ class Normalize(LipschitzModule):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(
+        self,
+        mean: Sequence[float],
+        std: Sequence[float],
+        *,
+        device: torch.types.Device = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
         if len(mean) != len(std) or not all(std):
             raise ValueError(f"one mean and one std other than 0 per channel: got {mean}, {std}")
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.get_default_dtype()))
-        self.register_buffer("std", torch.tensor(std, dtype=torch.get_default_dtype()))
+        dtype = torch.get_default_dtype() if dtype is None else dtype
+        self.register_buffer("mean", torch.tensor(mean, device=device, dtype=dtype))
+        self.register_buffer("std", torch.tensor(std, device=device, dtype=dtype))
 
     def forward(self, x: Tensor) -> Tensor:
         """``(x - mean) / std``."""

@@ -11,14 +11,15 @@ that on trust: their bounds are measured on the result.
 import abc
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
 from onelip.custom_gradients import forward_mode, once
-from onelip.layers.constrained import ConstrainedLayer
+from onelip.layers.constrained import ConstrainedLayer, orthogonal_
+from onelip.layers.options import FactoryOptions
 from onelip.lipschitz import overridable
 
 Orthogonalise = Callable[[Tensor], Tensor]
@@ -241,11 +242,13 @@ class OrthogonalLayer(ConstrainedLayer):
         return [layer.assemble(stack) for layer, stack in zip(layers, stacks, strict=True)]
 
 
-def tall(rows: int, columns: int, count: int = 1) -> nn.Parameter:
+def tall(
+    rows: int, columns: int, count: int = 1, **factory: Unpack[FactoryOptions]
+) -> nn.Parameter:
     """A stack of matrices of the smaller number of columns, orthogonal to begin with."""
-    stack = torch.empty(count, max(rows, columns), min(rows, columns))
+    stack = torch.empty(count, max(rows, columns), min(rows, columns), **factory)
     for matrix in stack:
-        nn.init.orthogonal_(matrix)
+        orthogonal_(matrix)
     return nn.Parameter(stack, requires_grad=count > 0)
 
 

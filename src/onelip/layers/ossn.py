@@ -9,7 +9,7 @@ et al., 2019, section 4.1) compares with it, at ten iterations per forward pass.
 import abc
 import math
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Self, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from onelip.chains.linear_map import unwrapped
 from onelip.estimates.power_iteration import Operator, leading_direction, usable
 from onelip.layers.constrained import ConstrainedConv2d, PowerSteps, full_precision
 from onelip.layers.fixed_conv import check_whole_strides
+from onelip.layers.options import KernelOptions, placed
 from onelip.layers.svcm import ProjectedLayer
 from onelip.norms.convolution import pair
 
@@ -36,18 +37,22 @@ class SpectralConv2d(PowerSteps, ConstrainedConv2d):
         in_channels: int,
         out_channels: int,
         kernel_size: int,
+        stride: int = 1,
         *,
         image_size: int | tuple[int, int],
         iterations: int = 10,
-        **options: Any,
+        **options: Unpack[KernelOptions],
     ) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, image_size=image_size, **options)
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, image_size=image_size, **options
+        )
         if iterations < 1:
             raise ValueError(f"iterations must be positive, got {iterations}")
         self.iterations = iterations
         inputs, _ = self.group_channels
-        self.raw_weight = nn.Parameter(torch.empty(out_channels, inputs, kernel_size, kernel_size))
-        self.register_buffer("direction", torch.empty(1, in_channels, *pair(image_size)))
+        shape, factory = (out_channels, inputs, kernel_size, kernel_size), placed(options)
+        self.raw_weight = nn.Parameter(torch.empty(shape, **factory))
+        self.register_buffer("direction", torch.empty(1, in_channels, *pair(image_size), **factory))
         self.forget()
         check_whole_strides(self.direction, (self.stride, self.stride), self.padding_mode)
         self.reset_parameters()
@@ -150,14 +155,11 @@ class OSSNConv2d(SpectralConv2d):
         in_channels: channels of the input.
         out_channels: channels of the output.
         kernel_size: side of the kernel.
-        image_size: height and width, on which the norm is taken.
         stride: step of the window.
-        padding: as in ``nn.Conv2d``; None keeps the image's size (divided by the stride).
-        padding_mode: ``"circular"`` or ``"zeros"``.
-        dilation: distance of the taps.
-        groups: blocks of channels.
-        bias: whether to add one number per channel.
+        image_size: height and width, on which the norm is taken.
         iterations: power iterations per forward pass in training.
+        **options: ``padding``, ``padding_mode``, ``dilation``, ``groups``, ``bias``, ``device`` and
+            ``dtype``, see ``options.KernelOptions``.
 
     Raises:
         ValueError: groups that do not divide the channels, a stride that does not divide the image
@@ -174,35 +176,6 @@ class OSSNConv2d(SpectralConv2d):
     Reference: Gouk et al., "Regularisation of neural networks by enforcing Lipschitz continuity",
     2018.
     """
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int,
-        *,
-        image_size: int | tuple[int, int],
-        stride: int = 1,
-        padding: int | str | None = None,
-        padding_mode: str = "circular",
-        dilation: int = 1,
-        groups: int = 1,
-        bias: bool = True,
-        iterations: int = 10,
-    ) -> None:
-        super().__init__(
-            in_channels,
-            out_channels,
-            kernel_size,
-            stride=stride,
-            padding=padding,
-            padding_mode=padding_mode,
-            dilation=dilation,
-            groups=groups,
-            bias=bias,
-            image_size=image_size,
-            iterations=iterations,
-        )
 
     @override
     def free_kernel(self) -> Tensor:
@@ -224,10 +197,10 @@ class ProjectedOSSNConv2d(ProjectedLayer, SpectralConv2d):
         in_channels: channels of the input.
         out_channels: channels of the output.
         kernel_size: side of the kernel.
+        stride: step of the window.
         image_size: height and width, on which the norm is taken.
         iterations: power iterations per projection.
-        **options: ``stride``, ``padding``, ``padding_mode``, ``dilation``, ``groups`` and ``bias``,
-            as of ``OSSNConv2d``.
+        **options: as of ``OSSNConv2d``.
 
     Raises:
         ValueError: as ``OSSNConv2d``.

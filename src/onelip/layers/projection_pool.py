@@ -7,11 +7,13 @@ between two points on different sides meets the curve.
 
 import math
 from functools import reduce
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 
 from onelip.forward_error import Local, Run, repeated
+from onelip.layers.options import FactoryOptions
 from onelip.lipschitz import LipschitzModule
 from onelip.norms.rounding import exact, upward
 
@@ -37,6 +39,7 @@ class ProjectionPool2d(LipschitzModule):
 
     Args:
         channels: channels of the input, an even number.
+        **factory: ``device`` and ``dtype`` of the parameters.
 
     Raises:
         ValueError: an odd number of channels; in ``forward``, another number of channels.
@@ -51,10 +54,10 @@ class ProjectionPool2d(LipschitzModule):
     Reference: Singla, Feizi, "Improved techniques for deterministic l2 robustness", NeurIPS 2022.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, **factory: Unpack[FactoryOptions]) -> None:
         super().__init__()
         self.channels = _even(channels)
-        self.theta = nn.Parameter(torch.empty(channels // 2).uniform_(0, math.pi))
+        self.theta = nn.Parameter(torch.empty(channels // 2, **factory).uniform_(0, math.pi))
 
     def ray(self) -> Tensor:
         """Directions of the upper rays, ``(2, channels / 2)``."""
@@ -104,6 +107,7 @@ class CurvePool2d(LipschitzModule):
     Args:
         channels: channels of the input, an even number.
         corners: number of corners, which start as standard normal points.
+        **factory: ``device`` and ``dtype`` of the parameters.
 
     Raises:
         ValueError: an odd number of channels, no corner; in ``forward``, another number of
@@ -118,12 +122,12 @@ class CurvePool2d(LipschitzModule):
     Reference: Singla, Feizi, "Improved techniques for deterministic l2 robustness", NeurIPS 2022.
     """
 
-    def __init__(self, channels: int, corners: int = 3) -> None:
+    def __init__(self, channels: int, corners: int = 3, **factory: Unpack[FactoryOptions]) -> None:
         super().__init__()
         if corners < 1:
             raise ValueError(f"a curve has at least one corner, got {corners}")
         self.channels = _even(channels)
-        self.corners = nn.Parameter(torch.randn(corners, 2, channels // 2))
+        self.corners = nn.Parameter(torch.randn(corners, 2, channels // 2, **factory))
 
     def forward(self, x: Tensor) -> Tensor:
         """The distance."""

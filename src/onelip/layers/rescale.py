@@ -8,6 +8,7 @@ their sum s, and :math:`W W^T \preceq (2 \rho / s^2)\, T^{-1}`, the layer :math:
 """
 
 import math
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from onelip.chains.linear_layers import scaled
 from onelip.chains.value import Value
 from onelip.forward_error import Local, Run
 from onelip.forward_error import scaled as one_product
+from onelip.layers.options import FactoryOptions
 from onelip.lipschitz import LipschitzModule
 from onelip.norms.rounding import exact
 
@@ -30,6 +32,7 @@ class Rescale(LipschitzModule):
     Args:
         factor: the first value.
         trained: make it a parameter; else it stays as it is.
+        **factory: ``device`` and ``dtype`` of the factor.
 
     Raises:
         ValueError: an infinite or NaN factor.
@@ -44,11 +47,14 @@ class Rescale(LipschitzModule):
     Maximization and Improved Lipschitz Regularization", NeurIPS 2023, Proposition 3.1.
     """
 
-    def __init__(self, factor: float = 1.0, *, trained: bool = True) -> None:
+    def __init__(
+        self, factor: float = 1.0, *, trained: bool = True, **factory: Unpack[FactoryOptions]
+    ) -> None:
         super().__init__()
         if not math.isfinite(factor):
             raise ValueError(f"factor must be finite, got {factor}")
-        self.factor = nn.Parameter(torch.tensor(float(factor)), requires_grad=trained)
+        number = torch.tensor(float(factor), **factory)
+        self.factor = nn.Parameter(number, requires_grad=trained)
 
     def forward(self, x: Tensor) -> Tensor:
         """Multiply."""

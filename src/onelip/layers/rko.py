@@ -6,10 +6,13 @@ at most :math:`\lceil k / s \rceil^2` windows at stride s, so the convolution ha
 result is 1-Lipschitz, and orthogonal only for k = s.
 """
 
+from typing import Unpack
+
 from torch import Tensor
 from typing_extensions import override
 
 from onelip.layers.constrained import ConstrainedConv2d
+from onelip.layers.options import Conv2dOptions, placed
 from onelip.layers.orthogonal import (
     Orthogonalise,
     OrthogonalLayer,
@@ -31,13 +34,9 @@ class RKOConv2d(OrthogonalLayer, ConstrainedConv2d):
         out_channels: channels of the output.
         kernel_size: side k of the kernel.
         stride: step of the window.
-        padding: as in ``nn.Conv2d``; None keeps the image's size (divided by the stride).
-        padding_mode: ``"circular"`` or ``"zeros"``.
-        dilation: distance of the taps.
-        groups: blocks of channels.
-        bias: whether to add one number per channel.
-        image_size: on which the bound is taken; None for every size.
         orthogonalise: how the matrix is orthogonalised; ``onelip.layers.bjorck`` as in the paper.
+        **options: ``padding``, ``padding_mode``, ``dilation``, ``groups``, ``bias``,
+            ``image_size``, ``device`` and ``dtype``, see ``options.Conv2dOptions``.
 
     Raises:
         ValueError: groups that do not divide the channels.
@@ -57,31 +56,17 @@ class RKOConv2d(OrthogonalLayer, ConstrainedConv2d):
         in_channels: int,
         out_channels: int,
         kernel_size: int,
-        *,
         stride: int = 1,
-        padding: int | str | None = None,
-        padding_mode: str = "circular",
-        dilation: int = 1,
-        groups: int = 1,
-        bias: bool = True,
-        image_size: int | tuple[int, int] | None = None,
+        *,
         orthogonalise: Orthogonalise = cholesky_qr,
+        **options: Unpack[Conv2dOptions],
     ) -> None:
-        super().__init__(
-            in_channels,
-            out_channels,
-            kernel_size,
-            stride=stride,
-            padding=padding,
-            padding_mode=padding_mode,
-            dilation=dilation,
-            groups=groups,
-            bias=bias,
-            image_size=image_size,
-        )
+        super().__init__(in_channels, out_channels, kernel_size, stride, **options)
         self.orthogonalise = orthogonalise
         inputs, outputs = self.group_channels
-        self.raw_weight = tall(outputs, inputs * kernel_size**2, count=groups)
+        self.raw_weight = tall(
+            outputs, inputs * kernel_size**2, count=self.groups, **placed(options)
+        )
 
     @override
     def free_matrices(self) -> list[Tensor]:

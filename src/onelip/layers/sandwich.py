@@ -21,7 +21,7 @@ condition, and the layer is that one with its input and its output multiplied by
 import copy
 import math
 from collections.abc import Sequence
-from typing import Self
+from typing import Self, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +37,7 @@ from onelip.layers.cayley import cayley
 from onelip.layers.constrained import ComputedOnce, full_precision, plain_linear
 from onelip.layers.fourier_layer import at_least_single
 from onelip.layers.gradient_step import block_of
+from onelip.layers.options import FactoryOptions
 from onelip.lipschitz import LipschitzModule, through
 from onelip.norms.rounding import UNDERFLOW, UNIT, exact, frobenius, upward
 from onelip.norms.spectral import largest_norm
@@ -142,8 +143,9 @@ class SandwichLinear(ComputedOnce):
     Args:
         in_features: size of the input.
         out_features: size of the output, and of the hidden layer.
-        activation: with slopes in [0, 1]; ``nn.ReLU()`` by default.
         bias: whether to add b.
+        activation: with slopes in [0, 1]; ``nn.ReLU()`` by default.
+        **factory: ``device`` and ``dtype`` of the parameters.
 
     Raises:
         ValueError: features that are not positive, an activation with other slopes.
@@ -163,9 +165,10 @@ class SandwichLinear(ComputedOnce):
         self,
         in_features: int,
         out_features: int,
+        bias: bool = True,
         *,
         activation: nn.Module | None = None,
-        bias: bool = True,
+        **factory: Unpack[FactoryOptions],
     ) -> None:
         super().__init__()
         if min(in_features, out_features) < 1:
@@ -178,9 +181,10 @@ class SandwichLinear(ComputedOnce):
                 "[0, 1], as those of ReLU, Tanh or Softplus"
             )
         self.in_features, self.out_features = in_features, out_features
-        self.raw_weight = nn.Parameter(torch.empty(out_features + in_features, out_features))
-        self.log_psi = nn.Parameter(torch.empty(out_features))
-        self.bias = nn.Parameter(torch.empty(out_features)) if bias else None
+        both = torch.empty(out_features + in_features, out_features, **factory)
+        self.raw_weight = nn.Parameter(both)
+        self.log_psi = nn.Parameter(torch.empty(out_features, **factory))
+        self.bias = nn.Parameter(torch.empty(out_features, **factory)) if bias else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

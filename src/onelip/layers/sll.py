@@ -18,7 +18,7 @@ import abc
 import copy
 import math
 from collections.abc import Sequence
-from typing import Self
+from typing import Self, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,7 @@ from onelip.layers.gradient_step import (
     mirrored,
     norm_bound,
 )
+from onelip.layers.options import FactoryOptions
 from onelip.layers.same_size import applied
 from onelip.lipschitz import overridable
 from onelip.norms.convolution import check_padding_mode, pair
@@ -171,6 +172,7 @@ class SLLLinear(SLL):
         features: size of input and output.
         hidden_features: rows of W.
         activation: ReLU (the default), LeakyReLU or PReLU: its slopes s >= 0 shorten the step.
+        **factory: ``device`` and ``dtype`` of the parameters.
 
     Raises:
         ValueError: an activation that decreases or does not scale.
@@ -184,9 +186,14 @@ class SLLLinear(SLL):
     """
 
     def __init__(
-        self, features: int, hidden_features: int, *, activation: nn.Module | None = None
+        self,
+        features: int,
+        hidden_features: int,
+        *,
+        activation: nn.Module | None = None,
+        **factory: Unpack[FactoryOptions],
     ) -> None:
-        super().__init__(torch.empty(hidden_features, features), activation)
+        super().__init__(torch.empty(hidden_features, features, **factory), activation)
 
     @override
     def absolute_gram(self) -> Tensor:
@@ -206,8 +213,9 @@ class SLLConv2d(SLL):
         hidden_channels: rows of W; 5 in the paper.
         kernel_size: odd.
         image_size: on which the bound is taken; None for every size.
-        padding_mode: ``"zeros"`` or ``"circular"``.
+        padding_mode: ``"zeros"``, the default of residual layers, or ``"circular"``.
         activation: ReLU (the default), LeakyReLU or PReLU: its slopes s >= 0 shorten the step.
+        **factory: ``device`` and ``dtype`` of the parameters.
 
     Raises:
         ValueError: an even kernel, an activation that decreases or does not scale; in ``forward``,
@@ -231,6 +239,7 @@ class SLLConv2d(SLL):
         image_size: int | tuple[int, int] | None = None,
         padding_mode: str = "zeros",
         activation: nn.Module | None = None,
+        **factory: Unpack[FactoryOptions],
     ) -> None:
         check_padding_mode(padding_mode)
         if kernel_size % 2 == 0:
@@ -239,9 +248,8 @@ class SLLConv2d(SLL):
         if self.image_size and kernel_size // 2 > min(self.image_size):
             raise ValueError(f"a kernel of {kernel_size} wraps around an image of {image_size}")
         self.padding_mode = padding_mode
-        super().__init__(
-            torch.empty(hidden_channels, channels, kernel_size, kernel_size), activation
-        )
+        weight = torch.empty(hidden_channels, channels, kernel_size, kernel_size, **factory)
+        super().__init__(weight, activation)
 
     @override
     def absolute_gram(self) -> Tensor:

@@ -13,7 +13,7 @@ one ended, comes close enough. The bound relies on none of this.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Self
+from typing import Self, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from typing_extensions import override
 
 from onelip.estimates import usable
 from onelip.layers.constrained import ConstrainedLayer, PowerSteps, full_precision
+from onelip.layers.options import FactoryOptions
 from onelip.layers.skew_exponential import FixedSOCConv2d, SkewExponential
 
 _EPSILON = 1e-6  # added to the estimate: kernels of zeros stay what they are
@@ -50,7 +51,7 @@ class SOCConv2d(PowerSteps, ConstrainedLayer, SkewExponential):
         out_channels: channels of the output.
         kernel_size: odd.
         stride: must divide the image's sides.
-        padding_mode: ``"circular"`` or ``"zeros"``.
+        padding_mode: ``"circular"``, the default, or ``"zeros"``.
         image_size: of the input, on which the bound is taken; None for every size.
         terms: of the series; 5 in the first paper, 6 in the second.
         export_terms: of the series after ``export``; 12 in the first paper, 15 in the second.
@@ -59,6 +60,7 @@ class SOCConv2d(PowerSteps, ConstrainedLayer, SkewExponential):
         exact_gradient: of the kernel, instead of the second paper's (``soc_gradient.py``); a third
             to a half slower.
         bias: whether to add one number per channel.
+        **factory: ``device`` and ``dtype`` of parameters and buffers.
 
     Raises:
         ValueError: an even kernel, fewer than 2 terms, a correction that is not positive, a stride
@@ -87,8 +89,8 @@ class SOCConv2d(PowerSteps, ConstrainedLayer, SkewExponential):
         in_channels: int,
         out_channels: int,
         kernel_size: int,
-        *,
         stride: int = 1,
+        *,
         padding_mode: str = "circular",
         image_size: int | tuple[int, int] | None = None,
         terms: int = 6,
@@ -96,6 +98,7 @@ class SOCConv2d(PowerSteps, ConstrainedLayer, SkewExponential):
         correction: float | None = None,
         exact_gradient: bool = False,
         bias: bool = True,
+        **factory: Unpack[FactoryOptions],
     ) -> None:
         super().__init__(
             in_channels,
@@ -114,10 +117,11 @@ class SOCConv2d(PowerSteps, ConstrainedLayer, SkewExponential):
             )
         self.export_terms, self.exact_gradient = export_terms, exact_gradient
         width = self.channels
-        self.raw_weight = nn.Parameter(torch.empty(width, width, kernel_size, kernel_size))
-        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
-        self.register_buffer("rows_direction", torch.empty(width))
-        self.register_buffer("square_direction", torch.empty(width * kernel_size))
+        kernel = torch.empty(width, width, kernel_size, kernel_size, **factory)
+        self.raw_weight = nn.Parameter(kernel)
+        self.bias = nn.Parameter(torch.zeros(out_channels, **factory)) if bias else None
+        self.register_buffer("rows_direction", torch.empty(width, **factory))
+        self.register_buffer("square_direction", torch.empty(width * kernel_size, **factory))
         self.forget()
         self.reset_parameters()
 

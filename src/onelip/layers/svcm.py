@@ -9,6 +9,7 @@ where they meet, but is never quite there: the bound is measured.
 
 import abc
 import math
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from typing_extensions import override
 from onelip.layers.aol import unshuffled
 from onelip.layers.constrained import ConstrainedConv2d
 from onelip.layers.fixed_conv import check_whole_strides
+from onelip.layers.options import KernelOptions, placed
 from onelip.lipschitz import LipschitzModule
 from onelip.norms.convolution import Pair, pair
 
@@ -87,14 +89,11 @@ class SVCMConv2d(ProjectedLayer, ConstrainedConv2d):
         in_channels: channels of the input.
         out_channels: channels of the output.
         kernel_size: side of the kernel.
-        image_size: height and width, on which the singular values are taken.
         stride: step of the window; must divide the image.
-        padding: as in ``nn.Conv2d``; None keeps the image's size (divided by the stride).
-        padding_mode: ``"circular"`` or ``"zeros"``; for zeros the torus is larger by the padding,
-            so that the zero-padded map is a part of the circular one.
-        dilation: distance of the taps.
-        groups: blocks of channels.
-        bias: whether to add one number per channel.
+        image_size: height and width, on which the singular values are taken.
+        **options: ``padding``, ``padding_mode``, ``dilation``, ``groups``, ``bias``, ``device`` and
+            ``dtype``, see ``options.KernelOptions``. Under ``"zeros"`` the torus is larger by the
+            padding, so that the zero-padded map is a part of the circular one.
 
     Raises:
         ValueError: groups that do not divide the channels, a stride that does not divide the image
@@ -117,39 +116,27 @@ class SVCMConv2d(ProjectedLayer, ConstrainedConv2d):
         in_channels: int,
         out_channels: int,
         kernel_size: int,
+        stride: int = 1,
         *,
         image_size: int | tuple[int, int],
-        stride: int = 1,
-        padding: int | str | None = None,
-        padding_mode: str = "circular",
-        dilation: int = 1,
-        groups: int = 1,
-        bias: bool = True,
+        **options: Unpack[KernelOptions],
     ) -> None:
         super().__init__(
-            in_channels,
-            out_channels,
-            kernel_size,
-            stride=stride,
-            padding=padding,
-            padding_mode=padding_mode,
-            dilation=dilation,
-            groups=groups,
-            bias=bias,
-            image_size=image_size,
+            in_channels, out_channels, kernel_size, stride, image_size=image_size, **options
         )
         height, width = pair(image_size)
-        check_whole_strides(torch.empty(height, width), (stride, stride), padding_mode)
-        border = 0 if padding_mode == "circular" else max(self._around())
+        check_whole_strides(torch.empty(height, width), (stride, stride), self.padding_mode)
+        border = 0 if self.padding_mode == "circular" else max(self._around())
         self._grid = -(-(height + border) // stride), -(-(width + border) // stride)
-        self._reach = dilation * (kernel_size - 1) + 1
+        self._reach = self.dilation * (kernel_size - 1) + 1
         if -(-self._reach // stride) > min(self._grid):
             raise ValueError(
                 f"a kernel that spans {self._reach} pixels is larger than the image of "
                 f"{height} x {width} that its norm is taken on"
             )
         inputs, _ = self.group_channels
-        self.raw_weight = nn.Parameter(torch.empty(out_channels, inputs, kernel_size, kernel_size))
+        shape = (out_channels, inputs, kernel_size, kernel_size)
+        self.raw_weight = nn.Parameter(torch.empty(shape, **placed(options)))
         nn.init.kaiming_uniform_(self.raw_weight, a=math.sqrt(5))
 
     @override

@@ -62,10 +62,10 @@ _LINEAR: dict[str, Callable[..., nn.Module]] = {
     "cholesky": layers.CholeskyLinear,
 }
 _ACTIVATIONS: dict[str, Callable[[int], nn.Module]] = {
-    "absolute": lambda _: layers.Absolute(),
+    "absolute": lambda _: layers.Abs(),
     "full-sort": layers.GroupSort,
-    "householder": layers.HouseHolder,
-    "householder-2": partial(layers.HouseHolder, order=2),
+    "householder": layers.Householder,
+    "householder-2": partial(layers.Householder, order=2),
     "max-min": lambda _: layers.MaxMin(),
     "n-activation": layers.NActivation,
     "relu": lambda _: nn.ReLU(),
@@ -144,9 +144,9 @@ def classify(head: str, features: int, classes: int, *, hidden: int = 4096) -> n
         UsageError: it does not exist, or there are fewer features than logits.
     """
     heads: dict[str, Callable[[], nn.Module]] = {
-        "unit-rows": lambda: layers.LastLayer(features, classes),
+        "unit-rows": lambda: layers.UnitNormLinear(features, classes),
         "orthogonal": lambda: layers.CholeskyLinear(features, classes),
-        "truncate": lambda: layers.FirstChannels(classes),
+        "truncate": lambda: layers.TruncateChannels(classes),
         "linear": lambda: nn.Linear(features, classes),
         "mlp": lambda: layers.MLPHead(features, classes, hidden),
     }
@@ -176,7 +176,7 @@ def _residual(
         parts.append(layers.ZeroPadChannels(channels))
     parts.append(_RESIDUAL[family](channels, kernel_size, image_size=image_size))
     if outputs < channels:
-        parts.append(layers.FirstChannels(outputs))
+        parts.append(layers.TruncateChannels(outputs))
     if activation is not None and family not in _ACTIVE:
         parts.append(activate(activation, outputs))
     return parts

@@ -5,7 +5,7 @@ from functools import partial
 from torch import nn
 
 from onelip.errors import UsageError
-from onelip.layers import FirstChannels, InvertibleDownsampling, ZeroPadChannels
+from onelip.layers import InvertibleDownsampling, TruncateChannels, ZeroPadChannels
 from onelip.models import families
 from onelip.models.convex_potential import Shape
 
@@ -63,7 +63,7 @@ def simple_convnet(
                 image_size=(height, side),
                 activation=activation,
             )
-        parts += [FirstChannels(width // 2), InvertibleDownsampling(2)]
+        parts += [TruncateChannels(width // 2), InvertibleDownsampling(2)]
         width, height, side = 2 * width, height // 2, side // 2
     features = width * height * side
     return nn.Sequential(

@@ -25,7 +25,7 @@ from onelip.experiments.classification import (
     train,
 )
 from onelip.experiments.classification import certify as certify_module
-from onelip.layers import LastLayer
+from onelip.layers import UnitNormLinear
 
 TINY = Recipe(
     "tiny",
@@ -161,7 +161,7 @@ def test_bounds(run):
     assert result["as_trained"] == float(lipschitz_bound(run.load_model()))
     *body, head = result["layers"].values()
     assert body == [1.0] * len(body)
-    assert isinstance(run.load_model()[-1], LastLayer)
+    assert isinstance(run.load_model()[-1], UnitNormLinear)
     assert head == pytest.approx(result["exported"])
 
 

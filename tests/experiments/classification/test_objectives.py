@@ -17,7 +17,7 @@ from onelip.experiments.classification import (
 )
 from onelip.experiments.classification.training.objectives import OnHead, OnLogits, objective
 from onelip.experiments.recipes import RECIPES
-from onelip.layers import LastLayer, MLPHead
+from onelip.layers import MLPHead, UnitNormLinear
 from onelip.losses import CRC, OffsetCrossEntropy
 
 TINY = dataclasses.replace(
@@ -83,7 +83,7 @@ def test_the_loss_is_that_of_the_moved_features():
 
 
 def test_which_objective_a_loss_gets():
-    model = nn.Sequential(nn.Flatten(), LastLayer(4, 3))
+    model = nn.Sequential(nn.Flatten(), UnitNormLinear(4, 3))
     assert type(objective(OffsetCrossEntropy(), model, (1, 2, 2))) is OnLogits
     found = objective(CRC(), model, (1, 2, 2))
     assert type(found) is OnHead
@@ -108,6 +108,6 @@ def test_what_a_run_stores(finished):
 def test_a_certificate_that_the_head_does_not_allow_is_refused_before_training(tmp_path):
     network = {"head": "unit-rows"}
     run = run_of(tmp_path / "run", network=network, loss="cross-entropy", objective={})
-    with pytest.raises(UsageError, match="LastLayer: certify it with product_constants"):
+    with pytest.raises(UsageError, match="UnitNormLinear: certify it with product_constants"):
         train(run, progress=False)
     assert not run.checkpoint.exists()

@@ -19,7 +19,7 @@ from onelip.experiments.classification import (
     train,
 )
 from onelip.experiments.classification.training.pairwise_estimates import PAIRWISE_ESTIMATES
-from onelip.layers import LastLayer
+from onelip.layers import UnitNormLinear
 from onelip.losses import CRM
 from onelip.losses.crm import rival_radii
 from onelip.models import MODELS
@@ -109,7 +109,7 @@ def test_losses_train_with_either_constants(tmp_path, loss, constants):
 
 def test_the_head_of_a_1_lipschitz_network_is_all_that_counts(tmp_path):
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(4, 6), LastLayer(6, 3))
+    model = nn.Sequential(nn.Linear(4, 6), UnitNormLinear(6, 3))
     found = PAIRWISE_ESTIMATES["head"](model, (4,))(model)
     rows = model[1].weight.detach()
     torch.testing.assert_close(found, torch.cdist(rows, rows), atol=1e-3, rtol=1e-3)

@@ -63,7 +63,7 @@ def test_one_cycle_is_torchs():
 
 
 def test_vectors_do_not_decay():
-    model = nn.Sequential(layers.CholeskyLinear(4, 3), layers.LastLayer(3, 2))
+    model = nn.Sequential(layers.CholeskyLinear(4, 3), layers.UnitNormLinear(3, 2))
     decaying, others = _parameter_groups(model, 0.1)
     assert [tuple(p.shape) for p in decaying["params"]] == [(1, 4, 3), (2, 3)]
     assert [tuple(p.shape) for p in others["params"]] == [(3,), (2,)]

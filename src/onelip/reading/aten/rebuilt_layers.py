@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from onelip.chains import Shape
 from onelip.chains.value import Value
-from onelip.layers import CurvePool2d, FixedFourierConv2d, HouseHolder, ProjectionPool2d
+from onelip.layers import CurvePool2d, FixedFourierConv2d, Householder, ProjectionPool2d
 from onelip.lipschitz import read_module
 from onelip.reading.graphs.graph import Node, Reference, is_list, names, needed, walked
 
@@ -27,7 +27,7 @@ Trace = Callable[[nn.Module, Tensor], tuple[list[Node], Mapping[str, Tensor], st
 
 def _householder(stored: Mapping[str, Tensor], _: Shape) -> nn.Module:
     angles, pairs = stored["theta"].shape
-    return HouseHolder(2 * pairs, order=(angles + 1) // 2)
+    return Householder(2 * pairs, order=(angles + 1) // 2)
 
 
 def _curve_pool(stored: Mapping[str, Tensor], _: Shape) -> nn.Module:
@@ -53,7 +53,8 @@ def _fourier(stored: Mapping[str, Tensor], shape: Shape) -> nn.Module:
 
 
 BUILDERS: dict[str, Build] = {
-    "HouseHolder": _householder,
+    "Householder": _householder,
+    "HouseHolder": _householder,  # files that were written before the layer was renamed
     "CurvePool2d": _curve_pool,
     "ProjectionPool2d": _projection_pool,
     "FixedFourierConv2d": _fourier,

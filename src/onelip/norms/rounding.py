@@ -48,6 +48,27 @@ def frobenius(matrices: Tensor) -> Tensor:
     return upward(norm, entries + 4) + math.sqrt(entries) * math.sqrt(UNDERFLOW)
 
 
+def sum_error(terms: int, sizes: Tensor) -> Tensor:
+    """Bound of the Frobenius norm of what matrices of sums of products are off by.
+
+    Args:
+        terms: how many products are added at most, in any order.
+        sizes: not below the Frobenius norm of the same sums of absolute values, but for a few
+            roundings.
+    """
+    return upward(gamma(terms) * sizes + terms**2 * UNDERFLOW, 8)
+
+
+def product_error(matrices: Tensor) -> Tensor:
+    """Bound of the Frobenius error of a computed ``A^H A`` or ``A A^H``, per matrix.
+
+    The factor 8 (n + 4) covers complex products by four or by three real ones.
+    """
+    terms = max(matrices.shape[-2:])
+    count = 8 * (terms + 4) if matrices.is_complex() else terms
+    return sum_error(count, frobenius(matrices).square())
+
+
 def product(factors: list[Tensor]) -> Tensor:
     """The smallest float64 number not below the exact product; 1 for an empty list."""
     return _above(math.prod((Fraction(float(factor)) for factor in factors), start=Fraction(1)))

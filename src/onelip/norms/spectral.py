@@ -1,15 +1,9 @@
 r"""The spectral norm of dense matrices: guess, then prove.
 
-A symmetric eigenvalue solver guesses :math:`s \approx \|M\|^2`. The proof needs no trust in it:
-for *any* matrix :math:`L`,
-
-.. math:: \|M\|^2 = \|M^H M\| \le s + \|s I - M^H M - L L^H\|_F ,
-
-since :math:`L L^H` is positive semidefinite. A Cholesky factor of :math:`s I - M^H M` makes the
-last term tiny, and that term is computed, with the rounding of each product added: whatever the
-factorisation did wrong ends up in the bound. One Gram product, one factorisation and one product
-replace the 25 products that Gram iteration takes to come as close. (Verification after the fact is
-Rump's idea: "Verified bounds for singular values", BIT 2011.)
+A symmetric eigenvalue solver guesses :math:`s \approx \|M\|^2`, the largest eigenvalue of
+:math:`M^H M`, and ``verification.py`` proves a bound just above, which takes no trust in the guess.
+One Gram product, one factorisation and one product replace the 25 products that Gram iteration
+takes to come as close.
 """
 
 import math
@@ -17,7 +11,8 @@ import math
 import torch
 from torch import Tensor
 
-from onelip.norms.rounding import UNDERFLOW, UNIT, exact, frobenius, gamma, upward
+from onelip.norms.rounding import exact, frobenius, product_error, upward
+from onelip.norms.verification import Dense, above
 
 _MARGIN = 1e-10  # how far above the guess the proof is tried first
 _GUESSES = 8  # blocks of a batch whose eigenvalues are computed in one round
@@ -92,14 +87,16 @@ def _norm_of_gram(matrices: Tensor) -> Tensor:
     """
     gram = matrices.mH @ matrices
     bounds = frobenius(gram)  # holds without any factorisation
-    pending = _look(gram).argsort(descending=True)
+    pending = torch.arange(len(gram), device=gram.device)
+    if len(gram) > _GUESSES:
+        pending = _look(gram).argsort(descending=True)
     level, margin = torch.zeros_like(bounds[0]), _MARGIN
     for _ in range(_ROUNDS):
         guess = torch.linalg.eigvalsh(gram[pending[:_GUESSES]]).amax()
         if guess <= level:
             margin *= 100
         level = torch.maximum(level, guess)
-        proved = _verified(gram[pending], level * (1 + margin))
+        proved = above(Dense(gram[pending]), level * (1 + margin)).bound
         bounds[pending] = torch.fmin(bounds[pending], proved)  # a failed factor gives NaN
         pending = pending[bounds[pending] > level * (1 + 2 * margin)]
         if not len(pending):
@@ -115,23 +112,3 @@ def _look(gram: Tensor) -> Tensor:
         vector = vector.nan_to_num()  # of a zero block
     looks: Tensor = torch.linalg.vector_norm(vector, dim=(1, 2))
     return looks
-
-
-def _verified(gram: Tensor, level: Tensor) -> Tensor:
-    """``level + |level I - gram - L L^H|_F`` per block, L a Cholesky factor, rounding added."""
-    shifted = -gram
-    shifted.diagonal(dim1=-2, dim2=-1).add_(level)
-    factor = torch.linalg.cholesky_ex(shifted).L
-    residual = frobenius(shifted - factor @ factor.mH)
-    rounding = product_error(factor) + 2 * UNIT * math.sqrt(gram.shape[-1]) * (level + 1)
-    return upward(level + upward(residual, 2) + rounding, 4)
-
-
-def product_error(matrices: Tensor) -> Tensor:
-    """Bound of the Frobenius error of a computed ``A^H A`` or ``A A^H``, per matrix.
-
-    The factor 8 (n + 4) covers complex products by four or by three real ones.
-    """
-    terms = max(matrices.shape[-2:])
-    relative = gamma(8 * (terms + 4) if matrices.is_complex() else terms)
-    return upward(relative * frobenius(matrices).square() + terms**2 * UNDERFLOW, 4)

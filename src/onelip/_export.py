@@ -17,10 +17,12 @@ from onelip.lipschitz import (
     refuse_inherited,
 )
 from onelip.norms.convolution import pair
+from onelip.norms.rounding import asked_once
 
 Converter = Callable[[Any], nn.Module]
 
 
+@asked_once()
 def export(model: nn.Module) -> nn.Module:
     """Copy a model into plain torch modules with fixed weights, for certificates and for use.
 

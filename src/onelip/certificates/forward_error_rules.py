@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from onelip.chains import Shape
 from onelip.errors import NonFiniteError, UnboundedModuleError
-from onelip.lipschitz import lipschitz_bound
+from onelip.lipschitz import bound_of_part
 
 ABOVE = 1 + 2.0**-40
 """Covers the rounding of a thousand operations of non-negative numbers in float64."""
@@ -160,7 +160,7 @@ def rule(*kinds: type[nn.Module]) -> Callable[[RuleT], RuleT]:
 def through(
     module: nn.Module, x: Value, arithmetic: Arithmetic, *, lipschitz: Tensor | None = None
 ) -> Value:
-    """Follow a vector through a part.
+    """Follow a vector through a part of a network without hooks and patched methods.
 
     Args:
         module: of a type with a rule.
@@ -178,7 +178,7 @@ def through(
             f"nothing is known of the rounding of {type(module).__name__}: use level='real', or "
             "onelip.export(model) first if it has not been exported"
         )
-    constant = float(lipschitz_bound(module) if lipschitz is None else lipschitz)
+    constant = float(bound_of_part(module) if lipschitz is None else lipschitz)
     shape = _shape_behind(module, x.shape)
     run = Run(arithmetic, Value(x.shape, x.reach), shape, constant)
     offset, error = known(module, run)

@@ -17,8 +17,8 @@ from onelip.certificates.forward_error_rules import ABOVE, Local, Run, rule
 from onelip.chains import Shape
 from onelip.errors import UnboundedModuleError
 from onelip.lipschitz import MOVES
-from onelip.norms.rounding import downward, exact, frobenius, upward
-from onelip.norms.spectral import ends_above, power_of_two
+from onelip.norms.rounding import downward, exact, frobenius, power_of_two, upward
+from onelip.norms.spectral import ends_above
 
 _ROUNDS = 3  # towards the norm of absolute values
 _LIBRARY = 8  # units round-off: 4 units in the last place, of exp, tanh and the like

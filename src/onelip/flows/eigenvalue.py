@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor
 
-from onelip.norms.rounding import downward, exact, product_error
-from onelip.norms.spectral import power_of_two
+from onelip.norms.rounding import downward, exact, power_of_two, product_error
 from onelip.norms.verification import Dense, below
 
 _MARGINS = (1e-15, 1e-13, 1e-11, 1e-9, 1e-7)  # below the guess, relative to the largest one

@@ -41,7 +41,7 @@ from onelip.foreign.plain_modules import (
 )
 from onelip.foreign.residual import MeanSquareResidual, WeightedResidual
 from onelip.layers.normalize import Normalize
-from onelip.lipschitz import Rule, lipschitz_bound
+from onelip.lipschitz import Rule, bound_of_part
 
 
 def _read(module: Any) -> Any:
@@ -67,7 +67,7 @@ def _soft_huber(module: Any) -> float:
 
 
 def _concat_residual(module: Any) -> Tensor:
-    return lipschitz_bound(module.fn).clamp(min=1)
+    return bound_of_part(module.fn).clamp(min=1)
 
 
 def _export_additive(module: Any) -> WeightedResidual:

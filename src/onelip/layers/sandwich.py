@@ -35,7 +35,7 @@ from onelip.layers.fourier_layer import at_least_single
 from onelip.lipschitz import LipschitzModule
 from onelip.norms.rounding import UNDERFLOW, UNIT, exact, frobenius, upward
 from onelip.norms.slopes import Interval, slopes
-from onelip.norms.spectral import largest_norm
+from onelip.norms.spectral import dense
 
 Maps = tuple[Tensor, Tensor, Tensor]  # U, V and psi
 
@@ -60,7 +60,7 @@ def sandwich_bound(inner: Tensor, outer: Tensor, psi: Tensor, slope: Interval) -
     psi = exact(psi)
     both = exact(torch.cat([psi[:, None] * exact(inner), (exact(outer) / psi).mT], 1))
     error = upward(UNIT * frobenius(both), 4) + math.sqrt(both.numel()) * UNDERFLOW
-    return upward(largest_norm(both[None], error).square() / 2 * high, 4)
+    return upward(dense(both, error=error).square() / 2 * high, 4)
 
 
 class Sandwich(LipschitzModule):

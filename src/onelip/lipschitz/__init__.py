@@ -6,7 +6,7 @@ All constants are with respect to the Euclidean norm of the flattened input and 
 """
 
 from onelip.lipschitz import torch_modules as _torch_modules
-from onelip.lipschitz._bound import finite, lipschitz_bound
+from onelip.lipschitz._bound import bound_of_part, finite, lipschitz_bound
 from onelip.lipschitz.guards import (
     refuse_complex,
     refuse_hidden_behaviour,
@@ -23,6 +23,7 @@ __all__ = [
     "RULES",
     "LipschitzModule",
     "Rule",
+    "bound_of_part",
     "finite",
     "lipschitz_bound",
     "of_library",

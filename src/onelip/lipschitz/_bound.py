@@ -9,9 +9,11 @@ from onelip.lipschitz.guards import refuse_hidden_behaviour, refuse_moving
 from onelip.lipschitz.inheritance import refuse_inherited
 from onelip.lipschitz.module import LipschitzModule
 from onelip.lipschitz.rules import RULES, Rule, of_library
+from onelip.norms.rounding import asked_once
 
 
 @torch.no_grad()
+@asked_once()
 def lipschitz_bound(module: nn.Module) -> Tensor:
     """Proved upper bound of the Lipschitz constant of a module, from l2 to l2.
 
@@ -34,6 +36,16 @@ def lipschitz_bound(module: nn.Module) -> Tensor:
         tensor(1., dtype=torch.float64)
     """
     refuse_hidden_behaviour(module)
+    return bound_of_part(module)
+
+
+@torch.no_grad()
+def bound_of_part(module: nn.Module) -> Tensor:
+    """The same of a part of a module that ``refuse_hidden_behaviour`` has walked through already.
+
+    For rules of modules that hold others, and for queries that have many parts: hooks and patched
+    methods are not looked for again.
+    """
     if isinstance(module, LipschitzModule):
         refuse_inherited(module, "lipschitz_bound")
         for part in module.modules():

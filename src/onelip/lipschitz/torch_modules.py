@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from onelip import norms
 from onelip.errors import UnboundedModuleError
-from onelip.lipschitz._bound import lipschitz_bound
+from onelip.lipschitz._bound import bound_of_part
 from onelip.lipschitz.rules import rule
 from onelip.norms.convolution import pair
 from onelip.norms.rounding import downward, exact, product, upward
@@ -44,7 +44,7 @@ def _isometry(module: nn.Module) -> float:
 
 @rule(nn.Sequential)
 def _sequential(module: nn.Sequential) -> Tensor:
-    return product([lipschitz_bound(part) for part in module])
+    return product([bound_of_part(part) for part in module])
 
 
 @rule(nn.Linear)

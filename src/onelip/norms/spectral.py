@@ -11,7 +11,8 @@ import math
 import torch
 from torch import Tensor
 
-from onelip.norms.rounding import exact, frobenius, product_error, upward
+from onelip.norms.proved_once import known
+from onelip.norms.rounding import exact, frobenius, power_of_two, product_error, upward
 from onelip.norms.verification import Dense, above
 
 _MARGIN = 1e-10  # how far above the guess the proof is tried first
@@ -20,7 +21,7 @@ _POWER_STEPS = 8
 _ROUNDS = 40
 
 
-def dense(matrix: Tensor) -> Tensor:
+def dense(matrix: Tensor, *, error: Tensor | None = None) -> Tensor:
     """Proved upper bound of the spectral norm of a matrix, or of the largest in a batch.
 
     Bound: never below the exact norm; within 1e-8 of it, relative, up to 4096 columns.
@@ -30,6 +31,7 @@ def dense(matrix: Tensor) -> Tensor:
 
     Args:
         matrix: the exact numbers whose norm is asked.
+        error: Frobenius norm of what each matrix may be off by, a scalar; 0 if left out.
 
     Raises:
         NonFiniteError: an entry is infinite or NaN.
@@ -41,7 +43,9 @@ def dense(matrix: Tensor) -> Tensor:
     """
     if matrix.ndim < 2:
         raise ValueError(f"a matrix has two dimensions, got shape {tuple(matrix.shape)}")
-    return largest_norm(exact(matrix).flatten(0, -3) if matrix.ndim > 2 else exact(matrix)[None])
+    numbers = exact(matrix).flatten(0, -3) if matrix.ndim > 2 else exact(matrix)[None]
+    norm = known(numbers, "dense", largest_norm)
+    return norm if error is None else upward(norm + error.cpu(), 1)
 
 
 def largest_norm(matrices: Tensor, error: Tensor | None = None) -> Tensor:
@@ -63,14 +67,6 @@ def largest_norm(matrices: Tensor, error: Tensor | None = None) -> Tensor:
         scaled = scaled.mT
     square = _norm_of_gram(scaled)
     return ends_above(upward(square, 2).sqrt() / scale + error)
-
-
-def power_of_two(numbers: Tensor) -> float:
-    """A factor that brings the largest number close to 1 and rounds nothing."""
-    parts = torch.view_as_real(numbers) if numbers.is_complex() else numbers
-    exponent = math.frexp(float(parts.abs().max()))[1]
-    scale: float = 2.0 ** max(-1000, min(1000, -exponent))
-    return scale
 
 
 def ends_above(norm: Tensor) -> Tensor:

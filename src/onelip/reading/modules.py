@@ -14,12 +14,13 @@ from onelip.chains.value import Value, like_of
 from onelip.errors import NonFiniteError, UnboundedModuleError, UsageError
 from onelip.lipschitz import (
     LipschitzModule,
-    lipschitz_bound,
+    bound_of_part,
     refuse_complex,
     refuse_hidden_behaviour,
     refuse_inherited,
     refuse_moving_weights,
 )
+from onelip.norms.rounding import asked_once
 
 Reader = Callable[[Any, Value], Value]
 READERS: dict[type[nn.Module], Reader] = {}
@@ -36,6 +37,7 @@ def reader(*kinds: type[nn.Module]) -> Callable[[Reader], Reader]:
     return register
 
 
+@asked_once()
 def read(model: nn.Module, input_shape: Shape) -> Chain:
     """A network as a chain: what bounds of whole networks are computed on.
 
@@ -103,7 +105,7 @@ def read_module(module: nn.Module, value: Value) -> Value:
 def opaque(module: nn.Module, value: Value) -> Value:
     """A module of which only its bound is known."""
     try:
-        constant = float(lipschitz_bound(module))
+        constant = float(bound_of_part(module))
     except UnboundedModuleError as error:
         if not any(True for _ in module.children()) or isinstance(module, LipschitzModule):
             raise

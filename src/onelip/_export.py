@@ -15,8 +15,10 @@ from onelip.lipschitz import (
     refuse_inherited,
 )
 from onelip.norms.convolution import pair
+from onelip.norms.rounding import asked_once
 
 
+@asked_once()
 def export(model: nn.Module) -> nn.Module:
     """Copy a model into plain torch modules with fixed weights, for certificates and for use.
 

@@ -18,7 +18,8 @@ from onelip.chains import Chain, Shape
 from onelip.deadline import Deadline, OutOfTimeError
 from onelip.errors import NotApplicableError, UnboundedModuleError, UsageError
 from onelip.estimates import lower_estimate
-from onelip.lipschitz import lipschitz_bound, refuse_hidden_behaviour
+from onelip.lipschitz import bound_of_part
+from onelip.norms.proved_once import proved_once
 from onelip.norms.rounding import product
 from onelip.reading import read, read_program
 
@@ -67,6 +68,7 @@ class _Method(NamedTuple):
     work: Callable[[Chain], float]  # multiplications at least, where it cannot stop by itself
 
 
+@proved_once()
 def best(
     model: nn.Module | ExportedProgram | Chain,
     input_shape: Shape | None = None,
@@ -129,13 +131,15 @@ def best(
 
 
 def _of_layers(model: nn.Module, deadline: Deadline) -> Tried:
-    """The product of what the modules prove of themselves, without knowing the image's size."""
+    """The product of what the modules prove of themselves, without knowing the image's size.
+
+    ``read`` has refused hooks and patched methods.
+    """
     start, bounds = time.monotonic(), [torch.ones((), dtype=torch.float64)]
-    refuse_hidden_behaviour(model)
     try:
         for part in model if type(model) is nn.Sequential else [model]:
             deadline.allow()
-            bounds.append(lipschitz_bound(part))
+            bounds.append(bound_of_part(part))
         bound, note = float(product(bounds)), ""
     except UnboundedModuleError as error:  # some are read that have no bound by themselves
         bound, note = None, str(error)

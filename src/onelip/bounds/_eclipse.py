@@ -26,11 +26,13 @@ from onelip.bounds.semidefinite.multipliers import proved
 from onelip.bounds.semidefinite.programmes import coordinates, optimised
 from onelip.chains import Chain
 from onelip.errors import NotApplicableError
+from onelip.norms.rounding import asked_once
 
 LARGEST = 2500
 """Rows of the matrix of the programme of one layer: steps cost its cube."""
 
 
+@asked_once()
 def eclipse_fast(chain: Chain) -> Tensor:
     r"""Proved bound of the Lipschitz constant of a plain chain by ECLipsE-Fast.
 
@@ -68,6 +70,7 @@ def eclipse_fast(chain: Chain) -> Tensor:
     return proved(network, forward(network, fast)[0]) if hopeful(network) else network.naive
 
 
+@asked_once()
 def eclipse(chain: Chain, *, seconds: float | None = None) -> Tensor:
     """Proved bound of the Lipschitz constant of a plain chain by ECLipsE.
 

@@ -27,12 +27,14 @@ from onelip.bounds.products.norms import DEFAULT_WORK, Norms, cheapest_first
 from onelip.bounds.products.scaled_maps import finite_above, fraction
 from onelip.chains import Block, Chain, Elementwise, LinearMap, Scale, transformed
 from onelip.deadline import OutOfTimeError
+from onelip.norms.rounding import asked_once
 
 Refinement = Literal["spectral", "aol", "sll"]
 Path = list[LinearMap]
 
 
 @torch.no_grad()
+@asked_once()
 def liplt(
     chain: Chain,
     *,
@@ -82,6 +84,7 @@ def liplt(
 
 
 @torch.no_grad()
+@asked_once()
 def liplt_constants(
     chain: Chain, *, work: float = DEFAULT_WORK, refinement: Refinement = "spectral"
 ) -> Constants:

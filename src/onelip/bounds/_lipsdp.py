@@ -19,11 +19,13 @@ from onelip.bounds.semidefinite.multipliers import proved
 from onelip.bounds.semidefinite.programmes import coordinates, optimised
 from onelip.chains import Chain
 from onelip.errors import NotApplicableError, UsageError
+from onelip.norms.rounding import asked_once
 
 LARGEST = 2500
 """Rows of the matrix of the programme: steps cost its cube."""
 
 
+@asked_once()
 def lipsdp(
     chain: Chain,
     multipliers: Literal["neuron", "layer"] = "neuron",

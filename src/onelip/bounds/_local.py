@@ -18,7 +18,7 @@ from onelip.bounds.neighbourhood.ball import Approx, Balls
 from onelip.bounds.neighbourhood.dense_layers import Affine, Layer, layers
 from onelip.chains import Chain
 from onelip.errors import UsageError
-from onelip.norms.rounding import UNIT, downward, frobenius, upward
+from onelip.norms.rounding import UNIT, asked_once, downward, frobenius, upward
 
 _HELD = 2**24  # entries of a product of layers that are held at a time
 _WORK = 1e11  # multiplications for the global bound
@@ -32,6 +32,7 @@ class LocalRadius(NamedTuple):
 
 
 @torch.no_grad()
+@asked_once()
 def local(chain: Chain, x: Tensor, radius: float | Tensor) -> Tensor:
     r"""Proved Lipschitz constant of a network in the ball around each input.
 
@@ -74,6 +75,7 @@ def local(chain: Chain, x: Tensor, radius: float | Tensor) -> Tensor:
 
 
 @torch.no_grad()
+@asked_once()
 def local_pairwise(chain: Chain, x: Tensor, radius: float | Tensor) -> Tensor:
     """Proved Lipschitz constants of the predicted logit minus each other, around each input.
 
@@ -97,6 +99,7 @@ def local_pairwise(chain: Chain, x: Tensor, radius: float | Tensor) -> Tensor:
 
 
 @torch.no_grad()
+@asked_once()
 def local_radius(
     chain: Chain, x: Tensor, radii: Sequence[float], labels: Tensor | None = None
 ) -> LocalRadius:

@@ -10,12 +10,14 @@ from onelip.bounds.logit_constants import Constants, constants, lengths, pair_le
 from onelip.bounds.products.norms import Norms, cheapest_first
 from onelip.bounds.products.scaled_maps import finite_above, fraction
 from onelip.chains import Block, Chain, LinearMap
+from onelip.norms.rounding import asked_once
 
 DEFAULT_WORK = 1e11
 """Multiplications for norms that are not read off a kernel: some seconds of one core."""
 
 
 @torch.no_grad()
+@asked_once()
 def naive(chain: Chain, *, work: float = DEFAULT_WORK, seconds: float = math.inf) -> Tensor:
     r"""Proved Lipschitz constant of a network, as the product over its blocks.
 
@@ -51,6 +53,7 @@ def naive(chain: Chain, *, work: float = DEFAULT_WORK, seconds: float = math.inf
 
 
 @torch.no_grad()
+@asked_once()
 def naive_constants(chain: Chain, *, work: float = DEFAULT_WORK) -> Constants:
     """The product's bounds of the network, of each logit and of each difference of two.
 

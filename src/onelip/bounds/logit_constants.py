@@ -10,8 +10,8 @@ from torch import Tensor
 
 from onelip.bounds.products.norms import row_norms
 from onelip.bounds.products.scaled_maps import finite_above
-from onelip.norms.rounding import UNDERFLOW, upward
-from onelip.norms.spectral import ends_above, power_of_two
+from onelip.norms.rounding import UNDERFLOW, power_of_two, upward
+from onelip.norms.spectral import ends_above
 
 _CHUNK = 2**24  # entries of the differences held at a time
 

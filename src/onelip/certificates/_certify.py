@@ -20,9 +20,11 @@ from onelip.certificates.radius_proof import Prover, Rounding, product_constants
 from onelip.errors import UsageError
 from onelip.layers.constrained import plain_linear
 from onelip.lipschitz import refuse_complex, refuse_hidden_behaviour
+from onelip.norms.proved_once import proved_once
 
 
 @torch.no_grad()
+@proved_once()
 def certify(
     model: nn.Module,
     x: Tensor,
@@ -41,8 +43,8 @@ def certify(
     Rounding of the division goes downwards.
     Shape: ``x`` is ``(batch, ...)``, logits ``(batch, classes)``; of a binary model with a single
     logit z, class 1 is z > 0, and the radius is ``|z|`` over a proved constant of z.
-    Cost: one proved bound of the model and one forward pass. A model in its training form should
-    go through ``onelip.export`` first: the radii are larger.
+    Cost: one proved bound of the model, each norm in it proved once, and one forward pass. A model
+    in its training form should go through ``onelip.export`` first: the radii are larger.
 
     Args:
         model: in eval mode, from inputs in [0, 1] to logits; input scaling is inside the model

@@ -29,7 +29,8 @@ from onelip.certificates.radius_proof import flattened
 from onelip.chains import Shape
 from onelip.errors import UnboundedModuleError, UsageError
 from onelip.forward_error import Arithmetic, Computed
-from onelip.lipschitz import through
+from onelip.lipschitz import refuse_hidden_behaviour, through
+from onelip.norms.proved_once import proved_once
 
 
 def forward_error(model: nn.Module, input_shape: Shape, reach: float) -> Tensor:
@@ -51,7 +52,8 @@ def forward_error(model: nn.Module, input_shape: Shape, reach: float) -> Tensor:
         A 0-d float64 tensor on the CPU.
 
     Raises:
-        UnboundedModuleError: nothing is known of the rounding of a part.
+        UnboundedModuleError: nothing is known of the rounding of a part, or it has hooks or patched
+            methods.
         NonFiniteError: a weight is not finite, or numbers on the way may overflow.
         UsageError: reach is no length, or weights are of 16 bits or of several dtypes.
 
@@ -70,6 +72,7 @@ def forward_error(model: nn.Module, input_shape: Shape, reach: float) -> Tensor:
 
 
 @torch.no_grad()
+@proved_once()
 def forward_errors(model: nn.Module, input_shape: Shape, reach: float) -> list[Tensor]:
     """The same behind each part of the model (``constants.flattened``), the last one at the end.
 
@@ -86,6 +89,7 @@ def forward_errors(model: nn.Module, input_shape: Shape, reach: float) -> list[T
     if not 0 <= reach < math.inf:
         raise UsageError(f"reach is the length of an input, got {reach}")
     dtype, device = _arithmetic_of(model)
+    refuse_hidden_behaviour(model)
     _refuse_subnormal(model)
     arithmetic = Arithmetic.of(dtype)
     flushed = arithmetic.lost * math.sqrt(math.prod(input_shape))

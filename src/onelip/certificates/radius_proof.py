@@ -13,7 +13,7 @@ from onelip import bounds
 from onelip.certificates.head_curvature.radii import HeadRadii
 from onelip.chains import Shape
 from onelip.layers.unit_norm_linear import UnitNormLinear
-from onelip.lipschitz import finite, lipschitz_bound
+from onelip.lipschitz import bound_of_part, finite, refuse_hidden_behaviour
 from onelip.norms.rounding import UNIT, downward, exact, frobenius, product, upward
 from onelip.reading import read
 
@@ -111,8 +111,9 @@ def product_constants(model: nn.Module, input_shape: Shape) -> Constants:  # noq
 
     Tight for networks of 1-Lipschitz layers.
     """
+    refuse_hidden_behaviour(model)
     parts = flattened(model)
-    layers = [(name, lipschitz_bound(part)) for name, part in parts]
+    layers = [(name, bound_of_part(part)) for name, part in parts]
     head = _linear_head(parts)
     factors = [bound for _, bound in layers]
     body = product(factors[:-1] if head is not None else factors)

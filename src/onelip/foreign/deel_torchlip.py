@@ -29,7 +29,7 @@ from onelip.foreign.plain_modules import (
 )
 from onelip.layers.normalize import Normalize
 from onelip.lipschitz import RECORDS as OF_TORCH
-from onelip.lipschitz import ModuleRecord, lipschitz_bound
+from onelip.lipschitz import ModuleRecord, bound_of_part
 from onelip.norms.convolution import pair
 from onelip.norms.rounding import exact, product, upward
 from onelip.norms.windows import overlap_of_maxima, root_above
@@ -96,7 +96,7 @@ def _l2_pool(module: Any) -> Tensor:
 
 
 def _sequential(module: Any) -> Tensor:
-    return product([lipschitz_bound(part) for part in module])
+    return product([bound_of_part(part) for part in module])
 
 
 def _export_sequential(module: Any) -> nn.Sequential:

@@ -43,7 +43,7 @@ from onelip.foreign.plain_modules import (
 )
 from onelip.foreign.residual import MeanSquareResidual, WeightedResidual
 from onelip.layers.normalize import Normalize
-from onelip.lipschitz import ModuleRecord, lipschitz_bound
+from onelip.lipschitz import ModuleRecord, bound_of_part
 
 
 def _read(module: Any) -> Any:
@@ -69,7 +69,7 @@ def _soft_huber(module: Any) -> float:
 
 
 def _concat_residual(module: Any) -> Tensor:
-    return lipschitz_bound(module.fn).clamp(min=1)
+    return bound_of_part(module.fn).clamp(min=1)
 
 
 def _export_additive(module: Any) -> WeightedResidual:

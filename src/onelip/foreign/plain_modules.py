@@ -9,14 +9,14 @@ from onelip.errors import UnboundedModuleError
 from onelip.layers import constrained
 from onelip.layers.constrained import fill
 from onelip.layers.fixed_conv import FixedConv2d
-from onelip.lipschitz import ModuleRecord, Rule, lipschitz_bound, read_module
+from onelip.lipschitz import ModuleRecord, Rule, bound_of_part, read_module
 
 Plain = Callable[[Any], nn.Module]
 
 
 def bound_of(plain: Plain) -> Rule:
     """The rule of modules that do what a plain one does with the same numbers."""
-    return lambda module: lipschitz_bound(plain(module))
+    return lambda module: bound_of_part(plain(module))
 
 
 def as_plain(plain: Plain, *, export: Plain) -> ModuleRecord:

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from onelip._export import export
 from onelip.errors import UnboundedModuleError
-from onelip.lipschitz import LipschitzModule, lipschitz_bound
+from onelip.lipschitz import LipschitzModule, bound_of_part
 from onelip.norms.rounding import exact, upward
 
 
@@ -48,7 +48,7 @@ class WeightedResidual(LipschitzModule):
     def lipschitz_bound(self) -> Tensor:
         """See the class."""
         skip, branch, inner = (exact(t).abs().cpu() for t in (self.skip, self.branch, self.inner))
-        return upward(skip + branch * inner * lipschitz_bound(self.fn), 3)
+        return upward(skip + branch * inner * bound_of_part(self.fn), 3)
 
     def export(self) -> "WeightedResidual":
         """With fn exported."""
@@ -89,7 +89,7 @@ class MeanSquareResidual(LipschitzModule):
 
     def lipschitz_bound(self) -> Tensor:
         """See the class."""
-        return upward(((1 + lipschitz_bound(self.fn).square()) / 2).sqrt(), 4)
+        return upward(((1 + bound_of_part(self.fn).square()) / 2).sqrt(), 4)
 
     def export(self) -> "MeanSquareResidual":
         """With f exported."""

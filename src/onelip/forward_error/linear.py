@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from onelip.errors import UnboundedModuleError
 from onelip.forward_error.arithmetic import ABOVE, Local, Run, Shape
-from onelip.norms.rounding import exact, frobenius, upward
-from onelip.norms.spectral import ends_above, power_of_two
+from onelip.norms.rounding import exact, frobenius, power_of_two, upward
+from onelip.norms.spectral import ends_above
 
 _ROUNDS = 3  # towards the norm of absolute values
 

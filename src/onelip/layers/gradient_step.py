@@ -14,7 +14,7 @@ from onelip.chains.value import Value
 from onelip.errors import UnboundedModuleError
 from onelip.forward_error import Arithmetic, Computed, Local, Run
 from onelip.layers.fixed_conv import check_image, check_image_size
-from onelip.lipschitz import LipschitzModule, lipschitz_bound, through
+from onelip.lipschitz import LipschitzModule, bound_of_part, through
 from onelip.lipschitz.torch_modules import activation as activated
 from onelip.lipschitz.torch_modules import sides_of
 from onelip.norms.rounding import exact, product, upward
@@ -185,7 +185,7 @@ def block_of(
     layer: Any, value: Value, hidden: Value, outer: LinearMap, skip: LinearMap | None
 ) -> Value:
     """A block with the constant that its layer proves, times that of the map in front of it."""
-    constant = product([lipschitz_bound(layer), norm_of_parts(value.linear)])
+    constant = product([bound_of_part(layer), norm_of_parts(value.linear)])
     plain = activated(layer.activation, hidden).point.block
     assert plain is not None
     return value.behind(replace(plain, outer=outer, skip=skip, constant=float(constant)))

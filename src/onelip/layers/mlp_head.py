@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from onelip.activations import second_derivatives
 from onelip.chains.value import Value
 from onelip.layers.options import FactoryOptions
-from onelip.lipschitz import LipschitzModule, lipschitz_bound, read_module
+from onelip.lipschitz import LipschitzModule, bound_of_part, read_module
 from onelip.norms.rounding import product
 
 
@@ -65,7 +65,7 @@ class MLPHead(LipschitzModule):
 
     def lipschitz_bound(self) -> Tensor:
         """See the class."""
-        return product([lipschitz_bound(part) for part in self.parts()])
+        return product([bound_of_part(part) for part in self.parts()])
 
     def export(self) -> nn.Sequential:
         """Three plain torch modules."""

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import override
 
+from onelip import norms
 from onelip.activations import Interval, slopes
 from onelip.chains.linear_layers import dense
 from onelip.chains.value import Value
@@ -40,7 +41,6 @@ from onelip.layers.gradient_step import block_of
 from onelip.layers.options import FactoryOptions
 from onelip.lipschitz import LipschitzModule, through
 from onelip.norms.rounding import UNDERFLOW, UNIT, exact, frobenius, upward
-from onelip.norms.spectral import largest_norm
 
 Maps = tuple[Tensor, Tensor, Tensor]  # U, V and psi
 
@@ -65,7 +65,7 @@ def sandwich_bound(inner: Tensor, outer: Tensor, psi: Tensor, slope: Interval) -
     psi = exact(psi)
     both = exact(torch.cat([psi[:, None] * exact(inner), (exact(outer) / psi).mT], 1))
     error = upward(UNIT * frobenius(both), 4) + math.sqrt(both.numel()) * UNDERFLOW
-    return upward(largest_norm(both[None], error).square() / 2 * high, 4)
+    return upward(norms.dense(both, error=error).square() / 2 * high, 4)
 
 
 class Sandwich(LipschitzModule):

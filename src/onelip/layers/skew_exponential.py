@@ -20,7 +20,7 @@ from onelip.layers.channels import unshuffled
 from onelip.layers.fixed_conv import check_image, check_image_size
 from onelip.layers.gradient_step import mirrored
 from onelip.layers.soc_gradient import exact_series, fast_series
-from onelip.lipschitz import LipschitzModule, lipschitz_bound
+from onelip.lipschitz import LipschitzModule, bound_of_part
 from onelip.norms.convolution import check_padding_mode, pair
 from onelip.norms.exponential import truncated_exponential
 from onelip.norms.rounding import exact
@@ -134,7 +134,7 @@ class SkewExponential(LipschitzModule):
         series: LinearMap = identity(image.shape)
         for i in range(self.terms - 1, 0, -1):
             share = Scale(image.shape, reciprocal(torch.tensor(float(i))), operations=1)
-            bound = lipschitz_bound(self) if i == 1 else None
+            bound = bound_of_part(self) if i == 1 else None
             series = BoundedSum((identity(image.shape), composed([series, conv, share])), bound)
         whole = moved(image.then(series), lambda x: x[:, : self.out_channels])
         return whole if self.bias is None else shifted(whole, self.bias[:, None, None])

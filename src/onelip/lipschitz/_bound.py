@@ -9,10 +9,11 @@ from onelip.lipschitz.guards import refuse_hidden_behaviour, refuse_moving
 from onelip.lipschitz.inheritance import refuse_inherited
 from onelip.lipschitz.module import LipschitzModule
 from onelip.lipschitz.records import record_of, rule
-from onelip.norms.rounding import product
+from onelip.norms.rounding import asked_once, product
 
 
 @torch.no_grad()
+@asked_once()
 def lipschitz_bound(module: nn.Module) -> Tensor:
     """Proved upper bound of the Lipschitz constant of a module, from l2 to l2.
 
@@ -35,6 +36,16 @@ def lipschitz_bound(module: nn.Module) -> Tensor:
         tensor(1., dtype=torch.float64)
     """
     refuse_hidden_behaviour(module)
+    return bound_of_part(module)
+
+
+@torch.no_grad()
+def bound_of_part(module: nn.Module) -> Tensor:
+    """The same of a part of a module that ``refuse_hidden_behaviour`` has walked through already.
+
+    For rules of modules that hold others, and for queries that have many parts: hooks and patched
+    methods are not looked for again.
+    """
     if isinstance(module, LipschitzModule):
         refuse_inherited(module, "lipschitz_bound")
         for part in module.modules():
@@ -66,4 +77,4 @@ def finite(bound: Tensor, name: str) -> Tensor:
 
 @rule(nn.Sequential)
 def _sequential(module: nn.Sequential) -> Tensor:
-    return product([lipschitz_bound(part) for part in module])
+    return product([bound_of_part(part) for part in module])

@@ -10,7 +10,7 @@ from onelip.chains import Opaque
 from onelip.chains.linear_layers import tried
 from onelip.chains.value import Value
 from onelip.errors import UnboundedModuleError
-from onelip.lipschitz._bound import lipschitz_bound
+from onelip.lipschitz._bound import bound_of_part
 from onelip.lipschitz.guards import refuse_moving_weights
 from onelip.lipschitz.inheritance import refuse_inherited
 from onelip.lipschitz.module import LipschitzModule
@@ -38,7 +38,7 @@ def read_module(module: nn.Module, value: Value) -> Value:
 def opaque(module: nn.Module, value: Value) -> Value:
     """A module of which only its bound is known."""
     try:
-        constant = float(lipschitz_bound(module))
+        constant = float(bound_of_part(module))
     except UnboundedModuleError as error:
         if not any(True for _ in module.children()) or isinstance(module, LipschitzModule):
             raise

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from onelip.chains import Shape
 from onelip.forward_error import ABOVE, Arithmetic, Computed, Local, Run
-from onelip.lipschitz._bound import lipschitz_bound
+from onelip.lipschitz._bound import bound_of_part
 from onelip.lipschitz.inheritance import refuse_inherited
 from onelip.lipschitz.module import LipschitzModule, unknown_rounding
 from onelip.lipschitz.records import RECORDS
@@ -30,7 +30,7 @@ def through(
         NonFiniteError: a weight is not finite, or numbers may overflow.
     """
     inside = _rule(module)
-    constant = float(lipschitz_bound(module) if lipschitz is None else lipschitz)
+    constant = float(bound_of_part(module) if lipschitz is None else lipschitz)
     shape = _shape_behind(module, x.shape)
     run = Run(arithmetic, Computed(x.shape, x.reach), shape, constant)
     offset, error = inside(run)

@@ -2,8 +2,8 @@ r"""The exact norm of a zero-padded convolution, row of pixels by row of pixels.
 
 Rows of the image further apart than the kernel reaches do not interact, so the Gram matrix of a
 convolution is block tridiagonal, with blocks of as many rows as that. The proof is the one of
-``spectral.py``, :math:`\|G\| \le s + \|s I - G - L L^T\|_F` for any L, here a block bidiagonal
-factor: n small factorisations instead of one of n times the size.
+``verification.py`` with a block bidiagonal factor: n small factorisations instead of one of n times
+the size.
 """
 
 import math
@@ -13,7 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from onelip.norms.rounding import UNDERFLOW, UNIT, frobenius, gamma, upward
+from onelip.norms.rounding import UNDERFLOW, frobenius, gamma, upward
+from onelip.norms.verification import Remainder, above
 
 _FIRST_MARGIN = 1e-4  # how far above the first guess the proof is tried
 _MARGIN = 1e-9  # above a guess that a successful factorisation has refined
@@ -33,12 +34,51 @@ class Rows(NamedTuple):
     before: int
 
 
-class _Tridiagonal(NamedTuple):
-    """A symmetric block tridiagonal matrix, up to an error in Frobenius norm."""
+class _Factor(NamedTuple):
+    """A block bidiagonal lower triangular matrix L."""
+
+    diagonal: Tensor  # (blocks, size, size), each lower triangular
+    below: Tensor  # (blocks - 1, size, size)
+
+    def solve(self, vector: Tensor) -> Tensor:
+        """``(L L^T)^-1 x`` for ``x`` of shape ``(blocks, size)``."""
+        parts = list(vector[..., None])
+        for i in range(len(parts)):
+            ahead = self.below[i - 1] @ parts[i - 1] if i else 0
+            parts[i] = _triangular(self.diagonal[i], parts[i] - ahead, upper=False)
+        for i in reversed(range(len(parts))):
+            behind = self.below[i].mT @ parts[i + 1] if i + 1 < len(parts) else 0
+            parts[i] = _triangular(self.diagonal[i].mT, parts[i] - behind, upper=True)
+        return torch.stack(parts).squeeze(-1)
+
+
+class Tridiagonal(NamedTuple):
+    """A symmetric block tridiagonal matrix, a form of ``verification.Hermitian``."""
 
     diagonal: Tensor  # (blocks, size, size)
     below: Tensor  # (blocks - 1, size, size)
-    error: Tensor
+
+    def shifted(self, level: Tensor, sign: int) -> "Tridiagonal":
+        """See ``Hermitian``."""
+        diagonal = sign * self.diagonal
+        diagonal.diagonal(dim1=-2, dim2=-1).add_(level, alpha=-sign)
+        return Tridiagonal(diagonal, sign * self.below)
+
+    def factor(self) -> _Factor:
+        """Block Cholesky."""
+        return _factor(self.diagonal, self.below)
+
+    def remainder(self, factor: _Factor) -> Remainder:
+        """See ``Hermitian``; a block on the diagonal is the sum of two products."""
+        squares = factor.diagonal @ factor.diagonal.mT
+        squares[1:] += factor.below @ factor.below.mT
+        on = frobenius(self.diagonal - squares).square().sum()
+        off = frobenius(self.below - factor.below @ factor.diagonal[:-1].mT).square().sum()
+        lengths = frobenius(factor.diagonal).square().sum() + frobenius(factor.below).square().sum()
+        blocks, size, _ = self.diagonal.shape
+        return Remainder(
+            upward(on + 2 * off, 2 * blocks).sqrt(), size + 1, upward(lengths, 2 * blocks)
+        )
 
 
 def block_size(rows: Rows, inputs: int, outputs: int) -> tuple[int, int]:
@@ -70,21 +110,21 @@ def squared_norm(maps: Tensor, rows: Rows) -> Tensor:
         A 0-d float64 tensor.
     """
     of_outputs = maps.shape[1] * _reach(rows, True) <= maps.shape[2] * _reach(rows, False)
-    gram = _gram(maps if of_outputs else maps.mT, rows, of_outputs)
+    gram, error = _gram(maps if of_outputs else maps.mT, rows, of_outputs)
     guess, margin = _largest_eigenvalue(maps, rows), _FIRST_MARGIN
     best = upward(frobenius(gram.diagonal).square().sum().sqrt(), 8 + len(gram.diagonal))
     best = upward(best + 2 * frobenius(gram.below).sum(), 8 + len(gram.diagonal))
     for _ in range(_ROUNDS):
         level = guess * (1 + margin)
-        bound, factor = _verified(gram, level)
-        best = torch.fmin(best, bound)  # a failed factorisation gives NaN, or much
-        if not bound <= level * (1 + 10 * _MARGIN):
+        trial = above(gram, level)
+        best = torch.fmin(best, trial.bound)  # a failed factorisation gives NaN, or much
+        if not trial.bound <= level * (1 + 10 * _MARGIN):
             margin *= 10
             continue
-        guess, margin = level - 1 / _inverse_norm(factor), _MARGIN
+        guess, margin = level - 1 / _inverse_norm(trial.factor), _MARGIN
         if best <= guess * (1 + 10 * _MARGIN):
             break
-    return upward(best + gram.error, 2)
+    return upward(best + error, 2)
 
 
 def _reach(rows: Rows, of_outputs: bool) -> int:
@@ -93,8 +133,11 @@ def _reach(rows: Rows, of_outputs: bool) -> int:
     return max(1, apart // rows.stride if of_outputs else apart)
 
 
-def _gram(maps: Tensor, rows: Rows, of_outputs: bool) -> _Tridiagonal:
-    """Gram matrix of the outputs or of the inputs; ``maps`` lead there from the other side."""
+def _gram(maps: Tensor, rows: Rows, of_outputs: bool) -> tuple[Tridiagonal, Tensor]:
+    """Gram matrix of the outputs or of the inputs, and its error in Frobenius norm.
+
+    ``maps`` lead there from the other side.
+    """
     taps, width, length = maps.shape
     reach, count = _reach(rows, of_outputs), rows.outputs if of_outputs else rows.inputs
     products = torch.einsum("uik,vjk->uvij", maps, maps)
@@ -110,7 +153,7 @@ def _gram(maps: Tensor, rows: Rows, of_outputs: bool) -> _Tridiagonal:
     joined = whole.transpose(3, 4).reshape(blocks, 2, reach * width, reach * width)
     size = upward(frobenius(maps).square().sum() * count, taps + 8)  # |B|_F^2
     error = upward(gamma(length + taps + 4) * size + count * taps * width**2 * UNDERFLOW, 4)
-    return _Tridiagonal(joined[:, 0], joined[1:, 1], error)
+    return Tridiagonal(joined[:, 0], joined[1:, 1]), error
 
 
 def _meeting(rows: Rows, row: int, other: int, of_outputs: bool) -> Sequence[tuple[int, int]]:
@@ -194,51 +237,16 @@ def _reads(rows: Rows, device: torch.device) -> list[tuple[Tensor, Tensor]]:
     return [(outputs[kept], inputs[kept]) for inputs, kept in zip(read, inside, strict=True)]
 
 
-class _Factor(NamedTuple):
-    """A block bidiagonal lower triangular matrix L."""
-
-    diagonal: Tensor  # (blocks, size, size), each lower triangular
-    below: Tensor  # (blocks - 1, size, size)
-
-    def solve(self, vector: Tensor) -> Tensor:
-        """``(L L^T)^-1 x`` for ``x`` of shape ``(blocks, size)``."""
-        parts = list(vector[..., None])
-        for i in range(len(parts)):
-            ahead = self.below[i - 1] @ parts[i - 1] if i else 0
-            parts[i] = _triangular(self.diagonal[i], parts[i] - ahead, upper=False)
-        for i in reversed(range(len(parts))):
-            behind = self.below[i].mT @ parts[i + 1] if i + 1 < len(parts) else 0
-            parts[i] = _triangular(self.diagonal[i].mT, parts[i] - behind, upper=True)
-        return torch.stack(parts).squeeze(-1)
-
-
-def _verified(gram: _Tridiagonal, level: Tensor) -> tuple[Tensor, _Factor]:
-    """``level + |level I - gram - L L^T|_F`` for a block factor L, rounding added."""
-    size = gram.diagonal.shape[-1]
-    shifted = -gram.diagonal
-    shifted.diagonal(dim1=-2, dim2=-1).add_(level)
-    factor = _factor(shifted, gram.below)
-    squares = factor.diagonal @ factor.diagonal.mT
-    squares[1:] += factor.below @ factor.below.mT
-    on = frobenius(shifted - squares).square().sum()
-    off = frobenius(gram.below + factor.below @ factor.diagonal[:-1].mT).square().sum()
-    lengths = frobenius(factor.diagonal).square().sum() + 2 * frobenius(factor.below).square().sum()
-    entries = size * len(shifted)
-    rounding = 2 * gamma(2 * size + 4) * lengths + entries * (2 * UNIT * (level + 1) + UNDERFLOW)
-    residual = upward(on + 2 * off, entries).sqrt()
-    return upward(level + residual + upward(rounding, entries), 8), factor
-
-
-def _factor(shifted: Tensor, below: Tensor) -> _Factor:
-    """Block Cholesky of ``shifted`` on the diagonal and ``-below`` below it; never trusted."""
-    diagonal, links = [torch.linalg.cholesky_ex(shifted[0]).L], []
-    for block, off in zip(shifted[1:], below, strict=True):
-        link = _triangular(diagonal[-1], -off.mT, upper=False).mT
+def _factor(diagonal: Tensor, below: Tensor) -> _Factor:
+    """Block Cholesky of a block tridiagonal matrix; never trusted."""
+    blocks, links = [torch.linalg.cholesky_ex(diagonal[0]).L], []
+    for block, off in zip(diagonal[1:], below, strict=True):
+        link = _triangular(blocks[-1], off.mT, upper=False).mT
         links.append(link)
-        diagonal.append(torch.linalg.cholesky_ex(block - link @ link.mT).L)
-    size = shifted.shape[-1]
-    empty = shifted.new_zeros(0, size, size)
-    return _Factor(torch.stack(diagonal), torch.stack(links) if links else empty)
+        blocks.append(torch.linalg.cholesky_ex(block - link @ link.mT).L)
+    size = diagonal.shape[-1]
+    empty = diagonal.new_zeros(0, size, size)
+    return _Factor(torch.stack(blocks), torch.stack(links) if links else empty)
 
 
 def _inverse_norm(factor: _Factor) -> Tensor:

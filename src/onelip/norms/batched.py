@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from onelip.norms.rounding import UNIT, frobenius, upward
-from onelip.norms.spectral import product_error
+from onelip.norms.rounding import frobenius, product_error, upward
+from onelip.norms.verification import Dense, above
 
 _MARGINS = (1e-10, 1e-7, 1e-3)  # how far above the guess the proof is tried
 
@@ -53,19 +53,8 @@ def _squares(matrices: Tensor) -> Tensor:
     if gram.shape[-1] > 1:
         guesses = torch.linalg.eigvalsh(gram)[:, -1].clamp_min(0.0)
         for margin in _MARGINS:
-            proved = _verified(gram, guesses * (1 + margin))
+            proved = above(Dense(gram), guesses * (1 + margin)).bound
             bounds = torch.fmin(bounds, proved)  # a failed factor gives NaN
             if bool((bounds <= guesses * (1 + 2 * margin)).all()):
                 break
     return upward(bounds + product_error(matrices), 2)
-
-
-def _verified(gram: Tensor, levels: Tensor) -> Tensor:
-    """``level + |level I - gram - L L^T|_F``, L a Cholesky factor, rounding added."""
-    shifted = -gram
-    shifted.diagonal(dim1=-2, dim2=-1).add_(levels[:, None])
-    factor = torch.linalg.cholesky_ex(shifted).L
-    residual = frobenius(shifted - factor @ factor.mT)
-    largest = gram.diagonal(dim1=-2, dim2=-1).abs().amax(-1)
-    rounding = product_error(factor) + 2 * UNIT * gram.shape[-1] * (levels + largest)
-    return upward(levels + upward(residual, 2) + rounding, 4)

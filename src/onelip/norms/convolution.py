@@ -26,8 +26,9 @@ from torch import Tensor
 
 from onelip.errors import UnboundedModuleError
 from onelip.norms import banded, gram_kernel
-from onelip.norms.rounding import exact, frobenius, gamma, upward
-from onelip.norms.spectral import ends_above, largest_norm, power_of_two
+from onelip.norms.proved_once import known
+from onelip.norms.rounding import exact, frobenius, gamma, power_of_two, upward
+from onelip.norms.spectral import ends_above, largest_norm
 
 Pair = tuple[int, int]
 
@@ -167,6 +168,11 @@ def convolution(
         for i in (0, 1)
     ]
     kernels = exact(weight).unflatten(0, (groups, -1))
+    return known(kernels, ("convolution", *axes), lambda scaled: _proved(scaled, axes))
+
+
+def _proved(kernels: Tensor, axes: list[_Axis]) -> Tensor:
+    """The bound by the tightest way that is affordable; kernels as in ``fourier``."""
     if _is_small(axes, kernels):
         matrices = _written_out(kernels, axes).flatten(1, 3).flatten(2, 4)
         return largest_norm(matrices, _meeting_error(kernels, axes))

@@ -5,8 +5,11 @@ up to underflow. A sum of n products, in any order, fused or not, is off by at m
 times the sum of the absolute products. Every error term below follows from these two sentences.
 """
 
+import contextlib
 import functools
 import math
+from collections.abc import Iterator
+from contextvars import ContextVar
 from fractions import Fraction
 
 import torch
@@ -48,6 +51,35 @@ def frobenius(matrices: Tensor) -> Tensor:
     return upward(norm, entries + 4) + math.sqrt(entries) * math.sqrt(UNDERFLOW)
 
 
+def sum_error(terms: int, sizes: Tensor) -> Tensor:
+    """Bound of the Frobenius norm of what matrices of sums of products are off by.
+
+    Args:
+        terms: how many products are added at most, in any order.
+        sizes: not below the Frobenius norm of the same sums of absolute values, but for a few
+            roundings.
+    """
+    return upward(gamma(terms) * sizes + terms**2 * UNDERFLOW, 8)
+
+
+def product_error(matrices: Tensor) -> Tensor:
+    """Bound of the Frobenius error of a computed ``A^H A`` or ``A A^H``, per matrix.
+
+    The factor 8 (n + 4) covers complex products by four or by three real ones.
+    """
+    terms = max(matrices.shape[-2:])
+    count = 8 * (terms + 4) if matrices.is_complex() else terms
+    return sum_error(count, frobenius(matrices).square())
+
+
+def power_of_two(numbers: Tensor) -> float:
+    """A factor that brings the largest number close to 1 and rounds nothing."""
+    parts = torch.view_as_real(numbers) if numbers.is_complex() else numbers
+    exponent = math.frexp(float(parts.abs().max()))[1]
+    scale: float = 2.0 ** max(-1000, min(1000, -exponent))
+    return scale
+
+
 def product(factors: list[Tensor]) -> Tensor:
     """The smallest float64 number not below the exact product; 1 for an empty list."""
     return _above(math.prod((Fraction(float(factor)) for factor in factors), start=Fraction(1)))
@@ -81,6 +113,24 @@ def _probe(threads: int) -> Tensor:
     return probe
 
 
+_THREADS_ASKED: ContextVar[set[int] | None] = ContextVar("threads_asked", default=None)
+
+
+@contextlib.contextmanager
+def asked_once() -> Iterator[None]:
+    """Ask the processor once, until the context ends, whether subnormal numbers are kept.
+
+    For one public call, in which nobody sets ``torch.set_flush_denormal``: a worker that is started
+    inside inherits the mode that was found.
+    """
+    token = None if _THREADS_ASKED.get() is not None else _THREADS_ASKED.set(set())
+    try:
+        yield
+    finally:
+        if token is not None:
+            _THREADS_ASKED.reset(token)
+
+
 def refuse_flushing() -> None:
     """No proof is possible where subnormal numbers are taken for 0.
 
@@ -89,11 +139,16 @@ def refuse_flushing() -> None:
     Raises:
         RuntimeError: the processor flushes them, in this thread or in one that torch calculates in.
     """
-    if not bool(_probe(torch.get_num_threads()).mul(1).all()):
+    threads, asked = torch.get_num_threads(), _THREADS_ASKED.get()
+    if asked is not None and threads in asked:
+        return
+    if not bool(_probe(threads).mul(1).all()):
         raise RuntimeError(
             "subnormal numbers are flushed, in this thread or in one of torch's workers: start "
             "Python anew, without torch.set_flush_denormal(True)"
         )
+    if asked is not None:
+        asked.add(threads)
 
 
 def exact(tensor: Tensor) -> Tensor:

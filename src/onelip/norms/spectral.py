@@ -1,15 +1,9 @@
 r"""The spectral norm of dense matrices: guess, then prove.
 
-A symmetric eigenvalue solver guesses :math:`s \approx \|M\|^2`. The proof needs no trust in it:
-for *any* matrix :math:`L`,
-
-.. math:: \|M\|^2 = \|M^H M\| \le s + \|s I - M^H M - L L^H\|_F ,
-
-since :math:`L L^H` is positive semidefinite. A Cholesky factor of :math:`s I - M^H M` makes the
-last term tiny, and that term is computed, with the rounding of each product added: whatever the
-factorisation did wrong ends up in the bound. One Gram product, one factorisation and one product
-replace the 25 products that Gram iteration takes to come as close. (Verification after the fact is
-Rump's idea: "Verified bounds for singular values", BIT 2011.)
+A symmetric eigenvalue solver guesses :math:`s \approx \|M\|^2`, the largest eigenvalue of
+:math:`M^H M`, and ``verification.py`` proves a bound just above, which takes no trust in the guess.
+One Gram product, one factorisation and one product replace the 25 products that Gram iteration
+takes to come as close.
 """
 
 import math
@@ -17,7 +11,9 @@ import math
 import torch
 from torch import Tensor
 
-from onelip.norms.rounding import UNDERFLOW, UNIT, exact, frobenius, gamma, upward
+from onelip.norms.proved_once import known
+from onelip.norms.rounding import exact, frobenius, power_of_two, product_error, upward
+from onelip.norms.verification import Dense, above
 
 _MARGIN = 1e-10  # how far above the guess the proof is tried first
 _GUESSES = 8  # blocks of a batch whose eigenvalues are computed in one round
@@ -25,7 +21,7 @@ _POWER_STEPS = 8
 _ROUNDS = 40
 
 
-def dense(matrix: Tensor) -> Tensor:
+def dense(matrix: Tensor, *, error: Tensor | None = None) -> Tensor:
     """Proved upper bound of the spectral norm of a matrix, or of the largest in a batch.
 
     Bound: never below the exact norm; within 1e-8 of it, relative, up to 4096 columns.
@@ -35,6 +31,7 @@ def dense(matrix: Tensor) -> Tensor:
 
     Args:
         matrix: the exact numbers whose norm is asked.
+        error: Frobenius norm of what each matrix may be off by, a scalar; 0 if left out.
 
     Raises:
         NonFiniteError: an entry is infinite or NaN.
@@ -46,7 +43,9 @@ def dense(matrix: Tensor) -> Tensor:
     """
     if matrix.ndim < 2:
         raise ValueError(f"a matrix has two dimensions, got shape {tuple(matrix.shape)}")
-    return largest_norm(exact(matrix).flatten(0, -3) if matrix.ndim > 2 else exact(matrix)[None])
+    numbers = exact(matrix).flatten(0, -3) if matrix.ndim > 2 else exact(matrix)[None]
+    norm = known(numbers, "dense", largest_norm)
+    return norm if error is None else upward(norm + error.cpu(), 1)
 
 
 def largest_norm(matrices: Tensor, error: Tensor | None = None) -> Tensor:
@@ -70,14 +69,6 @@ def largest_norm(matrices: Tensor, error: Tensor | None = None) -> Tensor:
     return ends_above(upward(square, 2).sqrt() / scale + error)
 
 
-def power_of_two(numbers: Tensor) -> float:
-    """A factor that brings the largest number close to 1 and rounds nothing."""
-    parts = torch.view_as_real(numbers) if numbers.is_complex() else numbers
-    exponent = math.frexp(float(parts.abs().max()))[1]
-    scale: float = 2.0 ** max(-1000, min(1000, -exponent))
-    return scale
-
-
 def ends_above(norm: Tensor) -> Tensor:
     """The last rounding of a norm, of subnormal numbers too."""
     norm = upward(norm, 4)
@@ -92,14 +83,16 @@ def _norm_of_gram(matrices: Tensor) -> Tensor:
     """
     gram = matrices.mH @ matrices
     bounds = frobenius(gram)  # holds without any factorisation
-    pending = _look(gram).argsort(descending=True)
+    pending = torch.arange(len(gram), device=gram.device)
+    if len(gram) > _GUESSES:
+        pending = _look(gram).argsort(descending=True)
     level, margin = torch.zeros_like(bounds[0]), _MARGIN
     for _ in range(_ROUNDS):
         guess = torch.linalg.eigvalsh(gram[pending[:_GUESSES]]).amax()
         if guess <= level:
             margin *= 100
         level = torch.maximum(level, guess)
-        proved = _verified(gram[pending], level * (1 + margin))
+        proved = above(Dense(gram[pending]), level * (1 + margin)).bound
         bounds[pending] = torch.fmin(bounds[pending], proved)  # a failed factor gives NaN
         pending = pending[bounds[pending] > level * (1 + 2 * margin)]
         if not len(pending):
@@ -115,23 +108,3 @@ def _look(gram: Tensor) -> Tensor:
         vector = vector.nan_to_num()  # of a zero block
     looks: Tensor = torch.linalg.vector_norm(vector, dim=(1, 2))
     return looks
-
-
-def _verified(gram: Tensor, level: Tensor) -> Tensor:
-    """``level + |level I - gram - L L^H|_F`` per block, L a Cholesky factor, rounding added."""
-    shifted = -gram
-    shifted.diagonal(dim1=-2, dim2=-1).add_(level)
-    factor = torch.linalg.cholesky_ex(shifted).L
-    residual = frobenius(shifted - factor @ factor.mH)
-    rounding = product_error(factor) + 2 * UNIT * math.sqrt(gram.shape[-1]) * (level + 1)
-    return upward(level + upward(residual, 2) + rounding, 4)
-
-
-def product_error(matrices: Tensor) -> Tensor:
-    """Bound of the Frobenius error of a computed ``A^H A`` or ``A A^H``, per matrix.
-
-    The factor 8 (n + 4) covers complex products by four or by three real ones.
-    """
-    terms = max(matrices.shape[-2:])
-    relative = gamma(8 * (terms + 4) if matrices.is_complex() else terms)
-    return upward(relative * frobenius(matrices).square() + terms**2 * UNDERFLOW, 4)

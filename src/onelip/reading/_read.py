@@ -7,8 +7,10 @@ from onelip.chains import Chain, Shape
 from onelip.chains.value import Value, like_of
 from onelip.errors import NonFiniteError, UnboundedModuleError, UsageError
 from onelip.lipschitz import read_module, refuse_complex, refuse_hidden_behaviour
+from onelip.norms.rounding import asked_once
 
 
+@asked_once()
 def read(model: nn.Module, input_shape: Shape) -> Chain:
     """A network as a chain: what bounds of whole networks are computed on.
 

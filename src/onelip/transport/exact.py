@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from onelip.errors import UsageError, missing_extra
-from onelip.norms.spectral import power_of_two
+from onelip.norms.rounding import power_of_two
 from onelip.transport.critic_training import check_samples
 
 _LARGEST = 2**30  # entries of the matrix of distances, 8 GB

@@ -6,7 +6,7 @@ Where :math:`M = A B` narrows to n numbers between A and B, let :math:`R R^\top`
 .. math:: \|A B\|^2 = \|A B B^\top A^\top\|
           \le \|R^\top A^\top A R\| + \|A\|^2 \|B B^\top - R R^\top\| ,
 
-and all matrices are n x n. Each is proved as in ``norms/spectral.py``, from one factorisation and
+and all matrices are n x n. Each is proved by ``norms/verification.py``, from one factorisation and
 one residual; the guesses come from Lanczos steps instead of all eigenvalues.
 """
 
@@ -22,6 +22,7 @@ from onelip.deadline import Deadline
 from onelip.norms.banded import lanczos
 from onelip.norms.rounding import UNIT, frobenius, gamma, upward
 from onelip.norms.spectral import ends_above
+from onelip.norms.verification import Dense, above, gap
 
 Push = Callable[[Tensor], tuple[Tensor, Tensor]]
 """A batch to its image under ``M^T M`` (or ``M M^T``), and what each row is off by in norm."""
@@ -120,62 +121,35 @@ def _chunks(matrix: Tensor) -> list[tuple[slice, Tensor]]:
 
 
 def _proved(gram: Gram, deadline: Deadline = _NEVER) -> Tensor:
-    """Bound of the norm: ``level + |level I - G - L L^T|_F`` at a level just above a guess."""
+    """Bound of the norm, at a level just above a guess."""
     matrix = gram.matrix
     best = frobenius(matrix)
     guess, margin = _largest_eigenvalue(matrix), _FIRST_MARGIN
     for _ in range(_TRIES):
-        level = guess * (1 + margin)
+        trial = above(Dense(matrix), guess * (1 + margin))
         deadline.allow(len(matrix) ** 3 / 3)
-        factor = _cholesky(-matrix, level)
-        if factor is None:
+        if not torch.isfinite(trial.factor).all():
             margin *= 10
         elif margin < _FIRST_MARGIN:
-            best = torch.fmin(best, _verified(matrix, level, factor))
+            best = torch.fmin(best, trial.bound)
             break
         else:
-            guess, margin = level - 1 / _inverse_norm(factor), _MARGIN
+            guess, margin = trial.level - 1 / _inverse_norm(trial.factor), _MARGIN
     return upward(best + gram.error, 2)
 
 
 def _factored(gram: Gram, deadline: Deadline = _NEVER) -> tuple[Tensor, Tensor]:
     """R with ``R R^T`` close to the matrix, and a bound of the norm of the difference."""
     matrix = gram.matrix
-    shift = _largest_eigenvalue(matrix) * _SHIFT
+    shift = _largest_eigenvalue(matrix).clamp_min(0) * _SHIFT
     for _ in range(_TRIES):
+        shifted = Dense(matrix).shifted(-shift, 1)
         deadline.allow(len(matrix) ** 3 / 3)
-        factor = _cholesky(matrix, shift)
-        if factor is not None:
-            gap = _residual(matrix, shift, factor) + shift
-            return factor, upward(gap + gram.error, 4)
+        factor = shifted.factor()
+        if torch.isfinite(factor).all():
+            return factor, upward(gap(shifted, factor) + shift + gram.error, 4)
         shift = shift * 100
     return torch.zeros_like(matrix), upward(frobenius(matrix) + gram.error, 2)
-
-
-def _cholesky(matrix: Tensor, shift: Tensor) -> Tensor | None:
-    shifted = matrix.clone()
-    shifted.diagonal().add_(shift)
-    factor, failed = torch.linalg.cholesky_ex(shifted)
-    return None if failed else factor
-
-
-def _verified(matrix: Tensor, level: Tensor, factor: Tensor) -> Tensor:
-    return upward(level + _residual(-matrix, level, factor), 2)
-
-
-def _residual(matrix: Tensor, shift: Tensor, factor: Tensor) -> Tensor:
-    """Bound of ``|matrix + shift I - L L^T|_F``; the rows' parts left of the diagonal, twice."""
-    squares = matrix.new_zeros(())
-    for rows, part in _chunks(factor):
-        stop = rows.start + len(part)
-        difference = part[:, :stop] @ factor[:stop, :stop].mT - matrix[rows, :stop]
-        difference.diagonal(rows.start).sub_(shift)
-        squares = squares + 2 * frobenius(difference).square()
-    size = len(matrix)
-    rounding = gamma(size) * frobenius(factor).square()
-    peak = matrix.diagonal().abs().max() + shift
-    sums = 4 * UNIT * (math.sqrt(size) * peak + upward(squares, size).sqrt())
-    return upward(upward(squares, size).sqrt() + rounding + sums, 8)
 
 
 def _largest_eigenvalue(matrix: Tensor) -> Tensor:

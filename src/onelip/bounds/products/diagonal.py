@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from onelip.chains import LinearMap
-from onelip.norms.rounding import UNDERFLOW, frobenius, gamma, upward
-from onelip.norms.spectral import power_of_two
+from onelip.norms.rounding import UNDERFLOW, frobenius, gamma, power_of_two, upward
 
 _CHUNK = 2**24  # entries of the Gram matrix held at a time
 _STEPS = 30  # of power iterations, which choose but do not prove

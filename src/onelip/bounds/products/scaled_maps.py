@@ -19,8 +19,7 @@ from onelip.chains import (
     Scale,
 )
 from onelip.errors import NonFiniteError
-from onelip.norms.rounding import quotient
-from onelip.norms.spectral import power_of_two
+from onelip.norms.rounding import power_of_two, quotient
 
 Cores = tuple[LinearMap, ...]
 _WEIGHTED = (Dense, Convolution)  # exactly: one that is derived may know its norm otherwise

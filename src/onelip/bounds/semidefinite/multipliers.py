@@ -8,7 +8,8 @@ layer k makes of them, :math:`y_k = W_k x_k`. Each layer obeys a quadratic inequ
 whose matrices come from multipliers (``forms.py``). Take the sum of all from
 :math:`\rho |x_0|^2 - |W_L x_L|^2`: what is left is a quadratic form of all differences, with a
 block tridiagonal matrix :math:`Q(\rho)`. If it is positive semidefinite, :math:`\rho` is a bound
-of the squared constant. Positive it is up to the residual of *any* block factor,
+of the squared constant. Positive it is up to the residual of *any* block factor, as in
+``norms/verification.py``,
 
 .. math:: v^T Q v \ge -\sum_{kl} \|R_{kl}\|_F |v_k| |v_l|, \qquad R = Q - L L^T,
 
@@ -29,7 +30,8 @@ from torch import Tensor
 
 from onelip.bounds.semidefinite.forms import Form, Multipliers, as_matrix, form, scaled, times
 from onelip.bounds.semidefinite.matrices import Matrices
-from onelip.norms.rounding import UNDERFLOW, downward, frobenius, gamma, upward
+from onelip.norms.rounding import downward, frobenius, sum_error, upward
+from onelip.norms.verification import Dense, below, gap
 
 _MARGINS = (0.0, 1e-9, 1e-8, 1e-7, 1e-6, 1e-4, 1e-2)  # the first that the proof accepts is taken
 _ENOUGH = 1e-7  # relative excess over the guess that ends the search
@@ -151,7 +153,7 @@ def _through(
     corner = -times(single.cross, weight)
     link = torch.linalg.solve_triangular(factor, corner.mT, upper=False).mT
     lengths = frobenius(link) * frobenius(factor) + _size(single.cross) * frobenius(weight)
-    beside = frobenius(corner - link @ factor.mT) + _rounding(network.terms, lengths)
+    beside = frobenius(corner - link @ factor.mT) + sum_error(network.terms, lengths)
     base = as_matrix(single.after)
     loss = reached.loss + residual * reached.distance.square() + single.error * image.square()
     loss = upward(loss + _size(single.before) * (2 * image + off) * off, 24)
@@ -176,9 +178,7 @@ def _factored(block: Tensor, reached: _Reached, size: Tensor, terms: int) -> tup
         block = block - reached.behind @ reached.behind.mT
         lengths = lengths + frobenius(reached.behind).square()
     factor = _cholesky(block)
-    lengths = lengths + frobenius(factor).square()
-    residual = frobenius(block - factor @ factor.mT) + _rounding(terms, lengths)
-    return factor, upward(residual, 8)
+    return factor, upward(gap(Dense(block), factor) + sum_error(terms, lengths), 1)
 
 
 def _smallest_eigenvalue(base: Tensor, link: Tensor, terms: int) -> Tensor:
@@ -188,13 +188,9 @@ def _smallest_eigenvalue(base: Tensor, link: Tensor, terms: int) -> Tensor:
     vector = rest.new_ones(len(rest), 1)
     for _ in range(_INVERSE_STEPS):
         vector = torch.cholesky_solve(vector / vector.norm(), factor)
-    level = 0.5 / vector.norm()
-    shifted = rest - level * torch.eye(len(rest), dtype=torch.float64)
-    factor = _cholesky(shifted)
-    lengths = frobenius(base) + frobenius(link).square() + frobenius(factor).square()
-    off = frobenius(shifted - factor @ factor.mT) + _rounding(terms, lengths + level * len(rest))
-    least: Tensor = level - upward(off, 8)
-    return least.nan_to_num(-1, -1, -1)
+    off = sum_error(terms, frobenius(base) + frobenius(link).square())
+    least: Tensor = below(Dense(rest, _cholesky), 0.5 / vector.norm()).bound - off
+    return downward(least.nan_to_num(-1, -1, -1).clamp_min(-1), 1)
 
 
 def _cholesky(matrix: Tensor) -> Tensor:
@@ -207,11 +203,6 @@ def _cholesky(matrix: Tensor) -> Tensor:
         shift *= 10
     found: Tensor = factor
     return found
-
-
-def _rounding(operations: int, lengths: Tensor) -> Tensor:
-    """What the computed sum of products of matrices may be off by, in Frobenius norm."""
-    return upward(gamma(operations) * lengths + operations**2 * UNDERFLOW, 8)
 
 
 def _size(part: Tensor) -> Tensor:

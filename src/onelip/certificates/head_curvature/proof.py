@@ -25,7 +25,7 @@ from onelip.certificates.radius_proof import (
 from onelip.chains import Shape
 from onelip.errors import UsageError
 from onelip.layers import MLPHead
-from onelip.lipschitz import finite, lipschitz_bound
+from onelip.lipschitz import bound_of_part, finite, refuse_hidden_behaviour
 from onelip.norms.rounding import UNIT, downward, product, upward
 from onelip.reading import read
 
@@ -93,7 +93,8 @@ def curvature_constants(model: nn.Module, input_shape: Shape) -> CurvatureConsta
     named = flattened(model)
     inner, activation, outer = plain = mlp_head(model)
     count = 1 if type(named[-1][1]) is MLPHead else 3
-    bounded = [(name, lipschitz_bound(part)) for name, part in named]
+    refuse_hidden_behaviour(model)
+    bounded = [(name, bound_of_part(part)) for name, part in named]
     factors = [bound for _, bound in bounded]
     body = finite(product(factors[:-count]), "the body")
     layers = TwoLayers.of(inner, activation, outer)

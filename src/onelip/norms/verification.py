@@ -1,0 +1,162 @@
+r"""Bounds of extreme eigenvalues: whoever guesses a level, one factor and one residual prove it.
+
+For a Hermitian matrix G, a number s and *any* matrix L,
+
+.. math:: \lambda_{\max}(G) \le s + \|(s I - G) - L L^H\|_F , \qquad
+          \lambda_{\min}(G) \ge s - \|(G - s I) - L L^H\|_F ,
+
+since :math:`L L^H` is positive semidefinite. A Cholesky factor makes the last term tiny, and that
+term is computed: whatever the factorisation did wrong ends up in the bound. (Verification after the
+fact is Rump's idea: "Verified bounds for singular values", BIT 2011.)
+
+Rounding, with :math:`S = \pm (s I - G)` for the stored G: the diagonal of S is rounded once, an
+entry of :math:`L L^H` is a sum of n products, and the computed difference C of both is rounded once
+more. With :math:`u |\mathrm{diag}\, S| \le u (\|S - L L^H\|_F + \|L\|_F^2)` follows
+
+.. math:: \|S - L L^H\|_F \le (1 + 6 u) (\|C\|_F + \gamma_{n + 2} \|L\|_F^2) .
+
+A form says how G is stored: dense (``Dense``, here) or block tridiagonal (``banded.py``).
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Generic, NamedTuple, Protocol, Self, TypeVar
+
+import torch
+from torch import Tensor
+
+from onelip.norms.rounding import UNIT, frobenius, sum_error, upward
+
+FactorT = TypeVar("FactorT")
+
+_ROWS = 256  # of a residual that are computed at a time
+
+
+class Remainder(NamedTuple):
+    """What a factor leaves of a matrix, as computed.
+
+    Attributes:
+        norm: not below the Frobenius norm of the computed difference.
+        products: how many are added in an entry of ``L L^H``.
+        square: not below the squared Frobenius norm of L, but for a few roundings.
+    """
+
+    norm: Tensor
+    products: int
+    square: Tensor
+
+
+class Hermitian(Protocol[FactorT]):
+    """A Hermitian matrix G, or a batch, as it is stored."""
+
+    def shifted(self, level: Tensor, sign: int) -> Self:
+        """``sign (G - level I)``, each entry of the diagonal rounded once."""
+
+    def factor(self) -> FactorT:
+        """Some L with ``L L^H`` close to G; anything, NaN most often, where G is not positive."""
+
+    def remainder(self, factor: FactorT) -> Remainder:
+        """``G - L L^H``, for any L."""
+
+
+def gap(matrix: Hermitian[FactorT], factor: FactorT) -> Tensor:
+    """Bound of ``|G - L L^H|_F`` for any L, its own rounding added; NaN if L holds NaN."""
+    norm, products, square = matrix.remainder(factor)
+    return upward(norm + sum_error(products + 2, square), 4)
+
+
+@dataclass(frozen=True)
+class Trial(Generic[FactorT]):
+    """A level that is tried as a bound of an eigenvalue: ``above`` and ``below`` make one."""
+
+    matrix: Hermitian[FactorT]
+    level: Tensor
+    sign: int
+
+    @cached_property
+    def factor(self) -> FactorT:
+        """Of what is left of G and the level; from it follow better guesses."""
+        return self._shifted.factor()
+
+    @cached_property
+    def bound(self) -> Tensor:
+        """The level and the gap: the proof. NaN where the factorisation failed."""
+        lost = gap(self._shifted, self.factor) + 2 * UNIT * self.level.abs()  # of this sum
+        lost = upward(lost, 4)
+        return self.level - lost if self.sign > 0 else self.level + lost
+
+    @cached_property
+    def _shifted(self) -> Hermitian[FactorT]:
+        return self.matrix.shifted(self.level, self.sign)
+
+
+def above(matrix: Hermitian[FactorT], level: Tensor) -> Trial[FactorT]:
+    """Try whether a level is above the largest eigenvalue.
+
+    The largest eigenvalue of G is at most ``.bound``, for every level and every factor.
+    """
+    return Trial(matrix, level, -1)
+
+
+def below(matrix: Hermitian[FactorT], level: Tensor) -> Trial[FactorT]:
+    """Try whether a level is below the smallest eigenvalue.
+
+    The smallest eigenvalue of G is at least ``.bound``, for every level and every factor.
+    """
+    return Trial(matrix, level, 1)
+
+
+def cholesky(matrix: Tensor) -> Tensor:
+    """Cholesky factors of a batch, NaN where there is none."""
+    factor: Tensor
+    factor, failed = torch.linalg.cholesky_ex(matrix)
+    if failed.any():
+        factor[failed > 0] = math.nan
+    return factor
+
+
+@dataclass(frozen=True)
+class Dense:
+    """All entries of a matrix, or of each in a batch, ``(..., n, n)``: real or complex.
+
+    Attributes:
+        matrix: the entries.
+        factorise: how to factor them; nothing that it returns is trusted.
+    """
+
+    matrix: Tensor
+    factorise: Callable[[Tensor], Tensor] = cholesky
+
+    def shifted(self, level: Tensor, sign: int) -> "Dense":
+        """See ``Hermitian``; a level for each matrix of the batch, or one for all."""
+        matrix = self.matrix.clone() if sign > 0 else -self.matrix
+        matrix.diagonal(dim1=-2, dim2=-1).add_(level[..., None], alpha=-sign)
+        return Dense(matrix, self.factorise)
+
+    def factor(self) -> Tensor:
+        """See ``Hermitian``."""
+        return self.factorise(self.matrix)
+
+    def remainder(self, factor: Tensor) -> Remainder:
+        """See ``Hermitian``."""
+        size = self.matrix.shape[-1]
+        products = 8 * (size + 4) if self.matrix.is_complex() else size
+        left = self._left(factor) if size > _ROWS else frobenius(self.matrix - factor @ factor.mH)
+        return Remainder(left, products, frobenius(factor).square())
+
+    def _left(self, factor: Tensor) -> Tensor:
+        """The norm of the difference, some rows at a time; of a triangular factor half of it."""
+        size = self.matrix.shape[-1]
+        half = not factor.triu(1).any() and torch.equal(self.matrix, self.matrix.mH)
+        squares = factor.real.new_zeros(factor.shape[:-2])
+        for start in range(0, size, _ROWS):
+            stop = min(start + _ROWS, size)
+            end = stop if half else size
+            product = factor[..., start:stop, :end] @ factor[..., :end, :end].mH
+            left = self.matrix[..., start:stop, :end] - product
+            squares = squares + frobenius(left).square()
+            if half:  # what is left of the diagonal block is there twice
+                squares = squares + frobenius(left[..., :start]).square()
+        return upward(squares, size + 4).sqrt()

@@ -4,8 +4,9 @@ from onelip import versions  # isort: skip  (warns before anything else does)
 from onelip import bounds, certificates, errors, estimates, flows, layers, norms, reading, testing
 from onelip._export import export
 from onelip._save import save
+from onelip.bounds import lipschitz_bound
 from onelip.certificates import Certificate, certify
-from onelip.lipschitz import LipschitzModule, lipschitz_bound
+from onelip.lipschitz import LipschitzModule
 
 __all__ = [
     "Certificate",

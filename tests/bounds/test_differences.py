@@ -1,7 +1,6 @@
 """Lengths of rows and of their differences."""
 
 import torch
-
 from onelip.bounds.logit_constants import constants, lengths, pair_lengths
 
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
+from onelip.bounds import estimated
+from onelip.certificates import METHODS
 from onelip.data import DATASETS
 from onelip.errors import UsageError
 
@@ -37,8 +39,9 @@ class Recipe:
         network: keyword arguments of the model other than its defaults.
         loss: a name in ``onelip.losses.LOSSES``.
         objective: keyword arguments of the loss.
-        constants: where a loss on radii takes the constants of logit differences from: LipLT or the
-            product of norms, both on power iterations, or the head alone, of a 1-Lipschitz network.
+        constants: where a loss on radii takes the constants of logit differences from: ``liplt`` or
+            ``product``, both on power iterations, or ``head`` alone, of a 1-Lipschitz network. The
+            name of the product in older records, ``naive``, is read as ``product``.
         epochs: passes over the training split.
         batch_size: images per step, over all processes.
         lr: peak learning rate.
@@ -58,9 +61,9 @@ class Recipe:
             and many times slower on two while other work keeps a core busy.
         precision: arithmetic of the training step; certificates are computed in 32 bits.
         compile: run the model through ``torch.compile``.
-        certificate: what proves the constants of logit differences: the product of the layers'
-            bounds, tight for 1-Lipschitz layers, LipLT, far tighter for ordinary ones, or the
-            curvature of an MLP head.
+        certificate: what proves the radii, a name in ``onelip.certificates.METHODS``: ``product``
+            of the layers' bounds, tight for 1-Lipschitz layers, ``liplt``, far tighter for ordinary
+            ones, ``curvature`` of an MLP head, or another.
         eps: radii, in pixel units of [0, 1], at which accuracy is reported; as ``[0.1,0.2]``.
         attack_samples: test images that are attacked; 0 for none.
         attack_steps: gradient steps of each attack.
@@ -74,7 +77,7 @@ class Recipe:
     network: Mapping[str, Any] = field(default_factory=_nothing)
     loss: str = "cross-entropy"
     objective: Mapping[str, Any] = field(default_factory=_nothing)
-    constants: Literal["liplt", "naive", "head"] = "liplt"
+    constants: str = "liplt"
     epochs: int = 200
     batch_size: int = 256
     lr: float = 1e-3
@@ -102,7 +105,7 @@ class Recipe:
     threads: int = 0
     precision: Literal["32", "bf16"] = "32"
     compile: bool = False
-    certificate: Literal["product", "liplt", "curvature"] = "product"
+    certificate: str = "product"
     eps: tuple[float, ...] = (36 / 255, 72 / 255, 108 / 255)
     attack_samples: int = 1000
     attack_steps: int = 50
@@ -111,6 +114,11 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.dataset not in DATASETS:
             raise UsageError(f"no data set {self.dataset!r}; known: {', '.join(DATASETS)}")
+        if self.constants == "naive":
+            object.__setattr__(self, "constants", "product")
+        for name, known in (("constants", (*estimated(), "head")), ("certificate", METHODS)):
+            if getattr(self, name) not in known:
+                raise UsageError(f"no {name} {getattr(self, name)!r}; known: {', '.join(known)}")
         for name in ("epochs", "batch_size", "lr", "validation", "attack_steps", "attack_restarts"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"--{name} must be positive, got {getattr(self, name)}")

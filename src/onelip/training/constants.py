@@ -1,14 +1,13 @@
 """Constants of logit differences while a network is trained: estimates, with gradients."""
 
 import abc
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from onelip.chains import Chain, Shape
+from onelip.bounds import bound_method
+from onelip.chains import Shape
 from onelip.errors import UsageError
-from onelip.estimates import LipLTEstimate, NaiveEstimate
 from onelip.estimates.liplt import distances
 from onelip.reading import read
 
@@ -37,31 +36,27 @@ class Constants(nn.Module, abc.ABC):
         """The constants."""
 
 
-class OfChain(Constants, abc.ABC):
-    """An estimate on the network as a chain, which is read anew at each step."""
+class OfChain(Constants):
+    """What a bound method estimates on the network as a chain, which is read anew at each step.
 
-    estimator: Callable[[Chain], nn.Module]
+    Args:
+        model: the network as it is at first.
+        input_shape: of an image.
+        method: the name of the bound method.
+    """
+
+    def __init__(self, model: nn.Module, input_shape: Shape, method: str = "liplt") -> None:
+        self.method = method
+        super().__init__(model, input_shape)
 
     def begin(self, model: nn.Module) -> None:
         """Read the network."""
-        self.estimate = type(self).estimator(read(model, self.input_shape))
+        self.estimate = bound_method(self.method).estimate(read(model, self.input_shape))
 
     def forward(self, model: nn.Module) -> Tensor:
         """See the class."""
         estimate: Tensor = self.estimate(read(model, self.input_shape))
         return estimate
-
-
-class OfLipLT(OfChain):
-    """LipLT on power iterations."""
-
-    estimator = LipLTEstimate
-
-
-class OfProduct(OfChain):
-    """The product of norms on power iterations."""
-
-    estimator = NaiveEstimate
 
 
 class OfHead(Constants):
@@ -84,5 +79,13 @@ class OfHead(Constants):
         return distances(weight)
 
 
-CONSTANTS: dict[str, type[Constants]] = {"liplt": OfLipLT, "naive": OfProduct, "head": OfHead}
-"""By the name that recipes use."""
+def training_constants(name: str, model: nn.Module, input_shape: Shape) -> Constants:
+    """The constants of a name that recipes use: a bound method with an estimate, or ``head``.
+
+    Raises:
+        NotApplicableError: the method has no estimate.
+        UsageError: there is none of that name, or the network does not have the form that it needs.
+    """
+    if name == "head":
+        return OfHead(model, input_shape)
+    return OfChain(model, input_shape, name)

@@ -12,7 +12,7 @@ from onelip.estimates.curvature import CurvatureEstimate
 from onelip.layers import MLPHead
 from onelip.losses import HeadLoss, RadiusLoss
 from onelip.norms.second_derivatives import second_derivatives
-from onelip.training.constants import CONSTANTS, Constants
+from onelip.training.constants import Constants, training_constants
 
 
 class Objective(nn.Module, abc.ABC):
@@ -99,13 +99,13 @@ def objective(
         loss: one of ``onelip.losses.LOSSES``.
         model: the network as it is at first.
         input_shape: of an image.
-        constants: a name in ``onelip.training.constants.CONSTANTS``.
+        constants: the name of a bound method with an estimate, or ``"head"``.
 
     Raises:
         UsageError: the network does not have the form that the loss or the constants need.
     """
     if isinstance(loss, RadiusLoss):
-        return OnRadii(loss, CONSTANTS[constants](model, input_shape))
+        return OnRadii(loss, training_constants(constants, model, input_shape))
     if isinstance(loss, HeadLoss):
         return OnHead(loss, model)
     return OnLogits(loss)

@@ -21,7 +21,7 @@ from onelip.bounds.products.norms import DEFAULT_WORK as MOST_WORK
 from onelip.bounds.products.norms import Norms, cheapest_first
 from onelip.bounds.products.scaled_maps import finite_above, fraction
 from onelip.chains import Block, Chain, LinearMap, Shape
-from onelip.estimates import NaiveEstimate
+from onelip.estimates import ProductEstimate
 from onelip.lipschitz import lipschitz_bound
 from onelip.norms.rounding import exact, frobenius, upward
 
@@ -94,7 +94,7 @@ class Product(BoundMethod):
 
     def estimate(self, chain: Chain) -> nn.Module:
         """The product of norms on power iterations, of plain layers."""
-        return NaiveEstimate(chain)
+        return ProductEstimate(chain)
 
 
 def _of_blocks(chain: Chain, norms: Norms) -> LogitBounds:
@@ -111,13 +111,13 @@ def _of_blocks(chain: Chain, norms: Norms) -> LogitBounds:
 
 def _of_layers(model: nn.Module, input_shape: Shape | None) -> LogitBounds:
     found = LayerProduct.of(model)
-    network, layers = found.network, tuple(bound for _, bound in found.layers)
     if found.head is None:
         classes = chain_of(model, input_shape).last.rows
-        return LogitBounds(network, network.expand(classes), found.pairwise(classes), layers)
-    weight = exact(found.head.weight).cpu()
-    rows = upward(found.body * frobenius(weight[:, None]), 1)
-    return LogitBounds(network, rows.minimum(network), found.pairwise(len(weight)), layers)
+        rows = found.network.expand(classes)
+    else:
+        rows = upward(found.body * frobenius(exact(found.head.weight).cpu()[:, None]), 1)
+    bounds = tightened(found.network, rows, found.pairwise(len(rows)), ())
+    return bounds._replace(layers=tuple(bound for _, bound in found.layers))
 
 
 def body(chain: Chain, norms: Norms) -> Fraction:

@@ -32,7 +32,6 @@ from onelip.layers.constrained import plain_linear
 from onelip.lipschitz import refuse_complex, refuse_hidden_behaviour
 
 
-@torch.no_grad()
 def certify(
     model: nn.Module,
     x: Tensor,
@@ -90,6 +89,19 @@ def certify(
         method = _of_function(constants)
     if level not in ("real", "float"):
         raise UsageError(f"no level {level!r}: certificates have level 'real' or 'float'")
+    return _certified(model, x, labels, method=method, level=level, batch_size=batch_size)
+
+
+@torch.no_grad()
+def _certified(
+    model: nn.Module,
+    x: Tensor,
+    labels: Tensor | None,
+    *,
+    method: Method | str,
+    level: Literal["real", "float"],
+    batch_size: int,
+) -> Certificate:
     _check_input(model, x)
     refuse_hidden_behaviour(model)
     model = _of_two_logits(model, x)

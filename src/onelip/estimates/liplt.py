@@ -137,7 +137,7 @@ class LipLTEstimate(nn.Module):
                 self.get_buffer(_name(path)).copy_(direction / length)
 
 
-class NaiveEstimate(nn.Module):
+class ProductEstimate(nn.Module):
     """The same constants from the product of the layers' norms, as GloRo networks are trained.
 
     Shape: a call on a chain gives ``(classes, classes)``, symmetric, 0 on the diagonal.

@@ -71,7 +71,9 @@ class Case:
         self.points, labels = clusters(features, classes, samples, noise, SEED + 2)
         self.prediction = self.head(self.points.double()).argmax(1)
         self.accuracy = float((self.prediction == labels).double().mean())
-        self.slopes, _ = timed(lambda: bounds.liplt_pairwise(read(network, (features,))))
+        self.slopes, _ = timed(
+            lambda: bounds.LipLT().logit_bounds(read(network, (features,))).pairwise
+        )
         self.curvature = Curvature(self.head)
         two = torch.tensor([0]), torch.tensor([1])
         _, self.rough_seconds = timed(lambda: self.curvature.rough(*two))

@@ -14,7 +14,7 @@ from harness import alternate, save, summary
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from onelip.estimates import LipLTEstimate, NaiveEstimate
+from onelip.estimates import LipLTEstimate, ProductEstimate
 from onelip.losses import CRM
 from onelip.models import c4f3, c6f2, c8f2
 from onelip.reading import read
@@ -50,7 +50,7 @@ def rows(device: str) -> Iterator[dict[str, Any]]:
 def _step(model: nn.Module, kind: str, x: Tensor, labels: Tensor) -> Any:
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
     shape, loss = tuple(x.shape[1:]), CRM()
-    estimates = {"LipLT": LipLTEstimate, "product of norms": NaiveEstimate}
+    estimates = {"LipLT": LipLTEstimate, "product of norms": ProductEstimate}
     estimate = estimates[kind](read(model, shape)) if kind in estimates else None
 
     def step() -> None:

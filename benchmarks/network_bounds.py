@@ -16,7 +16,7 @@ import torch
 from harness import save
 from torch import Tensor, nn
 
-from onelip import bounds
+from onelip.bounds import ECLipsE, LipLT, LipSDP, Product
 from onelip.chains import Block, Chain, Dense, Elementwise
 from onelip.errors import NotApplicableError
 
@@ -35,13 +35,11 @@ def rows() -> Iterator[dict[str, Any]]:
         weights = _weights(layers, width)
         chain = _chain(weights)
         methods: dict[str, Callable[[], object]] = {
-            "naive": partial(bounds.naive, chain),
-            "LipLT": partial(bounds.liplt, chain),
-            "ECLipsE-Fast": partial(bounds.eclipse_fast, chain),
+            method.title: partial(method.bound, chain)
+            for method in (Product(), LipLT(), ECLipsE(fast=True))
         }
         if layers * width <= SLOW:
-            methods["ECLipsE"] = partial(bounds.eclipse, chain)
-            methods["LipSDP-Neuron"] = partial(bounds.lipsdp, chain)
+            methods |= {m.title: partial(m.bound, chain) for m in (ECLipsE(), LipSDP())}
         methods |= _eclipse_nn(weights, slow=layers * width <= SLOW)
         found = {name: _timed(method) for name, method in methods.items()}
         attempt, closed = found.get("eclipse-nn, ECLipsE"), found.get("eclipse-nn, Fast")

@@ -17,7 +17,7 @@ from torch import nn
 
 import onelip
 from onelip import layers, models
-from onelip.bounds import naive
+from onelip.bounds import Product
 from onelip.errors import OnelipError
 from onelip.layers import MaxMin
 from onelip.reading import load, read
@@ -55,7 +55,10 @@ def check_bound(case: Case, model: nn.Module, path: Path) -> None:
         with pytest.raises(OnelipError):
             load(path)
         return
-    own, found = float(naive(read(model, case.input_shape))), float(naive(load(path)))
+    own, found = (
+        float(Product().bound(read(model, case.input_shape))),
+        float(Product().bound(load(path))),
+    )
     if case.id.startswith(LOOSER):
         assert found >= own
     else:

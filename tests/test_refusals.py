@@ -63,7 +63,7 @@ def test_complex_networks():
     assert float(onelip.lipschitz_bound(layer)) >= float(largest) * (1 - 1e-12)
     model = nn.Sequential(layer).eval()
     for query in (
-        lambda: onelip.bounds.best(model, (3,), seconds=1),
+        lambda: onelip.bounds.Best(seconds=1).report(model, (3,)),
         lambda: onelip.certify(model, torch.rand(2, 3)),
         lambda: onelip.reading.read(model, (3,)),
     ):

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from onelip import versions as versions
     from onelip._export import export as export
     from onelip._save import save as save
+    from onelip.bounds import lipschitz_bound as lipschitz_bound
     from onelip.certificates import Certificate as Certificate
     from onelip.certificates import certify as certify
     from onelip.lipschitz import LipschitzModule as LipschitzModule
-    from onelip.lipschitz import lipschitz_bound as lipschitz_bound
 else:
     __getattr__, __dir__, __all__ = lazily(__name__, __file__)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from onelip._export import export
 from onelip.atomic_files import replacing
-from onelip.bounds._product import naive
+from onelip.bounds import Product
 from onelip.chains import Shape
 from onelip.errors import OnelipError, UsageError, missing_extra
 from onelip.reading import load, read
@@ -69,7 +69,7 @@ def save(model: nn.Module, path: str | Path, input_shape: Shape) -> Tensor:
                 f"{path.suffix} cannot hold this network ({_reason(error)}): save it as .pt2"
             ) from error
         try:
-            bound = naive(load(file))
+            bound = Product().bound(load(file))
         except OnelipError as error:
             raise UsageError(
                 f"a bound cannot be proved of this network in {path.suffix} ({error}): save it as "

@@ -2,7 +2,7 @@
 
 import torch
 
-from onelip.bounds.logit_constants import constants, lengths, pair_lengths
+from onelip.bounds.logit_bounds import lengths, pair_lengths, tightened
 
 
 def test_lengths_are_above_and_close() -> None:
@@ -39,7 +39,7 @@ def test_many_classes_go_in_chunks() -> None:
 def test_what_holds_of_any_network_is_used() -> None:
     loose = torch.full((3, 3), 100.0, dtype=torch.float64)
     per_class = torch.tensor([0.1, 5.0, 5.0], dtype=torch.float64)
-    found = constants(torch.tensor(2.0, dtype=torch.float64), per_class, loose, [])
+    found = tightened(torch.tensor(2.0, dtype=torch.float64), per_class, loose, [])
     assert found.per_class.tolist() == [0.1, 2.0, 2.0]
     assert float(found.pairwise[1, 2]) >= 2 * 2**0.5 > float(found.pairwise[1, 2]) * (1 - 1e-14)
     assert float(found.pairwise[0, 1]) >= 0.1 + 2 > float(found.pairwise[0, 1]) * (1 - 1e-14)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from onelip.bounds import liplt, liplt_pairwise, local, local_pairwise, local_radius, naive
+from onelip.bounds import LipLT, Local, Product
 from onelip.chains import (
     Block,
     Chain,
@@ -142,10 +142,10 @@ def attained(chain: Chain, x: Tensor, radius: float, count: int = 60) -> Tensor:
 def test_never_below_what_sampling_finds(make, radius):
     for _ in range(3):
         chain, x = make(4, 8, 6, 3), torch.randn(5, 4).double()
-        bound, found = local(chain, x, radius), attained(chain, x, radius)
+        bound, found = Local().around(chain, x, radius), attained(chain, x, radius)
         assert (bound >= found * (1 - 1e-9)).all()
-        assert (bound <= liplt(chain)).all()
-        assert (bound <= naive(chain)).all()
+        assert (bound <= LipLT().bound(chain)).all()
+        assert (bound <= Product().bound(chain)).all()
 
 
 @pytest.mark.parametrize("make", NETWORKS.values(), ids=NETWORKS.keys())
@@ -155,7 +155,7 @@ def test_without_a_radius_it_is_the_norm_of_the_jacobian(make):
     chain, x = make(4, 8, 6, 3), torch.randn(5, 4).double()
     exact = torch.linalg.matrix_norm(jacobians(chain, x), 2)
     for radius in (0.0, 1e-9):
-        bound = local(chain, x, radius)
+        bound = Local().around(chain, x, radius)
         assert (bound >= exact * (1 - 1e-12)).all()
         torch.testing.assert_close(bound, exact, rtol=1e-5, atol=1e-12)
 
@@ -167,7 +167,7 @@ def test_not_below_the_largest_linear_piece_in_the_ball(sizes, radius):
         chain, x = plain(*sizes), torch.randn(1, sizes[0]).double()
         side = radius / math.sqrt(sizes[0])
         exact = activation_patterns(chain, box=(x[0] - side, x[0] + side))
-        assert float(local(chain, x, radius)) >= float(exact) * (1 - 1e-9)
+        assert float(Local().around(chain, x, radius)) >= float(exact) * (1 - 1e-9)
 
 
 def test_single_inputs_and_one_hidden_layer():
@@ -179,7 +179,7 @@ def test_single_inputs_and_one_hidden_layer():
         ends = torch.cat([kinks, x[0] - radius, x[0] + radius]).sort().values
         middles = ((ends[1:] + ends[:-1]) / 2)[:, None]
         slopes = ((middles @ inner.weight.T + inner.bias > 0) * last.weight) @ inner.weight
-        assert float(local(chain, x, radius)) >= float(slopes.abs().max()) * (1 - 1e-12)
+        assert float(Local().around(chain, x, radius)) >= float(slopes.abs().max()) * (1 - 1e-12)
 
 
 def test_a_ball_without_switching_units_is_linear():
@@ -187,20 +187,24 @@ def test_a_ball_without_switching_units_is_linear():
         (Block(Dense(torch.eye(3), torch.tensor([5.0, -5.0, 5.0])), Elementwise.of(nn.ReLU())),),
         Dense(torch.tensor([[3.0, 7.0, 4.0]])),
     )
-    torch.testing.assert_close(local(chain, torch.zeros(1, 3), 4.9), torch.tensor([5.0]).double())
-    assert float(local(chain, torch.zeros(1, 3), 5.1)) > 8  # the dead unit comes alive
+    torch.testing.assert_close(
+        Local().around(chain, torch.zeros(1, 3), 4.9), torch.tensor([5.0]).double()
+    )
+    assert float(Local().around(chain, torch.zeros(1, 3), 5.1)) > 8  # the dead unit comes alive
 
 
 def test_a_network_of_dead_units_is_constant():
     chain = plain(3, 6, 6, 2)
     chain.blocks[1].inner.bias.sub_(100)
-    assert (local(chain, torch.randn(4, 3), 1.0) < 1e-100).all()
-    assert float(liplt(chain)) > 0.1
+    assert (Local().around(chain, torch.randn(4, 3), 1.0) < 1e-100).all()
+    assert float(LipLT().bound(chain)) > 0.1
 
 
 def test_mostly_grows_with_the_ball():
     chain, x = plain(6, 20, 20, 4), torch.randn(20, 6).double()
-    bounds = torch.stack([local(chain, x, r) for r in (0, 1e-3, 1e-2, 0.03, 0.1, 0.3, 1, 10)])
+    bounds = torch.stack(
+        [Local().around(chain, x, r) for r in (0, 1e-3, 1e-2, 0.03, 0.1, 0.3, 1, 10)]
+    )
     assert (bounds[1:] >= 0.9 * bounds[:-1]).all()
     assert (bounds.mean(1).diff() >= 0).all()
     assert (bounds[-1] > 3 * bounds[0]).all()
@@ -209,23 +213,23 @@ def test_mostly_grows_with_the_ball():
 def test_a_radius_for_each_input():
     chain, x = plain(3, 8, 8, 2), torch.randn(3, 3)
     radii = torch.tensor([0.1, 0.0, 2.0])
-    together = local(chain, x, radii)
-    alone = torch.cat([local(chain, x[i : i + 1], float(radii[i])) for i in range(3)])
+    together = Local().around(chain, x, radii)
+    alone = torch.cat([Local().around(chain, x[i : i + 1], float(radii[i])) for i in range(3)])
     torch.testing.assert_close(together, alone, rtol=1e-9, atol=0)
 
 
 def test_units_exactly_at_zero_count_as_switching():
     """At 0 torch's gradient is 0, and the slope to the right is 1."""
     chain = Chain((Block(Dense(torch.eye(2)), Elementwise.of(nn.ReLU())),), Dense(torch.eye(2)))
-    assert (local(chain, torch.zeros(1, 2), 0.0) >= 1).all()
-    assert (local(chain, torch.tensor([[1.0, -1.0]]), 1.0) >= 1).all()
+    assert (Local().around(chain, torch.zeros(1, 2), 0.0) >= 1).all()
+    assert (Local().around(chain, torch.tensor([[1.0, -1.0]]), 1.0) >= 1).all()
 
 
 def test_rounding_of_the_forward_pass_cannot_hide_a_unit():
     """In float64 the sum is -0.5 or 0.5 by the order of its terms; it is 0.5."""
     x = torch.tensor([[1e16, 1.0, -1e16], [1.0, 1e16, -1e16], [1e16, -1e16, 1.0]]).double()
     layer = Block(Dense(torch.ones(1, 3), torch.tensor([-0.5])), Elementwise.of(nn.ReLU()))
-    assert (local(Chain((layer,), Dense(torch.ones(1, 1))), x, 0.0) >= math.sqrt(3)).all()
+    assert (Local().around(Chain((layer,), Dense(torch.ones(1, 1))), x, 0.0) >= math.sqrt(3)).all()
 
 
 def test_rounding_of_earlier_layers_is_carried_on():
@@ -237,27 +241,27 @@ def test_rounding_of_earlier_layers_is_carried_on():
         Block(Dense(one), linear),
         Block(Dense(one, torch.tensor([-0.5])), Elementwise.of(nn.ReLU())),
     )
-    assert (local(Chain(blocks, Dense(one)), x, 0.0) >= math.sqrt(3)).all()
+    assert (Local().around(Chain(blocks, Dense(one)), x, 0.0) >= math.sqrt(3)).all()
 
 
 def test_linear_networks_and_single_units():
     weight = torch.randn(3, 5)
     norm = torch.linalg.matrix_norm(weight.double(), 2)
-    bound = local(Chain((), Dense(weight)), torch.randn(2, 5), 1.0)
+    bound = Local().around(Chain((), Dense(weight)), torch.randn(2, 5), 1.0)
     torch.testing.assert_close(bound, norm.expand(2), rtol=1e-8, atol=0)
-    assert (local(plain(1, 1, 1), torch.randn(9, 1), 0.5) >= 0).all()
+    assert (Local().around(plain(1, 1, 1), torch.randn(9, 1), 0.5) >= 0).all()
 
 
 def test_zero_tiny_and_huge_weights():
     x = torch.ones(2, 2).double()
     for scale, least in ((0.0, 0.0), (1e-200, 0.0), (1e-100, 1e-200), (1e100, 1e200)):
         layer = Block(Dense(scale * torch.eye(2).double()), Elementwise.of(nn.ReLU()))
-        bound = local(Chain((layer,), Dense(scale * torch.eye(2).double())), x, 0.1)
+        bound = Local().around(Chain((layer,), Dense(scale * torch.eye(2).double())), x, 0.1)
         assert (bound >= least).all()
         assert (bound <= 1.001 * least + 1e-140).all()
     layer = Block(Dense(1e200 * torch.eye(2).double()), Elementwise.of(nn.ReLU()))
     with pytest.raises(NonFiniteError):
-        local(Chain((layer,), Dense(1e200 * torch.eye(2).double())), x, 0.1)
+        Local().around(Chain((layer,), Dense(1e200 * torch.eye(2).double())), x, 0.1)
 
 
 def test_float32_chains_are_taken_as_they_are():
@@ -268,28 +272,28 @@ def test_float32_chains_are_taken_as_they_are():
     ]
     narrow = Chain(tuple(layers), Dense(wide.last.weight.float()))
     x = torch.randn(5, 4)
-    bound = local(narrow, x, 0.1)
+    bound = Local().around(narrow, x, 0.1)
     assert bound.dtype == torch.float64
     assert (bound >= attained(narrow, x.double(), 0.1) * (1 - 1e-9)).all()
 
 
 def test_an_empty_batch():
-    assert local(plain(3, 4, 2), torch.zeros(0, 3), 0.1).shape == (0,)
-    assert local_pairwise(plain(3, 4, 2), torch.zeros(0, 3), 0.1).shape == (0, 2)
-    assert local_radius(plain(3, 4, 2), torch.zeros(0, 3), [0.1]).radius.shape == (0,)
+    assert Local().around(plain(3, 4, 2), torch.zeros(0, 3), 0.1).shape == (0,)
+    assert Local().pairwise(plain(3, 4, 2), torch.zeros(0, 3), 0.1).shape == (0, 2)
+    assert Local((0.1,)).radius(plain(3, 4, 2), torch.zeros(0, 3)).radius.shape == (0,)
 
 
 @pytest.mark.parametrize("name", ["relu", "max-min", "residual", "tanh"])
 def test_differences_of_logits(name):
     for radius in (0.01, 0.3, 3.0):
         chain, x = NETWORKS[name](4, 8, 6, 3), torch.randn(5, 4).double()
-        slopes = local_pairwise(chain, x, radius)
+        slopes = Local().pairwise(chain, x, radius)
         own = chain.exact().forward(x).argmax(1)
         points = in_ball(x, radius, 60)
         rows = jacobians(chain, points.flatten(0, 1)).unflatten(0, (5, 60))
         differences = rows[torch.arange(5), :, own][:, :, None] - rows
         assert (slopes >= differences.norm(dim=3).amax(1) * (1 - 1e-9)).all()
-        assert (slopes <= liplt_pairwise(chain)[own]).all()
+        assert (slopes <= LipLT().logit_bounds(chain).pairwise[own]).all()
         assert (slopes.gather(1, own[:, None]) == 0).all()
 
 
@@ -336,7 +340,7 @@ def attacked(chain: Chain, x: Tensor, prediction: Tensor, radius: Tensor) -> Ten
 
 def test_no_attack_succeeds_inside_a_certified_radius(trained):
     chain, x, labels = trained
-    prediction, radius = local_radius(chain, x, RADII)
+    prediction, radius = Local(tuple(RADII)).radius(chain, x)
     assert (prediction == labels).double().mean() > 0.9
     assert float(radius.mean()) > 0.1
     inside = radius * (1 - 1e-9)
@@ -346,10 +350,12 @@ def test_no_attack_succeeds_inside_a_certified_radius(trained):
 
 def test_radii_are_larger_than_those_of_the_global_bound(trained):
     chain, x, _ = trained
-    prediction, radius = local_radius(chain, x, RADII)
+    prediction, radius = Local(tuple(RADII)).radius(chain, x)
     logits = chain.exact().forward(x)
     margins = logits.gather(1, prediction[:, None]) - logits
-    whole = (margins / liplt_pairwise(chain)[prediction]).nan_to_num(math.inf).amin(1)
+    whole = (
+        (margins / LipLT().logit_bounds(chain).pairwise[prediction]).nan_to_num(math.inf).amin(1)
+    )
     whole = whole.clamp_max(max(RADII))
     assert (radius >= whole * (1 - 1e-9)).all()
     assert float(radius.mean()) > 1.05 * float(whole.mean())
@@ -357,12 +363,12 @@ def test_radii_are_larger_than_those_of_the_global_bound(trained):
 
 def test_wrong_predictions_and_ties_get_no_radius(trained):
     chain, x, labels = trained
-    wrong = local_radius(chain, x, [0.1], labels=(labels + 1) % 3)
+    wrong = Local((0.1,)).radius(chain, x, labels=(labels + 1) % 3)
     assert (wrong.radius[wrong.prediction == labels] == 0).all()
     tie = Chain((), Dense(torch.ones(2, 2)))
-    assert float(local_radius(tie, torch.ones(1, 2), [1.0]).radius) == 0
+    assert float(Local((1.0,)).radius(tie, torch.ones(1, 2)).radius) == 0
     constant = Chain((), Dense(torch.zeros(2, 2), torch.tensor([1.0, 0.0])))
-    assert float(local_radius(constant, torch.ones(1, 2), [0.5, 2.0]).radius) == 2
+    assert float(Local((0.5, 2.0)).radius(constant, torch.ones(1, 2)).radius) == 2
 
 
 def test_margins_that_rounding_could_make_are_no_margins():
@@ -372,7 +378,7 @@ def test_margins_that_rounding_could_make_are_no_margins():
         numbers = torch.rand(40, dtype=torch.float64)
         chain = Chain((), Dense(torch.stack([numbers, numbers[torch.randperm(40)]])))
         apart += int(chain.forward(x).diff() != 0)
-        assert float(local_radius(chain, x, [1e-6]).radius) == 0
+        assert float(Local((1e-6,)).radius(chain, x).radius) == 0
     assert apart > 5
 
 
@@ -380,30 +386,30 @@ def test_margins_that_rounding_could_make_are_no_margins():
 def test_inputs_that_are_no_numbers_are_refused(bad):
     chain, x = plain(3, 4, 2), torch.zeros(2, 3)
     x[1, 1] = bad
-    for query in (local, local_pairwise):
+    for query in (Local().around, Local().pairwise):
         with pytest.raises(UsageError, match="infinite or NaN"):
             query(chain, x, 0.1)
     with pytest.raises(UsageError, match="infinite or NaN"):
-        local_radius(chain, x, [0.1])
+        Local((0.1,)).radius(chain, x)
 
 
 @pytest.mark.parametrize("radius", [-0.1, math.nan, math.inf])
 def test_radii_that_are_no_lengths_are_refused(radius):
     with pytest.raises(UsageError, match="finite length"):
-        local(plain(3, 4, 2), torch.zeros(1, 3), radius)
+        Local().around(plain(3, 4, 2), torch.zeros(1, 3), radius)
 
 
 def test_what_does_not_fit_is_refused():
     chain = plain(3, 4, 2)
     with pytest.raises(UsageError, match="shape"):
-        local(chain, torch.zeros(1, 4), 0.1)
+        Local().around(chain, torch.zeros(1, 4), 0.1)
     with pytest.raises(UsageError, match="two or more logits"):
-        local_pairwise(plain(3, 4, 1), torch.zeros(1, 3), 0.1)
+        Local().pairwise(plain(3, 4, 1), torch.zeros(1, 3), 0.1)
     with pytest.raises(UsageError, match="radii to try"):
-        local_radius(chain, torch.zeros(1, 3), [])
+        Local(()).radius(chain, torch.zeros(1, 3))
     chain.blocks[0].inner.weight[0, 0] = math.nan
     with pytest.raises(NonFiniteError):
-        local(chain, torch.zeros(1, 3), 0.1)
+        Local().around(chain, torch.zeros(1, 3), 0.1)
 
 
 def test_what_is_not_covered_is_refused():
@@ -411,11 +417,11 @@ def test_what_is_not_covered_is_refused():
     image = Convolution((1, 4, 4), torch.randn(1, 1, 3, 3), padding=(1, 1))
     chain = Chain((Block(image, pool),), Reshape((1, 2, 2), (4,)))
     with pytest.raises(NotApplicableError, match="of MaxPool2d no slopes"):
-        local(chain, torch.zeros(1, 1, 4, 4), 0.1)
+        Local().around(chain, torch.zeros(1, 1, 4, 4), 0.1)
     large = Convolution((3, 64, 64), torch.randn(3, 3, 3, 3), padding=(1, 1))
     chain = Chain((Block(large, Elementwise.of(nn.ReLU())),), Reshape(large.outputs, (3 * 64**2,)))
     with pytest.raises(NotApplicableError, match="too large"):
-        local(chain, torch.zeros(1, 3, 64, 64), 0.1)
+        Local().around(chain, torch.zeros(1, 3, 64, 64), 0.1)
     triples = Block(*maps(3, 6), GroupSorting(GroupSort(3), 3))
     with pytest.raises(NotApplicableError, match="of GroupSort no slopes"):
-        local(Chain((triples,), *maps(6, 2)), torch.zeros(1, 3), 1.0)
+        Local().around(Chain((triples,), *maps(6, 2)), torch.zeros(1, 3), 1.0)

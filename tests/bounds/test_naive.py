@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from onelip.bounds import naive, naive_constants, naive_pairwise, naive_per_class
+from onelip.bounds import Product
 from onelip.chains import Block, Chain, Dense, Elementwise, identity
 from onelip.errors import NonFiniteError
 from tests.bounds.networks import PUBLISHED, chain_of, published_network
@@ -20,13 +20,15 @@ def _norm(weight: Tensor) -> float:
 @pytest.mark.parametrize(("layers", "width"), PUBLISHED)
 def test_published_numbers(layers: int, width: int) -> None:
     expected = PUBLISHED[layers, width]["naive"]
-    assert float(naive(published_network(layers, width))) == pytest.approx(expected, rel=5e-6)
+    assert float(Product().bound(published_network(layers, width))) == pytest.approx(
+        expected, rel=5e-6
+    )
 
 
 def test_is_above_every_jacobian() -> None:
     for seed in range(100):
         chain = random_chain(seed, KINDS)
-        found, sampled = naive_constants(chain), jacobians(chain, seed, 3)
+        found, sampled = Product().logit_bounds(chain), jacobians(chain, seed, 3)
         above = 1 + 1e-12
         assert torch.linalg.matrix_norm(sampled, 2).max() <= found.network * above, seed
         assert (sampled.norm(dim=2).amax(0) <= found.per_class * above).all(), seed
@@ -38,10 +40,12 @@ def test_is_the_product() -> None:
     weights = [torch.randn(5, 3).double(), torch.randn(4, 5).double(), torch.randn(3, 4).double()]
     chain = chain_of(weights, nn.LeakyReLU(2.0))
     body = 2 * _norm(weights[0]) * 2 * _norm(weights[1])
-    assert float(naive(chain)) == pytest.approx(body * _norm(weights[2]), rel=1e-8)
+    assert float(Product().bound(chain)) == pytest.approx(body * _norm(weights[2]), rel=1e-8)
     rows = weights[2]
-    torch.testing.assert_close(naive_per_class(chain), body * rows.norm(dim=1), rtol=1e-8, atol=0)
-    pairs = naive_pairwise(chain)
+    torch.testing.assert_close(
+        Product().logit_bounds(chain).per_class, body * rows.norm(dim=1), rtol=1e-8, atol=0
+    )
+    pairs = Product().logit_bounds(chain).pairwise
     torch.testing.assert_close(pairs, body * torch.cdist(rows, rows), rtol=1e-8, atol=1e-12)
     assert torch.equal(pairs, pairs.mT)
     assert not pairs.diagonal().any()
@@ -52,21 +56,21 @@ def test_residual_blocks_add_and_known_constants_win() -> None:
     block = Block(Dense(inner), Elementwise.of(nn.ReLU()), Dense(outer), identity((3,)))
     last = Dense(torch.eye(3))
     expected = 1 + _norm(inner) * _norm(outer)
-    assert float(naive(Chain((block,), last))) == pytest.approx(expected, rel=1e-8)
+    assert float(Product().bound(Chain((block,), last))) == pytest.approx(expected, rel=1e-8)
     known = Block(block.inner, block.nonlinearity, block.outer, block.skip, constant=1.0)
-    found = naive_constants(Chain((known, block), last))
+    found = Product().logit_bounds(Chain((known, block), last))
     assert float(found.network) == pytest.approx(expected, rel=1e-8)
     assert [float(layer) for layer in found.layers] == pytest.approx([1.0, expected], rel=1e-8)
 
 
 def test_no_hidden_layer() -> None:
-    assert float(naive(Chain((), Dense(torch.eye(2) * 3)))) == pytest.approx(3, rel=1e-9)
+    assert float(Product().bound(Chain((), Dense(torch.eye(2) * 3)))) == pytest.approx(3, rel=1e-9)
 
 
 def test_infinite_numbers_are_refused() -> None:
     with pytest.raises(NonFiniteError, match="a weight is infinite"):
-        naive(chain_of([torch.full((2, 2), math.inf), torch.eye(2)]))
+        Product().bound(chain_of([torch.full((2, 2), math.inf), torch.eye(2)]))
     huge = torch.eye(2).double() * 1e150
     with pytest.raises(NonFiniteError, match="beyond the largest float64"):
-        naive(chain_of([huge, huge, huge]))
-    assert float(naive(chain_of([huge, huge, huge, huge / 1e300]))) >= 1e300
+        Product().bound(chain_of([huge, huge, huge]))
+    assert float(Product().bound(chain_of([huge, huge, huge, huge / 1e300]))) >= 1e300

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 import onelip
 from onelip import certify, layers
 from onelip.bounds.head_curvature import Curvature, TwoLayers
-from onelip.certificates import curvature_constants, product_constants
+from onelip.certificates import HeadCurvature, Proved, radius_proof
 from onelip.errors import UnboundedModuleError, UsageError
 
 
@@ -35,7 +35,7 @@ def trained() -> tuple[nn.Sequential, Tensor, Tensor]:
 def test_radii_are_larger_than_those_of_the_product_and_hold(trained):
     model, x, labels = trained
     product = certify(model, x, labels)
-    curved = certify(model, x, labels, constants=curvature_constants)
+    curved = certify(model, x, labels, method="curvature")
     assert (curved.method, curved.head) == ("curvature", "mlp")
     right = curved.prediction == labels
     assert bool((curved.radius >= product.radius)[right].all())
@@ -50,7 +50,7 @@ def test_radii_are_larger_than_those_of_the_product_and_hold(trained):
 
 def test_the_closest_point_that_a_grid_finds_is_further_away(trained):
     model, x, _ = trained
-    curved = certify(model, x[:60], constants=curvature_constants)
+    curved = certify(model, x[:60], method="curvature")
     steps = torch.linspace(-0.5, 1.5, 801)
     grid = torch.cartesian_prod(steps, steps)
     found = model(grid).argmax(1)
@@ -64,14 +64,14 @@ def test_the_head_radius_is_divided_by_the_proved_bound_of_the_body(trained, fac
     """A body that stretches by 1.000001 is no 1-Lipschitz network, and is treated as it is."""
     model, x, _ = trained
     stretched = nn.Sequential(*model[:-1], layers.Rescale(factor), model[-1]).eval()
-    certificate = certify(stretched, x, constants=curvature_constants)
+    certificate = certify(stretched, x, method="curvature")
     body = float(onelip.lipschitz_bound(nn.Sequential(*stretched[:-1])))
     assert body == pytest.approx(factor, rel=1e-6)
     assert float(certificate.body_bound) == body
     head = certificate.head_radii.radius
     torch.testing.assert_close(certificate.radius, head / body, rtol=1e-14, atol=0)
     assert bool((certificate.radius.double() * body <= head).all())
-    unit = certify(model, x, constants=curvature_constants)
+    unit = certify(model, x, method="curvature")
     if factor == 1 + 1e-6:
         torch.testing.assert_close(certificate.radius, unit.radius, rtol=1e-3, atol=1e-6)
     else:
@@ -81,18 +81,18 @@ def test_the_head_radius_is_divided_by_the_proved_bound_of_the_body(trained, fac
 def test_a_head_alone_and_its_layer_before_export(trained):
     model, x, _ = trained
     head = nn.Sequential(layers.MLPHead(2, 3, hidden=5)).eval()
-    whole = certify(head, x, constants=curvature_constants)
-    plain = certify(onelip.export(head), x, constants=curvature_constants)
+    whole = certify(head, x, method="curvature")
+    plain = certify(onelip.export(head), x, method="curvature")
     assert torch.equal(whole.radius, plain.radius)
     assert float(whole.body_bound) == 1
     assert len(whole.layer_bounds) == 1
     assert len(plain.layer_bounds) == 3
-    assert certify(model, x, constants=curvature_constants).head_radii.witness.shape == (300, 8)
+    assert certify(model, x, method="curvature").head_radii.witness.shape == (300, 8)
 
 
 def test_witnesses_are_points_where_the_head_says_something_else(trained):
     model, x, _ = trained
-    certificate = certify(model, x, constants=curvature_constants)
+    certificate = certify(model, x, method="curvature")
     found = certificate.head_radii
     features = nn.Sequential(*model[:-1])(x).double()
     there = found.distance.isfinite()
@@ -110,7 +110,7 @@ def test_witnesses_are_points_where_the_head_says_something_else(trained):
 
 def test_wrong_predictions_have_radius_0(trained):
     model, x, labels = trained
-    certificate = certify(model, x, (labels + 1) % 3, constants=curvature_constants)
+    certificate = certify(model, x, (labels + 1) % 3, method="curvature")
     wrong = certificate.prediction != (labels + 1) % 3
     assert bool((certificate.radius[wrong] == 0).all())
     assert bool(wrong.any())
@@ -118,15 +118,15 @@ def test_wrong_predictions_have_radius_0(trained):
 
 def test_proofs_are_of_what_was_asked(trained):
     model, x, _ = trained
-    proved = curvature_constants(model, (2,))
-    again = certify(model, x, constants=lambda *_: proved)
+    proved = HeadCurvature().radius_proof(model, (2,))
+    again = certify(model, x, method=Proved(proved))
     assert proved.curvature.proved_pairs <= 6
     torch.testing.assert_close(
-        again.radius, certify(model, x, constants=curvature_constants).radius, rtol=1e-12, atol=0
+        again.radius, certify(model, x, method="curvature").radius, rtol=1e-12, atol=0
     )
     assert dataclasses.is_dataclass(proved)
     margins = proved.pairwise(3)
-    product = product_constants(model, (2,)).pairwise(3)
+    product = radius_proof("product", model, (2,)).pairwise(3)
     assert bool((margins <= product * (1 + 1e-12)).all())  # the floor: LipLT of the head
 
 
@@ -142,7 +142,7 @@ def test_proofs_are_of_what_was_asked(trained):
 def test_other_networks_are_refused(tail, error, message):
     model = nn.Sequential(nn.Flatten(), *tail).eval()
     with pytest.raises(error, match=message):
-        certify(model, torch.rand(2, 1, 2, 2), constants=curvature_constants)
+        certify(model, torch.rand(2, 1, 2, 2), method="curvature")
 
 
 def test_the_curvature_of_a_pair_is_that_of_the_prediction_against_the_rival():
@@ -157,7 +157,7 @@ def test_the_curvature_of_a_pair_is_that_of_the_prediction_against_the_rival():
     assert float(curvature(one, zero)) == pytest.approx(0.25)
     model = nn.Sequential(inner, nn.Softplus(), outer).eval()
     boundary = math.log(math.expm1(0.5))
-    certificate = certify(model, torch.tensor([[0.9]]).double(), constants=curvature_constants)
+    certificate = certify(model, torch.tensor([[0.9]]).double(), method="curvature")
     assert certificate.radius.item() == pytest.approx(0.9 - boundary, rel=1e-4)
     assert certificate.radius.item() <= 0.9 - boundary
 
@@ -169,7 +169,7 @@ def test_a_body_that_is_constant_and_a_tie():
     model = nn.Sequential(layers.Rescale(0.0), head).eval()
     x = torch.rand(3, 2)
     for level in ("real", "float"):
-        certificate = certify(onelip.export(model), x, constants=curvature_constants, level=level)
+        certificate = certify(onelip.export(model), x, method="curvature", level=level)
         assert certificate.radius.tolist() == [0.0] * 3
 
 
@@ -178,7 +178,7 @@ def test_activations_that_work_in_place():
     inner, outer = nn.Linear(4, 6), nn.Linear(6, 3)
     x = torch.rand(5, 4)
     radii = [
-        certify(nn.Sequential(inner, phi, outer).eval(), x, constants=curvature_constants).radius
+        certify(nn.Sequential(inner, phi, outer).eval(), x, method="curvature").radius
         for phi in (nn.SiLU(), nn.SiLU(inplace=True))
     ]
     assert torch.equal(*radii)
@@ -186,7 +186,7 @@ def test_activations_that_work_in_place():
 
 def test_constants_are_those_of_the_weights_when_they_were_proved():
     model = nn.Sequential(layers.MLPHead(3, 3, hidden=4)).eval().double()
-    proved = curvature_constants(model, (3,))
+    proved = HeadCurvature().radius_proof(model, (3,))
     before = float(proved.curvature(torch.tensor([0]), torch.tensor([1])))
     model[0].inner.weight.data.mul_(10)
     assert float(Curvature(proved.layers)(torch.tensor([0]), torch.tensor([1]))) == before

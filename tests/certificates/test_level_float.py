@@ -9,11 +9,6 @@ from torch.nn import functional as F
 
 import onelip
 from onelip import certify, layers
-from onelip.certificates import (
-    curvature_constants,
-    liplt_constants,
-    product_constants,
-)
 from onelip.certificates.forward_error import forward_error
 from onelip.errors import UnboundedModuleError, UsageError
 
@@ -28,26 +23,26 @@ def network(head: nn.Module) -> nn.Module:
 def cases():
     torch.manual_seed(1)
     return [
-        (network(layers.UnitNormLinear(24, 5)), product_constants),
-        (network(layers.UnitNormLinear(24, 5)), liplt_constants),
-        (network(layers.MLPHead(24, 5, hidden=30)), curvature_constants),
-        (network(layers.MLPHead(24, 5, hidden=30)), product_constants),
+        (network(layers.UnitNormLinear(24, 5)), "product"),
+        (network(layers.UnitNormLinear(24, 5)), "liplt"),
+        (network(layers.MLPHead(24, 5, hidden=30)), "curvature"),
+        (network(layers.MLPHead(24, 5, hidden=30)), "product"),
     ]
 
 
-@pytest.mark.parametrize(("model", "constants"), cases())
-def test_radii_lose_what_rounding_can_do_and_next_to_nothing_in_float64(model, constants):
+@pytest.mark.parametrize(("model", "method"), cases())
+def test_radii_lose_what_rounding_can_do_and_next_to_nothing_in_float64(model, method):
     x = torch.rand(40, 1, 4, 4)
-    real = certify(model, x, constants=constants)
-    single = certify(model, x, constants=constants, level="float")
+    real = certify(model, x, method=method)
+    single = certify(model, x, method=method, level="float")
     assert (real.level, single.level) == ("real", "float")
     assert bool((single.radius <= real.radius).all())
     positive = single.radius > 0
     assert bool((single.radius < real.radius)[positive].all())
     assert 0.5 < float(single.radius.sum() / real.radius.sum()) < 0.999999
     model.double()
-    real = certify(model, x.double(), constants=constants)
-    double = certify(model, x.double(), constants=constants, level="float")
+    real = certify(model, x.double(), method=method)
+    double = certify(model, x.double(), method=method, level="float")
     # torch's Softplus is x from 20 on, off by 2e-9, which a margin pays for where it may happen
     torch.testing.assert_close(double.radius, real.radius, rtol=1e-6, atol=1e-7)
     model.float()
@@ -81,10 +76,10 @@ def test_a_margin_that_rounding_alone_explains_certifies_nothing():
     assert bool((real.radius > 1.2 * distance).any())  # what level float is for
 
 
-@pytest.mark.parametrize(("model", "constants"), cases())
-def test_no_float_inside_a_radius_computes_another_label(model, constants):
+@pytest.mark.parametrize(("model", "method"), cases())
+def test_no_float_inside_a_radius_computes_another_label(model, method):
     x = torch.rand(30, 1, 4, 4)
-    single = certify(model, x, constants=constants, level="float")
+    single = certify(model, x, method=method, level="float")
     for _ in range(20):
         direction = F.normalize(torch.randn(30, 16), dim=1).view_as(x)
         moved = x + (0.999999 * single.radius.float()).view(-1, 1, 1, 1) * direction
@@ -139,8 +134,8 @@ def test_float_radii_never_exceed_real_ones_which_set_the_reach():
         model = nn.Sequential(layers.MLPHead(3, 4, hidden=6)).eval().double()
         model = onelip.export(model)
         x = torch.rand(30, 3, dtype=torch.float64)
-        real = certify(model, x, constants=curvature_constants)
-        single = certify(model, x, constants=curvature_constants, level="float")
+        real = certify(model, x, method="curvature")
+        single = certify(model, x, method="curvature", level="float")
         assert bool((single.radius <= real.radius).all())
 
 

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 import onelip
 from onelip import bounds, layers
-from onelip.certificates import curvature_constants, liplt_constants, product_constants
 from onelip.certificates.forward_error import forward_error
 from onelip.chains import Chain
 from onelip.errors import OnelipError
@@ -137,13 +136,13 @@ REFERENCES = {  # by right factorisations
     for name, (model, shape) in NETWORKS.items()
 }
 METHODS: dict[str, Callable[[Chain], Tensor]] = {
-    "naive": bounds.naive,
-    "liplt": bounds.liplt,
-    "liplt-sll": lambda chain: bounds.liplt(chain, refinement="sll"),
-    "eclipse-fast": bounds.eclipse_fast,
-    "eclipse": bounds.eclipse,
-    "lipsdp-layer": lambda chain: bounds.lipsdp(chain, multipliers="layer"),
-    "lipsdp-neuron": lambda chain: bounds.lipsdp(chain, multipliers="neuron", seconds=5),
+    "product": bounds.Product().bound,
+    "liplt": bounds.LipLT().bound,
+    "liplt-sll": bounds.LipLT(refinement="sll").bound,
+    "eclipse-fast": bounds.ECLipsE(fast=True).bound,
+    "eclipse": bounds.ECLipsE().bound,
+    "lipsdp-layer": bounds.LipSDP("layer").bound,
+    "lipsdp": bounds.LipSDP(seconds=5).bound,
 }
 
 
@@ -154,7 +153,7 @@ def test_every_method_on_whole_networks(nonsense, monkeypatch):
         for name, (model, shape) in NETWORKS.items():
             chain = read(model, shape)
             for method, prove in METHODS.items():
-                if written_out == 10 and "liplt" not in method and method != "naive":
+                if written_out == 10 and "liplt" not in method and method != "product":
                     continue
                 bound = _or_refused(lambda prove=prove, chain=chain: prove(chain))
                 if bound is not None:
@@ -170,7 +169,7 @@ def test_local_bounds(nonsense):
         chain = read(model, shape)
         points = inputs(shape, 3)
         for radius in (0.05, 1.0):
-            bound = _or_refused(lambda c=chain, x=points, r=radius: bounds.local(c, x, r))
+            bound = _or_refused(lambda c=chain, x=points, r=radius: bounds.Local().around(c, x, r))
             if bound is None:
                 continue
             for i, x in enumerate(points):
@@ -192,12 +191,12 @@ def _linear_network() -> nn.Sequential:
 def test_radii_of_a_linear_network(nonsense, level):
     """The exact radius is the margin over the distance of two rows, minimised over the rivals."""
     certified = 0
-    for constants in (product_constants, liplt_constants):
+    for method in ("product", "liplt"):
         model = onelip.export(_linear_network().double())
         matrix = model[2].weight @ model[1].weight @ model[0].weight
         x = torch.rand(16, 4, dtype=torch.float64)
         try:
-            found = onelip.certify(model, x, constants=constants, level=level)
+            found = onelip.certify(model, x, method=method, level=level)
         except OnelipError:
             continue
         logits = model(x)
@@ -225,7 +224,7 @@ def test_radii_by_curvature(nonsense, level):
         model = onelip.export(nn.Sequential(head)).requires_grad_(False)
         x = torch.rand(12, 2, dtype=torch.float64)
         try:
-            found = onelip.certify(model, x, constants=curvature_constants, level=level)
+            found = onelip.certify(model, x, method="curvature", level=level)
         except OnelipError:
             continue
         for i, y in enumerate(found.prediction):

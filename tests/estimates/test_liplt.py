@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import onelip
 from onelip.chains import (
     Block,
     Chain,
@@ -19,7 +20,7 @@ from onelip.chains import (
     identity,
     transformed,
 )
-from onelip.estimates import LipLTEstimate, NaiveEstimate
+from onelip.estimates import LipLTEstimate, ProductEstimate
 from onelip.layers import MaxMin
 
 
@@ -188,15 +189,15 @@ def test_gradients_are_those_of_the_recursion() -> None:
     torch.testing.assert_close(found, exact, rtol=1e-4, atol=1e-5)
 
 
-def test_naive_is_the_product() -> None:
+def test_the_estimate_of_the_product() -> None:
     chain = CHAINS["relu"]
-    found = NaiveEstimate(chain, iterations=300).eval()(chain)
+    found = ProductEstimate(chain, iterations=300).eval()(chain)
     norms = [torch.linalg.matrix_norm(block.inner.weight, 2) for block in chain.blocks]
     rows = torch.cdist(chain.last.weight, chain.last.weight)
     torch.testing.assert_close(found, rows * torch.stack(norms).prod(), rtol=1e-6, atol=1e-6)
     assert (LipLTEstimate(chain, iterations=300).eval()(chain) <= found * (1 + 1e-6)).all()
     with pytest.raises(ValueError, match="LipLTEstimate"):
-        NaiveEstimate(CHAINS["residual"])
+        ProductEstimate(CHAINS["residual"])
 
 
 def test_zero_weights_have_finite_gradients() -> None:
@@ -204,7 +205,7 @@ def test_zero_weights_have_finite_gradients() -> None:
     chain = Chain(
         (Block(Dense(weight), Elementwise.of(nn.ReLU())),), Dense(_weight(3, 6, seed=0).float())
     )
-    for estimate in (LipLTEstimate(chain), NaiveEstimate(chain)):
+    for estimate in (LipLTEstimate(chain), ProductEstimate(chain)):
         constants = estimate(chain)
         constants.sum().backward()
         assert torch.isfinite(constants).all()
@@ -216,3 +217,8 @@ def test_directions_travel_in_the_state_dict() -> None:
     one, other = LipLTEstimate(chain, iterations=3, seed=1), LipLTEstimate(chain, iterations=3)
     other.load_state_dict(one.state_dict())
     assert torch.equal(one.eval()(chain), other.eval()(chain))
+
+
+def test_the_old_name_of_the_product_warns() -> None:
+    with pytest.warns(DeprecationWarning, match="estimates.ProductEstimate"):
+        assert onelip.estimates.NaiveEstimate is ProductEstimate

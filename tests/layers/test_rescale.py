@@ -44,7 +44,7 @@ def test_liplt_across_them_is_below_the_product_and_above_the_truth():
     chain = read(model, (6,))
     x = torch.randn(8, 6).double()
     torch.testing.assert_close(chain.forward(x), model(x))
-    product, liplt = float(bounds.naive(chain)), float(bounds.liplt(chain))
+    product, liplt = float(bounds.Product().bound(chain)), float(bounds.LipLT().bound(chain))
     assert product == pytest.approx(float(onelip.lipschitz_bound(model)), rel=1e-6)
     truth = max(float(jacobian_norm(model, point)) for point in x)
     assert truth <= liplt < 0.99 * product

@@ -16,7 +16,6 @@ from torch.nn import functional as F
 import onelip
 from onelip import bounds, certify, layers, norms
 from onelip.bounds.head_curvature import Curvature, TwoLayers
-from onelip.certificates import curvature_constants, liplt_constants, product_constants
 from onelip.errors import NonFiniteError, UnboundedModuleError, UsageError
 from onelip.testing import jacobian_norm
 from onelip.transport import exact_distance, judge
@@ -135,7 +134,7 @@ def test_trap_4_the_nearest_rival_is_not_among_the_ten_largest_logits():
     ten = nn.Linear(32, 10).double()
     ten.weight.data, ten.bias.data = outer.weight[top].detach(), outer.bias[top].detach()
     naive = nn.Sequential(inner, nn.Softplus(), ten).eval()
-    claimed, ours = (certify(net, x, constants=curvature_constants) for net in (naive, model))
+    claimed, ours = (certify(net, x, method="curvature") for net in (naive, model))
     assert float(claimed.radius) == pytest.approx(0.707, rel=1e-4)
     inside = x + 0.5601 * ways[-1]
     assert int(model(inside).argmax()) != int(model(x).argmax())
@@ -473,8 +472,8 @@ def test_trap_16_logits_that_are_1_lipschitz_one_by_one():
     per_logit = [float(norms.dense(row[None])) for row in model[0].weight]
     assert max(per_logit) == pytest.approx(1)
     assert bool((margin / math.sqrt(2) > 1.4 * distance).all())  # what is claimed elsewhere
-    for constants in (product_constants, liplt_constants):
-        radius = certify(model, x, constants=constants).radius
+    for method in ("product", "liplt"):
+        radius = certify(model, x, method=method).radius
         assert bool((radius <= distance * (1 + 1e-15)).all())
         assert radius.tolist() == pytest.approx(distance.tolist())
 
@@ -503,9 +502,9 @@ def test_trap_17_lipsdp_network_is_below_the_constant():
     assert truth == pytest.approx(1.5230, abs=1e-4)
     assert coupled([first, second]) == pytest.approx(0.2532, abs=1e-4)
     network = chain_of([first, second])
-    assert truth <= float(bounds.lipsdp(network)) <= truth * (1 + 1e-6)
+    assert truth <= float(bounds.LipSDP().bound(network)) <= truth * (1 + 1e-6)
     with pytest.raises(UsageError, match="proves nothing"):
-        bounds.lipsdp(network, "network")
+        bounds.LipSDP("network").bound(network)
 
 
 # 18: logits in few bits

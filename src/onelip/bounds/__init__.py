@@ -1,38 +1,42 @@
 """Proved upper bounds of the Lipschitz constants of whole networks.
 
-Every function takes a ``Chain`` (``onelip.reading.read(model, input_shape)``) and returns float64
-numbers that are never below the exact constants of the network with its weights as stored: the
-rounding of the computation itself is added. ``best`` tries them all.
+One frozen object per method: ``LipLT().bound(model, input_shape)`` is a float64 number that is
+never below the exact constant of the network with its weights as stored: the rounding of the
+computation itself is added. ``METHODS`` holds them by name; ``Best`` tries them all.
 """
 
-from onelip.bounds._best import Best, Tried, best
-from onelip.bounds._eclipse import eclipse, eclipse_fast
-from onelip.bounds._liplt import liplt, liplt_constants, liplt_pairwise, liplt_per_class
-from onelip.bounds._lipsdp import lipsdp
-from onelip.bounds._local import LocalRadius, local, local_pairwise, local_radius
-from onelip.bounds._product import naive, naive_constants, naive_pairwise, naive_per_class
-from onelip.bounds.logit_constants import Constants
+from onelip.bounds._best import Best, BestReport, Tried
+from onelip.bounds._deprecated import __getattr__ as __getattr__
+from onelip.bounds._eclipse import ECLipsE
+from onelip.bounds._liplt import LipLT
+from onelip.bounds._lipschitz_bound import lipschitz_bound
+from onelip.bounds._lipsdp import LipSDP
+from onelip.bounds._local import Local, LocalBounds, LocalRadius
+from onelip.bounds._product import Product
+from onelip.bounds.layer_product import LayerProduct
+from onelip.bounds.logit_bounds import LogitBounds
+from onelip.bounds.method import BoundMethod, Network
 from onelip.bounds.products.norms import norm_of
+from onelip.bounds.registry import METHODS, bound_method, estimated
 
 __all__ = [
+    "METHODS",
     "Best",
-    "Constants",
+    "BestReport",
+    "BoundMethod",
+    "ECLipsE",
+    "LayerProduct",
+    "LipLT",
+    "LipSDP",
+    "Local",
+    "LocalBounds",
     "LocalRadius",
+    "LogitBounds",
+    "Network",
+    "Product",
     "Tried",
-    "best",
-    "eclipse",
-    "eclipse_fast",
-    "liplt",
-    "liplt_constants",
-    "liplt_pairwise",
-    "liplt_per_class",
-    "lipsdp",
-    "local",
-    "local_pairwise",
-    "local_radius",
-    "naive",
-    "naive_constants",
-    "naive_pairwise",
-    "naive_per_class",
+    "bound_method",
+    "estimated",
+    "lipschitz_bound",
     "norm_of",
 ]

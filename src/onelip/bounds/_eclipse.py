@@ -9,10 +9,13 @@ than time.
 
 import math
 import time
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
 
+from onelip.bounds.method import BoundMethod, end_of, widths
 from onelip.bounds.semidefinite.forms import Multipliers, scaled
 from onelip.bounds.semidefinite.layerwise import fast, forward, strictly
 from onelip.bounds.semidefinite.matrices import (
@@ -26,88 +29,91 @@ from onelip.bounds.semidefinite.multipliers import proved
 from onelip.bounds.semidefinite.programmes import coordinates, optimised
 from onelip.chains import Chain
 from onelip.errors import NotApplicableError
-from onelip.norms.rounding import asked_once
 
 LARGEST = 2500
 """Rows of the matrix of the programme of one layer: steps cost its cube."""
 
 
-@asked_once()
-def eclipse_fast(chain: Chain) -> Tensor:
-    r"""Proved bound of the Lipschitz constant of a plain chain by ECLipsE-Fast.
+@dataclass(frozen=True)
+class ECLipsE(BoundMethod):
+    r"""ECLipsE, for plain chains.
 
-    One weight per layer, in closed form: for slopes in :math:`[a, b]` it is
+    One weight per entry: those of a layer minimise what the layer after it can make of them, a
+    problem that is solved by an interior-point method. With one hidden layer this is LipSDP.
+
+    ``fast`` takes one weight per layer, in closed form: for slopes in :math:`[a, b]` it is
     :math:`1 / (h (|m| + h) \lambda_{max}(W X^{-1} W^T))` with :math:`h = (b - a) / 2` and
     :math:`m = (a + b) / 2`, which keeps what the product of norms knows and adds the rest. For
     sorting the means of the groups pass unchanged; the weight of the remainder is the best of a
     few. In the end all weights are scaled together.
 
-    Bound: at most the product of the layers' constants.
-    Cost: some ten factorisations and thirty products per layer, so the cube of the widths.
+    Bound: at most that of ``fast``, which is at most the product of the layers' constants.
+    Cost: of ``fast``, some ten factorisations and thirty products per layer, so the cube of the
+        widths; otherwise 15 to 30 steps per layer, each some products of matrices as large as the
+        layer and the next together: the cube of both.
 
     Args:
-        chain: plain layers with elementwise activations or sorting.
-
-    Returns:
-        A 0-d float64 tensor.
+        fast: ECLipsE-Fast.
+        seconds: after that time the layers that are left take the weights of ``fast``.
 
     Raises:
-        NotApplicableError: other blocks, or a layer of more than 4096 numbers.
-        NonFiniteError: a weight is infinite or NaN.
+        NotApplicableError: when it is asked for a bound of a chain with other blocks than plain
+            layers with elementwise activations or sorting, with a layer of more than 4096 numbers,
+            or, unless ``fast``, with two neighbouring layers of more than 2500.
 
     Example:
         >>> from torch import nn
         >>> from onelip.chains import Block, Dense, Elementwise
         >>> weights = torch.tensor([[1.0], [-1.0]]), torch.tensor([[1.0, 1.0]])  # |x|
         >>> block = Block(Dense(weights[0]), Elementwise.of(nn.ReLU()))
-        >>> eclipse_fast(Chain((block,), Dense(weights[1])))
+        >>> ECLipsE(fast=True).bound(Chain((block,), Dense(weights[1])))
         tensor(1.0000, dtype=torch.float64)
 
     Reference: Xu and Sivaranjani, "ECLipsE: efficient compositional Lipschitz constant estimation
     for deep neural networks" (2024).
     """
-    network = matrices(chain)
-    return proved(network, forward(network, fast)[0]) if hopeful(network) else network.naive
+
+    fast: bool = False
+    seconds: float | None = None
+
+    @property
+    def name(self) -> str:
+        """See the base class."""
+        return "eclipse-fast" if self.fast else "eclipse"
+
+    @property
+    def title(self) -> str:
+        """See the base class."""
+        return "ECLipsE-Fast" if self.fast else "ECLipsE"
+
+    def prove(self, chain: Chain) -> Tensor:
+        """See the class."""
+        if not self.fast:
+            refuse_other_blocks(chain)
+            _refuse_large(chain)
+        network = matrices(chain)
+        if not hopeful(network):
+            return network.naive
+        found = proved(network, forward(network, fast)[0])
+        return found if self.fast else torch.minimum(found, _optimised(network, self.seconds))
+
+    def multiplications(self, chain: Chain) -> float:
+        """Those of factoring one matrix per layer, a few times over."""
+        return cubes(chain)
+
+    def within(self, seconds: float) -> Self:
+        """All of the time."""
+        return self if self.fast else replace(self, seconds=seconds)
 
 
-@asked_once()
-def eclipse(chain: Chain, *, seconds: float | None = None) -> Tensor:
-    """Proved bound of the Lipschitz constant of a plain chain by ECLipsE.
+def cubes(chain: Chain) -> float:
+    """What factoring one matrix per layer takes, a few times over, in multiplications."""
+    return 60.0 * sum(width**3 for width in widths(chain))
 
-    One weight per entry: those of a layer minimise what the layer behind it can make of them, a
-    problem that is solved by an interior-point method. With one hidden layer this is LipSDP.
 
-    Bound: at most that of ``eclipse_fast``.
-    Cost: 15 to 30 steps per layer, each some products of matrices as large as the layer and the
-        next together: the cube of both.
-
-    Args:
-        chain: plain layers with elementwise activations or sorting.
-        seconds: after that time the layers that are left take the weights of ``eclipse_fast``.
-
-    Returns:
-        A 0-d float64 tensor.
-
-    Raises:
-        NotApplicableError: other blocks, or two neighbouring layers of more than 2500 numbers.
-        NonFiniteError: a weight is infinite or NaN.
-
-    Example:
-        >>> from torch import nn
-        >>> from onelip.chains import Block, Dense, Elementwise
-        >>> weights = torch.tensor([[1.0], [-1.0]]), torch.tensor([[1.0, 1.0]])  # |x|
-        >>> block = Block(Dense(weights[0]), Elementwise.of(nn.ReLU()))
-        >>> eclipse(Chain((block,), Dense(weights[1])))
-        tensor(1.0000, dtype=torch.float64)
-
-    Reference: as ``eclipse_fast``.
-    """
-    refuse_other_blocks(chain)
-    _refuse_large(chain)
-    network = matrices(chain)
-    if not hopeful(network):
-        return network.naive
-    until = math.inf if seconds is None else time.monotonic() + seconds
+def _optimised(network: Matrices, seconds: float | None) -> Tensor:
+    """The bound from one weight per entry."""
+    until = time.monotonic() + end_of(seconds)
 
     def best(kind: Slopes | Groups, weight: Tensor, behind: Tensor) -> Multipliers:
         left = until - time.monotonic()
@@ -117,8 +123,7 @@ def eclipse(chain: Chain, *, seconds: float | None = None) -> Tensor:
         found, level = optimised(layer, *strictly(layer), seconds=left)
         return scaled(found[0], 1 / level)
 
-    found = [proved(network, forward(network, rule)[0]) for rule in (fast, best)]
-    return torch.minimum(*found)
+    return proved(network, forward(network, best)[0])
 
 
 def hopeful(network: Matrices) -> bool:
@@ -139,5 +144,5 @@ def _refuse_large(chain: Chain) -> None:
     if sizes and max(sizes) > LARGEST:
         raise NotApplicableError(
             f"ECLipsE would factorise matrices of {max(sizes)} rows, more than {LARGEST}: use "
-            "eclipse_fast"
+            "ECLipsE(fast=True)"
         )

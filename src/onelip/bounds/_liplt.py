@@ -12,118 +12,103 @@ The paper starts at s = 0. Starting at any :math:`x_s`, of which a constant :mat
 otherwise, is as good a proof, and s = k is the product of norms: the least of all is taken.
 """
 
-import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from onelip.bounds._product import of_block, single_maps
-from onelip.bounds.logit_constants import Constants, constants, lengths, pair_lengths, raised
+from onelip.bounds.logit_bounds import (
+    LogitBounds,
+    least_in_time,
+    lengths,
+    pair_lengths,
+    raised,
+    tightened,
+)
+from onelip.bounds.method import BoundMethod, Network, chain_of, end_of
 from onelip.bounds.products.diagonal import Weighting, weight
 from onelip.bounds.products.norms import DEFAULT_WORK, Norms, cheapest_first
 from onelip.bounds.products.scaled_maps import finite_above, fraction
-from onelip.chains import Block, Chain, Elementwise, LinearMap, Scale, transformed
+from onelip.chains import Block, Chain, Elementwise, LinearMap, Scale, Shape, transformed
 from onelip.deadline import OutOfTimeError
+from onelip.estimates import LipLTEstimate
 from onelip.norms.rounding import asked_once
 
 Refinement = Literal["spectral", "aol", "sll"]
 Path = list[LinearMap]
 
 
-@torch.no_grad()
-@asked_once()
-def liplt(
-    chain: Chain,
-    *,
-    work: float = DEFAULT_WORK,
-    refinement: Refinement = "spectral",
-    seconds: float = math.inf,
-) -> Tensor:
-    r"""Proved Lipschitz constant of a network, by LipLT.
+@dataclass(frozen=True)
+class LipLT(BoundMethod):
+    r"""LipLT.
 
     Bound: Theorem 3.3 of the paper, for slopes in any interval, sorted groups and residual blocks,
-    and never above ``naive`` with the same work. Exact for linear networks.
+    and never above ``Product`` with the same work. Exact for linear networks. Of logits, the last
+    map's rows, or differences of rows, take the place of its norm in every path.
     Cost: about :math:`L^2 / 2` norms of products of L layers; those that ``work`` does not allow to
-    be written out are split into shorter ones.
+    be written out are split into shorter ones. One image of each logit's row for every path.
 
     Args:
-        chain: the network.
         work: multiplications for all products together; more is tighter.
         refinement: what bounds :math:`G \psi(W x)` for elementwise activations: ``"spectral"`` is
             :math:`\|G\| \|W x\|`; ``"aol"`` and ``"sll"`` (Theorem 3.2) also try
-            :math:`\|T^{1/2} W x\|` with a diagonal :math:`T \succeq G^\top G`, for every path.
+            :math:`\|T^{1/2} W x\|` with a diagonal :math:`T \succeq G^\top G`, for every path but
+            those of the logits' rows.
         seconds: after which no product is written out any more; with it, the time decides how tight
             the bound is.
-
-    Returns:
-        A 0-d float64 tensor on the CPU.
-
-    Raises:
-        NonFiniteError: a weight is infinite or NaN, or the bound too large for a float.
 
     Example:
         >>> from torch import nn
         >>> from onelip.chains import Dense
         >>> there, back = torch.tensor([[1.0], [-1.0]]), torch.tensor([[1.0, 1.0]])
-        >>> liplt(Chain((Block(Dense(there), Elementwise.of(nn.ReLU())),), Dense(back)))
+        >>> LipLT().bound(Chain((Block(Dense(there), Elementwise.of(nn.ReLU())),), Dense(back)))
         tensor(1.0000, dtype=torch.float64)
 
     Reference:
         Fazlyab, Entesari, Roy, Chellappa, "Certified Robustness via Dynamic Margin Maximization and
         Improved Lipschitz Regularization", NeurIPS 2023.
     """
-    chain = chain.exact()
 
-    def proved(norms: Norms, allowed: float) -> Fraction:
-        return _Paths(chain, norms, allowed, refinement).network()
+    work: float = DEFAULT_WORK
+    refinement: Refinement = "spectral"
+    seconds: float | None = None
+    name: ClassVar[str] = "liplt"
+    title: ClassVar[str] = "LipLT"
 
-    return finite_above(cheapest_first(proved, work, seconds))
+    def prove(self, chain: Chain) -> Tensor:
+        """See the class."""
+        chain = chain.exact()
 
+        def proved(norms: Norms, allowed: float) -> Fraction:
+            return _Paths(chain, norms, allowed, self.refinement).network()
 
-@torch.no_grad()
-@asked_once()
-def liplt_constants(
-    chain: Chain, *, work: float = DEFAULT_WORK, refinement: Refinement = "spectral"
-) -> Constants:
-    """LipLT's bounds of the network, of each logit and of each difference of two logits.
+        return finite_above(cheapest_first(proved, self.work, end_of(self.seconds)))
 
-    Bound: the last map's rows, or differences of rows, take the place of its norm in every path.
-    Cost: that of ``liplt``, and one image of each logit's row for every path.
+    @torch.no_grad()
+    @asked_once()
+    def logit_bounds(self, network: Network, input_shape: Shape | None = None) -> LogitBounds:
+        """See the class."""
+        chain = chain_of(network, input_shape).exact()
 
-    Args:
-        chain: the network.
-        work: as for ``liplt``.
-        refinement: as for ``liplt``; of the rows' own paths it is the plain one.
-    """
-    paths = _Paths(chain.exact(), Norms(), work, refinement)
-    network = finite_above(paths.network())
-    per_class, pairwise = paths.rows(lengths), paths.rows(pair_lengths)
-    return constants(network, per_class, pairwise, paths.layers)
+        def proved(norms: Norms, allowed: float) -> LogitBounds:
+            paths = _Paths(chain, norms, allowed, self.refinement)
+            network = finite_above(paths.network())
+            per_class, pairwise = paths.rows(lengths), paths.rows(pair_lengths)
+            return tightened(network, per_class, pairwise, paths.layers)
 
+        return least_in_time(proved, self.work, end_of(self.seconds))
 
-def liplt_per_class(chain: Chain, *, work: float = DEFAULT_WORK) -> Tensor:
-    """Proved Lipschitz constant of each logit: ``(classes,)``, float64.
+    def within(self, seconds: float) -> Self:
+        """Half of the time."""
+        return replace(self, seconds=seconds / 2)
 
-    Args:
-        chain: the network.
-        work: as for ``liplt``.
-    """
-    return liplt_constants(chain, work=work).per_class
-
-
-def liplt_pairwise(chain: Chain, *, work: float = DEFAULT_WORK) -> Tensor:
-    """Proved Lipschitz constants of all differences of two logits: ``(classes, classes)``, float64.
-
-    Symmetric, 0 on the diagonal; never above ``liplt`` times the root of 2.
-
-    Args:
-        chain: the network.
-        work: as for ``liplt``.
-    """
-    return liplt_constants(chain, work=work).pairwise
+    def estimate(self, chain: Chain) -> nn.Module:
+        """LipLT on power iterations."""
+        return LipLTEstimate(chain)
 
 
 class _Part(NamedTuple):

@@ -8,52 +8,44 @@ It is refused: the inequality it is built on does not hold between neurons with 
 and its results are below the exact constant of small networks.
 """
 
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, Self
 
 from torch import Tensor
 
-from onelip.bounds._eclipse import hopeful
+from onelip.bounds._eclipse import cubes, hopeful
+from onelip.bounds.method import BoundMethod, widths
 from onelip.bounds.semidefinite.layerwise import strictly
 from onelip.bounds.semidefinite.matrices import matrices, refuse_other_blocks
 from onelip.bounds.semidefinite.multipliers import proved
 from onelip.bounds.semidefinite.programmes import coordinates, optimised
 from onelip.chains import Chain
 from onelip.errors import NotApplicableError, UsageError
-from onelip.norms.rounding import asked_once
 
 LARGEST = 2500
 """Rows of the matrix of the programme: steps cost its cube."""
 
 
-@asked_once()
-def lipsdp(
-    chain: Chain,
-    multipliers: Literal["neuron", "layer"] = "neuron",
-    *,
-    seconds: float | None = None,
-) -> Tensor:
-    r"""Proved bound of the Lipschitz constant of a plain chain by LipSDP.
+@dataclass(frozen=True)
+class LipSDP(BoundMethod):
+    r"""LipSDP, for plain chains.
 
     Bound: within about 1e-6, relative, of the optimum of the semidefinite programme, unless the
         time ends before; at most the product of the layers' constants.
-    Cost: 15 to 40 steps of :math:`O(N^3)`, N the numbers behind all layers and in the input (with
-        one hidden layer: behind it and in the output); see
+    Cost: 15 to 40 steps of :math:`O(N^3)`, N the numbers after all layers and in the input (with
+        one hidden layer: after it and in the output); see
         ``benchmarks/results/network_bounds_cpu.json``.
 
     Args:
-        chain: plain layers with elementwise activations or sorting.
         multipliers: one per entry (``"neuron"``), or one per layer, which is less tight and not
             faster here, but often reported. For sorting one per group, or one; and two free ones
             per group in both cases.
         seconds: when to stop looking for better multipliers.
 
-    Returns:
-        A 0-d float64 tensor.
-
     Raises:
-        NotApplicableError: other blocks, or a matrix of more than 2500 rows.
         UsageError: ``multipliers="network"``, which proves nothing, or any other word.
-        NonFiniteError: a weight is infinite or NaN.
+        NotApplicableError: when it is asked for a bound of a chain with other blocks than plain
+            layers with elementwise activations or sorting, or of a matrix of more than 2500 rows.
 
     Example:
         >>> import torch
@@ -61,27 +53,55 @@ def lipsdp(
         >>> from onelip.chains import Block, Dense, Elementwise
         >>> weights = torch.tensor([[1.0], [-1.0]]), torch.tensor([[1.0, 1.0]])  # |x|
         >>> block = Block(Dense(weights[0]), Elementwise.of(nn.ReLU()))
-        >>> lipsdp(Chain((block,), Dense(weights[1])))
+        >>> LipSDP().bound(Chain((block,), Dense(weights[1])))
         tensor(1.0000, dtype=torch.float64)
 
     Reference: Fazlyab et al., "Efficient and accurate estimation of Lipschitz constants for deep
     neural networks" (2019); for sorting Pauli, Havens, Araujo et al., "Novel quadratic constraints
     for extending LipSDP beyond slope-restricted activations" (2024).
     """
-    _check_mode(multipliers)
-    refuse_other_blocks(chain)
-    if chain.blocks and (size := coordinates(chain)) > LARGEST:
-        raise NotApplicableError(
-            f"LipSDP would factorise a matrix of {size} rows, more than {LARGEST}: use eclipse or "
-            "eclipse_fast"
-        )
-    network = matrices(chain)
-    if not hopeful(network):
-        return network.naive
-    start, level = strictly(network)
-    shared = multipliers == "layer"
-    found, _ = optimised(network, start, level, shared=shared, seconds=seconds)
-    return proved(network, found)
+
+    multipliers: Literal["neuron", "layer"] = "neuron"
+    seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        _check_mode(self.multipliers)
+
+    @property
+    def name(self) -> str:
+        """See the base class."""
+        return "lipsdp" if self.multipliers == "neuron" else "lipsdp-layer"
+
+    @property
+    def title(self) -> str:
+        """See the base class."""
+        return "LipSDP-Neuron" if self.multipliers == "neuron" else "LipSDP-Layer"
+
+    def prove(self, chain: Chain) -> Tensor:
+        """See the class."""
+        refuse_other_blocks(chain)
+        if chain.blocks and (size := coordinates(chain)) > LARGEST:
+            raise NotApplicableError(
+                f"LipSDP would factorise a matrix of {size} rows, more than {LARGEST}: use "
+                "ECLipsE() or ECLipsE(fast=True)"
+            )
+        network = matrices(chain)
+        if not hopeful(network):
+            return network.naive
+        start, level = strictly(network)
+        shared = self.multipliers == "layer"
+        found, _ = optimised(network, start, level, shared=shared, seconds=self.seconds)
+        return proved(network, found)
+
+    def multiplications(self, chain: Chain) -> float:
+        """Those of a few Newton steps, in all neurons together, or of factoring each layer."""
+        if self.multipliers == "layer":
+            return cubes(chain)
+        return 10.0 * float(sum(widths(chain))) ** 3
+
+    def within(self, seconds: float) -> Self:
+        """All of the time."""
+        return replace(self, seconds=seconds)
 
 
 def _check_mode(multipliers: str) -> None:

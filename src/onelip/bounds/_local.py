@@ -7,21 +7,23 @@ product of norms that remains there: fixed units are multiplied out (``ball.py``
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
-from onelip.bounds._liplt import liplt, liplt_pairwise
+from onelip.bounds._liplt import LipLT
+from onelip.bounds.logit_bounds import LogitBounds
+from onelip.bounds.method import BoundMethod, Network, chain_of
 from onelip.bounds.neighbourhood.ball import Approx, Balls
 from onelip.bounds.neighbourhood.dense_layers import Affine, Layer, layers
-from onelip.chains import Chain
-from onelip.errors import UsageError
+from onelip.chains import Chain, Shape
+from onelip.errors import NotApplicableError, UsageError
 from onelip.norms.rounding import UNIT, asked_once, downward, frobenius, upward
 
 _HELD = 2**24  # entries of a product of layers that are held at a time
-_WORK = 1e11  # multiplications for the global bound
 
 
 class LocalRadius(NamedTuple):
@@ -31,120 +33,196 @@ class LocalRadius(NamedTuple):
     radius: Tensor
 
 
-@torch.no_grad()
-@asked_once()
-def local(chain: Chain, x: Tensor, radius: float | Tensor) -> Tensor:
-    r"""Proved Lipschitz constant of a network in the ball around each input.
+class LocalBounds(NamedTuple):
+    """Proved constants of the predicted logit minus each other, in balls around inputs.
+
+    Attributes:
+        radius: of the balls.
+        prediction: ``(batch,)``, the largest logit at the input, computed in float64.
+        margins: ``(batch, classes)``, below the exact differences of logits at the input.
+        slopes: ``(batch, classes)``, Lipschitz constants of these differences in the ball.
+    """
+
+    radius: float
+    prediction: Tensor
+    margins: Tensor
+    slopes: Tensor
+
+
+@dataclass(frozen=True)
+class Local(BoundMethod):
+    r"""Bounds around given inputs, and the radii that they certify.
 
     Bound: for all y, z at most ``radius`` from an input, :math:`|f(y) - f(z)| \le L |y - z|`. Never
-    above ``liplt``; for a small radius, and an input where no unit is about to switch, the norm of
+    above ``LipLT``; for a small radius, and an input where no unit is about to switch, the norm of
     the Jacobian. Usually, not always, larger for larger balls; what holds in a ball holds in any
     that lies inside.
-    Shape: ``x`` is ``(batch, *chain.inputs)``.
-    Cost: for L layers of n units, about ``L^2`` products and norms of n x n matrices for each
-    input: milliseconds for two hidden layers of 100, some seconds for a small
-    convolutional network; and ``liplt``, once.
+    Cost: for L layers of n units, about ``L^2`` products and norms of n x n matrices for each input
+    and radius: milliseconds for two hidden layers of 100, some seconds for a small convolutional
+    network; and ``LipLT``, once.
+
+    Activations are elementwise or MaxMin; the slopes of those that are linear in pieces, of tanh
+    and of the sigmoid are followed, others count with all their slopes. A convolution is written
+    out as a matrix of at most 8 million entries.
 
     Args:
-        chain: activations elementwise or MaxMin; the slopes of those that are linear in pieces, of
-            tanh and of the sigmoid are followed, others count with all their slopes. A convolution
-            is written out as a matrix of at most 8 million entries.
-        x: inputs.
-        radius: of the balls, or one for each input; 0 for the point alone.
-
-    Returns:
-        ``(batch,)``, float64.
+        radii: which balls a certificate tries, in units of the input.
+        work: multiplications for LipLT.
 
     Raises:
-        NotApplicableError: another nonlinearity, or a layer that is too large.
-        UsageError: inputs that are not finite or of another shape, a radius that is no length.
-        NonFiniteError: a weight is infinite or NaN, or the bound too large for a float.
+        UsageError: no radii, or one that is no length.
+        NotApplicableError: when it is asked for bounds of a chain with another nonlinearity, or
+            with a layer that is too large.
 
     Example:
         >>> from torch import nn
         >>> from onelip.chains import Block, Dense, Elementwise
         >>> layer = Block(Dense(torch.eye(2)), Elementwise.of(nn.ReLU()))
         >>> chain = Chain((layer,), Dense(torch.eye(2)))
-        >>> local(chain, torch.tensor([[1.0, 1.0], [-1.0, -1.0]]), 0.5)
+        >>> Local().around(chain, torch.tensor([[1.0, 1.0], [-1.0, -1.0]]), 0.5)
         tensor([1.0000, 0.0000], dtype=torch.float64)
     """
-    dense = _checked(chain, x)
-    cap = liplt(chain, work=_WORK)
-    parts = [_network(balls, dense[1]) for balls in _balls(dense, x, radius)]
-    return torch.fmin(torch.cat([cap.new_zeros(0), *parts]), cap)
 
+    radii: tuple[float, ...] = (0.1, 0.25, 0.5, 1.0)
+    work: float = 1e11
+    name: ClassVar[str] = "local"
 
-@torch.no_grad()
-@asked_once()
-def local_pairwise(chain: Chain, x: Tensor, radius: float | Tensor) -> Tensor:
-    """Proved Lipschitz constants of the predicted logit minus each other, around each input.
+    def __post_init__(self) -> None:
+        if not len(self.radii):
+            raise UsageError("Local needs radii to try")
+        if not all(0 <= radius < math.inf for radius in self.radii):
+            raise UsageError("a radius must be a finite length, 0 or more")
 
-    The prediction is the largest logit at the input, computed in float64.
+    def prove(self, chain: Chain) -> Tensor:  # noqa: ARG002
+        """Refused: a local constant belongs to an input.
 
-    Args:
-        chain: as for ``local``, from inputs to two or more logits.
-        x: inputs.
-        radius: as for ``local``.
+        Raises:
+            NotApplicableError: always; the message names the way out.
+        """
+        raise NotApplicableError(
+            "a local constant holds around given inputs: ask Local().around(network, x, "
+            "radius), or certify(model, x, method=Local(radii=...))"
+        )
 
-    Returns:
-        ``(batch, classes)``, float64; 0 for the prediction itself.
+    def logit_bounds(self, network: Network, input_shape: Shape | None = None) -> LogitBounds:
+        """Refused, as ``prove``."""
+        self.prove(chain_of(network, input_shape))
+        raise AssertionError
 
-    Raises:
-        UsageError: as for ``local``, or fewer than two logits.
-    """
-    dense = _checked(chain, x)
-    cap = _pairwise_cap(chain)
-    found = [_pairwise(balls, dense[1], cap)[2] for balls in _balls(dense, x, radius)]
-    return torch.cat([cap.new_zeros(0, len(cap)), *found])
+    def multiplications(self, chain: Chain) -> float:  # noqa: ARG002
+        """Infinite: it bounds no network everywhere."""
+        return math.inf
 
+    @torch.no_grad()
+    @asked_once()
+    def around(self, network: Network, x: Tensor, radius: float | Tensor) -> Tensor:
+        """Proved Lipschitz constants of a network in the balls around inputs.
 
-@torch.no_grad()
-@asked_once()
-def local_radius(
-    chain: Chain, x: Tensor, radii: Sequence[float], labels: Tensor | None = None
-) -> LocalRadius:
-    r"""Predict a batch, with a radius around each input in which the prediction cannot change.
+        Args:
+            network: a module in eval mode, an exported program, or a chain.
+            x: inputs, ``(batch, ...)``.
+            radius: of the balls, or one for each input; 0 for the point alone.
 
-    Bound: a ball of radius r certifies :math:`\min(r, \min_i (f_y(x) - f_i(x)) / L_i(r))` over all
-    rivals i; the largest of all radii that were tried is returned, rounded down. A tie, or a logit
-    that is not a number, gives 0. Level ``real``: holds for the network in exact arithmetic.
-    Cost: that of ``local_pairwise`` for each radius.
+        Returns:
+            ``(batch,)``, float64.
 
-    Args:
-        chain: as for ``local``, from inputs to two or more logits.
-        x: inputs.
-        radii: which balls to try.
-        labels: true classes; samples that are predicted wrong then get radius 0.
+        Raises:
+            UsageError: inputs that are not finite or of another shape, a radius that is no length.
+            NonFiniteError: a weight is infinite or NaN, or the bound too large for a float.
+        """
+        chain = chain_of(network, x.shape[1:])
+        dense = _checked(chain, x)
+        cap = LipLT(self.work).prove(chain)
+        parts = [_network(balls, dense[1]) for balls in _balls(dense, x, radius)]
+        return torch.fmin(torch.cat([cap.new_zeros(0), *parts]), cap)
 
-    Returns:
-        Predictions ``(batch,)``, and radii ``(batch,)`` in float64.
+    @torch.no_grad()
+    @asked_once()
+    def pairwise(self, network: Network, x: Tensor, radius: float | Tensor) -> Tensor:
+        """Proved Lipschitz constants of the predicted logit minus each other, around each input.
 
-    Raises:
-        UsageError: as for ``local``, fewer than two logits, or no radii.
+        The prediction is the largest logit at the input, computed in float64.
 
-    Example:
-        >>> from onelip.chains import Dense
-        >>> chain = Chain((), Dense(torch.eye(2)))
-        >>> local_radius(chain, torch.tensor([[1.0, 0.0]]), [0.1, 1.0]).radius
-        tensor([0.7071], dtype=torch.float64)
-    """
-    if not len(radii):
-        raise UsageError("local_radius needs radii to try")
-    dense = _checked(chain, x)
-    cap = _pairwise_cap(chain)
-    best = torch.zeros(len(x), dtype=torch.float64)
-    prediction = torch.zeros(len(x), dtype=torch.long)
-    slopes = cap.new_full((len(x), len(cap)), math.inf)
-    for radius in sorted(radii, reverse=True):
-        found = [_pairwise(balls, dense[1], cap) for balls in _balls(dense, x, radius)]
-        if not found:
-            break
-        prediction, margins, within = (torch.cat(part) for part in zip(*found, strict=True))
-        slopes = torch.fmin(slopes, within)  # that of a larger ball holds as well
-        best = torch.maximum(best, _certified(prediction, margins, slopes).clamp_max(float(radius)))
-    if labels is not None:
-        best = torch.where(prediction == labels.cpu(), best, 0.0)
-    return LocalRadius(prediction, best)
+        Args:
+            network: as for ``around``, from inputs to two or more logits.
+            x: inputs.
+            radius: as for ``around``.
+
+        Returns:
+            ``(batch, classes)``, float64; 0 for the prediction itself.
+
+        Raises:
+            UsageError: as for ``around``, or fewer than two logits.
+        """
+        chain = chain_of(network, x.shape[1:])
+        dense = _checked(chain, x)
+        cap = self.everywhere(chain).pairwise
+        found = [_pairwise(balls, dense[1], cap)[2] for balls in _balls(dense, x, radius)]
+        return torch.cat([cap.new_zeros(0, len(cap)), *found])
+
+    @torch.no_grad()
+    @asked_once()
+    def radius(self, network: Network, x: Tensor, labels: Tensor | None = None) -> LocalRadius:
+        r"""Predict a batch in float64, with radii in which the predictions cannot change.
+
+        Bound: a ball of radius r certifies :math:`\min(r, \min_i (f_y(x) - f_i(x)) / L_i(r))` over
+        all rivals i; the largest of all radii that were tried is returned, rounded down. A tie, or
+        a logit that is not a number, gives 0. It holds for the network in exact arithmetic;
+        ``certify(model, x, method=Local())`` speaks of what the model computes.
+        Cost: that of ``pairwise`` for each radius.
+
+        Args:
+            network: as for ``pairwise``.
+            x: inputs.
+            labels: true classes; samples that are predicted wrong then get radius 0.
+
+        Returns:
+            Predictions ``(batch,)``, and radii ``(batch,)`` in float64.
+
+        Example:
+            >>> from onelip.chains import Dense
+            >>> chain = Chain((), Dense(torch.eye(2)))
+            >>> Local(radii=(0.1, 1.0)).radius(chain, torch.tensor([[1.0, 0.0]])).radius
+            tensor([0.7071], dtype=torch.float64)
+        """
+        chain = chain_of(network, x.shape[1:])
+        best, prediction = torch.zeros(len(x), dtype=torch.float64), torch.zeros(len(x)).long()
+        for found in self.balls(chain, x, self.everywhere(chain).pairwise):
+            prediction = found.prediction
+            radius = _certified(prediction, found.margins, found.slopes)
+            best = torch.maximum(best, radius.clamp_max(found.radius))
+        if labels is not None:
+            best = torch.where(prediction == labels.cpu(), best, 0.0)
+        return LocalRadius(prediction, best)
+
+    def everywhere(self, chain: Chain) -> LogitBounds:
+        """Constants that hold in every ball: those of LipLT.
+
+        Raises:
+            UsageError: the outputs are not two or more logits.
+        """
+        if len(chain.outputs) != 1 or chain.outputs[0] < 2:
+            raise UsageError(f"outputs of shape {chain.outputs} are not two or more logits")
+        return LipLT(self.work).logit_bounds(chain)
+
+    @torch.no_grad()
+    def balls(self, chain: Chain, x: Tensor, cap: Tensor) -> Iterator[LocalBounds]:
+        """The bounds for each of the radii, the largest first; none for an empty batch.
+
+        Args:
+            chain: from inputs to two or more logits.
+            x: inputs.
+            cap: ``(classes, classes)``, constants that hold everywhere.
+        """
+        dense = _checked(chain, x)
+        slopes = cap.new_full((len(x), len(cap)), math.inf)
+        for radius in sorted(map(float, self.radii), reverse=True):
+            found = [_pairwise(balls, dense[1], cap) for balls in _balls(dense, x, radius)]
+            if not found:
+                return
+            prediction, margins, within = (torch.cat(part) for part in zip(*found, strict=True))
+            slopes = torch.fmin(slopes, within)  # that of a larger ball holds as well
+            yield LocalBounds(radius, prediction, margins, slopes)
 
 
 def _checked(chain: Chain, x: Tensor) -> tuple[list[Layer], Affine]:
@@ -178,12 +256,6 @@ def _entries(dense: list[Layer], last: Affine) -> int:
 def _network(balls: Balls, last: Affine) -> Tensor:
     paths = balls.paths(Approx(last.matrix[None], last.error[None]))
     return torch.fmin(balls.norms(paths), frobenius(balls.lengths(paths)[:, None]))
-
-
-def _pairwise_cap(chain: Chain) -> Tensor:
-    if len(chain.outputs) != 1 or chain.outputs[0] < 2:
-        raise UsageError(f"outputs of shape {chain.outputs} are not two or more logits")
-    return liplt_pairwise(chain, work=_WORK)
 
 
 def _pairwise(balls: Balls, last: Affine, cap: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,73 +1,109 @@
 """The product of the norms of all layers, the plainest proved bound of a network."""
 
-import math
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import ClassVar, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from onelip.bounds.logit_constants import Constants, constants, lengths, pair_lengths, raised
+from onelip.bounds.layer_product import LayerProduct
+from onelip.bounds.logit_bounds import (
+    LogitBounds,
+    least_in_time,
+    lengths,
+    pair_lengths,
+    raised,
+    tightened,
+)
+from onelip.bounds.method import BoundMethod, Network, chain_of, end_of
+from onelip.bounds.products.norms import DEFAULT_WORK as MOST_WORK
 from onelip.bounds.products.norms import Norms, cheapest_first
 from onelip.bounds.products.scaled_maps import finite_above, fraction
-from onelip.chains import Block, Chain, LinearMap
-from onelip.norms.rounding import asked_once
+from onelip.chains import Block, Chain, LinearMap, Shape
+from onelip.estimates import ProductEstimate
+from onelip.lipschitz import lipschitz_bound
+from onelip.norms.rounding import asked_once, exact, frobenius, upward
 
 DEFAULT_WORK = 1e11
 """Multiplications for norms that are not read off a kernel: some seconds of one core."""
 
 
-@torch.no_grad()
-@asked_once()
-def naive(chain: Chain, *, work: float = DEFAULT_WORK, seconds: float = math.inf) -> Tensor:
-    r"""Proved Lipschitz constant of a network, as the product over its blocks.
+@dataclass(frozen=True)
+class Product(BoundMethod):
+    r"""The product of norms.
 
     Bound: :math:`\|W_L\| \prod_k (\|H_k\| + \beta_k \|G_k\| \|W_k\|)`, with the Lipschitz constants
-    :math:`\beta_k` of the activations; a block's own constant where that is smaller.
+    :math:`\beta_k` of the activations; a block's own constant where that is smaller. Of a pair of
+    logits, the difference of the last map's rows takes the place of its norm.
     Cost: one norm for each linear map.
 
     Args:
-        chain: the network.
+        any_size: of a module, the product of what its layers prove of themselves, which holds for
+            images of any size (``onelip.lipschitz_bound(model)``). Otherwise, and for chains and
+            programs, the product over the blocks of the chain, for images of its size.
         work: multiplications for norms of maps that have no cheaper one (``norm_of``).
         seconds: after which those maps take the cheaper norm all the same.
 
-    Returns:
-        A 0-d float64 tensor on the CPU.
-
-    Raises:
-        NonFiniteError: a weight is infinite or NaN, or the bound too large for a float.
-
     Example:
-        >>> from torch import nn
         >>> from onelip.chains import Dense, Elementwise
         >>> hidden = Block(Dense(3 * torch.eye(2)), Elementwise.of(nn.ReLU()))
-        >>> naive(Chain((hidden,), Dense(torch.eye(2))))
+        >>> Product().bound(Chain((hidden,), Dense(torch.eye(2))))
         tensor(3.0000, dtype=torch.float64)
     """
-    chain = chain.exact()
 
-    def proved(norms: Norms, allowed: float) -> Fraction:
-        norms.afford(single_maps(chain), allowed)
-        return body(chain, norms) * norms.of([chain.last])
+    any_size: bool = True
+    work: float = DEFAULT_WORK
+    seconds: float | None = None
+    name: ClassVar[str] = "product"
+    title: ClassVar[str] = "product of norms"
 
-    return finite_above(cheapest_first(proved, work, seconds))
+    @torch.no_grad()
+    @asked_once()
+    def bound(self, network: Network, input_shape: Shape | None = None) -> Tensor:
+        """See the base class; with ``any_size``, a module needs no shape."""
+        if self.any_size and isinstance(network, nn.Module):
+            return lipschitz_bound(network)
+        return super().bound(network, input_shape)
+
+    def prove(self, chain: Chain) -> Tensor:
+        """The product over the blocks of a chain."""
+        chain = chain.exact()
+
+        def proved(norms: Norms, allowed: float) -> Fraction:
+            norms.afford(single_maps(chain), allowed)
+            return body(chain, norms) * norms.of([chain.last])
+
+        return finite_above(cheapest_first(proved, self.work, end_of(self.seconds)))
+
+    @torch.no_grad()
+    @asked_once()
+    def logit_bounds(self, network: Network, input_shape: Shape | None = None) -> LogitBounds:
+        """See the base class: rows of the last map, times the product in front of it."""
+        if self.any_size and isinstance(network, nn.Module):
+            return _of_layers(network, input_shape)
+        chain = chain_of(network, input_shape).exact()
+
+        def proved(norms: Norms, allowed: float) -> LogitBounds:
+            norms.afford(single_maps(chain), allowed)
+            return _of_blocks(chain, norms)
+
+        return least_in_time(proved, self.work, end_of(self.seconds))
+
+    def within(self, seconds: float) -> Self:
+        """A quarter of the time, and more work."""
+        return replace(self, any_size=False, work=MOST_WORK, seconds=seconds / 4)
+
+    def estimate(self, chain: Chain) -> nn.Module:
+        """The product of norms on power iterations, of plain layers."""
+        return ProductEstimate(chain)
 
 
-@torch.no_grad()
-@asked_once()
-def naive_constants(chain: Chain, *, work: float = DEFAULT_WORK) -> Constants:
-    """The product's bounds of the network, of each logit and of each difference of two.
-
-    The rows of the last map, or their differences, times the product of what is in front of it.
-
-    Args:
-        chain: the network.
-        work: as for ``naive``.
-    """
-    chain, norms = _prepared(chain, work)
+def _of_blocks(chain: Chain, norms: Norms) -> LogitBounds:
     front = body(chain, norms)
     network = finite_above(front * norms.of([chain.last]))
     factor, rows, errors = norms.rows([chain.last])
-    return constants(
+    return tightened(
         network,
         raised(lengths(rows, errors), factor * front),
         raised(pair_lengths(rows, errors), factor * front),
@@ -75,24 +111,15 @@ def naive_constants(chain: Chain, *, work: float = DEFAULT_WORK) -> Constants:
     )
 
 
-def naive_per_class(chain: Chain, *, work: float = DEFAULT_WORK) -> Tensor:
-    """Proved Lipschitz constant of each logit: ``(classes,)``, float64.
-
-    Args:
-        chain: the network.
-        work: as for ``naive``.
-    """
-    return naive_constants(chain, work=work).per_class
-
-
-def naive_pairwise(chain: Chain, *, work: float = DEFAULT_WORK) -> Tensor:
-    """Proved Lipschitz constants of all differences of two logits: ``(classes, classes)``, float64.
-
-    Args:
-        chain: the network.
-        work: as for ``naive``.
-    """
-    return naive_constants(chain, work=work).pairwise
+def _of_layers(model: nn.Module, input_shape: Shape | None) -> LogitBounds:
+    found = LayerProduct.of(model)
+    if found.head is None:
+        classes = chain_of(model, input_shape).last.rows
+        rows = found.network.expand(classes)
+    else:
+        rows = upward(found.body * frobenius(exact(found.head.weight).cpu()[:, None]), 1)
+    bounds = tightened(found.network, rows, found.pairwise(len(rows)), ())
+    return bounds._replace(layers=tuple(bound for _, bound in found.layers))
 
 
 def body(chain: Chain, norms: Norms) -> Fraction:
@@ -117,9 +144,3 @@ def single_maps(chain: Chain) -> list[list[LinearMap]]:
     for block in chain.blocks:
         maps += [m for m in (block.inner, block.outer, block.skip) if m is not None]
     return [[linear] for linear in maps]
-
-
-def _prepared(chain: Chain, work: float) -> tuple[Chain, Norms]:
-    chain, norms = chain.exact(), Norms()
-    norms.afford(single_maps(chain), work)
-    return chain, norms

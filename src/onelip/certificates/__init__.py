@@ -1,39 +1,26 @@
 """From logits and a proved bound to certified radii."""
 
 from onelip.certificates._certify import certify
+from onelip.certificates._deprecated import __getattr__ as __getattr__
 from onelip.certificates.certificate import Certificate
-from onelip.certificates.head_curvature.proof import (
-    CurvatureConstants,
-    curvature_constants,
-    mlp_head,
-)
+from onelip.certificates.head_curvature.proof import CurvatureProof, HeadCurvature, mlp_head
 from onelip.certificates.head_curvature.radii import HeadRadii
+from onelip.certificates.methods import METHODS, LocalProof, radius_proof
 from onelip.certificates.precision import full_precision
-from onelip.certificates.radius_proof import (
-    Constants,
-    Prover,
-    liplt_constants,
-    product_constants,
-)
-
-PROVERS: dict[str, Prover] = {
-    "product": product_constants,
-    "liplt": liplt_constants,
-    "curvature": curvature_constants,
-}
-"""By the name that recipes use."""
+from onelip.certificates.radius_proof import CertificateMethod, Proved, RadiusProof
 
 __all__ = [
-    "PROVERS",
+    "METHODS",
     "Certificate",
-    "Constants",
-    "CurvatureConstants",
+    "CertificateMethod",
+    "CurvatureProof",
+    "HeadCurvature",
     "HeadRadii",
-    "Prover",
+    "LocalProof",
+    "Proved",
+    "RadiusProof",
     "certify",
-    "curvature_constants",
     "full_precision",
-    "liplt_constants",
     "mlp_head",
-    "product_constants",
+    "radius_proof",
 ]

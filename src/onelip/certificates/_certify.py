@@ -7,6 +7,8 @@ rival i, :math:`f_y - f_i` is Lipschitz with constant :math:`\sqrt 2 L`, L that 
 """
 
 import math
+from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Literal
 
 import torch
@@ -15,32 +17,41 @@ from torch import Tensor, nn
 from onelip.certificates.batch_independence import refuse_mixed
 from onelip.certificates.certificate import Certificate
 from onelip.certificates.forward_error import forward_errors
+from onelip.certificates.methods import Method, radius_proof
 from onelip.certificates.precision import full_precision
-from onelip.certificates.radius_proof import Prover, Rounding, product_constants
-from onelip.errors import UsageError
+from onelip.certificates.radius_proof import (
+    EXACT,
+    CertificateMethod,
+    ForwardPass,
+    RadiusProof,
+    Rounding,
+)
+from onelip.chains import Shape
+from onelip.errors import UsageError, renamed
 from onelip.layers.constrained import plain_linear
 from onelip.lipschitz import refuse_complex, refuse_hidden_behaviour
 from onelip.norms.proved_once import proved_once
 
 
-@torch.no_grad()
 @proved_once()
 def certify(
     model: nn.Module,
     x: Tensor,
     labels: Tensor | None = None,
     *,
-    constants: Prover = product_constants,
+    method: Method | str = "product",
     level: Literal["real", "float"] = "real",
     batch_size: int = 1024,
+    constants: Callable[[nn.Module, Shape], RadiusProof] | None = None,
 ) -> Certificate:
     """Predict a batch, with a radius around each sample in which the prediction cannot change.
 
     Bound: the radius rests on ``lipschitz_bound(model)``, or, where the last module of a
     Sequential is linear, on that of the rest and on ``|w_y - w_i|``, which is never looser; with
-    ``constants=liplt_constants``, on LipLT for each pair of logits, which is far tighter for
-    ordinary networks, or, with ``constants=curvature_constants``, on the curvature of an MLP head.
-    Rounding of the division goes downwards.
+    ``method=LipLT()``, on LipLT for each pair of logits, which is far tighter for ordinary
+    networks; with ``Local``, on bounds around each sample; with ``HeadCurvature``, on the curvature
+    of an MLP head; with another method, on the least of its bound times the root of 2 and the
+    product's for each pair. Rounding of the division goes downwards.
     Shape: ``x`` is ``(batch, ...)``, logits ``(batch, classes)``; of a binary model with a single
     logit z, class 1 is z > 0, and the radius is ``|z|`` over a proved constant of z.
     Cost: one proved bound of the model, each norm in it proved once, and one forward pass. A model
@@ -51,18 +62,22 @@ def certify(
             (``onelip.layers.Normalize``), so that radii are in the units of x.
         x: inputs in [0, 1].
         labels: true classes; samples that are predicted wrong then get radius 0.
-        constants: what is proved: ``product_constants``, ``liplt_constants`` or
-            ``curvature_constants``.
+        method: what proves the radii: a method of ``onelip.bounds``, ``HeadCurvature()``, anything
+            else with ``radius_proof(model, input_shape)``, or a name in
+            ``onelip.certificates.METHODS``.
         level: ``"real"`` takes logits as if they were computed exactly; ``"float"`` adds all that
             rounding can do to them, at the sample and at the attacked input. It costs next to
             nothing in float64 (``model.double()``), and a part of the radius in float32.
         batch_size: samples per forward pass.
+        constants: the old form of ``method``, a function; it goes with the next release.
 
     Raises:
         UsageError: a part of the model is in training mode, x has another dtype than the weights,
-            leaves [0, 1] or is not finite, no logits, logits in 16 bits, labels out of range.
+            leaves [0, 1] or is not finite, no logits, logits in 16 bits, labels out of range, or
+            there is no such method.
         UnboundedModuleError: a part of the model has no proved bound, or, for level ``float``, its
             rounding is not known.
+        NotApplicableError: the method does not cover the model.
         NonFiniteError: a weight or the bound is not finite.
 
     Example:
@@ -71,12 +86,28 @@ def certify(
         >>> certificate.level, certificate.head, certificate.radius.shape
         ('real', 'pairwise', torch.Size([3]))
     """
+    if constants is not None:
+        renamed("certify(constants=...)", "certify(method=...)")
+        method = _of_function(constants)
     if level not in ("real", "float"):
         raise UsageError(f"no level {level!r}: certificates have level 'real' or 'float'")
+    return _certified(model, x, labels, method=method, level=level, batch_size=batch_size)
+
+
+@torch.no_grad()
+def _certified(
+    model: nn.Module,
+    x: Tensor,
+    labels: Tensor | None,
+    *,
+    method: Method | str,
+    level: Literal["real", "float"],
+    batch_size: int,
+) -> Certificate:
     _check_input(model, x)
     refuse_hidden_behaviour(model)
     model = _of_two_logits(model, x)
-    proved = constants(model, tuple(x.shape[1:]))
+    proved = radius_proof(method, model, tuple(x.shape[1:]))
     body, head = proved.split(model)
     with full_precision(x.device):
         features = torch.cat(
@@ -86,12 +117,11 @@ def certify(
         refuse_mixed(model, x[:1], logits)
     _check_logits(logits, len(x), labels)
     prediction = logits.argmax(1)
-    found = proved.radii(features, logits, prediction)
+    radii = proved.radii(ForwardPass(x, features, logits, prediction))
+    found = radii(EXACT)
     if level == "float":
-        reach = _reach(x, found.radius)
-        errors = [0.0, *map(float, forward_errors(model, tuple(x.shape[1:]), reach))]
-        rounding = Rounding(errors[-1 - proved.head_parts], errors[-1])
-        again = proved.radii(features, logits, prediction, rounding)
+        rounding = _rounding(model, x, found.radius, proved.head_parts)
+        again = radii(rounding)
         within = torch.minimum(again.radius, found.radius).clamp(max=_diameter(x))  # in reach
         found = again._replace(radius=within)
     sure = torch.isfinite(logits).all(1)
@@ -111,6 +141,18 @@ def certify(
         device=str(logits.device),
         head_radii=found.head,
     )
+
+
+def _of_function(constants: Callable[[nn.Module, Shape], RadiusProof]) -> CertificateMethod:
+    """A method from a function of a model and the shape of its input."""
+    return SimpleNamespace(name="", radius_proof=constants)
+
+
+def _rounding(model: nn.Module, x: Tensor, radius: Tensor, head_parts: int) -> Rounding:
+    """Of the features and of the logits, wherever these radii reach."""
+    reach = _reach(x, radius)
+    errors = [0.0, *map(float, forward_errors(model, tuple(x.shape[1:]), reach))]
+    return Rounding(errors[-1 - head_parts], errors[-1])
 
 
 def _of_two_logits(model: nn.Module, x: Tensor) -> nn.Module:

@@ -21,9 +21,11 @@ class Certificate:
         bound: 0-d float64, the proved Lipschitz bound of the whole model.
         body_bound: 0-d float64, that of the part in front of a linear or MLP head, or ``bound``.
         layer_bounds: the factors of ``bound``, by layer.
-        method: ``"product"`` of the layers' bounds, ``"liplt"`` or ``"curvature"``.
-        head: ``"pairwise"`` (a constant for each pair of logits: body_bound |w_y - w_i|, or that of
-            LipLT), ``"general"`` (margin / sqrt(2) bound) or ``"mlp"`` (one hidden layer).
+        method: the name of the method: ``"product"`` of the layers' bounds, ``"liplt"``, another of
+            ``onelip.certificates.METHODS``, or ``"best: lipsdp"``, which says what gave the bound.
+        head: ``"pairwise"`` (a constant for each pair of logits: body_bound |w_y - w_i|, that of
+            LipLT or of ``local``, elsewhere the least of sqrt(2) bound and the product's),
+            ``"general"`` (margin / sqrt(2) bound) or ``"mlp"`` (one hidden layer).
         level: ``"real"``: the proof is in exact arithmetic, for the weights as stored and the
             logits as computed; the rounding of the forward pass is not part of it. ``"float"``: it
             holds for what the network computes, rounding included, in this dtype.

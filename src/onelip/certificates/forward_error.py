@@ -24,8 +24,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from onelip.bounds.layer_product import flattened
 from onelip.certificates.precision import full_precision
-from onelip.certificates.radius_proof import flattened
 from onelip.chains import Shape
 from onelip.errors import UnboundedModuleError, UsageError
 from onelip.forward_error import Arithmetic, Computed
@@ -74,7 +74,7 @@ def forward_error(model: nn.Module, input_shape: Shape, reach: float) -> Tensor:
 @torch.no_grad()
 @proved_once()
 def forward_errors(model: nn.Module, input_shape: Shape, reach: float) -> list[Tensor]:
-    """The same behind each part of the model (``constants.flattened``), the last one at the end.
+    """The same after each part of the model (``layer_product.flattened``), one by one.
 
     Args:
         model: see ``forward_error``.

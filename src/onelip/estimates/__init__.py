@@ -1,8 +1,11 @@
 """Estimates of norms and constants: for training and comparison, never for a certificate."""
 
+from typing import Any
+
+from onelip.errors import renamed
 from onelip.estimates.activation_patterns import activation_patterns
 from onelip.estimates.jacobian import jacobian_estimate
-from onelip.estimates.liplt import LipLTEstimate, NaiveEstimate
+from onelip.estimates.liplt import LipLTEstimate, ProductEstimate
 from onelip.estimates.lower_estimate import lower_estimate
 from onelip.estimates.pair_search import Pair, pair_search
 from onelip.estimates.power_iteration import (
@@ -13,8 +16,8 @@ from onelip.estimates.power_iteration import (
 
 __all__ = [
     "LipLTEstimate",
-    "NaiveEstimate",
     "Pair",
+    "ProductEstimate",
     "activation_patterns",
     "jacobian_estimate",
     "leading_direction",
@@ -23,3 +26,10 @@ __all__ = [
     "power_iteration",
     "usable",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "NaiveEstimate":
+        raise AttributeError(f"module {__name__} has no attribute {name}")
+    renamed("onelip.estimates.NaiveEstimate", "onelip.estimates.ProductEstimate")
+    return ProductEstimate

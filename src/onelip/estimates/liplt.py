@@ -60,7 +60,7 @@ class LipLTEstimate(nn.Module):
     """Estimates, from below, of LipLT's constants of all differences of two logits.
 
     They follow the weights with gradients, and must not reach a certificate:
-    ``onelip.bounds.liplt_pairwise`` proves what this estimates. In training mode each call moves
+    ``onelip.bounds.LipLT`` proves what this estimates. In training mode each call moves
     the directions of the power iterations one step on, for the next call.
 
     Shape: a call on a chain gives ``(classes, classes)``, symmetric, 0 on the diagonal.
@@ -137,7 +137,7 @@ class LipLTEstimate(nn.Module):
                 self.get_buffer(_name(path)).copy_(direction / length)
 
 
-class NaiveEstimate(nn.Module):
+class ProductEstimate(nn.Module):
     """The same constants from the product of the layers' norms, as GloRo networks are trained.
 
     Shape: a call on a chain gives ``(classes, classes)``, symmetric, 0 on the diagonal.

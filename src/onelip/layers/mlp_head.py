@@ -15,7 +15,7 @@ from onelip.norms.rounding import product
 class MLPHead(LipschitzModule):
     r"""``outer(activation(inner(x)))``: logits of a network that need no Lipschitz constant.
 
-    Behind a body that is 1-Lipschitz, ``certify(model, x, constants=curvature_constants)`` finds
+    Behind a body that is 1-Lipschitz, ``certify(model, x, method=HeadCurvature())`` finds
     how far the features may move before the prediction changes, from the second derivative of the
     differences of two logits: the weights of this head are free.
 

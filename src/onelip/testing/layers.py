@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from onelip._export import export
-from onelip.bounds._product import naive
+from onelip.bounds import Product
 from onelip.lipschitz import LipschitzModule, lipschitz_bound
 from onelip.reading import read
 from onelip.testing.searching import (
@@ -194,7 +194,7 @@ def check_reading(layer: nn.Module, input_shape: Shape, *, tolerance: float = 1e
         same = torch.allclose(seen, outputs, rtol=tolerance, atol=tolerance)
         require(seen.shape == outputs.shape and same, f"read as another function{when}")
         module.requires_grad_(False)
-        allowed = naive(chain) * (1 + tolerance) + 1e-140
+        allowed = Product().bound(chain) * (1 + tolerance) + 1e-140
         for sample in inputs(input_shape, 2):
             found = jacobian_norm(module, sample)
             require_below(found, allowed, f"a Jacobian{when}, read as a chain,", module)

@@ -7,31 +7,25 @@ Lipschitz constant of the head: it comes from its curvature, rival by rival.
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from onelip import bounds
+from onelip.bounds import LayerProduct, LipLT
 from onelip.bounds.head_curvature import Curvature, TwoLayers
+from onelip.bounds.layer_product import flattened, is_linear
 from onelip.certificates.head_curvature.radii import head_radii
-from onelip.certificates.radius_proof import (
-    EXACT,
-    Constants,
-    Found,
-    Rounding,
-    flattened,
-    is_linear,
-)
+from onelip.certificates.radius_proof import ForwardPass, Found, Radii, RadiusProof, Rounding
 from onelip.chains import Shape
 from onelip.errors import UsageError
 from onelip.layers import MLPHead
-from onelip.lipschitz import bound_of_part, finite, refuse_hidden_behaviour
+from onelip.lipschitz import finite
 from onelip.norms.rounding import UNIT, downward, product, upward
-from onelip.reading import read
 
 
 @dataclass(frozen=True, kw_only=True)
-class CurvatureConstants(Constants):
+class CurvatureProof(RadiusProof):
     """Proved constants of a network that ends in an MLP head.
 
     Attributes:
@@ -44,18 +38,15 @@ class CurvatureConstants(Constants):
     curvature: Curvature
     slopes: Tensor
 
-    def radii(
-        self,
-        features: Tensor,
-        logits: Tensor,  # noqa: ARG002
-        prediction: Tensor,
-        rounding: Rounding = EXACT,
-    ) -> Found:
+    def radii(self, batch: ForwardPass) -> Radii:
         """The head's radii, divided by the bound of the body."""
+        return lambda rounding: self._found(batch, rounding)
+
+    def _found(self, batch: ForwardPass, rounding: Rounding) -> Found:
         found = head_radii(
             self.layers,
-            features,
-            prediction,
+            batch.features,
+            batch.prediction,
             self.curvature,
             self.slopes,
             slack=math.sqrt(2) * rounding.logits * (1 + 2 * UNIT),
@@ -65,53 +56,59 @@ class CurvatureConstants(Constants):
         return Found(torch.where(left > 0, radius, 0.0), found)  # 0 / 0 behind a constant body
 
 
-def curvature_constants(model: nn.Module, input_shape: Shape) -> CurvatureConstants:  # noqa: ARG001
-    """From the product of the bounds of the body, and the curvature of the head.
+@dataclass(frozen=True)
+class HeadCurvature:
+    """The curvature of an MLP head, and the product of the bounds of the body.
 
     Bound: each radius of the head is proved from a quadratic that stays below the difference of two
     logits; whatever the search for the best one did, the radius holds.
     Cost: the bounds of the body, two proofs of curvature per class, and one per pair of classes
     that limits a sample (``onelip.bounds.head_curvature``).
 
-    Args:
-        model: a Sequential that ends in ``layers.MLPHead``, or in ``nn.Linear``, an activation
-            whose derivative does not jump, and ``nn.Linear``.
-        input_shape: of an image; it is not needed.
-
-    Raises:
-        UsageError: the model ends otherwise.
-        UnboundedModuleError: the activation has a kink, or nothing is proved of a part of the body.
-
     Example:
         >>> import torch
         >>> from onelip import certify, layers
         >>> model = nn.Sequential(nn.Flatten(), layers.MLPHead(4, 3, hidden=8)).eval()
-        >>> certificate = certify(model, torch.rand(5, 1, 2, 2), constants=curvature_constants)
+        >>> certificate = certify(model, torch.rand(5, 1, 2, 2), method=HeadCurvature())
         >>> certificate.method, certificate.head
         ('curvature', 'mlp')
     """
-    named = flattened(model)
-    inner, activation, outer = plain = mlp_head(model)
-    count = 1 if type(named[-1][1]) is MLPHead else 3
-    refuse_hidden_behaviour(model)
-    bounded = [(name, bound_of_part(part)) for name, part in named]
-    factors = [bound for _, bound in bounded]
-    body = finite(product(factors[:-count]), "the body")
-    layers = TwoLayers.of(inner, activation, outer)
-    curvature = Curvature(layers)
-    slopes = bounds.liplt_pairwise(read(nn.Sequential(*plain), (inner.weight.shape[1],)))
-    return CurvatureConstants(
-        method="curvature",
-        pairwise=lambda _: upward(slopes * body, 1),
-        bound=finite(product(factors), "the model"),
-        body_bound=body,
-        layer_bounds=tuple((name, float(bound)) for name, bound in bounded),
-        head="mlp",
-        layers=layers,
-        curvature=curvature,
-        slopes=slopes,
-        head_parts=count,
-    )
+
+    name: ClassVar[str] = "curvature"
+
+    def radius_proof(self, model: nn.Module, input_shape: Shape) -> CurvatureProof:  # noqa: ARG002
+        """The proof for a model.
+
+        Args:
+            model: a Sequential that ends in ``layers.MLPHead``, or in ``nn.Linear``, an activation
+                whose derivative does not jump, and ``nn.Linear``.
+            input_shape: of an image; it is not needed.
+
+        Raises:
+            UsageError: the model ends otherwise.
+            UnboundedModuleError: the activation has a kink, or nothing is proved of a part of the
+                body.
+        """
+        inner, activation, outer = plain = mlp_head(model)
+        count = 1 if type(flattened(model)[-1][1]) is MLPHead else 3
+        bounded = LayerProduct.of(model)
+        factors = [bound for _, bound in bounded.layers]
+        body = finite(product(factors[:-count]), "the body")
+        layers = TwoLayers.of(inner, activation, outer)
+        curvature = Curvature(layers)
+        slopes = LipLT().logit_bounds(nn.Sequential(*plain), (inner.weight.shape[1],)).pairwise
+        return CurvatureProof(
+            method=self.name,
+            pairwise=lambda _: upward(slopes * body, 1),
+            bound=bounded.network,
+            body_bound=body,
+            layer_bounds=tuple((name, float(bound)) for name, bound in bounded.layers),
+            head="mlp",
+            layers=layers,
+            curvature=curvature,
+            slopes=slopes,
+            head_parts=count,
+        )
 
 
 def mlp_head(model: nn.Module) -> tuple[nn.Linear, nn.Module, nn.Linear]:
@@ -131,6 +128,6 @@ def mlp_head(model: nn.Module) -> tuple[nn.Linear, nn.Module, nn.Linear]:
     ends = ", ".join(type(part).__name__ for part in parts[-3:])
     raise UsageError(
         "a curvature certificate needs a network that ends in layers.MLPHead, or in nn.Linear, an "
-        f"activation and nn.Linear; this one ends in {ends}: certify it with product_constants, in "
+        f"activation and nn.Linear; this one ends in {ends}: certify it with method='product', in "
         "a recipe certificate=product"
     )

@@ -39,7 +39,7 @@ def bound_run(run: ClassificationFolder, *, seconds: float = 60.0) -> dict[str, 
         "as_trained": float(lipschitz_bound(model)),
         "exported": float(product(list(layers.values()))),
         "layers": {name: float(bound) for name, bound in layers.items()},
-        **_record(bounds.best(chain, seconds=max(deadline.left, _LEAST))),
+        **_record(bounds.Best(max(deadline.left, _LEAST)).report(chain)),
         "seconds": round(time.perf_counter() - start, 3),
     }
     run.write({"bound": result})
@@ -55,7 +55,7 @@ def bound_file(path: Path, *, seconds: float = 60.0, trust: bool = False) -> dic
     """
     deadline = Deadline(_checked(seconds))
     chain = load(path, trust=trust)
-    return {"file": str(path), **_record(bounds.best(chain, seconds=max(deadline.left, _LEAST)))}
+    return {"file": str(path), **_record(bounds.Best(max(deadline.left, _LEAST)).report(chain))}
 
 
 def bound_text(result: dict[str, Any]) -> str:
@@ -65,13 +65,13 @@ def bound_text(result: dict[str, Any]) -> str:
         lines += [
             f"exported    {result['exported']:.12f}   product of the layers, images of any size",
             f"as trained  {result['as_trained']:.12f}   with the steps that training used last",
-            "naive, below, is the product for images of the size that the run has",
+            "product, below, is for images of the size that the run has",
             "",
         ]
-    lines.append(f"{'method':26}{'bound':>16}{'/ naive':>10}{'seconds':>9}")
-    naive = result["methods"][0]["bound"]
+    lines.append(f"{'method':26}{'bound':>16}{'/ product':>10}{'seconds':>9}")
+    product_bound = result["methods"][0]["bound"]
     for method in [*result["methods"], result["lower"]]:
-        lines.append(_line(method, naive))
+        lines.append(_line(method, product_bound))
     lines += ["", f"proved: {result['best']:.9g} by {result['method']}"]
     if result["lower"]["bound"] > 0:
         gap = result["best"] / result["lower"]["bound"]
@@ -79,7 +79,7 @@ def bound_text(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _record(found: bounds.Best) -> dict[str, Any]:
+def _record(found: bounds.BestReport) -> dict[str, Any]:
     return {
         "best": float(found.bound),
         "method": found.method,
@@ -97,8 +97,8 @@ def _entry(tried: bounds.Tried) -> dict[str, Any]:
     }
 
 
-def _line(method: dict[str, Any], naive: float) -> str:
+def _line(method: dict[str, Any], product_bound: float) -> str:
     if method["bound"] is None:
         return f"{method['method']:26}{'-':>16}{'':>10}{method['seconds']:>9.1f}  {method['note']}"
-    share = f"{method['bound'] / naive:.4g}" if naive > 0 else ""
+    share = f"{method['bound'] / product_bound:.4g}" if product_bound > 0 else ""
     return f"{method['method']:26}{method['bound']:>16.9g}{share:>10}{method['seconds']:>9.1f}"

@@ -4,14 +4,14 @@ import math
 
 import torch
 
-from onelip.bounds import Constants
-from onelip.certificates import CurvatureConstants, HeadRadii
+from onelip.bounds import LogitBounds
+from onelip.certificates import CurvatureProof, HeadRadii
 
 EXACT = 1e-3
 """A radius is called exact when its witness is at most this much further away, relative."""
 
 
-def averages(proved: Constants) -> dict[str, float]:
+def averages(proved: LogitBounds) -> dict[str, float]:
     """Means over all pairs of classes, as in Table 2 of Fazlyab et al. (2023).
 
     Returns:
@@ -27,7 +27,7 @@ def averages(proved: Constants) -> dict[str, float]:
     }
 
 
-def tightness(found: HeadRadii, proved: CurvatureConstants) -> dict[str, float]:
+def tightness(found: HeadRadii, proved: CurvatureProof) -> dict[str, float]:
     """How close the radii in front of an MLP head are to the distances of their witnesses.
 
     Returns:

@@ -15,14 +15,15 @@ from torch import Tensor, nn
 
 from onelip._export import export
 from onelip.atomic_files import replacing
-from onelip.bounds import naive_constants
+from onelip.bounds import METHODS, Product
 from onelip.certificates import (
-    PROVERS,
     Certificate,
-    Constants,
-    CurvatureConstants,
+    CurvatureProof,
     HeadRadii,
+    Proved,
+    RadiusProof,
     certify,
+    radius_proof,
 )
 from onelip.data import ImageSet, holdout, load
 from onelip.errors import UsageError
@@ -32,7 +33,7 @@ from onelip.experiments.classification.recipe import Recipe
 from onelip.experiments.threads import use_threads
 from onelip.reading import read
 
-_METHODS = {"product": ("margin",), "liplt": ("margin", "LipLT"), "curvature": ("curvature",)}
+_METHODS = {"product": ("margin",), "curvature": ("curvature",)}
 
 
 @dataclass(frozen=True)
@@ -72,10 +73,10 @@ def certify_run(
     start = time.perf_counter()
     exported = export(model)
     exported = exported.double() if precision == 64 else exported
-    proved = PROVERS[recipe.certificate](exported, tuple(test.images.shape[1:]))
+    proved = radius_proof(recipe.certificate, exported, tuple(test.images.shape[1:]))
     certificate, of_held_out = _certify(exported, proved, level, test, held_out)
     result = {
-        "method": ", ".join(_METHODS[certificate.method] + (certificate.head,)),
+        "method": ", ".join((*_words(certificate.method), certificate.head)),
         "level": certificate.level,
         "bound": float(certificate.bound),
         "body_bound": float(certificate.body_bound),
@@ -91,14 +92,14 @@ def certify_run(
         "labels": test.labels,
     }
     records: dict[str, Any] = {"certify": result}
-    if proved.proof is not None:
-        product = naive_constants(read(exported, tuple(test.images.shape[1:])))
+    if recipe.certificate == "liplt" and proved.proof is not None:
+        product = Product().logit_bounds(read(exported, tuple(test.images.shape[1:])))
         by_product = dataclasses.replace(proved, pairwise=lambda _: product.pairwise)
         (looser,) = _certify(exported, by_product, level, test)
         stored["radius_of_product"] = looser.radius.cpu()
         records["constants"] = {"naive": averages(product), "liplt": averages(proved.proof)}
         records["constants"]["naive"] |= _accuracies(looser, test, recipe)
-    if certificate.head_radii is not None and isinstance(proved, CurvatureConstants):
+    if certificate.head_radii is not None and isinstance(proved, CurvatureProof):
         records["tightness"] = tightness(certificate.head_radii, proved)
     with replacing(run.path / "certificates.safetensors") as temporary:
         temporary.write_bytes(safetensors.torch.save(stored))
@@ -107,15 +108,19 @@ def certify_run(
 
 
 def _certify(
-    model: nn.Module, proved: Constants, level: Literal["real", "float"], *sets: ImageSet
+    model: nn.Module, proved: RadiusProof, level: Literal["real", "float"], *sets: ImageSet
 ) -> list[Certificate]:
     """One certificate per set of images, on one proof."""
     images, labels = zip(*(tensors_for(model, data) for data in sets), strict=True)
-    whole = certify(
-        model, torch.cat(images), torch.cat(labels), constants=lambda *_: proved, level=level
-    )
+    whole = certify(model, torch.cat(images), torch.cat(labels), method=Proved(proved), level=level)
     rows = torch.arange(len(whole.radius)).split([len(data) for data in sets])
     return [part(whole, chosen) for chosen in rows]
+
+
+def _words(method: str) -> tuple[str, ...]:
+    """How a record calls the method of a certificate."""
+    titled = ("margin", METHODS[method].title if method in METHODS else method)
+    return _METHODS.get(method, titled)
 
 
 def part(certificate: Certificate, rows: Tensor) -> Certificate:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from onelip.errors import UsageError
 from onelip.experiments.settings import Settings
 from onelip.image_sets import SHAPES
+from onelip.method_names import CERTIFICATE_METHODS, TRAINING_CONSTANTS
 
 
 def _nothing() -> Mapping[str, Any]:
@@ -26,8 +27,9 @@ class Recipe(Settings):
         network: keyword arguments of the model other than its defaults.
         loss: a name in ``onelip.losses.LOSSES``.
         objective: keyword arguments of the loss.
-        constants: where a loss on radii takes the constants of logit differences from: LipLT or the
-            product of norms, both on power iterations, or the head alone, of a 1-Lipschitz network.
+        constants: where a loss on radii takes the constants of logit differences from: ``liplt`` or
+            ``product``, both on power iterations, or ``head`` alone, of a 1-Lipschitz network. The
+            name of the product in older records, ``naive``, is read as ``product``.
         epochs: passes over the training split.
         batch_size: images per step, over all processes.
         lr: peak learning rate.
@@ -47,9 +49,9 @@ class Recipe(Settings):
             and many times slower on two while other work keeps a core busy.
         precision: arithmetic of the training step; certificates are computed in 32 bits.
         compile: run the model through ``torch.compile``.
-        certificate: what proves the constants of logit differences: the product of the layers'
-            bounds, tight for 1-Lipschitz layers, LipLT, far tighter for ordinary ones, or the
-            curvature of an MLP head.
+        certificate: what proves the radii, a name in ``onelip.certificates.METHODS``: ``product``
+            of the layers' bounds, tight for 1-Lipschitz layers, ``liplt``, far tighter for ordinary
+            ones, ``curvature`` of an MLP head, or another.
         eps: radii, in pixel units of [0, 1], at which accuracy is reported; as ``[0.1,0.2]``.
         attack_samples: test images that are attacked; 0 for none.
         attack_steps: gradient steps of each attack.
@@ -63,7 +65,7 @@ class Recipe(Settings):
     network: Mapping[str, Any] = field(default_factory=_nothing)
     loss: str = "cross-entropy"
     objective: Mapping[str, Any] = field(default_factory=_nothing)
-    constants: Literal["liplt", "naive", "head"] = "liplt"
+    constants: str = "liplt"
     epochs: int = 200
     batch_size: int = 256
     lr: float = 1e-3
@@ -91,7 +93,7 @@ class Recipe(Settings):
     threads: int = 0
     precision: Literal["32", "bf16"] = "32"
     compile: bool = False
-    certificate: Literal["product", "liplt", "curvature"] = "product"
+    certificate: str = "product"
     eps: tuple[float, ...] = (36 / 255, 72 / 255, 108 / 255)
     attack_samples: int = 1000
     attack_steps: int = 50
@@ -101,6 +103,12 @@ class Recipe(Settings):
         """See ``Settings``."""
         if self.dataset not in SHAPES:
             raise UsageError(f"no data set {self.dataset!r}; known: {', '.join(SHAPES)}")
+        if self.constants == "naive":  # its name in older records
+            object.__setattr__(self, "constants", "product")
+        known = {"constants": TRAINING_CONSTANTS, "certificate": CERTIFICATE_METHODS}
+        for name, names in known.items():
+            if getattr(self, name) not in names:
+                raise UsageError(f"no {name} {getattr(self, name)!r}; known: {', '.join(names)}")
         self.require_positive(
             "epochs", "batch_size", "lr", "validation", "attack_steps", "attack_restarts"
         )

@@ -11,8 +11,8 @@ from onelip.chains import Shape
 from onelip.errors import UsageError
 from onelip.estimates.curvature import CurvatureEstimate
 from onelip.experiments.classification.training.pairwise_estimates import (
-    PAIRWISE_ESTIMATES,
     PairwiseEstimate,
+    pairwise_estimate,
 )
 from onelip.layers import MLPHead
 from onelip.losses import HeadLoss, RadiusLoss
@@ -102,13 +102,13 @@ def objective(
         loss: one of ``onelip.losses.LOSSES``.
         model: the network as it is at first.
         input_shape: of an image.
-        constants: a name in ``pairwise_estimates.PAIRWISE_ESTIMATES``.
+        constants: the name of a bound method with an estimate, or ``"head"``.
 
     Raises:
         UsageError: the network does not have the form that the loss or the constants need.
     """
     if isinstance(loss, RadiusLoss):
-        return OnRadii(loss, PAIRWISE_ESTIMATES[constants](model, input_shape))
+        return OnRadii(loss, pairwise_estimate(constants, model, input_shape))
     if isinstance(loss, HeadLoss):
         return OnHead(loss, model)
     return OnLogits(loss)

@@ -1,14 +1,13 @@
 """Constants of logit differences while a network is trained: estimates, with gradients."""
 
 import abc
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from onelip.chains import Chain, Shape
+from onelip.bounds import bound_method
+from onelip.chains import Shape
 from onelip.errors import UsageError
-from onelip.estimates import LipLTEstimate, NaiveEstimate
 from onelip.estimates.liplt import distances
 from onelip.reading import read
 
@@ -37,31 +36,27 @@ class PairwiseEstimate(nn.Module, abc.ABC):
         """The constants."""
 
 
-class ChainEstimate(PairwiseEstimate, abc.ABC):
-    """An estimate on the network as a chain, which is read anew at each step."""
+class ChainEstimate(PairwiseEstimate):
+    """What a bound method estimates on the network as a chain, which is read anew at each step.
 
-    estimator: Callable[[Chain], nn.Module]
+    Args:
+        model: the network as it is at first.
+        input_shape: of an image.
+        method: the name of the bound method.
+    """
+
+    def __init__(self, model: nn.Module, input_shape: Shape, method: str = "liplt") -> None:
+        self.method = method
+        super().__init__(model, input_shape)
 
     def begin(self, model: nn.Module) -> None:
         """Read the network."""
-        self.estimate = type(self).estimator(read(model, self.input_shape))
+        self.estimate = bound_method(self.method).estimate(read(model, self.input_shape))
 
     def forward(self, model: nn.Module) -> Tensor:
         """See the class."""
         estimate: Tensor = self.estimate(read(model, self.input_shape))
         return estimate
-
-
-class PairwiseLipLT(ChainEstimate):
-    """LipLT on power iterations."""
-
-    estimator = LipLTEstimate
-
-
-class PairwiseProduct(ChainEstimate):
-    """The product of norms on power iterations."""
-
-    estimator = NaiveEstimate
 
 
 class HeadDistances(PairwiseEstimate):
@@ -84,9 +79,13 @@ class HeadDistances(PairwiseEstimate):
         return distances(weight)
 
 
-PAIRWISE_ESTIMATES: dict[str, type[PairwiseEstimate]] = {
-    "liplt": PairwiseLipLT,
-    "naive": PairwiseProduct,
-    "head": HeadDistances,
-}
-"""By the name that recipes use."""
+def pairwise_estimate(name: str, model: nn.Module, input_shape: Shape) -> PairwiseEstimate:
+    """The constants of a name that recipes use: a bound method with an estimate, or ``head``.
+
+    Raises:
+        NotApplicableError: the method has no estimate.
+        UsageError: there is none of that name, or the network does not have the form that it needs.
+    """
+    if name == "head":
+        return HeadDistances(model, input_shape)
+    return ChainEstimate(model, input_shape, name)

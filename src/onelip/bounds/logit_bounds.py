@@ -1,22 +1,22 @@
 """Constants of single logits and of their differences: lengths of rows, rounded upwards."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from onelip.bounds.products.norms import row_norms
-from onelip.bounds.products.scaled_maps import finite_above
+from onelip.bounds.products.norms import Norms, cheapest_first, row_norms
+from onelip.bounds.products.scaled_maps import finite_above, fraction
 from onelip.norms.rounding import UNDERFLOW, power_of_two, upward
 from onelip.norms.spectral import ends_above
 
 _CHUNK = 2**24  # entries of the differences held at a time
 
 
-class Constants(NamedTuple):
+class LogitBounds(NamedTuple):
     """Proved Lipschitz constants, in float64.
 
     Attributes:
@@ -33,10 +33,10 @@ class Constants(NamedTuple):
     layers: tuple[Tensor, ...]
 
 
-def constants(
+def tightened(
     network: Tensor, per_class: Tensor, pairwise: Tensor, layers: Sequence[Fraction]
-) -> Constants:
-    """With what holds of any network: a logit is no steeper than all of them.
+) -> LogitBounds:
+    """Constants with what holds of any network: a logit is no steeper than all of them.
 
     A difference of two is no steeper than the root of 2 times that, or than the sum of its two.
     """
@@ -44,7 +44,37 @@ def constants(
     sums = upward(per_class[:, None] + per_class, 1)
     pairwise = pairwise.minimum(upward(network * math.sqrt(2), 2)).minimum(sums)
     pairwise = pairwise.minimum(pairwise.mT).fill_diagonal_(0)
-    return Constants(network, per_class, pairwise, tuple(finite_above(layer) for layer in layers))
+    return LogitBounds(network, per_class, pairwise, tuple(finite_above(layer) for layer in layers))
+
+
+def least(found: Sequence[LogitBounds]) -> LogitBounds:
+    """The smallest of several proofs of the same network, number by number."""
+    network, per_class, pairwise, layers = zip(*found, strict=True)
+    shortest = tuple(torch.stack(bounds).amin(0) for bounds in zip(*layers, strict=True))
+    return LogitBounds(
+        torch.stack(network).amin(0),
+        torch.stack(per_class).amin(0),
+        torch.stack(pairwise).amin(0),
+        shortest,
+    )
+
+
+def least_in_time(
+    proved: Callable[[Norms, float], LogitBounds], work: float, seconds: float
+) -> LogitBounds:
+    """The least of what ever more work proves of the logits (``cheapest_first``).
+
+    Raises:
+        NotApplicableError: the time is over before the first proof.
+    """
+    found: list[LogitBounds] = []
+
+    def network(norms: Norms, allowed: float) -> Fraction:
+        found.append(proved(norms, allowed))
+        return fraction(found[-1].network)
+
+    cheapest_first(network, work, seconds)
+    return least(found)
 
 
 def lengths(rows: Tensor, errors: Tensor) -> Tensor:

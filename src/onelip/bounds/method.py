@@ -1,0 +1,147 @@
+"""The interface of a way to bound a network."""
+
+import abc
+import math
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+
+from onelip.bounds.logit_bounds import LogitBounds, least, tightened
+from onelip.chains import Chain, Shape
+from onelip.errors import NotApplicableError, UsageError
+from onelip.norms.rounding import asked_once
+from onelip.reading import read, read_program
+
+Network = nn.Module | ExportedProgram | Chain
+
+
+def chain_of(network: Network, input_shape: Shape | None = None) -> Chain:
+    """A network as a chain.
+
+    Args:
+        network: a module in eval mode, an exported program, or a chain.
+        input_shape: of one input, without the batch; programs and chains know their own.
+
+    Raises:
+        UsageError: a module without the shape of its input.
+        UnboundedModuleError: a part of the network cannot be read.
+    """
+    if isinstance(network, Chain):
+        return network
+    if isinstance(network, ExportedProgram):
+        return read_program(network)
+    if input_shape is None:
+        raise UsageError("the shape of one input is needed: bound(model, (3, 32, 32))")
+    return read(network, input_shape)
+
+
+@dataclass(frozen=True)
+class BoundMethod(abc.ABC):
+    """A way to bound the Lipschitz constant of a network, by proof.
+
+    A method is a frozen dataclass that defines ``name`` and ``prove``; a line in
+    ``onelip.bounds.METHODS`` makes it known to ``Best``, certificates, recipes and training.
+    Everything else has a default that speaks for any proved constant.
+    """
+
+    @property
+    @abc.abstractmethod
+    def name(self) -> str:
+        """The one word by which it is called everywhere."""
+
+    @property
+    def title(self) -> str:
+        """The name as papers print it."""
+        return self.name
+
+    @abc.abstractmethod
+    def prove(self, chain: Chain) -> Tensor:
+        """Proved Lipschitz constant of a chain, a 0-d float64 tensor on the CPU.
+
+        Raises:
+            NotApplicableError: the method does not cover the chain, or does not end in its time.
+            NonFiniteError: a weight is infinite or NaN.
+        """
+
+    @torch.no_grad()
+    @asked_once()
+    def bound(self, network: Network, input_shape: Shape | None = None) -> Tensor:
+        """Proved Lipschitz constant of a network.
+
+        Args:
+            network: a module in eval mode, an exported program, or a chain.
+            input_shape: of one input, without the batch; programs and chains know their own.
+
+        Returns:
+            A 0-d float64 tensor on the CPU.
+
+        Raises:
+            NotApplicableError: the method does not cover the network, or does not end in its time.
+            UnboundedModuleError: a part of the network has no proved bound.
+            NonFiniteError: a weight is infinite or NaN.
+            UsageError: a module without the shape of its input.
+        """
+        return self.prove(chain_of(network, input_shape))
+
+    @torch.no_grad()
+    @asked_once()
+    def logit_bounds(self, network: Network, input_shape: Shape | None = None) -> LogitBounds:
+        r"""Proved constants of a network, of each logit and of each difference of two logits.
+
+        Bound: from the constant L of the network, :math:`\sqrt 2 L` for each pair; those of the
+            product of norms where they are smaller.
+
+        Args:
+            network: as for ``bound``.
+            input_shape: as for ``bound``.
+        """
+        from onelip.bounds._product import Product
+
+        chain = chain_of(network, input_shape)
+        product = Product().logit_bounds(chain)
+        return limited(product, self.prove(chain))
+
+    def multiplications(self, chain: Chain) -> float:  # noqa: ARG002
+        """How many it takes at least, where it cannot stop by itself: ``Best`` asks beforehand.
+
+        Infinite for a method that ``Best`` does not try.
+        """
+        return 0.0
+
+    def within(self, seconds: float) -> Self:  # noqa: ARG002
+        """The same method as ``Best`` runs it, when so many seconds are left."""
+        return self
+
+    def estimate(self, chain: Chain) -> nn.Module:  # noqa: ARG002
+        """A differentiable estimate, for training: called with a chain of the same shapes.
+
+        Returns:
+            A module from chains to ``(classes, classes)``; it must not reach a certificate.
+
+        Raises:
+            NotApplicableError: there is none.
+        """
+        raise NotApplicableError(
+            f"nothing estimates {self.title} in training: take the constants 'product' or 'liplt'"
+        )
+
+
+def end_of(seconds: float | None) -> float:
+    """The seconds, infinite where none are given."""
+    return math.inf if seconds is None else seconds
+
+
+def widths(chain: Chain) -> list[int]:
+    """Numbers in the input and behind each inner map."""
+    if not chain.blocks:
+        return []
+    return [chain.blocks[0].inner.columns, *(block.inner.rows for block in chain.blocks)]
+
+
+def limited(found: LogitBounds, network: Tensor) -> LogitBounds:
+    """Constants of logits, with another proved constant of the same network."""
+    bounds = tightened(torch.minimum(network, found.network), found.per_class, found.pairwise, ())
+    return least([found._replace(layers=()), bounds])._replace(layers=found.layers)

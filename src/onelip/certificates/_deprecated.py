@@ -1,0 +1,46 @@
+"""Names of the last release. They work once more, warn, and go with the next release."""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from torch import nn
+
+from onelip.certificates.head_curvature.proof import CurvatureProof
+from onelip.certificates.methods import radius_proof
+from onelip.certificates.radius_proof import RadiusProof
+from onelip.chains import Shape
+from onelip.errors import renamed
+
+Prover = Callable[[nn.Module, Shape], RadiusProof]
+
+
+def _prover(name: str) -> Prover:
+    def prove(model: nn.Module, input_shape: Shape) -> RadiusProof:
+        return radius_proof(name, model, input_shape)
+
+    return prove
+
+
+_PROVERS: Mapping[str, Prover] = MappingProxyType(
+    {name: _prover(name) for name in ("product", "liplt", "curvature")}
+)
+
+RENAMED: dict[str, tuple[Any, str]] = {
+    "Constants": (RadiusProof, "RadiusProof"),
+    "CurvatureConstants": (CurvatureProof, "CurvatureProof"),
+    "PROVERS": (_PROVERS, "METHODS"),
+    "Prover": (Prover, "CertificateMethod"),
+    "curvature_constants": (_PROVERS["curvature"], "HeadCurvature()"),
+    "liplt_constants": (_PROVERS["liplt"], "radius_proof('liplt', ...)"),
+    "product_constants": (_PROVERS["product"], "radius_proof('product', ...)"),
+}
+"""What stands for an old name, and the new one."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in RENAMED:
+        raise AttributeError(f"module 'onelip.certificates' has no attribute {name!r}")
+    found, new = RENAMED[name]
+    renamed(f"onelip.certificates.{name}", f"onelip.certificates.{new}")
+    return found

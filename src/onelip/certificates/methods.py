@@ -1,0 +1,165 @@
+r"""What proves the radii of a certificate, by name: bounds of the network, or the head's curvature.
+
+Of a method that bounds a network, the radius of a sample is the smallest margin divided by the
+constant of its pair of logits. Three say more than that: ``Product`` for images of any size knows a
+linear head, ``Local`` the sample, and ``Best`` which method it came from.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from onelip import bounds
+from onelip.bounds import Best, BoundMethod, LayerProduct, Local, LogitBounds, Product
+from onelip.certificates.head_curvature.proof import HeadCurvature
+from onelip.certificates.radius_proof import (
+    CertificateMethod,
+    ForwardPass,
+    Found,
+    Radii,
+    RadiusProof,
+    Rounding,
+    smallest_quotient,
+)
+from onelip.chains import Chain, Shape
+from onelip.errors import UsageError
+from onelip.lipschitz import finite
+from onelip.reading import read
+
+Method = BoundMethod | CertificateMethod
+
+METHODS: dict[str, Method] = {**bounds.METHODS, HeadCurvature.name: HeadCurvature()}
+"""The methods of ``onelip.bounds``, and what only certificates have, by name."""
+
+
+def radius_proof(method: Method | str, model: nn.Module, input_shape: Shape) -> RadiusProof:
+    """Proved constants of a model, and the radii that follow.
+
+    Args:
+        method: an object, or its name in ``METHODS``.
+        model: in eval mode, from inputs to logits.
+        input_shape: of one input, without the batch.
+
+    Raises:
+        UsageError: no method of that name, or nothing that proves radii.
+        UnboundedModuleError: a part of the model has no proved bound.
+        NotApplicableError: the method does not cover the model.
+    """
+    found = _named(method)
+    if not isinstance(found, BoundMethod):
+        return found.radius_proof(model, input_shape)
+    of_type = _SPECIAL.get(type(found), _from_logit_bounds)
+    return of_type(found, model, input_shape)
+
+
+def _named(method: Method | str) -> Method:
+    if isinstance(method, str):
+        if method not in METHODS:
+            raise UsageError(f"no method {method!r} to certify with; known: {', '.join(METHODS)}")
+        return METHODS[method]
+    if isinstance(method, BoundMethod) or hasattr(method, "radius_proof"):
+        return method
+    raise UsageError(
+        f"{method!r} proves no radii: give a method of onelip.bounds, as LipLT(), or one of "
+        f"{', '.join(METHODS)}"
+    )
+
+
+def _from_logit_bounds(method: BoundMethod, model: nn.Module, input_shape: Shape) -> RadiusProof:
+    chain = read(model, input_shape)
+    return RadiusProof(**_of_chain(method.name, chain, method.logit_bounds(chain)))
+
+
+def _of_chain(name: str, chain: Chain, proof: LogitBounds) -> dict[str, Any]:
+    """The fields of a proof from constants of pairs of logits."""
+    names = (block.name or str(number) for number, block in enumerate(chain.blocks))
+    return {
+        "method": name,
+        "pairwise": lambda _: proof.pairwise,
+        "bound": finite(proof.network, "the model"),
+        "body_bound": proof.network,
+        "layer_bounds": tuple(zip(names, (float(b) for b in proof.layers), strict=True)),
+        "head": "pairwise",
+        "proof": proof,
+    }
+
+
+def _of_product(method: Product, model: nn.Module, input_shape: Shape) -> RadiusProof:
+    """From the product of the bounds of all layers, and the distances of a linear head's rows."""
+    if not method.any_size:
+        return _from_logit_bounds(method, model, input_shape)
+    found = LayerProduct.of(model)
+    return RadiusProof(
+        method=method.name,
+        pairwise=found.pairwise,
+        bound=found.network,
+        body_bound=found.body,
+        layer_bounds=tuple((name, float(bound)) for name, bound in found.layers),
+        head="general" if found.head is None else "pairwise",
+    )
+
+
+def _of_best(method: Best, model: nn.Module, input_shape: Shape) -> RadiusProof:
+    chain = read(model, input_shape)
+    name, proof = method.proved_logits(chain)
+    return RadiusProof(**_of_chain(f"{method.name}: {name}", chain, proof))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalProof(RadiusProof):
+    r"""A network whose radii are proved in balls around the samples.
+
+    With y the prediction, :math:`\hat z` the computed logits, e what rounding does to them, and
+    :math:`L_i(r)` the Lipschitz constant of :math:`z_y - z_i` in the ball of radius r around x, for
+    every :math:`x'` with :math:`|x' - x| \le r`
+
+    .. math:: \hat z_y(x') - \hat z_i(x') \ge \hat z_y(x) - \hat z_i(x) - 2 \sqrt 2 e
+              - L_i(r) |x' - x| ,
+
+    for the segment from x to :math:`x'` lies in the ball. So the radius is the least of r and
+    :math:`(\hat z_y(x) - \hat z_i(x) - 2 \sqrt 2 e) / L_i(r)` over all rivals i, and the largest
+    over all r that were tried: each is proved by itself. It is 0 where float64 predicts another
+    class than the model did.
+
+    Attributes:
+        local: the method.
+        chain: the network.
+    """
+
+    local: Local
+    chain: Chain
+
+    def radii(self, batch: ForwardPass) -> Radii:
+        """Radii of a batch; the balls are bounded once for all roundings."""
+        cap = self.pairwise(batch.logits.shape[1])
+        predicted, balls = batch.prediction.cpu(), list(self.local.balls(self.chain, batch.x, cap))
+        slopes = [
+            ball.slopes.masked_fill((ball.prediction != predicted)[:, None], torch.inf)
+            for ball in balls
+        ]
+
+        def found(rounding: Rounding) -> Found:
+            radius: Tensor = torch.zeros(len(predicted), dtype=torch.float64)
+            for ball, slope in zip(balls, slopes, strict=True):
+                within = smallest_quotient(batch, slope, rounding).clamp(max=ball.radius)
+                radius = torch.maximum(radius, within)
+            return Found(radius)
+
+        return found
+
+
+def _of_local(method: Local, model: nn.Module, input_shape: Shape) -> RadiusProof:
+    chain = read(model, input_shape)
+    fields = _of_chain(method.name, chain, method.everywhere(chain))
+    return LocalProof(**fields, local=method, chain=chain)
+
+
+_SPECIAL: dict[type[BoundMethod], Callable[[Any, nn.Module, Shape], RadiusProof]] = {
+    Product: _of_product,
+    Local: _of_local,
+    Best: _of_best,
+}
+"""By exact type: a class derived from one of them has its constants of pairs, and no more."""

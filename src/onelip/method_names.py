@@ -1,0 +1,19 @@
+"""Names of the ways to prove, as data that settings know without importing the methods."""
+
+BOUND_METHODS = (
+    "product",
+    "liplt",
+    "eclipse-fast",
+    "eclipse",
+    "lipsdp-layer",
+    "lipsdp",
+    "local",
+    "best",
+)
+"""Names in ``onelip.bounds.METHODS``."""
+
+CERTIFICATE_METHODS = (*BOUND_METHODS, "curvature")
+"""Names in ``onelip.certificates.METHODS``."""
+
+TRAINING_CONSTANTS = ("product", "liplt", "head")
+"""Bound methods with an estimate for training, and the head alone."""

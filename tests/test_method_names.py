@@ -1,0 +1,10 @@
+"""Names as data against the registries."""
+
+from onelip import bounds, certificates
+from onelip.method_names import BOUND_METHODS, CERTIFICATE_METHODS, TRAINING_CONSTANTS
+
+
+def test_the_names_that_settings_know_are_those_of_the_registries():
+    assert tuple(bounds.METHODS) == BOUND_METHODS
+    assert tuple(certificates.METHODS) == CERTIFICATE_METHODS
+    assert set(TRAINING_CONSTANTS) == {*bounds.estimated(), "head"}

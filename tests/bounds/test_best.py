@@ -24,7 +24,7 @@ from onelip.layers import (
     ScaledMaxPool2d,
 )
 from onelip.reading import read
-from tests.bounds.networks import PUBLISHED, published_model
+from tests.networks import PUBLISHED, published_model
 
 
 def _network(*widths: int, activation: type[nn.Module] = nn.ReLU) -> nn.Sequential:

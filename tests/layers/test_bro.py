@@ -11,7 +11,7 @@ from onelip import norms
 from onelip.layers import BROConv2d, BROLinear
 from onelip.layers.bro import block_reflector
 from onelip.layers.fourier_layer import symbol
-from tests.layers.test_fourier_layer import full_transform
+from tests.oracles import full_transform
 
 
 def textbook(vectors: Tensor) -> Tensor:

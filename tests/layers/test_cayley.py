@@ -11,7 +11,7 @@ import onelip
 from onelip import norms
 from onelip.layers import CayleyConv2d, CayleyLinear
 from onelip.layers.cayley import cayley
-from tests.layers.test_fourier_layer import full_transform
+from tests.oracles import full_transform
 
 SHAPES = [(1, 1), (4, 4), (5, 3), (3, 5), (1, 4), (4, 1)]
 

@@ -13,7 +13,7 @@ from onelip import norms
 from onelip.errors import NonFiniteError
 from onelip.layers import BROConv2d, CayleyConv2d, FixedFourierConv2d, LOTConv2d, computed_once
 from onelip.layers.fourier_layer import symbol
-from tests.oracles import materialised, sigma_max
+from tests.oracles import full_transform, materialised, sigma_max
 
 FAMILIES = [BROConv2d, CayleyConv2d, LOTConv2d]
 SIZES = [(1, 1), (1, 4), (2, 1), (2, 2), (3, 3), (4, 5), (5, 4), (6, 2)]
@@ -35,17 +35,6 @@ def correlate(x: Tensor, kernel: Tensor) -> Tensor:
         torch.einsum("oi,bihw->bohw", kernel[:, :, u, v], x.roll((centre - u, centre - v), (2, 3)))
         for u, v in taps
     )
-
-
-def full_transform(x: Tensor, blocks: Tensor) -> Tensor:
-    """Complex transforms and a loop over all frequencies; ``blocks`` is (h, w, out, in)."""
-    height, width = x.shape[-2:]
-    seen = torch.fft.fft2(x.to(torch.complex128))
-    out = torch.zeros(len(x), blocks.shape[2], height, width, dtype=torch.complex128)
-    for i, j in itertools.product(range(height), range(width)):
-        for b in range(len(x)):
-            out[b, :, i, j] = blocks[i, j] @ seen[b, :, i, j]
-    return torch.fft.ifft2(out)
 
 
 def blocks_in_effect(spectrum: Tensor, size: tuple[int, int]) -> Tensor:

@@ -10,7 +10,7 @@ import onelip
 from onelip.layers import LOTConv2d
 from onelip.layers.fourier_layer import symbol
 from onelip.layers.lot import unitary_factor
-from tests.layers.test_fourier_layer import full_transform
+from tests.oracles import full_transform
 
 SHAPES = [(1, 1), (4, 4), (5, 3), (3, 5), (1, 4)]
 

@@ -20,9 +20,9 @@ from onelip.certificates import curvature_constants, liplt_constants, product_co
 from onelip.errors import NonFiniteError, UnboundedModuleError, UsageError
 from onelip.testing import jacobian_norm
 from onelip.transport import exact_distance, judge
-from tests.bounds.networks import chain_of
-from tests.bounds.programmes import coupled
+from tests.bounds.semidefinite.programmes import coupled
 from tests.cases import LAYERS
+from tests.networks import chain_of
 from tests.oracles import materialised, sigma_max
 
 

@@ -1,4 +1,4 @@
-"""Networks with known bounds: the random ReLU networks on which ECLipsE was published."""
+"""Small networks that several tests share, those on which ECLipsE was published among them."""
 
 import itertools
 
@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from onelip.chains import Block, Chain, Dense, Elementwise
+from onelip.chains import Block, Chain, Dense, Elementwise, GroupSorting
 
 INPUTS, OUTPUTS = 4, 1
 
@@ -59,4 +59,25 @@ def chain_of(weights: list[Tensor], activation: nn.Module | None = None) -> Chai
     """A plain chain of dense layers with one elementwise activation, ReLU if left out."""
     nonlinearity = Elementwise.of(activation or nn.ReLU())
     blocks = tuple(Block(Dense(weight), nonlinearity) for weight in weights[:-1])
+    return Chain(blocks, Dense(weights[-1]))
+
+
+SHAPES = [(2, 2, 1), (3, 3, 2), (4, 3, 3), (5, 4, 1)]
+"""Sizes of networks with one hidden layer, of which every activation pattern is reachable."""
+
+
+def random_weights(*sizes: int) -> list[Tensor]:
+    return [torch.randn(b, a, dtype=torch.float64) for a, b in itertools.pairwise(sizes)]
+
+
+def sorting(size: int = 2) -> GroupSorting:
+    class Sorting(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.unflatten(1, (-1, size)).sort(2).values.flatten(1, 2)
+
+    return GroupSorting(Sorting(), size)
+
+
+def sorting_chain(weights: list[Tensor], size: int = 2) -> Chain:
+    blocks = tuple(Block(Dense(weight), sorting(size)) for weight in weights[:-1])
     return Chain(blocks, Dense(weights[-1]))

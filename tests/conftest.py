@@ -1,5 +1,6 @@
 """Settings of the whole suite."""
 
+import functools
 import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin slow other processes down
@@ -69,3 +70,14 @@ def threads(request):
     torch.set_num_threads(request.param)
     yield request.param
     torch.set_num_threads(THREADS)
+
+
+@pytest.fixture(scope="session")
+def onnx_registry_once():
+    """Translations of all operators, built once and not at each export, where it takes 2 / 3."""
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    build = staticmethod(functools.cache(ONNXRegistry.from_torchlib))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ONNXRegistry, "from_torchlib", build)
+        yield

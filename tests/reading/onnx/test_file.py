@@ -21,6 +21,8 @@ from tests.reading.checks import naive, opaque, steepest
 from tests.reading.networks import NETWORKS, SHAPE, build
 from tests.reading.onnx.files import constant, draw, save
 
+pytestmark = pytest.mark.usefixtures("onnx_registry_once")
+
 
 def _run(path: Path, x: Tensor) -> Tensor:
     """Onnxruntime, one input at a time."""

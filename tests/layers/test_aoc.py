@@ -62,23 +62,23 @@ def composed(matrix: Tensor, kernel: Tensor, strides: tuple[int, int]) -> Tensor
 # The construction
 
 
-@pytest.mark.parametrize("strides", [(1, 1), (2, 2), (3, 3), (1, 2), (3, 1)], ids=str)
-@pytest.mark.parametrize("steps", [0, 1, 2, 4])
-@pytest.mark.parametrize("outputs", [1, 4, 20])
-def test_the_strided_kernel_is_a_composition(strides, steps, outputs):
-    inner = 4
-    matrix = orthonormal(2, outputs, inner * strides[0] * strides[1])
-    bases = orthonormal(2, steps, inner, 2)
-    found = strided_kernel(matrix, bases, strides)
-    eye = torch.eye(inner, dtype=torch.float64).expand(2, inner, inner)
-    first = block_kernel(eye, bases)
-    second = matrix.view(2, outputs, inner, *strides)
-    expected = torch.cat([composed(matrix[i], first[i], strides) for i in range(2)])
-    assert torch.allclose(found, expected, atol=1e-13)
-    x = torch.randn(3, 2 * inner, 9, 8, dtype=torch.float64)
-    between = F.conv2d(x, first.flatten(0, 1), groups=2)
-    y = F.conv2d(between, second.flatten(0, 1), stride=strides, groups=2)
-    assert torch.allclose(F.conv2d(x, found, stride=strides, groups=2), y, atol=1e-12)
+def test_the_strided_kernel_is_a_composition(each):
+    for strides, steps, outputs in each(
+        itertools.product([(1, 1), (2, 2), (3, 3), (1, 2), (3, 1)], [0, 1, 2, 4], [1, 4, 20])
+    ):
+        inner = 4
+        matrix = orthonormal(2, outputs, inner * strides[0] * strides[1])
+        bases = orthonormal(2, steps, inner, 2)
+        found = strided_kernel(matrix, bases, strides)
+        eye = torch.eye(inner, dtype=torch.float64).expand(2, inner, inner)
+        first = block_kernel(eye, bases)
+        second = matrix.view(2, outputs, inner, *strides)
+        expected = torch.cat([composed(matrix[i], first[i], strides) for i in range(2)])
+        assert torch.allclose(found, expected, atol=1e-13)
+        x = torch.randn(3, 2 * inner, 9, 8, dtype=torch.float64)
+        between = F.conv2d(x, first.flatten(0, 1), groups=2)
+        y = F.conv2d(between, second.flatten(0, 1), stride=strides, groups=2)
+        assert torch.allclose(F.conv2d(x, found, stride=strides, groups=2), y, atol=1e-12)
 
 
 LAYERS = [
@@ -137,24 +137,25 @@ def assert_orthogonal(matrix: Tensor) -> None:
     assert torch.allclose(values, torch.ones_like(values), atol=1e-9, rtol=0)
 
 
-@pytest.mark.parametrize(("channels", "kernel_size", "stride", "options"), LAYERS, ids=str)
-def test_circular_maps_are_orthogonal(channels, kernel_size, stride, options):
-    layer = redrawn(AOCConv2d(*channels, kernel_size, stride=stride, **options))
-    for size in ((2 * stride, 3 * stride), (4 * stride, 2 * stride)):
-        sides = [side * options.get("dilation", 1) for side in size]
-        y = layer(torch.zeros(1, channels[0], *sides).double())
-        assert y.shape[2:] == (sides[0] // stride, sides[1] // stride)
-        assert_orthogonal(linear(layer, (channels[0], *sides)))
-    assert 1 - 1e-12 <= float(onelip.lipschitz_bound(layer)) <= 1 + 1e-8
+def test_circular_maps_are_orthogonal(each):
+    for channels, kernel_size, stride, options in each(LAYERS):
+        layer = redrawn(AOCConv2d(*channels, kernel_size, stride=stride, **options))
+        for size in ((2 * stride, 3 * stride), (4 * stride, 2 * stride)):
+            sides = [side * options.get("dilation", 1) for side in size]
+            y = layer(torch.zeros(1, channels[0], *sides).double())
+            assert y.shape[2:] == (sides[0] // stride, sides[1] // stride)
+            assert_orthogonal(linear(layer, (channels[0], *sides)))
+        assert 1 - 1e-12 <= float(onelip.lipschitz_bound(layer)) <= 1 + 1e-8
 
 
-@pytest.mark.parametrize(
-    ("stride", "kernel_size"), [(s, k) for s in (1, 2, 3) for k in range(s, 6)]
-)
-@pytest.mark.parametrize("channels", [(2, 2), (2, 7), (3, 30)], ids=str)
-def test_every_kernel_from_the_stride_on(stride, kernel_size, channels):
-    layer = redrawn(AOCConv2d(*channels, kernel_size, stride=stride))
-    assert_orthogonal(linear(layer, (channels[0], 2 * stride, 2 * stride)))
+def test_every_kernel_from_the_stride_on(each):
+    for (stride, kernel_size), channels in each(
+        itertools.product(
+            [(s, k) for s in (1, 2, 3) for k in range(s, 6)], [(2, 2), (2, 7), (3, 30)]
+        )
+    ):
+        layer = redrawn(AOCConv2d(*channels, kernel_size, stride=stride))
+        assert_orthogonal(linear(layer, (channels[0], 2 * stride, 2 * stride)))
 
 
 @pytest.mark.parametrize(
@@ -255,25 +256,26 @@ SEQUENCES = [
 ]
 
 
-@pytest.mark.parametrize("mode", ["circular", "zeros"])
-@pytest.mark.parametrize(("channels", "kernel_size", "stride", "groups"), SEQUENCES, ids=str)
-def test_a_sequence_is_an_image_of_height_one(channels, kernel_size, stride, groups, mode):
-    layer = AOCConv1d(*channels, kernel_size, stride=stride, groups=groups, padding_mode=mode)
-    redrawn(layer)
-    options = {"padding": layer.padding, "padding_mode": mode, "groups": groups}
-    image = nn.Conv2d(*channels, (1, kernel_size), stride=(1, stride), **options).double()
-    options["padding"] = "same" if stride == 1 else layer.padding[1]
-    line = nn.Conv1d(*channels, kernel_size, stride=stride, **options).double()
-    image.weight.data, image.bias.data = layer.weight.data, layer.bias.data
-    line.weight.data, line.bias.data = layer.weight.data[:, :, 0], layer.bias.data
-    x = torch.randn(2, channels[0], 4 * stride, dtype=torch.float64)
-    y = layer(x)
-    assert y.shape == (2, channels[1], 4)
-    assert torch.allclose(y, image(x[:, :, None])[:, :, 0], atol=1e-13)
-    assert torch.allclose(y, line(x), atol=1e-13)
-    assert torch.allclose(y, onelip.export(layer)(x), atol=1e-13)
-    norm = sigma_max(linear(layer, (channels[0], 4 * stride)))
-    assert norm <= float(onelip.lipschitz_bound(layer)) <= float(onelip.lipschitz_bound(line))
+def test_a_sequence_is_an_image_of_height_one(each):
+    for mode, (channels, kernel_size, stride, groups) in each(
+        itertools.product(["circular", "zeros"], SEQUENCES)
+    ):
+        layer = AOCConv1d(*channels, kernel_size, stride=stride, groups=groups, padding_mode=mode)
+        redrawn(layer)
+        options = {"padding": layer.padding, "padding_mode": mode, "groups": groups}
+        image = nn.Conv2d(*channels, (1, kernel_size), stride=(1, stride), **options).double()
+        options["padding"] = "same" if stride == 1 else layer.padding[1]
+        line = nn.Conv1d(*channels, kernel_size, stride=stride, **options).double()
+        image.weight.data, image.bias.data = layer.weight.data, layer.bias.data
+        line.weight.data, line.bias.data = layer.weight.data[:, :, 0], layer.bias.data
+        x = torch.randn(2, channels[0], 4 * stride, dtype=torch.float64)
+        y = layer(x)
+        assert y.shape == (2, channels[1], 4)
+        assert torch.allclose(y, image(x[:, :, None])[:, :, 0], atol=1e-13)
+        assert torch.allclose(y, line(x), atol=1e-13)
+        assert torch.allclose(y, onelip.export(layer)(x), atol=1e-13)
+        norm = sigma_max(linear(layer, (channels[0], 4 * stride)))
+        assert norm <= float(onelip.lipschitz_bound(layer)) <= float(onelip.lipschitz_bound(line))
 
 
 @pytest.mark.parametrize(("channels", "kernel_size", "stride", "groups"), SEQUENCES, ids=str)
@@ -403,20 +405,22 @@ def _same_values(theirs: nn.Module, ours: nn.Module, inputs: int, outputs: int) 
         ours.raw_bases.data.unflatten(0, (groups, -1))[i] = torch.stack(bases)
 
 
-@pytest.mark.parametrize("channels", [(4, 4), (4, 16), (6, 5), (4, 9)], ids=str)
-@pytest.mark.parametrize(("kernel_size", "stride"), [(3, 2), (4, 2), (5, 2), (6, 2), (5, 3)])
-@pytest.mark.parametrize("groups", [1, 2])
-def test_values_of_orthogonium(channels, kernel_size, stride, groups):
-    inputs, outputs = (channel * groups for channel in channels)
-    parameters = OrthoParams(BatchedIdentity, ClassParam(BatchedQROrthogonalization))
-    options = {"stride": stride, "groups": groups}
-    theirs = BcopRkoConv2d(
-        inputs, outputs, kernel_size, padding=0, ortho_params=parameters, **options
-    ).double()
-    assert theirs.intermediate_channels == inputs
-    ours = AOCConv2d(inputs, outputs, kernel_size, **options).double()
-    _same_values(theirs, ours, inputs, outputs)
-    assert torch.allclose(ours.weight, theirs.weight, atol=1e-11)
+def test_values_of_orthogonium(each):
+    for channels, (kernel_size, stride), groups in each(
+        itertools.product(
+            [(4, 4), (4, 16), (6, 5), (4, 9)], [(3, 2), (4, 2), (5, 2), (6, 2), (5, 3)], [1, 2]
+        )
+    ):
+        inputs, outputs = (channel * groups for channel in channels)
+        parameters = OrthoParams(BatchedIdentity, ClassParam(BatchedQROrthogonalization))
+        options = {"stride": stride, "groups": groups}
+        theirs = BcopRkoConv2d(
+            inputs, outputs, kernel_size, padding=0, ortho_params=parameters, **options
+        ).double()
+        assert theirs.intermediate_channels == inputs
+        ours = AOCConv2d(inputs, outputs, kernel_size, **options).double()
+        _same_values(theirs, ours, inputs, outputs)
+        assert torch.allclose(ours.weight, theirs.weight, atol=1e-11)
 
 
 def test_values_of_orthogonium_transposed():

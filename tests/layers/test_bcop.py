@@ -98,12 +98,11 @@ def test_the_textbook_is_a_composition():
     assert torch.allclose(F.conv2d(v, kernels[2]), twice, atol=1e-12)
 
 
-@pytest.mark.parametrize("channels", CHANNELS, ids=str)
-@pytest.mark.parametrize("kernel_size", [1, 2, 3, 4, 5])
-def test_the_kernel_is_that_of_algorithm_1(channels, kernel_size):
-    layer = redrawn(BCOPConv2d(*channels, kernel_size))
-    assert layer.weight.shape == (channels[1], channels[0], kernel_size, kernel_size)
-    assert torch.allclose(layer.weight, textbook(layer), atol=1e-12, rtol=0)
+def test_the_kernel_is_that_of_algorithm_1(each):
+    for channels, kernel_size in each(itertools.product(CHANNELS, [1, 2, 3, 4, 5])):
+        layer = redrawn(BCOPConv2d(*channels, kernel_size))
+        assert layer.weight.shape == (channels[1], channels[0], kernel_size, kernel_size)
+        assert torch.allclose(layer.weight, textbook(layer), atol=1e-12, rtol=0)
 
 
 @pytest.mark.parametrize("channels", [(4, 6), (6, 2), (2, 2)], ids=str)
@@ -150,17 +149,18 @@ def test_every_rank_gives_an_orthogonal_kernel():
 STRIDES = [(2, 2), (4, 2), (6, 2), (3, 3), (6, 3), (9, 3)]
 
 
-@pytest.mark.parametrize(("kernel_size", "stride"), STRIDES)
-@pytest.mark.parametrize("channels", [(1, 3), (2, 9), (3, 2)], ids=str)
-def test_a_stride_is_unshuffling_first(channels, kernel_size, stride):
-    layer = redrawn(BCOPConv2d(*channels, kernel_size, stride=stride, padding=0))
-    inner = BCOPConv2d(channels[0] * stride**2, channels[1], kernel_size // stride, padding=0)
-    inner.double().load_state_dict(layer.state_dict())
-    x = torch.randn(2, channels[0], 4 * stride, 3 * stride, dtype=torch.float64)
-    unshuffled = nn.PixelUnshuffle(stride)(x)
-    assert torch.allclose(layer(x), inner(unshuffled), atol=1e-12)
-    plain = F.conv2d(unshuffled, F.pixel_unshuffle(layer.weight, stride), layer.bias)
-    assert torch.allclose(layer(x), plain, atol=1e-12)
+def test_a_stride_is_unshuffling_first(each):
+    for (kernel_size, stride), channels in each(
+        itertools.product(STRIDES, [(1, 3), (2, 9), (3, 2)])
+    ):
+        layer = redrawn(BCOPConv2d(*channels, kernel_size, stride=stride, padding=0))
+        inner = BCOPConv2d(channels[0] * stride**2, channels[1], kernel_size // stride, padding=0)
+        inner.double().load_state_dict(layer.state_dict())
+        x = torch.randn(2, channels[0], 4 * stride, 3 * stride, dtype=torch.float64)
+        unshuffled = nn.PixelUnshuffle(stride)(x)
+        assert torch.allclose(layer(x), inner(unshuffled), atol=1e-12)
+        plain = F.conv2d(unshuffled, F.pixel_unshuffle(layer.weight, stride), layer.bias)
+        assert torch.allclose(layer(x), plain, atol=1e-12)
 
 
 @pytest.mark.parametrize(("kernel_size", "stride"), STRIDES)
@@ -195,13 +195,14 @@ ORTHOGONAL = [
 ]
 
 
-@pytest.mark.parametrize(("channels", "kernel_size", "options"), ORTHOGONAL, ids=str)
-@pytest.mark.parametrize("size", [(6, 6), (6, 12)], ids=str)
-def test_circular_maps_are_orthogonal(channels, kernel_size, options, size):
-    layer = redrawn(BCOPConv2d(*channels, kernel_size, **options))
-    values = torch.linalg.svdvals(linear(layer, (channels[0], *size)))
-    assert torch.allclose(values, torch.ones_like(values), atol=1e-9, rtol=0)
-    assert 1 <= float(onelip.lipschitz_bound(layer)) <= 1 + 1e-8
+def test_circular_maps_are_orthogonal(each):
+    for (channels, kernel_size, options), size in each(
+        itertools.product(ORTHOGONAL, [(6, 6), (6, 12)])
+    ):
+        layer = redrawn(BCOPConv2d(*channels, kernel_size, **options))
+        values = torch.linalg.svdvals(linear(layer, (channels[0], *size)))
+        assert torch.allclose(values, torch.ones_like(values), atol=1e-9, rtol=0)
+        assert 1 <= float(onelip.lipschitz_bound(layer)) <= 1 + 1e-8
 
 
 def test_bjorck_gives_an_orthogonal_kernel_too():
@@ -253,34 +254,33 @@ METHODS = {
 }
 
 
-@pytest.mark.parametrize("channels", [(4, 4), (6, 4), (4, 6), (8, 4)], ids=str)
-@pytest.mark.parametrize("kernel_size", [2, 3, 4, 5])
-@pytest.mark.parametrize("groups", [1, 2])
-@pytest.mark.parametrize("method", METHODS)
-def test_values_of_orthogonium(channels, kernel_size, groups, method):
+def test_values_of_orthogonium(each):
     """From its free matrices; ``channels`` are those of one group."""
-    theirs = FastBlockConv2d(
-        *(channel * groups for channel in channels),
-        kernel_size,
-        groups=groups,
-        ortho_params=OrthoParams(BatchedIdentity, METHODS[method]),
-    ).double()
-    free = torch.randn_like(theirs.parametrizations.weight.original) / 4
-    theirs.parametrizations.weight.original.data = free
-    small, large = sorted(channels)
-    ours = BCOPConv2d(large * groups, small * groups, kernel_size, groups=groups).double()
-    steps = kernel_size - 1
-    order = [0, 2, 1, 3] if steps == 4 else range(steps)
-    for i in range(groups):
-        mirrors = [torch.eye(large).double() - 2 * projector(free[i, j]) for j in (0, 1)]
-        h = (mirrors[0] @ mirrors[1])[:, :small]
-        ours.raw_matrix.data[i] = h.T if small == large else h
-        bases = [basis for j in order for basis in (free[i, 2 + steps + j], free[i, 2 + j])]
-        ours.raw_bases.data.unflatten(0, (groups, -1))[i] = torch.stack(bases)
-    found = ours.weight.unflatten(0, (groups, -1)).transpose(3, 4)  # (groups, out, in, k, k)
-    if channels[0] <= channels[1]:
-        found = found.transpose(1, 2)
-    assert torch.allclose(found.flatten(0, 1), theirs.weight, atol=1e-10)
+    for channels, kernel_size, groups, method in each(
+        itertools.product([(4, 4), (6, 4), (4, 6), (8, 4)], [2, 3, 4, 5], [1, 2], METHODS)
+    ):
+        theirs = FastBlockConv2d(
+            *(channel * groups for channel in channels),
+            kernel_size,
+            groups=groups,
+            ortho_params=OrthoParams(BatchedIdentity, METHODS[method]),
+        ).double()
+        free = torch.randn_like(theirs.parametrizations.weight.original) / 4
+        theirs.parametrizations.weight.original.data = free
+        small, large = sorted(channels)
+        ours = BCOPConv2d(large * groups, small * groups, kernel_size, groups=groups).double()
+        steps = kernel_size - 1
+        order = [0, 2, 1, 3] if steps == 4 else range(steps)
+        for i in range(groups):
+            mirrors = [torch.eye(large).double() - 2 * projector(free[i, j]) for j in (0, 1)]
+            h = (mirrors[0] @ mirrors[1])[:, :small]
+            ours.raw_matrix.data[i] = h.T if small == large else h
+            bases = [basis for j in order for basis in (free[i, 2 + steps + j], free[i, 2 + j])]
+            ours.raw_bases.data.unflatten(0, (groups, -1))[i] = torch.stack(bases)
+        found = ours.weight.unflatten(0, (groups, -1)).transpose(3, 4)  # (groups, out, in, k, k)
+        if channels[0] <= channels[1]:
+            found = found.transpose(1, 2)
+        assert torch.allclose(found.flatten(0, 1), theirs.weight, atol=1e-10)
 
 
 # Errors

@@ -2,6 +2,7 @@
 
 import copy
 import io
+import itertools
 import math
 from collections import Counter
 from contextlib import nullcontext
@@ -111,24 +112,24 @@ def test_autocast_does_not_reach_the_weight(family):
     assert all(parameter.grad.isfinite().all() for parameter in layer.parameters())
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-def test_half_precision_is_measured(family, dtype):
+def test_half_precision_is_measured(each, family):
     """LAPACK has no Cholesky factorisation of half numbers: that is done in float32."""
-    build, shape = family
-    layer = build().to(dtype)
-    y = layer(torch.randn(2, *shape).to(dtype))
-    assert y.dtype == layer.weight.dtype == dtype
-    fixed = copy.deepcopy(onelip.export(layer)).double()
-    holder = next(
-        m for m in fixed.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)
-    )
-    holder.weight.data = layer.weight.detach().double()
-    norm = sigma_max(linear(fixed, shape))
-    assert norm <= float(onelip.lipschitz_bound(layer)) * (1 + 1e-13)
-    exported = onelip.export(layer)  # computed in double, then rounded
-    norm = sigma_max(linear(copy.deepcopy(exported).double(), shape))
-    assert norm <= float(onelip.lipschitz_bound(exported)) * (1 + 1e-13)
-    assert float(onelip.lipschitz_bound(exported)) <= 1.05
+    for dtype in each([torch.bfloat16, torch.float16]):
+        build, shape = family
+        layer = build().to(dtype)
+        y = layer(torch.randn(2, *shape).to(dtype))
+        assert y.dtype == layer.weight.dtype == dtype
+        fixed = copy.deepcopy(onelip.export(layer)).double()
+        holder = next(
+            m for m in fixed.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)
+        )
+        holder.weight.data = layer.weight.detach().double()
+        norm = sigma_max(linear(fixed, shape))
+        assert norm <= float(onelip.lipschitz_bound(layer)) * (1 + 1e-13)
+        exported = onelip.export(layer)  # computed in double, then rounded
+        norm = sigma_max(linear(copy.deepcopy(exported).double(), shape))
+        assert norm <= float(onelip.lipschitz_bound(exported)) * (1 + 1e-13)
+        assert float(onelip.lipschitz_bound(exported)) <= 1.05
 
 
 def test_zero_weights(family):
@@ -140,13 +141,13 @@ def test_zero_weights(family):
     assert 0 <= float(onelip.lipschitz_bound(layer)) <= 1 + 1e-6
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_broken_weights_have_no_bound(family, value):
-    layer = family[0]()
-    for parameter in layer.parameters():
-        parameter.data.fill_(value)
-    with pytest.raises(NonFiniteError):
-        onelip.lipschitz_bound(layer)
+def test_broken_weights_have_no_bound(each, family):
+    for value in each([math.nan, math.inf]):
+        layer = family[0]()
+        for parameter in layer.parameters():
+            parameter.data.fill_(value)
+        with pytest.raises(NonFiniteError):
+            onelip.lipschitz_bound(layer)
 
 
 # Computed once
@@ -358,29 +359,30 @@ def test_copies_and_exports_inside_a_training_step(action):
 # Paddings
 
 
-@pytest.mark.parametrize("family", CONVS)
-@pytest.mark.parametrize("mode", ["circular", "zeros"])
-@pytest.mark.parametrize("padding", [0, 1, 3, "same", "valid", None])
-@pytest.mark.parametrize(("kernel_size", "dilation"), [(3, 1), (2, 1), (3, 2)])
-def test_paddings_are_those_of_torch(family, mode, padding, kernel_size, dilation):
-    layer = family(2, 3, kernel_size, padding=padding, padding_mode=mode, dilation=dilation)
-    nn.init.normal_(layer.double().bias)
-    plain = nn.Conv2d(
-        2,
-        3,
-        kernel_size,
-        padding="same" if padding is None else padding,
-        padding_mode=mode,
-        dilation=dilation,
-    ).double()
-    plain.weight.data, plain.bias.data = layer.weight.data, layer.bias.data
-    x = torch.randn(2, 2, 5, 6, dtype=torch.float64)
-    assert torch.allclose(layer(x), plain(x), atol=1e-13)
-    norm = sigma_max(linear(layer, (2, 5, 6)))
-    assert norm <= float(onelip.lipschitz_bound(layer))
-    assert norm <= float(onelip.lipschitz_bound(plain))
-    layer.image_size = (5, 6)
-    assert norm * (1 - 1e-14) <= float(onelip.lipschitz_bound(layer)) <= norm * (1 + 1e-8)
+def test_paddings_are_those_of_torch(each):
+    for family, mode, padding, (kernel_size, dilation) in each(
+        itertools.product(
+            CONVS, ["circular", "zeros"], [0, 1, 3, "same", "valid", None], [(3, 1), (2, 1), (3, 2)]
+        )
+    ):
+        layer = family(2, 3, kernel_size, padding=padding, padding_mode=mode, dilation=dilation)
+        nn.init.normal_(layer.double().bias)
+        plain = nn.Conv2d(
+            2,
+            3,
+            kernel_size,
+            padding="same" if padding is None else padding,
+            padding_mode=mode,
+            dilation=dilation,
+        ).double()
+        plain.weight.data, plain.bias.data = layer.weight.data, layer.bias.data
+        x = torch.randn(2, 2, 5, 6, dtype=torch.float64)
+        assert torch.allclose(layer(x), plain(x), atol=1e-13)
+        norm = sigma_max(linear(layer, (2, 5, 6)))
+        assert norm <= float(onelip.lipschitz_bound(layer))
+        assert norm <= float(onelip.lipschitz_bound(plain))
+        layer.image_size = (5, 6)
+        assert norm * (1 - 1e-14) <= float(onelip.lipschitz_bound(layer)) <= norm * (1 + 1e-8)
 
 
 # A word that forward and bound understand differently is not sound: the norm was 7.7 where the

@@ -1,5 +1,6 @@
 """Windows that share a pixel, counted, and roots that are rounded up."""
 
+import itertools
 import math
 from fractions import Fraction
 
@@ -30,21 +31,22 @@ def test_sums_over_windows_along_an_axis(kernel, stride):
 DILATED = [(2, 1, 2), (2, 2, 2), (3, 2, 2), (3, 2, 3), (3, 3, 2), (3, 4, 2), (4, 6, 4)]
 
 
-@pytest.mark.parametrize(
-    ("kernel", "stride", "dilation"), [*((k, s, 1) for k, s in POOLS), *DILATED]
-)
-def test_windows_that_share_a_pixel_by_brute_force(kernel, stride, dilation):
-    size = 60
-    counts = [0] * size
-    for start in range(0, size - (kernel - 1) * dilation, stride):
-        for tap in range(kernel):
-            counts[start + tap * dilation] += 1
-    assert overlap_of_maxima([(kernel, stride)], (dilation,)) == max(counts)
+def test_windows_that_share_a_pixel_by_brute_force(each):
+    for kernel, stride, dilation in each([*((k, s, 1) for k, s in POOLS), *DILATED]):
+        size = 60
+        counts = [0] * size
+        for start in range(0, size - (kernel - 1) * dilation, stride):
+            for tap in range(kernel):
+                counts[start + tap * dilation] += 1
+        assert overlap_of_maxima([(kernel, stride)], (dilation,)) == max(counts)
 
 
-@pytest.mark.parametrize("square", [0, 1, 2, 3, 4, 16, 10**9 + 7, 10**15 + 37, (10**7 + 1) ** 2])
-@pytest.mark.parametrize("divisor", [1, 2, -3, 10**6])
-def test_roots_are_rounded_up(square, divisor):
-    root = root_above(square, divisor)
-    assert Fraction(root) ** 2 * divisor**2 >= square
-    assert root == pytest.approx(math.sqrt(square) / abs(divisor), rel=1e-15)
+def test_roots_are_rounded_up(each):
+    for square, divisor in each(
+        itertools.product(
+            [0, 1, 2, 3, 4, 16, 10**9 + 7, 10**15 + 37, (10**7 + 1) ** 2], [1, 2, -3, 10**6]
+        )
+    ):
+        root = root_above(square, divisor)
+        assert Fraction(root) ** 2 * divisor**2 >= square
+        assert root == pytest.approx(math.sqrt(square) / abs(divisor), rel=1e-15)

@@ -60,10 +60,10 @@ def _random_graph(seed: int) -> tuple[Chain, Callable[[Tensor], Tensor]]:
     return values[-1].chain(), functions[-1]
 
 
-@pytest.mark.parametrize("seed", range(300))
-def test_random_graphs(seed: int) -> None:
-    chain, function = _random_graph(seed)
-    check(chain, function, (3,))
+def test_random_graphs(each) -> None:
+    for seed in each(range(300)):
+        chain, function = _random_graph(seed)
+        check(chain, function, (3,))
 
 
 @pytest.fixture

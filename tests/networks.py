@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from onelip.bounds.head_curvature import TwoLayers
 from onelip.chains import Block, Chain, Dense, Elementwise, GroupSorting
 
 INPUTS, OUTPUTS = 4, 1
@@ -81,3 +82,21 @@ def sorting(size: int = 2) -> GroupSorting:
 def sorting_chain(weights: list[Tensor], size: int = 2) -> Chain:
     blocks = tuple(Block(Dense(weight), sorting(size)) for weight in weights[:-1])
     return Chain(blocks, Dense(weights[-1]))
+
+
+def dense_model(*widths: int, activation: type[nn.Module] = nn.ReLU) -> nn.Sequential:
+    """Dense layers with an activation between them, in float64."""
+    parts: list[nn.Module] = []
+    for columns, rows in itertools.pairwise(widths):
+        parts += [nn.Linear(columns, rows), activation()]
+    return nn.Sequential(*parts[:-1]).double().eval()
+
+
+def head_of(
+    features: int, hidden: int, classes: int, phi: nn.Module, *, scale: float = 1.0
+) -> TwoLayers:
+    """A random head with one hidden layer, in float64."""
+    inner = scale * torch.randn(hidden, features, dtype=torch.float64) / features**0.5
+    outer = scale * torch.randn(classes, hidden, dtype=torch.float64) / hidden**0.5
+    bias = torch.randn(hidden, dtype=torch.float64), torch.randn(classes, dtype=torch.float64) / 4
+    return TwoLayers(inner, bias[0], phi, outer, bias[1])

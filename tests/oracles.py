@@ -19,6 +19,19 @@ def materialised(operator: Callable[[Tensor], Tensor], shape: tuple[int, ...]) -
     return operator(basis).flatten(1).T.contiguous()
 
 
+def matrix_of(layer: Callable[[Tensor], Tensor], shape: tuple[int, ...]) -> Tensor:
+    """The matrix of an affine layer, without its bias."""
+    with torch.no_grad():
+        zero = layer(torch.zeros(1, *shape, dtype=torch.float64))
+        return materialised(lambda x: layer(x) - zero, shape)
+
+
+def positive_q(matrix: Tensor) -> Tensor:
+    """The Q of a QR factorisation whose R has a positive diagonal."""
+    q, r = torch.linalg.qr(matrix)
+    return q * r.diagonal().sgn()
+
+
 def sigma_max(matrix: Tensor) -> float:
     """The float64 SVD, right to a few units in the last place."""
     return float(torch.linalg.matrix_norm(matrix.detach().to(_wide(matrix)), 2))

@@ -8,7 +8,6 @@ a function computes the same with a wrong one: it is looked at once, with all of
 
 import dataclasses
 import functools
-import itertools
 import math
 from collections.abc import Callable
 
@@ -29,6 +28,7 @@ from onelip.reading import read
 from onelip.testing import jacobian_norm
 from onelip.testing.searching import inputs
 from tests.cases import LAYERS, Case
+from tests.networks import dense_model
 
 FUNCTIONS = [
     "linalg.cholesky_ex",
@@ -141,13 +141,6 @@ def test_layers_and_their_exports(nonsense):
 # Whole networks
 
 
-def _dense(*widths: int, activation: type[nn.Module]) -> nn.Sequential:
-    parts: list[nn.Module] = []
-    for columns, rows in itertools.pairwise(widths):
-        parts += [nn.Linear(columns, rows), activation()]
-    return nn.Sequential(*parts[:-1])
-
-
 def _networks() -> dict[str, tuple[nn.Module, tuple[int, ...]]]:
     torch.manual_seed(0)
     image = (2, 5, 5)
@@ -163,9 +156,9 @@ def _networks() -> dict[str, tuple[nn.Module, tuple[int, ...]]]:
         layers.ConvexPotentialConv2d(2, 3, image_size=4), nn.AvgPool2d(2), nn.Flatten()
     )
     networks = {
-        "relu": (_dense(3, 7, 6, 3, activation=nn.ReLU), (3,)),
-        "tanh": (_dense(3, 7, 6, 3, activation=nn.Tanh), (3,)),
-        "max-min": (_dense(3, 8, 6, 3, activation=MaxMin), (3,)),
+        "relu": (dense_model(3, 7, 6, 3, activation=nn.ReLU), (3,)),
+        "tanh": (dense_model(3, 7, 6, 3, activation=nn.Tanh), (3,)),
+        "max-min": (dense_model(3, 8, 6, 3, activation=MaxMin), (3,)),
         "convolutional": (convolutional, image),
         "pooled": (pooled, (2, 4, 4)),
     }

@@ -27,7 +27,7 @@ import onelip
 from onelip.errors import UnboundedModuleError
 from onelip.layers import BCOPConv2d, bjorck
 from onelip.layers.bcop import block_kernel
-from tests.oracles import materialised, sigma_max
+from tests.oracles import materialised, matrix_of, positive_q, sigma_max
 
 CHANNELS = [(1, 1), (1, 2), (2, 1), (3, 3), (2, 5), (5, 2), (4, 4), (1, 3), (7, 1)]
 
@@ -36,18 +36,6 @@ def redrawn(layer: nn.Module) -> nn.Module:
     for parameter in layer.parameters():
         nn.init.normal_(parameter)
     return layer.double()
-
-
-def linear(layer: nn.Module, shape: tuple[int, int, int]) -> Tensor:
-    """The matrix of a layer, without its bias."""
-    with torch.no_grad():
-        zero = layer(torch.zeros(1, *shape, dtype=torch.float64))
-        return materialised(lambda x: layer(x) - zero, shape)
-
-
-def positive_q(matrix: Tensor) -> Tensor:
-    q, r = torch.linalg.qr(matrix)
-    return q * r.diagonal().sgn()
 
 
 def projector(basis: Tensor) -> Tensor:
@@ -200,21 +188,21 @@ def test_circular_maps_are_orthogonal(each):
         itertools.product(ORTHOGONAL, [(6, 6), (6, 12)])
     ):
         layer = redrawn(BCOPConv2d(*channels, kernel_size, **options))
-        values = torch.linalg.svdvals(linear(layer, (channels[0], *size)))
+        values = torch.linalg.svdvals(matrix_of(layer, (channels[0], *size)))
         assert torch.allclose(values, torch.ones_like(values), atol=1e-9, rtol=0)
         assert 1 <= float(onelip.lipschitz_bound(layer)) <= 1 + 1e-8
 
 
 def test_bjorck_gives_an_orthogonal_kernel_too():
     layer = redrawn(BCOPConv2d(3, 2, 3, orthogonalise=partial(bjorck, iterations=80)))
-    values = torch.linalg.svdvals(linear(layer, (3, 4, 4)))
+    values = torch.linalg.svdvals(matrix_of(layer, (3, 4, 4)))
     assert torch.allclose(values, torch.ones_like(values), atol=1e-9, rtol=0)
 
 
 @pytest.mark.parametrize("size", [(5, 5), (3, 7), (4, 2)], ids=str)
 def test_sides_need_not_be_even_without_stride(size):
     layer = redrawn(BCOPConv2d(3, 4, 3))
-    values = torch.linalg.svdvals(linear(layer, (3, *size)))
+    values = torch.linalg.svdvals(matrix_of(layer, (3, *size)))
     assert torch.allclose(values, torch.ones_like(values), atol=1e-9, rtol=0)
 
 
@@ -225,7 +213,7 @@ def test_one_channel_per_group_only_contracts(channels, groups):
     for _ in range(20):
         nn.init.normal_(layer.raw_matrix)
         nn.init.normal_(layer.raw_bases)
-        norm = sigma_max(linear(layer, (channels, 4, 4)))
+        norm = sigma_max(matrix_of(layer, (channels, 4, 4)))
         assert 0.2 < norm <= 1 + 1e-12
         assert norm <= float(onelip.lipschitz_bound(layer)) <= 1.02
 
@@ -233,7 +221,7 @@ def test_one_channel_per_group_only_contracts(channels, groups):
 @pytest.mark.parametrize("kernel_size", [2, 3, 5])
 def test_zero_padding_contracts_and_loses_the_border(kernel_size):
     layer = redrawn(BCOPConv2d(3, 3, kernel_size, padding_mode="zeros"))
-    values = torch.linalg.svdvals(linear(layer, (3, 5, 5)))
+    values = torch.linalg.svdvals(matrix_of(layer, (3, 5, 5)))
     assert float(values.max()) <= 1 + 1e-12
     assert float(values.min()) < 0.9
 
@@ -241,7 +229,7 @@ def test_zero_padding_contracts_and_loses_the_border(kernel_size):
 def test_wide_circular_padding_repeats_pixels_and_the_bound_says_so():
     layer = redrawn(BCOPConv2d(2, 2, 3, padding=3))
     for size in ((3, 3), (5, 4)):
-        norm = sigma_max(linear(layer, (2, *size)))
+        norm = sigma_max(matrix_of(layer, (2, *size)))
         assert 1.4 < norm <= float(onelip.lipschitz_bound(layer))
 
 

@@ -17,7 +17,7 @@ import onelip
 from onelip import layers
 from onelip.errors import NonFiniteError, UnboundedModuleError
 from onelip.layers import FixedConv2d, bjorck, cholesky_qr, computed_once
-from tests.oracles import materialised, sigma_max
+from tests.oracles import matrix_of, sigma_max
 
 CONVS = [layers.AOCConv2d, layers.BCOPConv2d, layers.RKOConv2d]
 FAMILIES = {
@@ -47,13 +47,6 @@ def family(request):
     return redrawn, shape
 
 
-def linear(layer: nn.Module, shape: tuple[int, ...]) -> Tensor:
-    """The matrix of a layer, without its bias, its weights read as float64."""
-    with torch.no_grad():
-        zero = layer(torch.zeros(1, *shape, dtype=torch.float64))
-        return materialised(lambda x: layer(x) - zero, shape)
-
-
 # Weights
 
 
@@ -79,7 +72,7 @@ def test_the_bound_is_above_the_float32_weights(family):
     build, shape = family
     layer = build()
     wide = copy.deepcopy(onelip.export(layer)).double()  # the same numbers
-    assert sigma_max(linear(wide, shape)) <= float(onelip.lipschitz_bound(wide)) * (1 + 1e-13)
+    assert sigma_max(matrix_of(wide, shape)) <= float(onelip.lipschitz_bound(wide)) * (1 + 1e-13)
     for other in (layer, onelip.export(layer)):
         assert float(onelip.lipschitz_bound(other)) <= 1 + 5e-4
 
@@ -124,10 +117,10 @@ def test_half_precision_is_measured(each, family):
             m for m in fixed.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)
         )
         holder.weight.data = layer.weight.detach().double()
-        norm = sigma_max(linear(fixed, shape))
+        norm = sigma_max(matrix_of(fixed, shape))
         assert norm <= float(onelip.lipschitz_bound(layer)) * (1 + 1e-13)
         exported = onelip.export(layer)  # computed in double, then rounded
-        norm = sigma_max(linear(copy.deepcopy(exported).double(), shape))
+        norm = sigma_max(matrix_of(copy.deepcopy(exported).double(), shape))
         assert norm <= float(onelip.lipschitz_bound(exported)) * (1 + 1e-13)
         assert float(onelip.lipschitz_bound(exported)) <= 1.05
 
@@ -378,7 +371,7 @@ def test_paddings_are_those_of_torch(each):
         plain.weight.data, plain.bias.data = layer.weight.data, layer.bias.data
         x = torch.randn(2, 2, 5, 6, dtype=torch.float64)
         assert torch.allclose(layer(x), plain(x), atol=1e-13)
-        norm = sigma_max(linear(layer, (2, 5, 6)))
+        norm = sigma_max(matrix_of(layer, (2, 5, 6)))
         assert norm <= float(onelip.lipschitz_bound(layer))
         assert norm <= float(onelip.lipschitz_bound(plain))
         layer.image_size = (5, 6)
@@ -395,7 +388,7 @@ def test_paddings_that_torch_does_not_know(padding):
     except (ValueError, TypeError):
         return
     nn.init.normal_(layer.double().raw_weight)
-    assert sigma_max(linear(layer, (2, 4, 4))) <= float(onelip.lipschitz_bound(layer))
+    assert sigma_max(matrix_of(layer, (2, 4, 4))) <= float(onelip.lipschitz_bound(layer))
 
 
 # torch refuses the convolution that it would be exported to.
@@ -443,12 +436,12 @@ def test_whole_strides_are_worth_knowing():
     every = float(onelip.lipschitz_bound(conv))
     divided = float(onelip.lipschitz_bound(FixedConv2d(conv, image_size=None)))
     known = float(onelip.lipschitz_bound(FixedConv2d(conv, image_size=(4, 6))))
-    norm = sigma_max(linear(conv, (2, 4, 6)))
+    norm = sigma_max(matrix_of(conv, (2, 4, 6)))
     assert norm <= known <= norm * (1 + 1e-8)
     assert known <= divided < every
     for size in ((2, 2), (6, 4), (8, 8)):
-        assert sigma_max(linear(conv, (2, *size))) <= divided
-    assert max(sigma_max(linear(conv, (2, size, size))) for size in (3, 5)) <= every
+        assert sigma_max(matrix_of(conv, (2, *size))) <= divided
+    assert max(sigma_max(matrix_of(conv, (2, size, size))) for size in (3, 5)) <= every
 
 
 def test_a_fixed_convolution_refuses_images_it_is_not_proved_for():

@@ -13,18 +13,11 @@ from onelip import norms
 from onelip.errors import NonFiniteError
 from onelip.layers import BROConv2d, CayleyConv2d, FixedFourierConv2d, LOTConv2d, computed_once
 from onelip.layers.fourier_layer import symbol
-from tests.oracles import full_transform, materialised, sigma_max
+from tests.oracles import full_transform, matrix_of, sigma_max
 
 FAMILIES = [BROConv2d, CayleyConv2d, LOTConv2d]
 SIZES = [(1, 1), (1, 4), (2, 1), (2, 2), (3, 3), (4, 5), (5, 4), (6, 2)]
 SHAPES = [(2, 2), (2, 3), (3, 2), (1, 1)]
-
-
-def linear(layer: nn.Module, channels: int, size: tuple[int, int]) -> Tensor:
-    """The matrix of a layer, without its bias."""
-    with torch.no_grad():
-        zero = layer(torch.zeros(1, channels, *size, dtype=torch.float64))
-        return materialised(lambda x: layer(x) - zero, (channels, *size))
 
 
 def correlate(x: Tensor, kernel: Tensor) -> Tensor:
@@ -80,7 +73,7 @@ def test_any_spectrum_acts_as_its_hermitian_part(size):
     expected = full_transform(x, effect)
     assert float(expected.imag.abs().max()) < 1e-13
     assert torch.allclose(layer(x), expected.real + bias[:, None, None], atol=1e-13)
-    found = torch.linalg.svdvals(linear(layer, 3, size))
+    found = torch.linalg.svdvals(matrix_of(layer, (3, *size)))
     blockwise = torch.linalg.svdvals(effect).flatten()
     assert torch.allclose(found, blockwise.sort(descending=True).values, atol=1e-12)
 
@@ -88,10 +81,10 @@ def test_any_spectrum_acts_as_its_hermitian_part(size):
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_the_bound_covers_any_spectrum_and_is_attained_by_hermitian_ones(size):
     layer = FixedFourierConv2d(random_spectrum(size), None, image_size=size)
-    assert float(onelip.lipschitz_bound(layer)) >= sigma_max(linear(layer, 3, size))
+    assert float(onelip.lipschitz_bound(layer)) >= sigma_max(matrix_of(layer, (3, *size)))
     kernel = torch.randn(2, 3, 3, 3, dtype=torch.float64)
     layer = FixedFourierConv2d(symbol(kernel, size), None, image_size=size)
-    exact = sigma_max(linear(layer, 3, size))
+    exact = sigma_max(matrix_of(layer, (3, *size)))
     bound = float(onelip.lipschitz_bound(layer))
     assert exact <= bound <= exact * (1 + 1e-8)
 
@@ -115,7 +108,7 @@ def test_the_bound_finds_the_largest_block_in_any_chunk(monkeypatch):
 def test_orthogonal_as_built(each):
     for family, shape, size in each(itertools.product(FAMILIES, SHAPES, SIZES)):
         layer = family(*shape, 3, image_size=size).double()
-        values = torch.linalg.svdvals(linear(layer, shape[0], size))
+        values = torch.linalg.svdvals(matrix_of(layer, (shape[0], *size)))
         assert torch.allclose(values, torch.ones_like(values), atol=1e-12)
         assert float(onelip.lipschitz_bound(layer)) == pytest.approx(1, abs=1e-8)
 
@@ -140,7 +133,7 @@ def test_after_violent_steps_export_and_a_state_dict(each):
         loaded = family(*shape, 3, image_size=size).double()
         loaded.load_state_dict(layer.state_dict())
         for other in (layer, loaded, onelip.export(layer)):
-            values = torch.linalg.svdvals(linear(other, shape[0], size))
+            values = torch.linalg.svdvals(matrix_of(other, (shape[0], *size)))
             assert float(values.max()) <= 1 + 1e-9
             if family is not LOTConv2d:  # whose iteration may not have converged
                 assert float(values.min()) >= 1 - 1e-9
@@ -185,7 +178,7 @@ def test_a_stride_is_downsampling_first(family, kernel_size, stride):
     x = torch.randn(3, 2, *size, dtype=torch.float64)
     assert torch.equal(layer(x), inner(F.pixel_unshuffle(x, stride)))
     assert layer(x).shape == (3, 5, 2, 3)
-    values = torch.linalg.svdvals(linear(onelip.export(layer), 2, size))
+    values = torch.linalg.svdvals(matrix_of(onelip.export(layer), (2, *size)))
     assert torch.allclose(values, torch.ones_like(values), atol=1e-12)
     with pytest.raises(ValueError, match="proved for images of"):
         layer(torch.zeros(1, 2, 2, 3, dtype=torch.float64))

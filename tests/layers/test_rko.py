@@ -20,7 +20,7 @@ import onelip
 from onelip.errors import UnboundedModuleError
 from onelip.layers import RKOConv2d, bjorck
 from onelip.layers.rko import windows_of_a_pixel
-from tests.oracles import is_above, materialised, norm_below, sigma_max
+from tests.oracles import is_above, materialised, norm_below, positive_q, sigma_max
 
 
 def redrawn(layer: nn.Module) -> nn.Module:
@@ -32,11 +32,6 @@ def redrawn(layer: nn.Module) -> nn.Module:
 def linear(layer: RKOConv2d, size: tuple[int, int]) -> Tensor:
     with torch.no_grad():
         return materialised(lambda x: layer.convolve(x, layer.weight), (layer.in_channels, *size))
-
-
-def positive_q(matrix: Tensor) -> Tensor:
-    q, r = torch.linalg.qr(matrix)
-    return q * r.diagonal().sgn()
 
 
 # The construction

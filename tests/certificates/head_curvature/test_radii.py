@@ -12,17 +12,9 @@ from onelip.certificates.head_curvature.parabola import proved_radius
 from onelip.certificates.head_curvature.radii import HeadRadii, head_radii
 from onelip.certificates.head_curvature.search import Pairs, search
 from onelip.certificates.head_curvature.tangents import Differences
+from tests.networks import head_of
 
 FLOAT = torch.float64
-
-
-def head_of(
-    features: int, hidden: int, classes: int, phi: nn.Module, *, scale: float = 1.0
-) -> TwoLayers:
-    inner = scale * torch.randn(hidden, features, dtype=FLOAT) / features**0.5
-    outer = scale * torch.randn(classes, hidden, dtype=FLOAT) / hidden**0.5
-    bias = torch.randn(hidden, dtype=FLOAT), torch.randn(classes, dtype=FLOAT) / 4
-    return TwoLayers(inner, bias[0], phi, outer, bias[1])
 
 
 def centred(head: TwoLayers) -> TwoLayers:

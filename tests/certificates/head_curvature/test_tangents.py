@@ -12,15 +12,9 @@ from onelip.bounds.head_curvature import Curvature, TwoLayers
 from onelip.certificates.head_curvature.parabola import proved_radius
 from onelip.certificates.head_curvature.tangents import Differences, Tangent
 from onelip.norms.second_derivatives import SECOND_DERIVATIVES
+from tests.networks import head_of
 
 FLOAT = torch.float64
-
-
-def head_of(features: int, hidden: int, classes: int, phi: nn.Module, scale: float = 1.0):
-    inner = scale * torch.randn(hidden, features, dtype=FLOAT) / features**0.5
-    outer = scale * torch.randn(classes, hidden, dtype=FLOAT) / hidden**0.5
-    bias = torch.randn(hidden, dtype=FLOAT), torch.randn(classes, dtype=FLOAT)
-    return TwoLayers(inner, bias[0], phi, outer, bias[1])
 
 
 def pair(count: int, first: int = 0, second: int = 1) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ import torch
 
 from onelip.experiments.provenance import environment
 
-TESTS = ("tests/contract", "tests/reading", "tests/test_onnx_export.py", "tests/test_saving.py")
+TESTS = ("tests/contract", "tests/reading", "tests/test_save.py")
 
 
 def main() -> int:

@@ -181,11 +181,11 @@ def test_a_container_layer_must_write_its_export():
         onelip.export(Twice())
 
 
-@pytest.mark.parametrize("case", LAYERS, ids=lambda case: case.id)
-def test_exporting_draws_no_random_numbers(case):
-    layer = case.build().eval()
-    torch.manual_seed(0)
-    onelip.lipschitz_bound(onelip.export(layer))
-    after = torch.rand(1)
-    torch.manual_seed(0)
-    assert torch.equal(after, torch.rand(1))
+def test_exporting_draws_no_random_numbers(each):
+    for case in each(LAYERS):
+        layer = case.build().eval()
+        torch.manual_seed(0)
+        onelip.lipschitz_bound(onelip.export(layer))
+        after = torch.rand(1)
+        torch.manual_seed(0)
+        assert torch.equal(after, torch.rand(1))

@@ -1,5 +1,7 @@
 """The judge believes nobody: neither the attack's candidates nor its verdict."""
 
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -50,19 +52,25 @@ def test_shrinking_can_leave_a_success():
     assert result.success.tolist() == [True]
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("eps", [0.0, 1e-30, 1e-9, 1e-7, 1e-3, 36 / 255, 1.0])
-def test_rounding_never_leaves_the_ball(dtype, eps):
-    torch.manual_seed(0)
-    images = torch.rand(50, 3, 8, 8).to(dtype)
-    labels = torch.zeros(50, dtype=torch.int64)
-    candidates = images + torch.randn(50, 3, 8, 8).to(dtype) * 10.0 ** torch.randint(-9, 3, (1,))
-    result = judge(nn.Sequential(nn.Flatten(), Classes()), images, labels, candidates, eps)
-    exact = (result.adversarial.double() - images.double()).flatten(1).norm(dim=1)
-    assert result.adversarial.dtype == dtype
-    assert (exact <= eps).all()
-    assert torch.allclose(exact, result.distance, rtol=1e-12, atol=0)
-    assert ((result.adversarial >= 0) & (result.adversarial <= 1)).all()
+def test_rounding_never_leaves_the_ball(each):
+    for dtype, eps in each(
+        itertools.product(
+            [torch.float64, torch.float32, torch.float16, torch.bfloat16],
+            [0.0, 1e-30, 1e-9, 1e-7, 1e-3, 36 / 255, 1.0],
+        )
+    ):
+        torch.manual_seed(0)
+        images = torch.rand(50, 3, 8, 8).to(dtype)
+        labels = torch.zeros(50, dtype=torch.int64)
+        candidates = images + torch.randn(50, 3, 8, 8).to(dtype) * 10.0 ** torch.randint(
+            -9, 3, (1,)
+        )
+        result = judge(nn.Sequential(nn.Flatten(), Classes()), images, labels, candidates, eps)
+        exact = (result.adversarial.double() - images.double()).flatten(1).norm(dim=1)
+        assert result.adversarial.dtype == dtype
+        assert (exact <= eps).all()
+        assert torch.allclose(exact, result.distance, rtol=1e-12, atol=0)
+        assert ((result.adversarial >= 0) & (result.adversarial <= 1)).all()
 
 
 class Classes(nn.Module):

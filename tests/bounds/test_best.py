@@ -23,14 +23,7 @@ from onelip.layers import (
     ScaledMaxPool2d,
 )
 from onelip.reading import read
-from tests.bounds.networks import PUBLISHED, published_model
-
-
-def _network(*widths: int, activation: type[nn.Module] = nn.ReLU) -> nn.Sequential:
-    parts: list[nn.Module] = []
-    for columns, rows in itertools.pairwise(widths):
-        parts += [nn.Linear(columns, rows), activation()]
-    return nn.Sequential(*parts[:-1]).double().eval()
+from tests.networks import PUBLISHED, dense_model, published_model
 
 
 def test_the_smallest_wins_and_says_so() -> None:
@@ -49,14 +42,14 @@ def test_the_smallest_wins_and_says_so() -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_more_time_never_gives_more(seed: int) -> None:
     torch.manual_seed(seed)
-    model = _network(5, 12, 12, 3)
+    model = dense_model(5, 12, 12, 3)
     bounds = [float(Best(s).report(model, (5,)).bound) for s in (1e-6, 1e-3, 0.2, 5.0)]
     assert bounds == sorted(bounds, reverse=True)
     assert bounds[0] > bounds[-1]
 
 
 def test_the_product_is_always_there_and_the_others_say_why_they_are_not() -> None:
-    found = Best(1e-9).report(_network(4, 8, 8, 2), (4,))
+    found = Best(1e-9).report(dense_model(4, 8, 8, 2), (4,))
     assert found.method == "product"
     assert [tried.method for tried in found.tried if tried.bound] == ["product"]
     assert all("give more --seconds" in tried.note for tried in found.tried[1:])
@@ -77,14 +70,14 @@ def test_methods_that_do_not_apply_say_so() -> None:
 def test_no_method_is_below_the_lower_estimate(activation: type[nn.Module]) -> None:
     torch.manual_seed(0)
     for _ in range(4):
-        model = _network(3, 6, 4, 2, activation=activation)
+        model = dense_model(3, 6, 4, 2, activation=activation)
         found = Best(0.5).report(model, (3,))
         for tried in found.tried:
             assert tried.bound is None or found.lower.bound <= tried.bound
 
 
 def test_a_chain_knows_its_shape() -> None:
-    model = _network(3, 6, 2)
+    model = dense_model(3, 6, 2)
     chain = read(model, (3,))
     assert float(Best(1).report(chain).tried[0].bound) == pytest.approx(
         float(Best(1).report(model, (3,)).tried[0].bound)
@@ -92,7 +85,7 @@ def test_a_chain_knows_its_shape() -> None:
 
 
 def test_errors() -> None:
-    model = _network(3, 6, 2)
+    model = dense_model(3, 6, 2)
     with pytest.raises(UsageError, match="shape of one input"):
         Best().report(model)
     with pytest.raises(UsageError, match="seconds must be positive"):
@@ -121,7 +114,7 @@ class _Counted(nn.Module):
 
 def test_the_lower_estimate_stops() -> None:
     """It made a whole round of 512 points: 94 s for one second on a 48 x 48 image."""
-    model = _Counted(_network(20, 30, 30, 20))
+    model = _Counted(dense_model(20, 30, 30, 20))
     found = lower_estimate(model, (20,), seconds=1e-9)
     assert 0 < float(found) <= float(onelip.lipschitz_bound(model.network))
     assert model.calls <= 8
@@ -226,7 +219,7 @@ def test_pools_are_read_with_their_norm() -> None:
 
 
 def test_exported_programs_are_read() -> None:
-    model = _network(3, 6, 2)
+    model = dense_model(3, 6, 2)
     program = torch.export.export(model, (torch.zeros(1, 3, dtype=torch.float64),))
     found = Best(1).report(program)
     assert float(found.bound) == pytest.approx(float(Best(1).report(model, (3,)).bound))

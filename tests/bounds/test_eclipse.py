@@ -14,17 +14,16 @@ from onelip.bounds.semidefinite.matrices import matrices
 from onelip.bounds.semidefinite.multipliers import proved
 from onelip.chains import Block, Chain, Dense, Elementwise, identity
 from onelip.errors import NotApplicableError
-from tests.bounds.networks import PUBLISHED, chain_of, published_network
-from tests.bounds.programmes import optimum
-from tests.bounds.test_multipliers import (
+from tests.bounds.semidefinite.programmes import optimum
+from tests.networks import (
+    PUBLISHED,
     SHAPES,
-    exact_max_min,
-    exact_relu,
+    chain_of,
+    published_network,
     random_weights,
-    sampled,
     sorting_chain,
 )
-from tests.oracles import sigma_max
+from tests.oracles import exact_max_min, exact_relu, sampled, sigma_max
 
 
 @pytest.mark.parametrize("key", PUBLISHED, ids=str)

@@ -23,8 +23,8 @@ from onelip.chains import (
 )
 from onelip.chains.linear_map import Shape
 from onelip.errors import NonFiniteError
-from tests.bounds.networks import PUBLISHED, chain_of, published_network
 from tests.bounds.random_chains import KINDS, LINEAR, SMOOTH, jacobians, random_chain
+from tests.networks import PUBLISHED, chain_of, published_network
 
 ABOVE = 1 + 1e-12
 RELU = Elementwise.of(nn.ReLU())

@@ -10,16 +10,16 @@ from onelip.bounds import LipSDP
 from onelip.bounds.semidefinite.matrices import matrices
 from onelip.chains import Block, Chain, Dense, Elementwise, identity
 from onelip.errors import NotApplicableError, UsageError
-from tests.bounds.networks import PUBLISHED, chain_of, published_network
-from tests.bounds.programmes import optimum
-from tests.bounds.test_multipliers import (
+from tests.bounds.semidefinite.programmes import optimum
+from tests.networks import (
+    PUBLISHED,
     SHAPES,
-    exact_max_min,
-    exact_relu,
+    chain_of,
+    published_network,
     random_weights,
-    sampled,
     sorting_chain,
 )
+from tests.oracles import exact_max_min, exact_relu, sampled
 
 SMALL = [key for key in PUBLISHED if key[0] <= 5]
 

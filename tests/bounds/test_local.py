@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from onelip.bounds import LipLT, Local, Product
+from onelip.bounds import LipLT, Local
 from onelip.chains import (
     Block,
     Chain,
@@ -137,27 +137,26 @@ def attained(chain: Chain, x: Tensor, radius: float, count: int = 60) -> Tensor:
     return torch.maximum(norms.unflatten(0, (len(x), count)).amax(1), quotients.amax(1))
 
 
-@pytest.mark.parametrize("make", NETWORKS.values(), ids=NETWORKS.keys())
-@pytest.mark.parametrize("radius", [0.01, 0.3, 3.0])
-def test_never_below_what_sampling_finds(make, radius):
-    for _ in range(3):
+def test_never_below_what_sampling_finds(each):
+    for make, radius in each(itertools.product(NETWORKS.values(), [0.01, 0.3, 3.0])):
+        for _ in range(3):
+            chain, x = make(4, 8, 6, 3), torch.randn(5, 4).double()
+            bound, found = Local().around(chain, x, radius), attained(chain, x, radius)
+            assert (bound >= found * (1 - 1e-9)).all()
+            assert (bound <= LipLT().bound(chain)).all()
+            assert (bound <= Product().bound(chain)).all()
+
+
+def test_without_a_radius_it_is_the_norm_of_the_jacobian(each):
+    for make in each(NETWORKS.values()):
+        if make in (NETWORKS["gelu"], NETWORKS["softplus"]):
+            continue  # slopes of these are not followed
         chain, x = make(4, 8, 6, 3), torch.randn(5, 4).double()
-        bound, found = Local().around(chain, x, radius), attained(chain, x, radius)
-        assert (bound >= found * (1 - 1e-9)).all()
-        assert (bound <= LipLT().bound(chain)).all()
-        assert (bound <= Product().bound(chain)).all()
-
-
-@pytest.mark.parametrize("make", NETWORKS.values(), ids=NETWORKS.keys())
-def test_without_a_radius_it_is_the_norm_of_the_jacobian(make):
-    if make in (NETWORKS["gelu"], NETWORKS["softplus"]):
-        pytest.skip("slopes of these are not followed")
-    chain, x = make(4, 8, 6, 3), torch.randn(5, 4).double()
-    exact = torch.linalg.matrix_norm(jacobians(chain, x), 2)
-    for radius in (0.0, 1e-9):
-        bound = Local().around(chain, x, radius)
-        assert (bound >= exact * (1 - 1e-12)).all()
-        torch.testing.assert_close(bound, exact, rtol=1e-5, atol=1e-12)
+        exact = torch.linalg.matrix_norm(jacobians(chain, x), 2)
+        for radius in (0.0, 1e-9):
+            bound = Local().around(chain, x, radius)
+            assert (bound >= exact * (1 - 1e-12)).all()
+            torch.testing.assert_close(bound, exact, rtol=1e-5, atol=1e-12)
 
 
 @pytest.mark.parametrize("sizes", [(2, 5, 1), (2, 4, 4, 2), (3, 6, 3)], ids=str)

@@ -78,25 +78,25 @@ def test_checkpointing(case: Case):
     assert same(found, expected)
 
 
-@pytest.mark.parametrize("case", POWERED, ids=lambda case: case.id)
-def test_forward_passes_repeat_until_the_weights_change(case: Case):
-    module = built(case)
-    x = batch(case)
-    first = module(x)
-    state = copy.deepcopy(module.state_dict())
-    assert torch.equal(module(x), first)
-    with computed_once(module):
-        assert torch.allclose(module(x), first, rtol=1e-12, atol=1e-12)
-    assert all(torch.equal(value, state[key]) for key, value in module.state_dict().items())
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.add_(1e-4 * torch.randn_like(parameter))
-    module(x)
-    moved = [k for k, v in module.state_dict().items() if "direction" in k and v.numel() > 1]
-    projected = isinstance(module, layers.ProjectedOSSNConv2d)
-    taken = getattr(module, "fixed_step", None) is None and not projected
-    for key in moved:
-        assert torch.equal(module.state_dict()[key], state[key]) is not taken
+def test_forward_passes_repeat_until_the_weights_change(each):
+    for case in each(POWERED):
+        module = built(case)
+        x = batch(case)
+        first = module(x)
+        state = copy.deepcopy(module.state_dict())
+        assert torch.equal(module(x), first)
+        with computed_once(module):
+            assert torch.allclose(module(x), first, rtol=1e-12, atol=1e-12)
+        assert all(torch.equal(value, state[key]) for key, value in module.state_dict().items())
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter.add_(1e-4 * torch.randn_like(parameter))
+        module(x)
+        moved = [k for k, v in module.state_dict().items() if "direction" in k and v.numel() > 1]
+        projected = isinstance(module, layers.ProjectedOSSNConv2d)
+        taken = getattr(module, "fixed_step", None) is None and not projected
+        for key in moved:
+            assert torch.equal(module.state_dict()[key], state[key]) is not taken
 
 
 def test_a_direction_never_stops_tracking():
@@ -157,29 +157,31 @@ def test_the_checksum_is_the_same_in_every_way_to_compute_it():
         assert torch.equal(torch.func.vmap(checksum)(weight[None])[0], expected)
 
 
-@pytest.mark.parametrize("case", POWERED, ids=lambda case: case.id)
-def test_two_forward_passes_before_one_backward_pass_and_accumulation(case: Case):
-    module = built(case)
-    first, second = batch(case, 0), batch(case, 1)
-    together, summed = copy.deepcopy(module), copy.deepcopy(module)
-    y, z = together(first), together(second)
-    (y.square().sum() + z.square().sum()).backward()
-    summed(first).square().sum().backward()
-    summed(second).square().sum().backward()
-    whole = copy.deepcopy(module)
-    whole(torch.cat([first, second])).square().sum().backward()
-    for a, b, c in zip(together.parameters(), summed.parameters(), whole.parameters(), strict=True):
-        assert torch.allclose(a.grad, b.grad, rtol=1e-9, atol=1e-12)
-        assert torch.allclose(a.grad, c.grad, rtol=1e-9, atol=1e-12)
+def test_two_forward_passes_before_one_backward_pass_and_accumulation(each):
+    for case in each(POWERED):
+        module = built(case)
+        first, second = batch(case, 0), batch(case, 1)
+        together, summed = copy.deepcopy(module), copy.deepcopy(module)
+        y, z = together(first), together(second)
+        (y.square().sum() + z.square().sum()).backward()
+        summed(first).square().sum().backward()
+        summed(second).square().sum().backward()
+        whole = copy.deepcopy(module)
+        whole(torch.cat([first, second])).square().sum().backward()
+        for a, b, c in zip(
+            together.parameters(), summed.parameters(), whole.parameters(), strict=True
+        ):
+            assert torch.allclose(a.grad, b.grad, rtol=1e-9, atol=1e-12)
+            assert torch.allclose(a.grad, c.grad, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("case", POWERED, ids=lambda case: case.id)
-def test_an_unused_estimate_is_taken_up_by_old_checkpoints(case: Case):
+def test_an_unused_estimate_is_taken_up_by_old_checkpoints(each):
     """Runs of before did not store what the last power step was taken for."""
-    module = case.build()
-    state = {key: value for key, value in module.state_dict().items() if key != "known"}
-    module.load_state_dict(state)
-    assert (module.known == -1).all()
+    for case in each(POWERED):
+        module = case.build()
+        state = {key: value for key, value in module.state_dict().items() if key != "known"}
+        module.load_state_dict(state)
+        assert (module.known == -1).all()
 
 
 def _model() -> nn.Sequential:

@@ -1,5 +1,6 @@
 """Augmentation against slow searches and sums, image by image, pixel by pixel."""
 
+import itertools
 import math
 import pickle
 
@@ -82,17 +83,18 @@ def moved_slowly(image, degrees, row, column):
     return result
 
 
-@pytest.mark.parametrize("shape", [(1, 6, 6), (3, 7, 7), (2, 5, 8), (1, 9, 4)])
-@pytest.mark.parametrize(
-    ("degrees", "row", "column"),
-    [(0, 0, 0), (0, 2, -1), (90, 0, 0), (-30, 0, 0), (10, 1, 2), (77, -3, 1), (180, 0, -2)],
-)
-def test_moved_as_defined(shape, degrees, row, column):
-    image = torch.rand(shape, generator=generator(1), dtype=torch.float64)
-    angles = torch.deg2rad(torch.tensor([float(degrees)], dtype=torch.float64))
-    offsets = torch.tensor([[row], [column]], dtype=torch.float64)
-    found = _moved(image[None], angles, offsets[0], offsets[1])[0]
-    torch.testing.assert_close(found, moved_slowly(image, degrees, row, column))
+def test_moved_as_defined(each):
+    for shape, (degrees, row, column) in each(
+        itertools.product(
+            [(1, 6, 6), (3, 7, 7), (2, 5, 8), (1, 9, 4)],
+            [(0, 0, 0), (0, 2, -1), (90, 0, 0), (-30, 0, 0), (10, 1, 2), (77, -3, 1), (180, 0, -2)],
+        )
+    ):
+        image = torch.rand(shape, generator=generator(1), dtype=torch.float64)
+        angles = torch.deg2rad(torch.tensor([float(degrees)], dtype=torch.float64))
+        offsets = torch.tensor([[row], [column]], dtype=torch.float64)
+        found = _moved(image[None], angles, offsets[0], offsets[1])[0]
+        torch.testing.assert_close(found, moved_slowly(image, degrees, row, column))
 
 
 def test_turns_are_counterclockwise():

@@ -1,5 +1,6 @@
 """Implicit Euler steps: what the iterates are worth, and the gradient without unrolling."""
 
+import itertools
 import math
 
 import pytest
@@ -96,21 +97,20 @@ def test_autograd_through_a_potential_without_a_gradient():
     torch.testing.assert_close(layer.potential.scale.grad, by_hand)
 
 
-@pytest.mark.parametrize("iterations", [1, 2, 3, 10, 100])
-@pytest.mark.parametrize("low", [0.0, 0.2, 1.0])
-def test_every_iterate_is_bounded(iterations, low):
+def test_every_iterate_is_bounded(each):
     """Any number of iterations: the bound holds, and is attained on quadratics."""
-    ridge = RidgeLinear(4, 4, activation=nn.Identity()).double()
-    with torch.no_grad():
-        ridge.weight.copy_(torch.diag(torch.tensor([1.0, 0.7, 0.5, low]).double().sqrt()))
-    h = 3.0
-    rate = 2 / (2 + h * (1 + low)) * (1 - 1e-7)
-    layer = ImplicitEuler(ridge, h, plan=Plan(rate, iterations))
-    bound = onelip.lipschitz_bound(layer)
-    attained = jacobian_norm(layer, torch.randn(4, dtype=torch.float64))
-    assert attained <= bound * (1 + 1e-14)
-    assert bound <= 1
-    assert bound <= attained * (1 + 1e-6)
+    for iterations, low in each(itertools.product([1, 2, 3, 10, 100], [0.0, 0.2, 1.0])):
+        ridge = RidgeLinear(4, 4, activation=nn.Identity()).double()
+        with torch.no_grad():
+            ridge.weight.copy_(torch.diag(torch.tensor([1.0, 0.7, 0.5, low]).double().sqrt()))
+        h = 3.0
+        rate = 2 / (2 + h * (1 + low)) * (1 - 1e-7)
+        layer = ImplicitEuler(ridge, h, plan=Plan(rate, iterations))
+        bound = onelip.lipschitz_bound(layer)
+        attained = jacobian_norm(layer, torch.randn(4, dtype=torch.float64))
+        assert attained <= bound * (1 + 1e-14)
+        assert bound <= 1
+        assert bound <= attained * (1 + 1e-6)
 
 
 def test_a_thousand_random_networks():

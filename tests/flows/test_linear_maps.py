@@ -63,21 +63,21 @@ def contractions():
     yield torch.linalg.qr(rotation(0.5, 5)).Q
 
 
-@pytest.mark.parametrize("matrix", list(contractions()))
-def test_every_contraction_is_a_product_of_explicit_steps(matrix):
+def test_every_contraction_is_a_product_of_explicit_steps(each):
     """What the paper's appendix C.3 denies."""
-    steps = factors(matrix)
-    assert len(steps) <= 2 * len(matrix) + 1
-    network = torch.nn.Sequential(*reversed(steps)).requires_grad_(False)
-    eye = torch.eye(len(matrix), dtype=torch.float64)
-    torch.testing.assert_close(network(eye).T, matrix, rtol=0, atol=1e-12)
-    for step in steps:
-        assert float(step.step()) * float(step.potential.smoothness()) <= 2 * (1 + 1e-9)
-        assert onelip.lipschitz_bound(step) <= 1 + 1e-12
-    if torch.allclose(matrix @ matrix.T, eye):  # all reflections: the longest steps, proved
-        proved = torch.nn.Sequential(*(ExplicitEuler(s.potential) for s in reversed(steps)))
-        assert onelip.lipschitz_bound(proved) <= 1
-        torch.testing.assert_close(proved(eye).detach().T, matrix, rtol=0, atol=1e-6)
+    for matrix in each(list(contractions())):
+        steps = factors(matrix)
+        assert len(steps) <= 2 * len(matrix) + 1
+        network = torch.nn.Sequential(*reversed(steps)).requires_grad_(False)
+        eye = torch.eye(len(matrix), dtype=torch.float64)
+        torch.testing.assert_close(network(eye).T, matrix, rtol=0, atol=1e-12)
+        for step in steps:
+            assert float(step.step()) * float(step.potential.smoothness()) <= 2 * (1 + 1e-9)
+            assert onelip.lipschitz_bound(step) <= 1 + 1e-12
+        if torch.allclose(matrix @ matrix.T, eye):  # all reflections: the longest steps, proved
+            proved = torch.nn.Sequential(*(ExplicitEuler(s.potential) for s in reversed(steps)))
+            assert onelip.lipschitz_bound(proved) <= 1
+            torch.testing.assert_close(proved(eye).detach().T, matrix, rtol=0, atol=1e-6)
 
 
 def random_products(size: int):

@@ -24,20 +24,13 @@ from onelip.errors import UnboundedModuleError
 from onelip.layers import AOCConv1d, AOCConv2d, AOCConvTranspose2d, BCOPConv2d, bjorck
 from onelip.layers.aoc import strided_kernel
 from onelip.layers.bcop import block_kernel
-from tests.oracles import materialised, sigma_max
+from tests.oracles import materialised, matrix_of, sigma_max
 
 
 def redrawn(layer: nn.Module) -> nn.Module:
     for parameter in layer.parameters():
         nn.init.normal_(parameter)
     return layer.double()
-
-
-def linear(layer: nn.Module, shape: tuple[int, ...]) -> Tensor:
-    """The matrix of a layer, without its bias."""
-    with torch.no_grad():
-        zero = layer(torch.zeros(1, *shape, dtype=torch.float64))
-        return materialised(lambda x: layer(x) - zero, shape)
 
 
 def orthonormal(*shape: int) -> Tensor:
@@ -62,23 +55,23 @@ def composed(matrix: Tensor, kernel: Tensor, strides: tuple[int, int]) -> Tensor
 # The construction
 
 
-@pytest.mark.parametrize("strides", [(1, 1), (2, 2), (3, 3), (1, 2), (3, 1)], ids=str)
-@pytest.mark.parametrize("steps", [0, 1, 2, 4])
-@pytest.mark.parametrize("outputs", [1, 4, 20])
-def test_the_strided_kernel_is_a_composition(strides, steps, outputs):
-    inner = 4
-    matrix = orthonormal(2, outputs, inner * strides[0] * strides[1])
-    bases = orthonormal(2, steps, inner, 2)
-    found = strided_kernel(matrix, bases, strides)
-    eye = torch.eye(inner, dtype=torch.float64).expand(2, inner, inner)
-    first = block_kernel(eye, bases)
-    second = matrix.view(2, outputs, inner, *strides)
-    expected = torch.cat([composed(matrix[i], first[i], strides) for i in range(2)])
-    assert torch.allclose(found, expected, atol=1e-13)
-    x = torch.randn(3, 2 * inner, 9, 8, dtype=torch.float64)
-    between = F.conv2d(x, first.flatten(0, 1), groups=2)
-    y = F.conv2d(between, second.flatten(0, 1), stride=strides, groups=2)
-    assert torch.allclose(F.conv2d(x, found, stride=strides, groups=2), y, atol=1e-12)
+def test_the_strided_kernel_is_a_composition(each):
+    for strides, steps, outputs in each(
+        itertools.product([(1, 1), (2, 2), (3, 3), (1, 2), (3, 1)], [0, 1, 2, 4], [1, 4, 20])
+    ):
+        inner = 4
+        matrix = orthonormal(2, outputs, inner * strides[0] * strides[1])
+        bases = orthonormal(2, steps, inner, 2)
+        found = strided_kernel(matrix, bases, strides)
+        eye = torch.eye(inner, dtype=torch.float64).expand(2, inner, inner)
+        first = block_kernel(eye, bases)
+        second = matrix.view(2, outputs, inner, *strides)
+        expected = torch.cat([composed(matrix[i], first[i], strides) for i in range(2)])
+        assert torch.allclose(found, expected, atol=1e-13)
+        x = torch.randn(3, 2 * inner, 9, 8, dtype=torch.float64)
+        between = F.conv2d(x, first.flatten(0, 1), groups=2)
+        y = F.conv2d(between, second.flatten(0, 1), stride=strides, groups=2)
+        assert torch.allclose(F.conv2d(x, found, stride=strides, groups=2), y, atol=1e-12)
 
 
 LAYERS = [
@@ -137,24 +130,25 @@ def assert_orthogonal(matrix: Tensor) -> None:
     assert torch.allclose(values, torch.ones_like(values), atol=1e-9, rtol=0)
 
 
-@pytest.mark.parametrize(("channels", "kernel_size", "stride", "options"), LAYERS, ids=str)
-def test_circular_maps_are_orthogonal(channels, kernel_size, stride, options):
-    layer = redrawn(AOCConv2d(*channels, kernel_size, stride=stride, **options))
-    for size in ((2 * stride, 3 * stride), (4 * stride, 2 * stride)):
-        sides = [side * options.get("dilation", 1) for side in size]
-        y = layer(torch.zeros(1, channels[0], *sides).double())
-        assert y.shape[2:] == (sides[0] // stride, sides[1] // stride)
-        assert_orthogonal(linear(layer, (channels[0], *sides)))
-    assert 1 - 1e-12 <= float(onelip.lipschitz_bound(layer)) <= 1 + 1e-8
+def test_circular_maps_are_orthogonal(each):
+    for channels, kernel_size, stride, options in each(LAYERS):
+        layer = redrawn(AOCConv2d(*channels, kernel_size, stride=stride, **options))
+        for size in ((2 * stride, 3 * stride), (4 * stride, 2 * stride)):
+            sides = [side * options.get("dilation", 1) for side in size]
+            y = layer(torch.zeros(1, channels[0], *sides).double())
+            assert y.shape[2:] == (sides[0] // stride, sides[1] // stride)
+            assert_orthogonal(matrix_of(layer, (channels[0], *sides)))
+        assert 1 - 1e-12 <= float(onelip.lipschitz_bound(layer)) <= 1 + 1e-8
 
 
-@pytest.mark.parametrize(
-    ("stride", "kernel_size"), [(s, k) for s in (1, 2, 3) for k in range(s, 6)]
-)
-@pytest.mark.parametrize("channels", [(2, 2), (2, 7), (3, 30)], ids=str)
-def test_every_kernel_from_the_stride_on(stride, kernel_size, channels):
-    layer = redrawn(AOCConv2d(*channels, kernel_size, stride=stride))
-    assert_orthogonal(linear(layer, (channels[0], 2 * stride, 2 * stride)))
+def test_every_kernel_from_the_stride_on(each):
+    for (stride, kernel_size), channels in each(
+        itertools.product(
+            [(s, k) for s in (1, 2, 3) for k in range(s, 6)], [(2, 2), (2, 7), (3, 30)]
+        )
+    ):
+        layer = redrawn(AOCConv2d(*channels, kernel_size, stride=stride))
+        assert_orthogonal(matrix_of(layer, (channels[0], 2 * stride, 2 * stride)))
 
 
 @pytest.mark.parametrize(
@@ -162,7 +156,7 @@ def test_every_kernel_from_the_stride_on(stride, kernel_size, channels):
 )
 def test_one_channel_per_group_in_windows_side_by_side_is_orthogonal(channels, side, groups):
     layer = redrawn(AOCConv2d(*channels, side, stride=side, groups=groups))
-    assert_orthogonal(linear(layer, (channels[0], 4, 4)))
+    assert_orthogonal(matrix_of(layer, (channels[0], 4, 4)))
 
 
 @pytest.mark.parametrize(
@@ -175,7 +169,7 @@ def test_one_channel_per_group_otherwise_only_contracts(channels, stride, groups
     layer = AOCConv2d(*channels, 3, stride=stride, groups=groups, bias=False).double()
     for _ in range(10):
         redrawn(layer)
-        norm = sigma_max(linear(layer, (channels[0], 4, 4)))
+        norm = sigma_max(matrix_of(layer, (channels[0], 4, 4)))
         assert 0.2 < norm <= 1 + 1e-12
         assert norm <= float(onelip.lipschitz_bound(layer)) <= 1.02
 
@@ -204,7 +198,7 @@ def test_after_violent_steps_export_and_a_state_dict(channels, kernel_size, stri
     loaded.load_state_dict(layer.state_dict())
     assert torch.equal(loaded.weight, layer.weight)
     for other in (layer, loaded, onelip.export(layer)):
-        matrix = linear(other, shape)
+        matrix = matrix_of(other, shape)
         assert_orthogonal(matrix)
         assert sigma_max(matrix) <= float(onelip.lipschitz_bound(other)) <= 1 + 1e-8
 
@@ -218,7 +212,7 @@ def test_the_others_after_violent_steps(kind):
     loaded = build().double()
     loaded.load_state_dict(layer.state_dict())
     for other in (layer, loaded, onelip.export(layer)):
-        values = torch.linalg.svdvals(linear(other, shape))
+        values = torch.linalg.svdvals(matrix_of(other, shape))
         if kind is AOCConvTranspose2d:  # cut at the border
             assert float(values.max()) <= 1 + 1e-9
         else:
@@ -229,14 +223,14 @@ def test_the_others_after_violent_steps(kind):
 def test_bjorck_in_place_of_cholesky():
     orthogonalise = partial(bjorck, iterations=80)
     layer = redrawn(AOCConv2d(2, 6, 4, stride=2, orthogonalise=orthogonalise))
-    assert_orthogonal(linear(layer, (2, 4, 6)))
+    assert_orthogonal(matrix_of(layer, (2, 4, 6)))
 
 
 @pytest.mark.parametrize("stride", [1, 2])
 def test_zero_padding_contracts(stride):
     layer = redrawn(AOCConv2d(2, 4, 4, stride=stride, padding_mode="zeros"))
     for size in ((5, 5), (4, 6)):
-        norm = sigma_max(linear(layer, (2, *size)))
+        norm = sigma_max(matrix_of(layer, (2, *size)))
         assert norm <= float(onelip.lipschitz_bound(layer)) <= 1 + 1e-8
 
 
@@ -255,33 +249,34 @@ SEQUENCES = [
 ]
 
 
-@pytest.mark.parametrize("mode", ["circular", "zeros"])
-@pytest.mark.parametrize(("channels", "kernel_size", "stride", "groups"), SEQUENCES, ids=str)
-def test_a_sequence_is_an_image_of_height_one(channels, kernel_size, stride, groups, mode):
-    layer = AOCConv1d(*channels, kernel_size, stride=stride, groups=groups, padding_mode=mode)
-    redrawn(layer)
-    options = {"padding": layer.padding, "padding_mode": mode, "groups": groups}
-    image = nn.Conv2d(*channels, (1, kernel_size), stride=(1, stride), **options).double()
-    options["padding"] = "same" if stride == 1 else layer.padding[1]
-    line = nn.Conv1d(*channels, kernel_size, stride=stride, **options).double()
-    image.weight.data, image.bias.data = layer.weight.data, layer.bias.data
-    line.weight.data, line.bias.data = layer.weight.data[:, :, 0], layer.bias.data
-    x = torch.randn(2, channels[0], 4 * stride, dtype=torch.float64)
-    y = layer(x)
-    assert y.shape == (2, channels[1], 4)
-    assert torch.allclose(y, image(x[:, :, None])[:, :, 0], atol=1e-13)
-    assert torch.allclose(y, line(x), atol=1e-13)
-    assert torch.allclose(y, onelip.export(layer)(x), atol=1e-13)
-    norm = sigma_max(linear(layer, (channels[0], 4 * stride)))
-    assert norm <= float(onelip.lipschitz_bound(layer)) <= float(onelip.lipschitz_bound(line))
+def test_a_sequence_is_an_image_of_height_one(each):
+    for mode, (channels, kernel_size, stride, groups) in each(
+        itertools.product(["circular", "zeros"], SEQUENCES)
+    ):
+        layer = AOCConv1d(*channels, kernel_size, stride=stride, groups=groups, padding_mode=mode)
+        redrawn(layer)
+        options = {"padding": layer.padding, "padding_mode": mode, "groups": groups}
+        image = nn.Conv2d(*channels, (1, kernel_size), stride=(1, stride), **options).double()
+        options["padding"] = "same" if stride == 1 else layer.padding[1]
+        line = nn.Conv1d(*channels, kernel_size, stride=stride, **options).double()
+        image.weight.data, image.bias.data = layer.weight.data, layer.bias.data
+        line.weight.data, line.bias.data = layer.weight.data[:, :, 0], layer.bias.data
+        x = torch.randn(2, channels[0], 4 * stride, dtype=torch.float64)
+        y = layer(x)
+        assert y.shape == (2, channels[1], 4)
+        assert torch.allclose(y, image(x[:, :, None])[:, :, 0], atol=1e-13)
+        assert torch.allclose(y, line(x), atol=1e-13)
+        assert torch.allclose(y, onelip.export(layer)(x), atol=1e-13)
+        norm = sigma_max(matrix_of(layer, (channels[0], 4 * stride)))
+        assert norm <= float(onelip.lipschitz_bound(layer)) <= float(onelip.lipschitz_bound(line))
 
 
 @pytest.mark.parametrize(("channels", "kernel_size", "stride", "groups"), SEQUENCES, ids=str)
 def test_sequences_are_mapped_orthogonally(channels, kernel_size, stride, groups):
     layer = redrawn(AOCConv1d(*channels, kernel_size, stride=stride, groups=groups))
     for length in (4 * stride, 5 * stride):
-        assert_orthogonal(linear(layer, (channels[0], length)))
-    assert_orthogonal(linear(onelip.export(layer), (channels[0], 4 * stride)))
+        assert_orthogonal(matrix_of(layer, (channels[0], length)))
+    assert_orthogonal(matrix_of(onelip.export(layer), (channels[0], 4 * stride)))
     steps = kernel_size - stride
     inner = layer.raw_bases.shape[1]
     for group, raw in enumerate(layer.raw_matrix):
@@ -304,13 +299,13 @@ def test_sequences_are_mapped_orthogonally(channels, kernel_size, stride, groups
 
 def test_one_channel_sequences_in_windows_side_by_side():
     layer = redrawn(AOCConv1d(1, 2, 2, stride=2))
-    assert_orthogonal(linear(layer, (1, 6)))
+    assert_orthogonal(matrix_of(layer, (1, 6)))
 
 
 def test_one_channel_sequences_contract():
     """The exception that the docstrings of BCOPConv2d, AOCConv2d and AOCConv1d make."""
     layer = AOCConv1d(1, 2, 3, stride=2).double()
-    values = torch.linalg.svdvals(linear(layer, (1, 6)))
+    values = torch.linalg.svdvals(matrix_of(layer, (1, 6)))
     assert values.max() <= 1 + 1e-9
     assert values.min() < 0.99
 
@@ -345,7 +340,7 @@ def test_the_adjoint_of_the_plain_convolution(channels, kernel_size, stride, gro
     back = F.conv2d(y, layer.weight, **options)
     assert (layer(x) * y).sum().item() == pytest.approx((x * back).sum().item(), rel=1e-11)
     transposed = materialised(lambda image: F.conv2d(image, layer.weight, **options), large)
-    assert torch.allclose(linear(layer, shape), transposed.detach().T, atol=1e-13)
+    assert torch.allclose(matrix_of(layer, shape), transposed.detach().T, atol=1e-13)
 
 
 @pytest.mark.parametrize(("channels", "kernel_size", "stride", "groups"), UPWARD, ids=str)
@@ -359,13 +354,13 @@ def test_the_adjoint_of_the_orthogonal_convolution(channels, kernel_size, stride
     assert torch.equal(down.weight, layer.weight)
     shape = (channels[0], 3, 4)
     large = (channels[1], 3 * stride, 4 * stride)
-    assert torch.allclose(linear(layer, shape), linear(down, large).T, atol=1e-13)
-    norm = sigma_max(linear(layer, shape))
+    assert torch.allclose(matrix_of(layer, shape), matrix_of(down, large).T, atol=1e-13)
+    norm = sigma_max(matrix_of(layer, shape))
     assert norm <= float(onelip.lipschitz_bound(layer)) <= 1 + 1e-8
     assert float(onelip.lipschitz_bound(layer)) == float(onelip.lipschitz_bound(down))
     exported = onelip.export(layer)
     assert type(exported) is nn.ConvTranspose2d
-    assert torch.allclose(linear(exported, shape), linear(layer, shape), atol=1e-13)
+    assert torch.allclose(matrix_of(exported, shape), matrix_of(layer, shape), atol=1e-13)
 
 
 @pytest.mark.parametrize(
@@ -373,7 +368,7 @@ def test_the_adjoint_of_the_orthogonal_convolution(channels, kernel_size, stride
 )
 def test_kernels_as_large_as_the_stride_are_mapped_orthogonally(channels, side):
     layer = redrawn(AOCConvTranspose2d(*channels, side, stride=side))
-    assert_orthogonal(linear(layer, (channels[0], 2, 3)))
+    assert_orthogonal(matrix_of(layer, (channels[0], 2, 3)))
 
 
 @pytest.mark.parametrize("kernel_size", [2, 4])
@@ -403,20 +398,22 @@ def _same_values(theirs: nn.Module, ours: nn.Module, inputs: int, outputs: int) 
         ours.raw_bases.data.unflatten(0, (groups, -1))[i] = torch.stack(bases)
 
 
-@pytest.mark.parametrize("channels", [(4, 4), (4, 16), (6, 5), (4, 9)], ids=str)
-@pytest.mark.parametrize(("kernel_size", "stride"), [(3, 2), (4, 2), (5, 2), (6, 2), (5, 3)])
-@pytest.mark.parametrize("groups", [1, 2])
-def test_values_of_orthogonium(channels, kernel_size, stride, groups):
-    inputs, outputs = (channel * groups for channel in channels)
-    parameters = OrthoParams(BatchedIdentity, ClassParam(BatchedQROrthogonalization))
-    options = {"stride": stride, "groups": groups}
-    theirs = BcopRkoConv2d(
-        inputs, outputs, kernel_size, padding=0, ortho_params=parameters, **options
-    ).double()
-    assert theirs.intermediate_channels == inputs
-    ours = AOCConv2d(inputs, outputs, kernel_size, **options).double()
-    _same_values(theirs, ours, inputs, outputs)
-    assert torch.allclose(ours.weight, theirs.weight, atol=1e-11)
+def test_values_of_orthogonium(each):
+    for channels, (kernel_size, stride), groups in each(
+        itertools.product(
+            [(4, 4), (4, 16), (6, 5), (4, 9)], [(3, 2), (4, 2), (5, 2), (6, 2), (5, 3)], [1, 2]
+        )
+    ):
+        inputs, outputs = (channel * groups for channel in channels)
+        parameters = OrthoParams(BatchedIdentity, ClassParam(BatchedQROrthogonalization))
+        options = {"stride": stride, "groups": groups}
+        theirs = BcopRkoConv2d(
+            inputs, outputs, kernel_size, padding=0, ortho_params=parameters, **options
+        ).double()
+        assert theirs.intermediate_channels == inputs
+        ours = AOCConv2d(inputs, outputs, kernel_size, **options).double()
+        _same_values(theirs, ours, inputs, outputs)
+        assert torch.allclose(ours.weight, theirs.weight, atol=1e-11)
 
 
 def test_values_of_orthogonium_transposed():
@@ -442,7 +439,7 @@ def test_the_plain_convolution_does_not_know_its_images():
         plain.weight, padding=1, padding_mode="circular", stride=2, whole_strides=True
     )
     assert float(onelip.lipschitz_bound(fixed)) == float(known) <= 1 + 1e-8
-    norm = sigma_max(linear(plain, (2, 5, 5)))
+    norm = sigma_max(matrix_of(plain, (2, 5, 5)))
     assert 1.05 < norm <= float(onelip.lipschitz_bound(plain))
 
 

@@ -27,7 +27,7 @@ import onelip
 from onelip.errors import UnboundedModuleError
 from onelip.layers import BCOPConv2d, bjorck
 from onelip.layers.bcop import block_kernel
-from tests.oracles import materialised, sigma_max
+from tests.oracles import materialised, matrix_of, positive_q, sigma_max
 
 CHANNELS = [(1, 1), (1, 2), (2, 1), (3, 3), (2, 5), (5, 2), (4, 4), (1, 3), (7, 1)]
 
@@ -36,18 +36,6 @@ def redrawn(layer: nn.Module) -> nn.Module:
     for parameter in layer.parameters():
         nn.init.normal_(parameter)
     return layer.double()
-
-
-def linear(layer: nn.Module, shape: tuple[int, int, int]) -> Tensor:
-    """The matrix of a layer, without its bias."""
-    with torch.no_grad():
-        zero = layer(torch.zeros(1, *shape, dtype=torch.float64))
-        return materialised(lambda x: layer(x) - zero, shape)
-
-
-def positive_q(matrix: Tensor) -> Tensor:
-    q, r = torch.linalg.qr(matrix)
-    return q * r.diagonal().sgn()
 
 
 def projector(basis: Tensor) -> Tensor:
@@ -98,12 +86,11 @@ def test_the_textbook_is_a_composition():
     assert torch.allclose(F.conv2d(v, kernels[2]), twice, atol=1e-12)
 
 
-@pytest.mark.parametrize("channels", CHANNELS, ids=str)
-@pytest.mark.parametrize("kernel_size", [1, 2, 3, 4, 5])
-def test_the_kernel_is_that_of_algorithm_1(channels, kernel_size):
-    layer = redrawn(BCOPConv2d(*channels, kernel_size))
-    assert layer.weight.shape == (channels[1], channels[0], kernel_size, kernel_size)
-    assert torch.allclose(layer.weight, textbook(layer), atol=1e-12, rtol=0)
+def test_the_kernel_is_that_of_algorithm_1(each):
+    for channels, kernel_size in each(itertools.product(CHANNELS, [1, 2, 3, 4, 5])):
+        layer = redrawn(BCOPConv2d(*channels, kernel_size))
+        assert layer.weight.shape == (channels[1], channels[0], kernel_size, kernel_size)
+        assert torch.allclose(layer.weight, textbook(layer), atol=1e-12, rtol=0)
 
 
 @pytest.mark.parametrize("channels", [(4, 6), (6, 2), (2, 2)], ids=str)
@@ -150,17 +137,18 @@ def test_every_rank_gives_an_orthogonal_kernel():
 STRIDES = [(2, 2), (4, 2), (6, 2), (3, 3), (6, 3), (9, 3)]
 
 
-@pytest.mark.parametrize(("kernel_size", "stride"), STRIDES)
-@pytest.mark.parametrize("channels", [(1, 3), (2, 9), (3, 2)], ids=str)
-def test_a_stride_is_unshuffling_first(channels, kernel_size, stride):
-    layer = redrawn(BCOPConv2d(*channels, kernel_size, stride=stride, padding=0))
-    inner = BCOPConv2d(channels[0] * stride**2, channels[1], kernel_size // stride, padding=0)
-    inner.double().load_state_dict(layer.state_dict())
-    x = torch.randn(2, channels[0], 4 * stride, 3 * stride, dtype=torch.float64)
-    unshuffled = nn.PixelUnshuffle(stride)(x)
-    assert torch.allclose(layer(x), inner(unshuffled), atol=1e-12)
-    plain = F.conv2d(unshuffled, F.pixel_unshuffle(layer.weight, stride), layer.bias)
-    assert torch.allclose(layer(x), plain, atol=1e-12)
+def test_a_stride_is_unshuffling_first(each):
+    for (kernel_size, stride), channels in each(
+        itertools.product(STRIDES, [(1, 3), (2, 9), (3, 2)])
+    ):
+        layer = redrawn(BCOPConv2d(*channels, kernel_size, stride=stride, padding=0))
+        inner = BCOPConv2d(channels[0] * stride**2, channels[1], kernel_size // stride, padding=0)
+        inner.double().load_state_dict(layer.state_dict())
+        x = torch.randn(2, channels[0], 4 * stride, 3 * stride, dtype=torch.float64)
+        unshuffled = nn.PixelUnshuffle(stride)(x)
+        assert torch.allclose(layer(x), inner(unshuffled), atol=1e-12)
+        plain = F.conv2d(unshuffled, F.pixel_unshuffle(layer.weight, stride), layer.bias)
+        assert torch.allclose(layer(x), plain, atol=1e-12)
 
 
 @pytest.mark.parametrize(("kernel_size", "stride"), STRIDES)
@@ -195,25 +183,26 @@ ORTHOGONAL = [
 ]
 
 
-@pytest.mark.parametrize(("channels", "kernel_size", "options"), ORTHOGONAL, ids=str)
-@pytest.mark.parametrize("size", [(6, 6), (6, 12)], ids=str)
-def test_circular_maps_are_orthogonal(channels, kernel_size, options, size):
-    layer = redrawn(BCOPConv2d(*channels, kernel_size, **options))
-    values = torch.linalg.svdvals(linear(layer, (channels[0], *size)))
-    assert torch.allclose(values, torch.ones_like(values), atol=1e-9, rtol=0)
-    assert 1 <= float(onelip.lipschitz_bound(layer)) <= 1 + 1e-8
+def test_circular_maps_are_orthogonal(each):
+    for (channels, kernel_size, options), size in each(
+        itertools.product(ORTHOGONAL, [(6, 6), (6, 12)])
+    ):
+        layer = redrawn(BCOPConv2d(*channels, kernel_size, **options))
+        values = torch.linalg.svdvals(matrix_of(layer, (channels[0], *size)))
+        assert torch.allclose(values, torch.ones_like(values), atol=1e-9, rtol=0)
+        assert 1 <= float(onelip.lipschitz_bound(layer)) <= 1 + 1e-8
 
 
 def test_bjorck_gives_an_orthogonal_kernel_too():
     layer = redrawn(BCOPConv2d(3, 2, 3, orthogonalise=partial(bjorck, iterations=80)))
-    values = torch.linalg.svdvals(linear(layer, (3, 4, 4)))
+    values = torch.linalg.svdvals(matrix_of(layer, (3, 4, 4)))
     assert torch.allclose(values, torch.ones_like(values), atol=1e-9, rtol=0)
 
 
 @pytest.mark.parametrize("size", [(5, 5), (3, 7), (4, 2)], ids=str)
 def test_sides_need_not_be_even_without_stride(size):
     layer = redrawn(BCOPConv2d(3, 4, 3))
-    values = torch.linalg.svdvals(linear(layer, (3, *size)))
+    values = torch.linalg.svdvals(matrix_of(layer, (3, *size)))
     assert torch.allclose(values, torch.ones_like(values), atol=1e-9, rtol=0)
 
 
@@ -224,7 +213,7 @@ def test_one_channel_per_group_only_contracts(channels, groups):
     for _ in range(20):
         nn.init.normal_(layer.raw_matrix)
         nn.init.normal_(layer.raw_bases)
-        norm = sigma_max(linear(layer, (channels, 4, 4)))
+        norm = sigma_max(matrix_of(layer, (channels, 4, 4)))
         assert 0.2 < norm <= 1 + 1e-12
         assert norm <= float(onelip.lipschitz_bound(layer)) <= 1.02
 
@@ -232,7 +221,7 @@ def test_one_channel_per_group_only_contracts(channels, groups):
 @pytest.mark.parametrize("kernel_size", [2, 3, 5])
 def test_zero_padding_contracts_and_loses_the_border(kernel_size):
     layer = redrawn(BCOPConv2d(3, 3, kernel_size, padding_mode="zeros"))
-    values = torch.linalg.svdvals(linear(layer, (3, 5, 5)))
+    values = torch.linalg.svdvals(matrix_of(layer, (3, 5, 5)))
     assert float(values.max()) <= 1 + 1e-12
     assert float(values.min()) < 0.9
 
@@ -240,7 +229,7 @@ def test_zero_padding_contracts_and_loses_the_border(kernel_size):
 def test_wide_circular_padding_repeats_pixels_and_the_bound_says_so():
     layer = redrawn(BCOPConv2d(2, 2, 3, padding=3))
     for size in ((3, 3), (5, 4)):
-        norm = sigma_max(linear(layer, (2, *size)))
+        norm = sigma_max(matrix_of(layer, (2, *size)))
         assert 1.4 < norm <= float(onelip.lipschitz_bound(layer))
 
 
@@ -253,34 +242,33 @@ METHODS = {
 }
 
 
-@pytest.mark.parametrize("channels", [(4, 4), (6, 4), (4, 6), (8, 4)], ids=str)
-@pytest.mark.parametrize("kernel_size", [2, 3, 4, 5])
-@pytest.mark.parametrize("groups", [1, 2])
-@pytest.mark.parametrize("method", METHODS)
-def test_values_of_orthogonium(channels, kernel_size, groups, method):
+def test_values_of_orthogonium(each):
     """From its free matrices; ``channels`` are those of one group."""
-    theirs = FastBlockConv2d(
-        *(channel * groups for channel in channels),
-        kernel_size,
-        groups=groups,
-        ortho_params=OrthoParams(BatchedIdentity, METHODS[method]),
-    ).double()
-    free = torch.randn_like(theirs.parametrizations.weight.original) / 4
-    theirs.parametrizations.weight.original.data = free
-    small, large = sorted(channels)
-    ours = BCOPConv2d(large * groups, small * groups, kernel_size, groups=groups).double()
-    steps = kernel_size - 1
-    order = [0, 2, 1, 3] if steps == 4 else range(steps)
-    for i in range(groups):
-        mirrors = [torch.eye(large).double() - 2 * projector(free[i, j]) for j in (0, 1)]
-        h = (mirrors[0] @ mirrors[1])[:, :small]
-        ours.raw_matrix.data[i] = h.T if small == large else h
-        bases = [basis for j in order for basis in (free[i, 2 + steps + j], free[i, 2 + j])]
-        ours.raw_bases.data.unflatten(0, (groups, -1))[i] = torch.stack(bases)
-    found = ours.weight.unflatten(0, (groups, -1)).transpose(3, 4)  # (groups, out, in, k, k)
-    if channels[0] <= channels[1]:
-        found = found.transpose(1, 2)
-    assert torch.allclose(found.flatten(0, 1), theirs.weight, atol=1e-10)
+    for channels, kernel_size, groups, method in each(
+        itertools.product([(4, 4), (6, 4), (4, 6), (8, 4)], [2, 3, 4, 5], [1, 2], METHODS)
+    ):
+        theirs = FastBlockConv2d(
+            *(channel * groups for channel in channels),
+            kernel_size,
+            groups=groups,
+            ortho_params=OrthoParams(BatchedIdentity, METHODS[method]),
+        ).double()
+        free = torch.randn_like(theirs.parametrizations.weight.original) / 4
+        theirs.parametrizations.weight.original.data = free
+        small, large = sorted(channels)
+        ours = BCOPConv2d(large * groups, small * groups, kernel_size, groups=groups).double()
+        steps = kernel_size - 1
+        order = [0, 2, 1, 3] if steps == 4 else range(steps)
+        for i in range(groups):
+            mirrors = [torch.eye(large).double() - 2 * projector(free[i, j]) for j in (0, 1)]
+            h = (mirrors[0] @ mirrors[1])[:, :small]
+            ours.raw_matrix.data[i] = h.T if small == large else h
+            bases = [basis for j in order for basis in (free[i, 2 + steps + j], free[i, 2 + j])]
+            ours.raw_bases.data.unflatten(0, (groups, -1))[i] = torch.stack(bases)
+        found = ours.weight.unflatten(0, (groups, -1)).transpose(3, 4)  # (groups, out, in, k, k)
+        if channels[0] <= channels[1]:
+            found = found.transpose(1, 2)
+        assert torch.allclose(found.flatten(0, 1), theirs.weight, atol=1e-10)
 
 
 # Errors

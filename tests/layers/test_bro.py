@@ -11,7 +11,7 @@ from onelip import norms
 from onelip.layers import BROConv2d, BROLinear
 from onelip.layers.bro import block_reflector
 from onelip.layers.fourier_layer import symbol
-from tests.layers.test_fourier_layer import full_transform
+from tests.oracles import full_transform
 
 
 def textbook(vectors: Tensor) -> Tensor:
@@ -48,24 +48,24 @@ def test_values_of_the_dense_layer(inputs, outputs):
     assert torch.allclose(values, torch.ones_like(values), atol=1e-12)
 
 
-@pytest.mark.parametrize("shape", [(2, 2), (2, 3), (3, 2)], ids=str)
-@pytest.mark.parametrize("size", [(4, 4), (3, 5), (2, 1)], ids=str)
-@pytest.mark.parametrize("rank", [1, 2])
-def test_values_of_the_convolution(shape, size, rank):
+def test_values_of_the_convolution(each):
     """Full transforms and the formula, frequency by frequency."""
-    layer = BROConv2d(*shape, 3, image_size=size, rank=rank).double()
-    nn.init.normal_(layer.bias)
-    (height, width), (inputs, outputs) = size, shape
-    half = symbol(layer.raw_weight.detach(), size)
-    blocks = torch.zeros(height, width, outputs, inputs, dtype=torch.complex128)
-    for i, j in itertools.product(range(height), range(width)):
-        mirrored = j > width // 2
-        vectors = half[-i % height, width - j].conj() if mirrored else half[i, j]
-        blocks[i, j] = textbook(vectors)[:outputs, :inputs]
-    x = torch.randn(2, inputs, *size, dtype=torch.float64)
-    expected = full_transform(x, blocks)
-    assert float(expected.imag.abs().max()) < 1e-12
-    assert torch.allclose(layer(x), expected.real + layer.bias[:, None, None], atol=1e-11)
+    for shape, size, rank in each(
+        itertools.product([(2, 2), (2, 3), (3, 2)], [(4, 4), (3, 5), (2, 1)], [1, 2])
+    ):
+        layer = BROConv2d(*shape, 3, image_size=size, rank=rank).double()
+        nn.init.normal_(layer.bias)
+        (height, width), (inputs, outputs) = size, shape
+        half = symbol(layer.raw_weight.detach(), size)
+        blocks = torch.zeros(height, width, outputs, inputs, dtype=torch.complex128)
+        for i, j in itertools.product(range(height), range(width)):
+            mirrored = j > width // 2
+            vectors = half[-i % height, width - j].conj() if mirrored else half[i, j]
+            blocks[i, j] = textbook(vectors)[:outputs, :inputs]
+        x = torch.randn(2, inputs, *size, dtype=torch.float64)
+        expected = full_transform(x, blocks)
+        assert float(expected.imag.abs().max()) < 1e-12
+        assert torch.allclose(layer(x), expected.real + layer.bias[:, None, None], atol=1e-11)
 
 
 def dependent_columns(features: int, rank: int, dtype: torch.dtype) -> dict[str, Tensor]:

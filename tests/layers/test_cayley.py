@@ -11,7 +11,7 @@ import onelip
 from onelip import norms
 from onelip.layers import CayleyConv2d, CayleyLinear
 from onelip.layers.cayley import cayley
-from tests.layers.test_fourier_layer import full_transform
+from tests.oracles import full_transform
 
 SHAPES = [(1, 1), (4, 4), (5, 3), (3, 5), (1, 4), (4, 1)]
 
@@ -43,27 +43,26 @@ def textbook_blocks(layer: CayleyConv2d) -> Tensor:
     return blocks
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
-def test_the_transform_of_batches(shape, dtype):
-    matrices = torch.randn(2, 3, *shape, dtype=dtype)
-    found = cayley(matrices)
-    for i, j in itertools.product(range(2), range(3)):
-        assert torch.allclose(found[i, j], textbook(matrices[i, j]), atol=1e-12)
-    values = torch.linalg.svdvals(found)
-    assert torch.allclose(values, torch.ones_like(values), atol=1e-13)
+def test_the_transform_of_batches(each):
+    for shape, dtype in each(itertools.product(SHAPES, [torch.float64, torch.complex128])):
+        matrices = torch.randn(2, 3, *shape, dtype=dtype)
+        found = cayley(matrices)
+        for i, j in itertools.product(range(2), range(3)):
+            assert torch.allclose(found[i, j], textbook(matrices[i, j]), atol=1e-12)
+        values = torch.linalg.svdvals(found)
+        assert torch.allclose(values, torch.ones_like(values), atol=1e-13)
 
 
-@pytest.mark.parametrize("shape", [(2, 2), (2, 3), (3, 2)], ids=str)
-@pytest.mark.parametrize("size", [(4, 4), (3, 5), (2, 1)], ids=str)
-@pytest.mark.parametrize("kernel_size", [1, 2, 3])
-def test_values_of_the_convolution(shape, size, kernel_size):
-    layer = CayleyConv2d(*shape, kernel_size, image_size=size).double()
-    nn.init.normal_(layer.bias)
-    nn.init.constant_(layer.length, 1.7)
-    x = torch.randn(2, shape[0], *size, dtype=torch.float64)
-    expected = full_transform(x, textbook_blocks(layer)).real + layer.bias[:, None, None]
-    assert torch.allclose(layer(x), expected, atol=1e-12)
+def test_values_of_the_convolution(each):
+    for shape, size, kernel_size in each(
+        itertools.product([(2, 2), (2, 3), (3, 2)], [(4, 4), (3, 5), (2, 1)], [1, 2, 3])
+    ):
+        layer = CayleyConv2d(*shape, kernel_size, image_size=size).double()
+        nn.init.normal_(layer.bias)
+        nn.init.constant_(layer.length, 1.7)
+        x = torch.randn(2, shape[0], *size, dtype=torch.float64)
+        expected = full_transform(x, textbook_blocks(layer)).real + layer.bias[:, None, None]
+        assert torch.allclose(layer(x), expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)

@@ -1,5 +1,7 @@
 """Pooling over the two halves of the channels, number by number."""
 
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -10,23 +12,27 @@ from onelip.testing import jacobian_norm
 from tests.oracles import sigma_max
 
 
-@pytest.mark.parametrize("shape", [(3, 2), (2, 6), (2, 4, 5), (1, 8, 3, 2), (2, 2, 1, 1, 3)])
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16], ids=str)
-def test_each_number_is_the_larger_of_two(shape, dtype):
-    x = torch.randn(shape).to(dtype)
-    y = layers.ChannelMaxPool()(x)
-    half = shape[1] // 2
-    assert y.shape == (shape[0], half, *shape[2:])
-    assert y.dtype == dtype
-    for sample in range(shape[0]):
-        for channel in range(half):
-            pairs = zip(
-                x[sample, channel].flatten().tolist(),
-                x[sample, channel + half].flatten().tolist(),
-                y[sample, channel].flatten().tolist(),
-                strict=True,
-            )
-            assert all(max(first, second) == larger for first, second, larger in pairs)
+def test_each_number_is_the_larger_of_two(each):
+    for shape, dtype in each(
+        itertools.product(
+            [(3, 2), (2, 6), (2, 4, 5), (1, 8, 3, 2), (2, 2, 1, 1, 3)],
+            [torch.float64, torch.float16, torch.bfloat16],
+        )
+    ):
+        x = torch.randn(shape).to(dtype)
+        y = layers.ChannelMaxPool()(x)
+        half = shape[1] // 2
+        assert y.shape == (shape[0], half, *shape[2:])
+        assert y.dtype == dtype
+        for sample in range(shape[0]):
+            for channel in range(half):
+                pairs = zip(
+                    x[sample, channel].flatten().tolist(),
+                    x[sample, channel + half].flatten().tolist(),
+                    y[sample, channel].flatten().tolist(),
+                    strict=True,
+                )
+                assert all(max(first, second) == larger for first, second, larger in pairs)
 
 
 def test_one_is_attained_and_never_exceeded():

@@ -2,6 +2,7 @@
 
 import copy
 import io
+import itertools
 import math
 from collections import Counter
 from contextlib import nullcontext
@@ -16,7 +17,7 @@ import onelip
 from onelip import layers
 from onelip.errors import NonFiniteError, UnboundedModuleError
 from onelip.layers import FixedConv2d, bjorck, cholesky_qr, computed_once
-from tests.oracles import materialised, sigma_max
+from tests.oracles import matrix_of, sigma_max
 
 CONVS = [layers.AOCConv2d, layers.BCOPConv2d, layers.RKOConv2d]
 FAMILIES = {
@@ -46,13 +47,6 @@ def family(request):
     return redrawn, shape
 
 
-def linear(layer: nn.Module, shape: tuple[int, ...]) -> Tensor:
-    """The matrix of a layer, without its bias, its weights read as float64."""
-    with torch.no_grad():
-        zero = layer(torch.zeros(1, *shape, dtype=torch.float64))
-        return materialised(lambda x: layer(x) - zero, shape)
-
-
 # Weights
 
 
@@ -78,7 +72,7 @@ def test_the_bound_is_above_the_float32_weights(family):
     build, shape = family
     layer = build()
     wide = copy.deepcopy(onelip.export(layer)).double()  # the same numbers
-    assert sigma_max(linear(wide, shape)) <= float(onelip.lipschitz_bound(wide)) * (1 + 1e-13)
+    assert sigma_max(matrix_of(wide, shape)) <= float(onelip.lipschitz_bound(wide)) * (1 + 1e-13)
     for other in (layer, onelip.export(layer)):
         assert float(onelip.lipschitz_bound(other)) <= 1 + 5e-4
 
@@ -111,24 +105,24 @@ def test_autocast_does_not_reach_the_weight(family):
     assert all(parameter.grad.isfinite().all() for parameter in layer.parameters())
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-def test_half_precision_is_measured(family, dtype):
+def test_half_precision_is_measured(each, family):
     """LAPACK has no Cholesky factorisation of half numbers: that is done in float32."""
-    build, shape = family
-    layer = build().to(dtype)
-    y = layer(torch.randn(2, *shape).to(dtype))
-    assert y.dtype == layer.weight.dtype == dtype
-    fixed = copy.deepcopy(onelip.export(layer)).double()
-    holder = next(
-        m for m in fixed.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)
-    )
-    holder.weight.data = layer.weight.detach().double()
-    norm = sigma_max(linear(fixed, shape))
-    assert norm <= float(onelip.lipschitz_bound(layer)) * (1 + 1e-13)
-    exported = onelip.export(layer)  # computed in double, then rounded
-    norm = sigma_max(linear(copy.deepcopy(exported).double(), shape))
-    assert norm <= float(onelip.lipschitz_bound(exported)) * (1 + 1e-13)
-    assert float(onelip.lipschitz_bound(exported)) <= 1.05
+    for dtype in each([torch.bfloat16, torch.float16]):
+        build, shape = family
+        layer = build().to(dtype)
+        y = layer(torch.randn(2, *shape).to(dtype))
+        assert y.dtype == layer.weight.dtype == dtype
+        fixed = copy.deepcopy(onelip.export(layer)).double()
+        holder = next(
+            m for m in fixed.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)
+        )
+        holder.weight.data = layer.weight.detach().double()
+        norm = sigma_max(matrix_of(fixed, shape))
+        assert norm <= float(onelip.lipschitz_bound(layer)) * (1 + 1e-13)
+        exported = onelip.export(layer)  # computed in double, then rounded
+        norm = sigma_max(matrix_of(copy.deepcopy(exported).double(), shape))
+        assert norm <= float(onelip.lipschitz_bound(exported)) * (1 + 1e-13)
+        assert float(onelip.lipschitz_bound(exported)) <= 1.05
 
 
 def test_zero_weights(family):
@@ -140,13 +134,13 @@ def test_zero_weights(family):
     assert 0 <= float(onelip.lipschitz_bound(layer)) <= 1 + 1e-6
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_broken_weights_have_no_bound(family, value):
-    layer = family[0]()
-    for parameter in layer.parameters():
-        parameter.data.fill_(value)
-    with pytest.raises(NonFiniteError):
-        onelip.lipschitz_bound(layer)
+def test_broken_weights_have_no_bound(each, family):
+    for value in each([math.nan, math.inf]):
+        layer = family[0]()
+        for parameter in layer.parameters():
+            parameter.data.fill_(value)
+        with pytest.raises(NonFiniteError):
+            onelip.lipschitz_bound(layer)
 
 
 # Computed once
@@ -358,29 +352,30 @@ def test_copies_and_exports_inside_a_training_step(action):
 # Paddings
 
 
-@pytest.mark.parametrize("family", CONVS)
-@pytest.mark.parametrize("mode", ["circular", "zeros"])
-@pytest.mark.parametrize("padding", [0, 1, 3, "same", "valid", None])
-@pytest.mark.parametrize(("kernel_size", "dilation"), [(3, 1), (2, 1), (3, 2)])
-def test_paddings_are_those_of_torch(family, mode, padding, kernel_size, dilation):
-    layer = family(2, 3, kernel_size, padding=padding, padding_mode=mode, dilation=dilation)
-    nn.init.normal_(layer.double().bias)
-    plain = nn.Conv2d(
-        2,
-        3,
-        kernel_size,
-        padding="same" if padding is None else padding,
-        padding_mode=mode,
-        dilation=dilation,
-    ).double()
-    plain.weight.data, plain.bias.data = layer.weight.data, layer.bias.data
-    x = torch.randn(2, 2, 5, 6, dtype=torch.float64)
-    assert torch.allclose(layer(x), plain(x), atol=1e-13)
-    norm = sigma_max(linear(layer, (2, 5, 6)))
-    assert norm <= float(onelip.lipschitz_bound(layer))
-    assert norm <= float(onelip.lipschitz_bound(plain))
-    layer.image_size = (5, 6)
-    assert norm * (1 - 1e-14) <= float(onelip.lipschitz_bound(layer)) <= norm * (1 + 1e-8)
+def test_paddings_are_those_of_torch(each):
+    for family, mode, padding, (kernel_size, dilation) in each(
+        itertools.product(
+            CONVS, ["circular", "zeros"], [0, 1, 3, "same", "valid", None], [(3, 1), (2, 1), (3, 2)]
+        )
+    ):
+        layer = family(2, 3, kernel_size, padding=padding, padding_mode=mode, dilation=dilation)
+        nn.init.normal_(layer.double().bias)
+        plain = nn.Conv2d(
+            2,
+            3,
+            kernel_size,
+            padding="same" if padding is None else padding,
+            padding_mode=mode,
+            dilation=dilation,
+        ).double()
+        plain.weight.data, plain.bias.data = layer.weight.data, layer.bias.data
+        x = torch.randn(2, 2, 5, 6, dtype=torch.float64)
+        assert torch.allclose(layer(x), plain(x), atol=1e-13)
+        norm = sigma_max(matrix_of(layer, (2, 5, 6)))
+        assert norm <= float(onelip.lipschitz_bound(layer))
+        assert norm <= float(onelip.lipschitz_bound(plain))
+        layer.image_size = (5, 6)
+        assert norm * (1 - 1e-14) <= float(onelip.lipschitz_bound(layer)) <= norm * (1 + 1e-8)
 
 
 # A word that forward and bound understand differently is not sound: the norm was 7.7 where the
@@ -393,7 +388,7 @@ def test_paddings_that_torch_does_not_know(padding):
     except (ValueError, TypeError):
         return
     nn.init.normal_(layer.double().raw_weight)
-    assert sigma_max(linear(layer, (2, 4, 4))) <= float(onelip.lipschitz_bound(layer))
+    assert sigma_max(matrix_of(layer, (2, 4, 4))) <= float(onelip.lipschitz_bound(layer))
 
 
 # torch refuses the convolution that it would be exported to.
@@ -441,12 +436,12 @@ def test_whole_strides_are_worth_knowing():
     every = float(onelip.lipschitz_bound(conv))
     divided = float(onelip.lipschitz_bound(FixedConv2d(conv, image_size=None)))
     known = float(onelip.lipschitz_bound(FixedConv2d(conv, image_size=(4, 6))))
-    norm = sigma_max(linear(conv, (2, 4, 6)))
+    norm = sigma_max(matrix_of(conv, (2, 4, 6)))
     assert norm <= known <= norm * (1 + 1e-8)
     assert known <= divided < every
     for size in ((2, 2), (6, 4), (8, 8)):
-        assert sigma_max(linear(conv, (2, *size))) <= divided
-    assert max(sigma_max(linear(conv, (2, size, size))) for size in (3, 5)) <= every
+        assert sigma_max(matrix_of(conv, (2, *size))) <= divided
+    assert max(sigma_max(matrix_of(conv, (2, size, size))) for size in (3, 5)) <= every
 
 
 def test_a_fixed_convolution_refuses_images_it_is_not_proved_for():

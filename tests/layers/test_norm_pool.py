@@ -12,19 +12,18 @@ from onelip.testing import jacobian_norm
 POOLS = [(1, None), (2, None), (2, 1), (3, 2), (3, 1), (2, 3), (5, 2)]
 
 
-@pytest.mark.parametrize(("kernel", "stride"), POOLS)
-@pytest.mark.parametrize("size", [(5, 5), (7, 6)])
-def test_windows(kernel, stride, size):
-    x = torch.randn(2, 3, *size, dtype=torch.float64)
-    step = stride or kernel
-    root = overlap_of_maxima([(kernel, step)] * 2) ** 0.5
-    rows, columns = ((side - kernel) // step + 1 for side in size)
-    y = ScaledL2NormPool2d(kernel, stride)(x)
-    assert y.shape == (2, 3, rows, columns)
-    for i, j in itertools.product(range(rows), range(columns)):
-        window = x[:, :, i * step : i * step + kernel, j * step : j * step + kernel]
-        expected = window.square().sum((2, 3)).sqrt() / root
-        torch.testing.assert_close(y[:, :, i, j], expected, rtol=1e-7, atol=0)
+def test_windows(each):
+    for (kernel, stride), size in each(itertools.product(POOLS, [(5, 5), (7, 6)])):
+        x = torch.randn(2, 3, *size, dtype=torch.float64)
+        step = stride or kernel
+        root = overlap_of_maxima([(kernel, step)] * 2) ** 0.5
+        rows, columns = ((side - kernel) // step + 1 for side in size)
+        y = ScaledL2NormPool2d(kernel, stride)(x)
+        assert y.shape == (2, 3, rows, columns)
+        for i, j in itertools.product(range(rows), range(columns)):
+            window = x[:, :, i * step : i * step + kernel, j * step : j * step + kernel]
+            expected = window.square().sum((2, 3)).sqrt() / root
+            torch.testing.assert_close(y[:, :, i, j], expected, rtol=1e-7, atol=0)
 
 
 @pytest.mark.parametrize("kernel", [1, 2, 3])

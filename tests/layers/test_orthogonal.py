@@ -5,6 +5,7 @@ already divided by its norm. Its gradient passes through the last steps only, so
 and gradients are not.
 """
 
+import itertools
 import math
 
 import pytest
@@ -50,13 +51,12 @@ def unit_triangular(size: int) -> Tensor:
 # Cholesky's QR: values
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("batch", [0, 1, 4])
-def test_it_is_the_q_of_lapack(shape, batch):
-    matrices = torch.randn(batch, *shape, dtype=torch.float64)
-    q = cholesky_qr(matrices)
-    assert q.shape == matrices.shape
-    assert torch.allclose(q, positive_qr(matrices)[0], atol=1e-12, rtol=0)
+def test_it_is_the_q_of_lapack(each):
+    for shape, batch in each(itertools.product(SHAPES, [0, 1, 4])):
+        matrices = torch.randn(batch, *shape, dtype=torch.float64)
+        q = cholesky_qr(matrices)
+        assert q.shape == matrices.shape
+        assert torch.allclose(q, positive_qr(matrices)[0], atol=1e-12, rtol=0)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -104,16 +104,15 @@ def test_gradcheck(shape):
     assert torch.autograd.gradcheck(cholesky_qr, (matrices,))
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("smallest", [1.0, 1e-2, 1e-4])
-def test_the_gradient_is_that_of_lapack(shape, smallest):
+def test_the_gradient_is_that_of_lapack(each):
     """After one pass and after two."""
-    scales = torch.linspace(1, smallest, shape[1], dtype=torch.float64)
-    matrices = (torch.randn(3, *shape, dtype=torch.float64) * scales).requires_grad_()
-    weights = torch.randn_like(matrices)
-    (expected,) = torch.autograd.grad((positive_qr(matrices)[0] * weights).sum(), matrices)
-    (found,) = torch.autograd.grad((cholesky_qr(matrices) * weights).sum(), matrices)
-    assert torch.allclose(found, expected, rtol=1e-7, atol=1e-10 / smallest)
+    for shape, smallest in each(itertools.product(SHAPES, [1.0, 1e-2, 1e-4])):
+        scales = torch.linspace(1, smallest, shape[1], dtype=torch.float64)
+        matrices = (torch.randn(3, *shape, dtype=torch.float64) * scales).requires_grad_()
+        weights = torch.randn_like(matrices)
+        (expected,) = torch.autograd.grad((positive_qr(matrices)[0] * weights).sum(), matrices)
+        (found,) = torch.autograd.grad((cholesky_qr(matrices) * weights).sum(), matrices)
+        assert torch.allclose(found, expected, rtol=1e-7, atol=1e-10 / smallest)
 
 
 def test_the_gradient_has_no_gradient():
@@ -127,16 +126,19 @@ def test_the_gradient_has_no_gradient():
 # Cholesky's QR: what is hard in float32
 
 
-@pytest.mark.parametrize("kind", ["even", "one small", "one large"])
-@pytest.mark.parametrize("condition", [1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e12])
-def test_ill_conditioned_columns_are_never_long(condition, kind):
-    for rows, columns in ((2, 2), (4, 2), (8, 8), (40, 8), (32, 32), (64, 48)):
-        matrices = with_singular_values(spectrum(condition, columns, kind), rows, batch=4)
-        matrices.requires_grad_()
-        q = cholesky_qr(matrices)
-        assert float(torch.linalg.matrix_norm(q.detach().double(), 2).max()) <= 1 + 1e-5
-        (gradient,) = torch.autograd.grad((q * torch.randn_like(q)).sum(), matrices)
-        assert bool(gradient.isfinite().all())
+def test_ill_conditioned_columns_are_never_long(each):
+    for kind, condition in each(
+        itertools.product(
+            ["even", "one small", "one large"], [1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e12]
+        )
+    ):
+        for rows, columns in ((2, 2), (4, 2), (8, 8), (40, 8), (32, 32), (64, 48)):
+            matrices = with_singular_values(spectrum(condition, columns, kind), rows, batch=4)
+            matrices.requires_grad_()
+            q = cholesky_qr(matrices)
+            assert float(torch.linalg.matrix_norm(q.detach().double(), 2).max()) <= 1 + 1e-5
+            (gradient,) = torch.autograd.grad((q * torch.randn_like(q)).sum(), matrices)
+            assert bool(gradient.isfinite().all())
 
 
 def _hard(name: str, size: int) -> Tensor:
@@ -158,13 +160,15 @@ def _hard(name: str, size: int) -> Tensor:
     return matrix
 
 
-@pytest.mark.parametrize("size", [2, 4, 8, 16, 32, 64])
-@pytest.mark.parametrize(
-    "name", ["Hilbert", "Vandermonde", "Kahan", "near copies", "copies", "scales", "sum"]
-)
-def test_hard_matrices_are_never_long(name, size):
-    q = cholesky_qr(_hard(name, size)[None])
-    assert float(torch.linalg.matrix_norm(q.double(), 2)) <= 1 + 1e-5
+def test_hard_matrices_are_never_long(each):
+    for size, name in each(
+        itertools.product(
+            [2, 4, 8, 16, 32, 64],
+            ["Hilbert", "Vandermonde", "Kahan", "near copies", "copies", "scales", "sum"],
+        )
+    ):
+        q = cholesky_qr(_hard(name, size)[None])
+        assert float(torch.linalg.matrix_norm(q.double(), 2)) <= 1 + 1e-5
 
 
 @pytest.mark.parametrize("condition", [1e1, 1e2, 1e3, 1e4])
@@ -247,13 +251,12 @@ def textbook_bjorck(matrix: Tensor, iterations: int, order: int) -> Tensor:
     return v
 
 
-@pytest.mark.parametrize("order", [1, 2, 3, 4])
-@pytest.mark.parametrize("iterations", [0, 1, 3])
-def test_bjorck_is_the_textbook(order, iterations):
-    matrices = torch.randn(3, 6, 4, dtype=torch.float64)
-    found = bjorck(matrices, iterations=iterations, order=order, power_iterations=2000)
-    expected = torch.stack([textbook_bjorck(matrix, iterations, order) for matrix in matrices])
-    assert torch.allclose(found, expected, atol=1e-9)
+def test_bjorck_is_the_textbook(each):
+    for order, iterations in each(itertools.product([1, 2, 3, 4], [0, 1, 3])):
+        matrices = torch.randn(3, 6, 4, dtype=torch.float64)
+        found = bjorck(matrices, iterations=iterations, order=order, power_iterations=2000)
+        expected = torch.stack([textbook_bjorck(matrix, iterations, order) for matrix in matrices])
+        assert torch.allclose(found, expected, atol=1e-9)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)

@@ -44,13 +44,13 @@ def _distance(x: torch.Tensor, theta: float) -> torch.Tensor:
     return torch.stack([(curve - p).norm(dim=1).amin() for p in x])
 
 
-@pytest.mark.parametrize("theta", THETAS + OUTSIDE)
-def test_signed_distance_to_two_rays(theta):
-    x = torch.randn(200, 2, dtype=torch.float64)
-    opening = math.acos(math.cos(theta))
-    sign = torch.where(torch.atan2(x[:, 1], x[:, 0]).abs() > opening, 1.0, -1.0)
-    expected = sign * _distance(x, theta)
-    torch.testing.assert_close(_rays(theta)(x)[:, 0], expected, rtol=0, atol=1e-4)
+def test_signed_distance_to_two_rays(each):
+    for theta in each(THETAS + OUTSIDE):
+        x = torch.randn(200, 2, dtype=torch.float64)
+        opening = math.acos(math.cos(theta))
+        sign = torch.where(torch.atan2(x[:, 1], x[:, 0]).abs() > opening, 1.0, -1.0)
+        expected = sign * _distance(x, theta)
+        torch.testing.assert_close(_rays(theta)(x)[:, 0], expected, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("theta", [t for t in THETAS if t <= math.pi / 2])
@@ -67,15 +67,15 @@ def test_equation_9_is_no_distance_for_wide_angles():
     assert float(_rays(2.4)(ahead)) == pytest.approx(-1)
 
 
-@pytest.mark.parametrize("theta", THETAS + OUTSIDE)
-def test_continuous_all_around(theta):
+def test_continuous_all_around(each):
     """Also at the cut of the angle, at the end of the formula's range and at the rays."""
-    angles = torch.linspace(-4, 4, 40001, dtype=torch.float64)
-    circle = torch.stack([angles.cos(), angles.sin()], 1)
-    y = _rays(theta)(circle)[:, 0]
-    steps = (y[1:] - y[:-1]).abs() / (circle[1:] - circle[:-1]).norm(dim=1)
-    assert float(steps.max()) <= 1 + 1e-9
-    assert float(steps.max()) >= 0.99
+    for theta in each(THETAS + OUTSIDE):
+        angles = torch.linspace(-4, 4, 40001, dtype=torch.float64)
+        circle = torch.stack([angles.cos(), angles.sin()], 1)
+        y = _rays(theta)(circle)[:, 0]
+        steps = (y[1:] - y[:-1]).abs() / (circle[1:] - circle[:-1]).norm(dim=1)
+        assert float(steps.max()) <= 1 + 1e-9
+        assert float(steps.max()) >= 0.99
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
@@ -105,21 +105,22 @@ def test_starts_uniform_between_0_and_pi():
     assert float(theta.mean()) == pytest.approx(math.pi / 2, abs=0.1)
 
 
-@pytest.mark.parametrize("size", [0.0, 1e-40, 1e-25, 1.0])
-@pytest.mark.parametrize(
-    "layer", [ProjectionPool2d(8), CurvePool2d(8, 1), CurvePool2d(8)], ids=repr
-)
-def test_gradients_are_finite_at_0_on_the_curve_and_close_to_it(layer, size):
-    on_curve = size * layer.ray().flatten() if isinstance(layer, ProjectionPool2d) else None
-    start = layer.corners[0].flatten() if on_curve is None else on_curve
-    offset = 0 if on_curve is not None else size
-    for point in (start + offset * torch.randn(5, 8), torch.zeros(5, 8), start.expand(5, 8)):
-        x = point.detach().clone().requires_grad_()
-        layer.zero_grad()
-        layer(x).sum().backward()
-        assert x.grad.isfinite().all()
-        assert float(x.grad.norm(dim=1).max()) <= 2 * (1 + 1e-5)  # 4 outputs, each of slope 1
-        assert all(p.grad.isfinite().all() for p in layer.parameters())
+def test_gradients_are_finite_at_0_on_the_curve_and_close_to_it(each):
+    for size, layer in each(
+        itertools.product(
+            [0.0, 1e-40, 1e-25, 1.0], [ProjectionPool2d(8), CurvePool2d(8, 1), CurvePool2d(8)]
+        )
+    ):
+        on_curve = size * layer.ray().flatten() if isinstance(layer, ProjectionPool2d) else None
+        start = layer.corners[0].flatten() if on_curve is None else on_curve
+        offset = 0 if on_curve is not None else size
+        for point in (start + offset * torch.randn(5, 8), torch.zeros(5, 8), start.expand(5, 8)):
+            x = point.detach().clone().requires_grad_()
+            layer.zero_grad()
+            layer(x).sum().backward()
+            assert x.grad.isfinite().all()
+            assert float(x.grad.norm(dim=1).max()) <= 2 * (1 + 1e-5)  # 4 outputs, each of slope 1
+            assert all(p.grad.isfinite().all() for p in layer.parameters())
 
 
 CURVES = [

@@ -20,7 +20,7 @@ import onelip
 from onelip.errors import UnboundedModuleError
 from onelip.layers import RKOConv2d, bjorck
 from onelip.layers.rko import windows_of_a_pixel
-from tests.oracles import is_above, materialised, norm_below, sigma_max
+from tests.oracles import is_above, materialised, norm_below, positive_q, sigma_max
 
 
 def redrawn(layer: nn.Module) -> nn.Module:
@@ -34,38 +34,36 @@ def linear(layer: RKOConv2d, size: tuple[int, int]) -> Tensor:
         return materialised(lambda x: layer.convolve(x, layer.weight), (layer.in_channels, *size))
 
 
-def positive_q(matrix: Tensor) -> Tensor:
-    q, r = torch.linalg.qr(matrix)
-    return q * r.diagonal().sgn()
-
-
 # The construction
 
 
-@pytest.mark.parametrize("channels", [(1, 1), (2, 3), (1, 9), (1, 12), (5, 2)], ids=str)
-@pytest.mark.parametrize(("kernel_size", "stride"), [(1, 1), (2, 1), (3, 2), (3, 3), (2, 3)])
-@pytest.mark.parametrize("groups", [1, 2])
-def test_the_kernel_is_a_reshaped_orthogonal_matrix(channels, kernel_size, stride, groups):
-    inputs, outputs = channels
-    layer = redrawn(
-        RKOConv2d(inputs * groups, outputs * groups, kernel_size, stride=stride, groups=groups)
-    )
-    columns = inputs * kernel_size**2
-    for raw, kernel in zip(layer.raw_weight, layer.weight.chunk(groups), strict=True):
-        q = positive_q(raw)
-        q = q if outputs >= columns else q.T
-        for o, i, u, v in itertools.product(*map(range, kernel.shape)):
-            place = (i * kernel_size + u) * kernel_size + v
-            wanted = q[o, place] / -(-kernel_size // stride)
-            assert kernel[o, i, u, v].item() == pytest.approx(wanted.item(), abs=1e-12)
+def test_the_kernel_is_a_reshaped_orthogonal_matrix(each):
+    for channels, (kernel_size, stride), groups in each(
+        itertools.product(
+            [(1, 1), (2, 3), (1, 9), (1, 12), (5, 2)],
+            [(1, 1), (2, 1), (3, 2), (3, 3), (2, 3)],
+            [1, 2],
+        )
+    ):
+        inputs, outputs = channels
+        layer = redrawn(
+            RKOConv2d(inputs * groups, outputs * groups, kernel_size, stride=stride, groups=groups)
+        )
+        columns = inputs * kernel_size**2
+        for raw, kernel in zip(layer.raw_weight, layer.weight.chunk(groups), strict=True):
+            q = positive_q(raw)
+            q = q if outputs >= columns else q.T
+            for o, i, u, v in itertools.product(*map(range, kernel.shape)):
+                place = (i * kernel_size + u) * kernel_size + v
+                wanted = q[o, place] / -(-kernel_size // stride)
+                assert kernel[o, i, u, v].item() == pytest.approx(wanted.item(), abs=1e-12)
 
 
-@pytest.mark.parametrize("channels", [(2, 3), (1, 9), (2, 8), (3, 2)], ids=str)
-@pytest.mark.parametrize("side", [1, 2, 3])
-def test_windows_side_by_side_are_orthogonal(channels, side):
-    layer = redrawn(RKOConv2d(*channels, side, stride=side))
-    values = torch.linalg.svdvals(linear(layer, (2 * side, 3 * side)))
-    assert torch.allclose(values, torch.ones_like(values), atol=1e-9, rtol=0)
+def test_windows_side_by_side_are_orthogonal(each):
+    for channels, side in each(itertools.product([(2, 3), (1, 9), (2, 8), (3, 2)], [1, 2, 3])):
+        layer = redrawn(RKOConv2d(*channels, side, stride=side))
+        values = torch.linalg.svdvals(linear(layer, (2 * side, 3 * side)))
+        assert torch.allclose(values, torch.ones_like(values), atol=1e-9, rtol=0)
 
 
 # Windows
@@ -77,14 +75,12 @@ def most_windows(kernel: int, stride: int, dilation: int) -> int:
     return max(reads.count(pixel) for pixel in range(100, 100 + stride))
 
 
-@pytest.mark.parametrize("dilation", [1, 2, 3, 4])
-@pytest.mark.parametrize("stride", range(1, 7))
-@pytest.mark.parametrize("kernel", range(1, 7))
-def test_windows_of_a_pixel_are_never_fewer_than_there_are(kernel, stride, dilation):
-    counted = most_windows(kernel, stride, dilation)
-    assert windows_of_a_pixel(kernel, stride, dilation) >= counted
-    if dilation == 1:
-        assert windows_of_a_pixel(kernel, stride, 1) == counted
+def test_windows_of_a_pixel_are_never_fewer_than_there_are(each):
+    for dilation, stride, kernel in each(itertools.product([1, 2, 3, 4], range(1, 7), range(1, 7))):
+        counted = most_windows(kernel, stride, dilation)
+        assert windows_of_a_pixel(kernel, stride, dilation) >= counted
+        if dilation == 1:
+            assert windows_of_a_pixel(kernel, stride, 1) == counted
 
 
 def test_the_count_of_undilated_windows_is_false_with_dilation():
@@ -174,25 +170,27 @@ def test_wide_circular_padding_repeats_pixels_and_the_bound_says_so():
 # Values of others
 
 
-@pytest.mark.parametrize("channels", [(3, 4), (1, 12), (6, 2)], ids=str)
-@pytest.mark.parametrize(("kernel_size", "stride"), [(1, 1), (3, 1), (3, 2), (2, 2)])
-@pytest.mark.parametrize("groups", [1, 2])
-def test_values_of_orthogonium(channels, kernel_size, stride, groups):
-    inputs, outputs = (channel * groups for channel in channels)
-    parameters = OrthoParams(BatchedIdentity, ClassParam(BatchedQROrthogonalization))
-    theirs = OrthogoniumRKO(
-        inputs,
-        outputs,
-        kernel_size,
-        stride=stride,
-        groups=groups,
-        padding=0,
-        ortho_params=parameters,
-    ).double()
-    ours = redrawn(RKOConv2d(inputs, outputs, kernel_size, stride=stride, groups=groups))
-    free = ours.raw_weight if channels[1] >= channels[0] * kernel_size**2 else ours.raw_weight.mT
-    theirs.parametrizations.weight.original.data = free.reshape(theirs.weight.shape).clone()
-    assert torch.allclose(ours.weight, theirs.weight, atol=1e-12)
+def test_values_of_orthogonium(each):
+    for channels, (kernel_size, stride), groups in each(
+        itertools.product([(3, 4), (1, 12), (6, 2)], [(1, 1), (3, 1), (3, 2), (2, 2)], [1, 2])
+    ):
+        inputs, outputs = (channel * groups for channel in channels)
+        parameters = OrthoParams(BatchedIdentity, ClassParam(BatchedQROrthogonalization))
+        theirs = OrthogoniumRKO(
+            inputs,
+            outputs,
+            kernel_size,
+            stride=stride,
+            groups=groups,
+            padding=0,
+            ortho_params=parameters,
+        ).double()
+        ours = redrawn(RKOConv2d(inputs, outputs, kernel_size, stride=stride, groups=groups))
+        free = (
+            ours.raw_weight if channels[1] >= channels[0] * kernel_size**2 else ours.raw_weight.mT
+        )
+        theirs.parametrizations.weight.original.data = free.reshape(theirs.weight.shape).clone()
+        assert torch.allclose(ours.weight, theirs.weight, atol=1e-12)
 
 
 @pytest.mark.parametrize(("channels", "stride"), [((3, 4), 1), ((2, 20), 1), ((4, 3), 2)], ids=str)

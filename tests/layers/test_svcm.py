@@ -1,5 +1,7 @@
 """Singular value clipping and masking against the clipped matrix."""
 
+import itertools
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -48,19 +50,20 @@ def rolled(kernel: Tensor, x: Tensor) -> Tensor:
     )
 
 
-@pytest.mark.parametrize("grid", [(4, 4), (3, 5), (5, 4), (2, 3)])
-@pytest.mark.parametrize(("outputs", "inputs"), [(3, 3), (2, 4), (4, 1)])
-def test_clipping_is_that_of_the_matrix(grid, outputs, inputs):
-    kernels, expected = torch.randn(2, outputs, inputs, 2, 3, dtype=torch.float64), []
-    for kernel in kernels:
-        matrix = materialised(lambda x, k=kernel: rolled(k, x), (inputs, *grid))
-        u, values, vh = torch.linalg.svd(matrix, full_matrices=False)
-        middle = (values[0] + values[-1]) / 2  # scaled to 1: some are longer, some are shorter
-        kernel.div_(middle)
-        expected.append((u * (values / middle).clamp_max(1)) @ vh)
-    for wanted, full in zip(expected, clipped(kernels, grid), strict=True):
-        found = materialised(lambda x, k=full: rolled(k, x), (inputs, *grid))
-        assert torch.allclose(found, wanted, atol=1e-12)
+def test_clipping_is_that_of_the_matrix(each):
+    for grid, (outputs, inputs) in each(
+        itertools.product([(4, 4), (3, 5), (5, 4), (2, 3)], [(3, 3), (2, 4), (4, 1)])
+    ):
+        kernels, expected = torch.randn(2, outputs, inputs, 2, 3, dtype=torch.float64), []
+        for kernel in kernels:
+            matrix = materialised(lambda x, k=kernel: rolled(k, x), (inputs, *grid))
+            u, values, vh = torch.linalg.svd(matrix, full_matrices=False)
+            middle = (values[0] + values[-1]) / 2  # scaled to 1: some are longer, some are shorter
+            kernel.div_(middle)
+            expected.append((u * (values / middle).clamp_max(1)) @ vh)
+        for wanted, full in zip(expected, clipped(kernels, grid), strict=True):
+            found = materialised(lambda x, k=full: rolled(k, x), (inputs, *grid))
+            assert torch.allclose(found, wanted, atol=1e-12)
 
 
 @pytest.mark.parametrize("options", SETTINGS, ids=str)

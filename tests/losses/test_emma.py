@@ -1,5 +1,6 @@
 """EMMA: rivals raised one by one."""
 
+import itertools
 import math
 
 import pytest
@@ -27,13 +28,13 @@ def _raised(logits, labels, epsilon, constant, floor):
     return torch.tensor(rows, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("epsilon", [0.0, 36 / 255, 0.5, 3.0])
-@pytest.mark.parametrize("constant", [2**0.5, 1.0])
-@pytest.mark.parametrize("floor", [0.0, 0.01, 1.0])
-def test_rivals_by_hand(batch, epsilon, constant, floor):
-    logits, labels = batch
-    expected = F.cross_entropy(logits + _raised(*batch, epsilon, constant, floor), labels)
-    torch.testing.assert_close(EMMA(epsilon, constant, floor)(logits, labels), expected)
+def test_rivals_by_hand(each, batch):
+    for epsilon, constant, floor in each(
+        itertools.product([0.0, 36 / 255, 0.5, 3.0], [2**0.5, 1.0], [0.0, 0.01, 1.0])
+    ):
+        logits, labels = batch
+        expected = F.cross_entropy(logits + _raised(*batch, epsilon, constant, floor), labels)
+        torch.testing.assert_close(EMMA(epsilon, constant, floor)(logits, labels), expected)
 
 
 def test_the_offsets_are_constants_to_the_gradient(batch):

@@ -1,5 +1,6 @@
 """Bounds of convolutions against the materialised map, along both paths."""
 
+import itertools
 import math
 import sys
 from dataclasses import dataclass
@@ -124,36 +125,37 @@ CIRCULAR = [
 ]
 
 
-@pytest.mark.parametrize("setting", ZEROS + CIRCULAR, ids=str)
-def test_never_below_the_materialised_map(setting: Setting, path: str):
-    for outputs, inputs in ((1, 1), (2, 3), (3, 2)):
-        weight = setting.weight(outputs, inputs)
+def test_never_below_the_materialised_map(each, path: str):
+    for setting in each(ZEROS + CIRCULAR):
+        for outputs, inputs in ((1, 1), (2, 3), (3, 2)):
+            weight = setting.weight(outputs, inputs)
+            assert is_above(setting.bound(weight), norm_below(setting.matrix(weight)))
+
+
+def test_never_below_on_kernels_that_attain_the_extremes(each, path: str):
+    for setting, kind in each(
+        itertools.product(ZEROS + CIRCULAR, ["box", "signs", "one tap", "rank 1"])
+    ):
+        weight = setting.weight(2, 2)
+        if kind == "box":
+            weight = torch.ones_like(weight)
+        elif kind == "signs":
+            weight = weight.sign()
+        elif kind == "one tap":
+            keep = torch.zeros_like(weight)
+            keep[..., -1, 0] = weight[..., -1, 0]
+            weight = keep
+        else:
+            weight = weight[:, :1, :1, :1] * weight[:1]
         assert is_above(setting.bound(weight), norm_below(setting.matrix(weight)))
 
 
-@pytest.mark.parametrize("setting", ZEROS + CIRCULAR, ids=str)
-@pytest.mark.parametrize("kind", ["box", "signs", "one tap", "rank 1"])
-def test_never_below_on_kernels_that_attain_the_extremes(setting: Setting, kind: str, path: str):
-    weight = setting.weight(2, 2)
-    if kind == "box":
-        weight = torch.ones_like(weight)
-    elif kind == "signs":
-        weight = weight.sign()
-    elif kind == "one tap":
-        keep = torch.zeros_like(weight)
-        keep[..., -1, 0] = weight[..., -1, 0]
-        weight = keep
-    else:
-        weight = weight[:, :1, :1, :1] * weight[:1]
-    assert is_above(setting.bound(weight), norm_below(setting.matrix(weight)))
-
-
-@pytest.mark.parametrize("setting", ZEROS + CIRCULAR, ids=str)
-def test_small_maps_are_exact(setting: Setting):
+def test_small_maps_are_exact(each):
     """Also where taps wrap onto each other; kernels of ones lose most on a torus."""
-    for weight in (setting.weight(), torch.ones_like(setting.weight())):
-        truth = sigma_max(setting.matrix(weight))
-        assert float(setting.bound(weight)) == pytest.approx(truth, rel=1e-8)
+    for setting in each(ZEROS + CIRCULAR):
+        for weight in (setting.weight(), torch.ones_like(setting.weight())):
+            truth = sigma_max(setting.matrix(weight))
+            assert float(setting.bound(weight)) == pytest.approx(truth, rel=1e-8)
 
 
 @pytest.mark.parametrize("image", [(3, 30), (30, 3)], ids=str)
@@ -167,15 +169,14 @@ def test_narrow_images_either_way(image, monkeypatch):
     assert float(setting.bound(weight)) == pytest.approx(truth, rel=1e-8)
 
 
-@pytest.mark.parametrize("image", [(4, 4), (5, 3), (8, 8)], ids=str)
-@pytest.mark.parametrize("stride", [1, 2])
-def test_circular_maps_are_tight(image, stride, path):
-    if any(size % stride for size in image):
-        pytest.skip("the phases do not close")
-    setting = Setting(image=image, padding=1, mode="circular", stride=stride)
-    weight = setting.weight(3, 2)
-    truth = sigma_max(setting.matrix(weight))
-    assert float(setting.bound(weight)) == pytest.approx(truth, rel=1e-8)
+def test_circular_maps_are_tight(each, path):
+    for image, stride in each(itertools.product([(4, 4), (5, 3), (8, 8)], [1, 2])):
+        if any(size % stride for size in image):
+            continue  # the phases do not close
+        setting = Setting(image=image, padding=1, mode="circular", stride=stride)
+        weight = setting.weight(3, 2)
+        truth = sigma_max(setting.matrix(weight))
+        assert float(setting.bound(weight)) == pytest.approx(truth, rel=1e-8)
 
 
 def test_zero_padding_on_the_torus_is_not_far(monkeypatch):
@@ -186,18 +187,19 @@ def test_zero_padding_on_the_torus_is_not_far(monkeypatch):
         assert float(setting.bound(weight)) <= 1.1 * sigma_max(setting.matrix(weight))
 
 
-@pytest.mark.parametrize(
-    "dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16], ids=str
-)
-@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
-def test_dtypes_and_scales(dtype, scale, path):
-    setting = Setting(padding=1, image=(4, 4))
-    weight = (setting.weight() * scale).to(dtype)
-    if not weight.isfinite().all():
-        with pytest.raises(NonFiniteError):
-            setting.bound(weight)
-        return
-    assert is_above(setting.bound(weight), norm_below(setting.matrix(weight)))
+def test_dtypes_and_scales(each, path):
+    for dtype, scale in each(
+        itertools.product(
+            [torch.float64, torch.float32, torch.float16, torch.bfloat16], [1e-30, 1.0, 1e30]
+        )
+    ):
+        setting = Setting(padding=1, image=(4, 4))
+        weight = (setting.weight() * scale).to(dtype)
+        if not weight.isfinite().all():
+            with pytest.raises(NonFiniteError):
+                setting.bound(weight)
+            continue
+        assert is_above(setting.bound(weight), norm_below(setting.matrix(weight)))
 
 
 def test_subnormal_and_zero_weights(path):
@@ -259,21 +261,20 @@ EVERY_SIZE = [
 ]
 
 
-@pytest.mark.parametrize("setting", EVERY_SIZE, ids=str)
-@pytest.mark.parametrize("kind", ["random", "ones"])
-def test_every_size_is_above_each_size(setting: Setting, kind: str):
-    weight = setting.weight()
-    if kind == "ones":
-        weight = torch.ones_like(weight)
-    bound = norms.convolution(weight, **setting.options())
-    for height in range(1, 8):
-        for width in (height, 5):
-            sized = Setting(**{**vars(setting), "image": (height, width)})
-            try:
-                matrix = sized.matrix(weight)
-            except RuntimeError:
-                continue  # the kernel or the padding does not fit
-            assert is_above(bound, norm_below(matrix)), (height, width)
+def test_every_size_is_above_each_size(each):
+    for setting, kind in each(itertools.product(EVERY_SIZE, ["random", "ones"])):
+        weight = setting.weight()
+        if kind == "ones":
+            weight = torch.ones_like(weight)
+        bound = norms.convolution(weight, **setting.options())
+        for height in range(1, 8):
+            for width in (height, 5):
+                sized = Setting(**{**vars(setting), "image": (height, width)})
+                try:
+                    matrix = sized.matrix(weight)
+                except RuntimeError:
+                    continue  # the kernel or the padding does not fit
+                assert is_above(bound, norm_below(matrix)), (height, width)
 
 
 @pytest.mark.parametrize("taps", [1, 2, 3, 5])
@@ -434,18 +435,16 @@ def test_hundred_thousand_kernels(size, circular, monkeypatch):
     _never_below(12_500, size, circular=circular)
 
 
-@pytest.mark.parametrize("stride", [1, 2, 3])
-@pytest.mark.parametrize("dilation", [1, 2])
-@pytest.mark.parametrize("kernel", [1, 2, 3, 4])
-def test_by_rows_is_exact(stride, dilation, kernel, monkeypatch):
+def test_by_rows_is_exact(each, monkeypatch):
     """Every padding from none to more than the kernel, wide and narrow, on images that fit."""
-    _forced(monkeypatch, "by rows")
-    for padding in range(kernel + 1):
-        setting = Setting((kernel, kernel), (7, 9), padding, "zeros", stride, dilation)
-        for outputs, inputs in ((1, 3), (3, 1)):
-            weight = setting.weight(outputs, inputs)
-            truth = sigma_max(setting.matrix(weight))
-            assert truth * (1 - 1e-14) <= float(setting.bound(weight)) <= truth * (1 + 1e-8)
+    for stride, dilation, kernel in each(itertools.product([1, 2, 3], [1, 2], [1, 2, 3, 4])):
+        _forced(monkeypatch, "by rows")
+        for padding in range(kernel + 1):
+            setting = Setting((kernel, kernel), (7, 9), padding, "zeros", stride, dilation)
+            for outputs, inputs in ((1, 3), (3, 1)):
+                weight = setting.weight(outputs, inputs)
+                truth = sigma_max(setting.matrix(weight))
+                assert truth * (1 - 1e-14) <= float(setting.bound(weight)) <= truth * (1 + 1e-8)
 
 
 def test_a_bad_guess_costs_tightness_and_not_truth(monkeypatch):

@@ -3,9 +3,10 @@
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from onelip.chains import Chain, LinearMap, Opaque
+from onelip.reading import read_program
 from tests.oracles import materialised, sigma_max
 
 
@@ -53,3 +54,28 @@ def opaque(chain: Chain) -> list[str]:
     """The modules of which only a bound is known."""
     found = [block.nonlinearity for block in chain.blocks]
     return [type(phi.module).__name__ for phi in found if isinstance(phi, Opaque)]
+
+
+class Of(nn.Module):
+    """A function of the input and of some modules, as a module."""
+
+    def __init__(self, function: Callable[..., Tensor], *parts: nn.Module) -> None:
+        super().__init__()
+        self.function, self.parts = function, nn.ModuleList(parts)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x, *self.parts)
+
+
+def traced(
+    function: Callable[..., Tensor],
+    *parts: nn.Module,
+    shape: tuple[int, ...] = (4,),
+    dtype: torch.dtype = torch.float64,
+) -> Chain:
+    """Read a function from its exported program, and compare the values."""
+    module = Of(function, *parts).to(dtype).eval()
+    chain = read_program(torch.export.export(module, (torch.zeros(1, *shape, dtype=dtype),)))
+    x = torch.randn(5, *shape, dtype=dtype)
+    assert torch.allclose(chain.exact().forward(x.double()).to(dtype), module(x), atol=1e-5)
+    return chain

@@ -84,10 +84,10 @@ def _random_network(seed: int) -> tuple[nn.Sequential, tuple[int, ...]]:
     return nn.Sequential(parts, nn.Flatten()).double().eval(), (2 * groups, 5 + draw(0, 2), 6)
 
 
-@pytest.mark.parametrize("seed", range(40))
-def test_random_convolutions(seed: int) -> None:
-    model, shape = _random_network(seed)
-    check(read(model, shape), model, shape)
+def test_random_convolutions(each) -> None:
+    for seed in each(range(40)):
+        model, shape = _random_network(seed)
+        check(read(model, shape), model, shape)
 
 
 def test_maps_hold_the_parameters() -> None:

@@ -23,7 +23,8 @@ from onelip.transport import (
 @pytest.mark.parametrize("name", TASKS)
 def test_known_distances_are_reached_and_never_exceeded(name):
     task = TASKS[name]
-    found = wasserstein_lower_bound(*task.sample(20_000), steps=500, batch=128)
+    steps = 500 if name == "three-cones" else 150
+    found = wasserstein_lower_bound(*task.sample(20_000), steps=steps, batch=128)
     assert found.lower <= task.distance
     assert found.value > 0.95 * task.distance
     assert found.upper >= found.value >= found.lower

@@ -19,9 +19,9 @@ from onelip.bounds.head_curvature import Curvature, TwoLayers
 from onelip.errors import NonFiniteError, UnboundedModuleError, UsageError
 from onelip.testing import jacobian_norm
 from onelip.transport import exact_distance, judge
-from tests.bounds.networks import chain_of
-from tests.bounds.programmes import coupled
+from tests.bounds.semidefinite.programmes import coupled
 from tests.cases import LAYERS
+from tests.networks import chain_of
 from tests.oracles import materialised, sigma_max
 
 
@@ -373,14 +373,14 @@ def test_trap_13_a_parameter_that_the_optimizer_never_sees():
     assert layer.scale == before  # and a checkpoint made before holds none
 
 
-@pytest.mark.parametrize("case", LAYERS, ids=lambda case: case.id)
-def test_trap_13_no_layer_makes_parameters_in_forward(case):
-    layer = case.build().train()
-    before = [(name, id(p)) for name, p in layer.named_parameters()]
-    buffers = [name for name, _ in layer.named_buffers()]
-    layer(torch.randn(3, *case.input_shape))
-    assert [(name, id(p)) for name, p in layer.named_parameters()] == before
-    assert [name for name, _ in layer.named_buffers()] == buffers
+def test_trap_13_no_layer_makes_parameters_in_forward(each):
+    for case in each(LAYERS):
+        layer = case.build().train()
+        before = [(name, id(p)) for name, p in layer.named_parameters()]
+        buffers = [name for name, _ in layer.named_buffers()]
+        layer(torch.randn(3, *case.input_shape))
+        assert [(name, id(p)) for name, p in layer.named_parameters()] == before
+        assert [name for name, _ in layer.named_buffers()] == buffers
 
 
 def test_trap_13_the_scale_of_cayley_is_trained():

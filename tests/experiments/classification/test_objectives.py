@@ -108,6 +108,6 @@ def test_what_a_run_stores(finished):
 def test_a_certificate_that_the_head_does_not_allow_is_refused_before_training(tmp_path):
     network = {"head": "unit-rows"}
     run = run_of(tmp_path / "run", network=network, loss="cross-entropy", objective={})
-    with pytest.raises(UsageError, match="LastLayer: certify it with method='product'"):
+    with pytest.raises(UsageError, match="UnitNormLinear: certify it with method='product'"):
         train(run, progress=False)
     assert not run.checkpoint.exists()

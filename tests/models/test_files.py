@@ -20,6 +20,8 @@ from onelip.bounds import LipLT, Product
 from onelip.reading import load, read
 from onelip.reading.aten.program import read_program
 
+pytestmark = pytest.mark.usefixtures("onnx_registry_once")
+
 SMALL_BLOCKS = ((4, 4, 2), (6, 4, 2))
 IMAGE = (1, 8, 8)
 NETWORKS = {

@@ -1,4 +1,4 @@
-"""Networks with known bounds: the random ReLU networks on which ECLipsE was published."""
+"""Small networks that several tests share, those on which ECLipsE was published among them."""
 
 import itertools
 
@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from onelip.chains import Block, Chain, Dense, Elementwise
+from onelip.bounds.head_curvature import TwoLayers
+from onelip.chains import Block, Chain, Dense, Elementwise, GroupSorting
 
 INPUTS, OUTPUTS = 4, 1
 
@@ -60,3 +61,42 @@ def chain_of(weights: list[Tensor], activation: nn.Module | None = None) -> Chai
     nonlinearity = Elementwise.of(activation or nn.ReLU())
     blocks = tuple(Block(Dense(weight), nonlinearity) for weight in weights[:-1])
     return Chain(blocks, Dense(weights[-1]))
+
+
+SHAPES = [(2, 2, 1), (3, 3, 2), (4, 3, 3), (5, 4, 1)]
+"""Sizes of networks with one hidden layer, of which every activation pattern is reachable."""
+
+
+def random_weights(*sizes: int) -> list[Tensor]:
+    return [torch.randn(b, a, dtype=torch.float64) for a, b in itertools.pairwise(sizes)]
+
+
+def sorting(size: int = 2) -> GroupSorting:
+    class Sorting(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.unflatten(1, (-1, size)).sort(2).values.flatten(1, 2)
+
+    return GroupSorting(Sorting(), size)
+
+
+def sorting_chain(weights: list[Tensor], size: int = 2) -> Chain:
+    blocks = tuple(Block(Dense(weight), sorting(size)) for weight in weights[:-1])
+    return Chain(blocks, Dense(weights[-1]))
+
+
+def dense_model(*widths: int, activation: type[nn.Module] = nn.ReLU) -> nn.Sequential:
+    """Dense layers with an activation between them, in float64."""
+    parts: list[nn.Module] = []
+    for columns, rows in itertools.pairwise(widths):
+        parts += [nn.Linear(columns, rows), activation()]
+    return nn.Sequential(*parts[:-1]).double().eval()
+
+
+def head_of(
+    features: int, hidden: int, classes: int, phi: nn.Module, *, scale: float = 1.0
+) -> TwoLayers:
+    """A random head with one hidden layer, in float64."""
+    inner = scale * torch.randn(hidden, features, dtype=torch.float64) / features**0.5
+    outer = scale * torch.randn(classes, hidden, dtype=torch.float64) / hidden**0.5
+    bias = torch.randn(hidden, dtype=torch.float64), torch.randn(classes, dtype=torch.float64) / 4
+    return TwoLayers(inner, bias[0], phi, outer, bias[1])

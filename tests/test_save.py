@@ -13,6 +13,8 @@ from onelip.errors import UsageError
 from onelip.layers import Householder, MaxMin
 from onelip.reading import load, read
 
+pytestmark = pytest.mark.usefixtures("onnx_registry_once")
+
 NETWORKS = {
     "convex_potential": (
         lambda: models.cpl_digits(

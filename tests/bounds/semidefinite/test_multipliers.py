@@ -19,7 +19,6 @@ from onelip.chains import (
     Convolution,
     Dense,
     Elementwise,
-    GroupSorting,
     Opaque,
     Reshape,
     Scale,
@@ -28,56 +27,15 @@ from onelip.chains import (
     identity,
 )
 from onelip.errors import NonFiniteError, NotApplicableError
-from tests.bounds.networks import chain_of, published_network
-from tests.oracles import materialised, sigma_max
-
-SHAPES = [(2, 2, 1), (3, 3, 2), (4, 3, 3), (5, 4, 1)]  # every activation pattern is reachable
-
-
-def random_weights(*sizes: int) -> list[Tensor]:
-    return [torch.randn(b, a, dtype=torch.float64) for a, b in itertools.pairwise(sizes)]
-
-
-def exact_relu(weights: list[Tensor]) -> float:
-    """One hidden layer, no more neurons than inputs: the largest norm over all patterns."""
-    first, second = weights
-    patterns = torch.tensor(list(itertools.product((0.0, 1.0), repeat=len(first)))).double()
-    jacobians = (second * patterns[:, None]) @ first
-    return float(torch.linalg.matrix_norm(jacobians, 2).max())
-
-
-def exact_max_min(weights: list[Tensor]) -> float:
-    """One hidden layer of sorted pairs: the largest norm over all permutations."""
-    first, second = weights
-    swaps = itertools.product((False, True), repeat=len(first) // 2)
-    norms = []
-    for swap in swaps:
-        order = [i ^ int(swap[i // 2]) for i in range(len(first))]
-        norms.append(sigma_max(second @ first[order]))
-    return max(norms)
-
-
-def sampled(chain: Chain, points: int = 60) -> float:
-    """The largest norm of a Jacobian at random points: at most the Lipschitz constant."""
-    best = 0.0
-    for scale in (0.3, 3.0):
-        for x in scale * torch.randn(points // 2, *chain.inputs, dtype=torch.float64):
-            jacobian = torch.autograd.functional.jacobian(lambda v: chain.forward(v[None])[0], x)
-            best = max(best, sigma_max(jacobian.reshape(math.prod(chain.outputs), -1)))
-    return best
-
-
-def sorting(size: int = 2) -> GroupSorting:
-    class Sorting(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return x.unflatten(1, (-1, size)).sort(2).values.flatten(1, 2)
-
-    return GroupSorting(Sorting(), size)
-
-
-def sorting_chain(weights: list[Tensor], size: int = 2) -> Chain:
-    blocks = tuple(Block(Dense(weight), sorting(size)) for weight in weights[:-1])
-    return Chain(blocks, Dense(weights[-1]))
+from tests.networks import (
+    SHAPES,
+    chain_of,
+    published_network,
+    random_weights,
+    sorting,
+    sorting_chain,
+)
+from tests.oracles import exact_max_min, exact_relu, materialised, sampled, sigma_max
 
 
 def noisy(single, amount: float):

@@ -1,5 +1,6 @@
 """The proof: what a parabola at any point says, against the function itself."""
 
+import itertools
 import math
 from fractions import Fraction
 
@@ -11,15 +12,9 @@ from onelip.activations import ACTIVATIONS
 from onelip.bounds.head_curvature import Curvature, TwoLayers
 from onelip.certificates.head_curvature.parabola import proved_radius
 from onelip.certificates.head_curvature.tangents import Differences, Tangent
+from tests.networks import head_of
 
 FLOAT = torch.float64
-
-
-def head_of(features: int, hidden: int, classes: int, phi: nn.Module, scale: float = 1.0):
-    inner = scale * torch.randn(hidden, features, dtype=FLOAT) / features**0.5
-    outer = scale * torch.randn(classes, hidden, dtype=FLOAT) / hidden**0.5
-    bias = torch.randn(hidden, dtype=FLOAT), torch.randn(classes, dtype=FLOAT)
-    return TwoLayers(inner, bias[0], phi, outer, bias[1])
 
 
 def pair(count: int, first: int = 0, second: int = 1) -> tuple[Tensor, Tensor]:
@@ -117,38 +112,41 @@ def test_errors_cover_what_float64_does(kind):
         assert float(error.max()) < 1e-6 * max(1.0, float(value.abs().max()))
 
 
-@pytest.mark.parametrize("kind", SMOOTH)
-def test_the_gradient_is_that_of_the_logits(kind):
-    head = head_of(4, 9, 3, kind())
-    points = torch.randn(20, 4, dtype=FLOAT, requires_grad=True)
-    logits = head(points)
-    (gradient,) = torch.autograd.grad((logits[:, 2] - logits[:, 1]).sum(), points)
-    with torch.inference_mode():
-        tangent = Differences(head).tangents(points.detach(), *pair(20, 2, 1))
-    torch.testing.assert_close(tangent.gradient, gradient, rtol=1e-8, atol=1e-8)
-    assert float(tangent.slack.max()) < 1e-10
-    values = Differences(head).values(points.detach(), *pair(20, 2, 1))
-    torch.testing.assert_close(values[0], tangent.value)
+def test_the_gradient_is_that_of_the_logits(each):
+    for kind in each(SMOOTH):
+        head = head_of(4, 9, 3, kind())
+        points = torch.randn(20, 4, dtype=FLOAT, requires_grad=True)
+        logits = head(points)
+        (gradient,) = torch.autograd.grad((logits[:, 2] - logits[:, 1]).sum(), points)
+        with torch.inference_mode():
+            tangent = Differences(head).tangents(points.detach(), *pair(20, 2, 1))
+        torch.testing.assert_close(tangent.gradient, gradient, rtol=1e-8, atol=1e-8)
+        assert float(tangent.slack.max()) < 1e-10
+        values = Differences(head).values(points.detach(), *pair(20, 2, 1))
+        torch.testing.assert_close(values[0], tangent.value)
 
 
-@pytest.mark.parametrize("phi", [nn.Softplus(), nn.Softplus(10), nn.Tanh(), nn.GELU()])
-@pytest.mark.parametrize("scale", [1e-3, 1.0, 5.0])
-def test_steepness_is_above_every_gradient(phi, scale):
+def test_steepness_is_above_every_gradient(each):
     """And touches them where all samples are in the same place, where only one row is."""
-    head = head_of(5, 30, 6, phi, scale=scale)
-    differences = Differences(head)
-    for spread in (0.0, 0.1, 2.0):
-        points = torch.randn(5, dtype=FLOAT) + spread * torch.randn(40, 5, dtype=FLOAT)
-        first = head(points).argmax(1)
-        bound = differences.steepness(points, differences.layer(points)[1], first)
-        rows = [
-            differences.tangents(points, first, torch.full_like(first, rival)).gradient.norm(dim=1)
-            for rival in range(6)
-        ]
-        gradients = torch.stack(rows, 1)
-        assert bool((bound >= gradients).all())
-        if spread == 0:
-            torch.testing.assert_close(bound, gradients, rtol=1e-3, atol=1e-4 * scale**2)
+    for phi, scale in each(
+        itertools.product([nn.Softplus(), nn.Softplus(10), nn.Tanh(), nn.GELU()], [1e-3, 1.0, 5.0])
+    ):
+        head = head_of(5, 30, 6, phi, scale=scale)
+        differences = Differences(head)
+        for spread in (0.0, 0.1, 2.0):
+            points = torch.randn(5, dtype=FLOAT) + spread * torch.randn(40, 5, dtype=FLOAT)
+            first = head(points).argmax(1)
+            bound = differences.steepness(points, differences.layer(points)[1], first)
+            rows = [
+                differences.tangents(points, first, torch.full_like(first, rival)).gradient.norm(
+                    dim=1
+                )
+                for rival in range(6)
+            ]
+            gradients = torch.stack(rows, 1)
+            assert bool((bound >= gradients).all())
+            if spread == 0:
+                torch.testing.assert_close(bound, gradients, rtol=1e-3, atol=1e-4 * scale**2)
 
 
 def test_softplus_above_its_threshold_is_covered():

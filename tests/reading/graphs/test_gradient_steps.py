@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 import onelip
@@ -17,6 +18,7 @@ from onelip.bounds import LipLT, Product
 from onelip.chains import Chain
 from onelip.reading import load, read, read_program
 from onelip.testing import jacobian_norm
+from tests.reading.checks import traced
 
 CONV, DENSE = (2, 4, 4), (4,)
 NETWORKS = {
@@ -179,3 +181,12 @@ def test_both_ways_must_begin_alike():
     assert bound > first * 1.05
     for x in torch.randn(20, 4, dtype=torch.float64):
         assert float(jacobian_norm(module, x)) <= bound * (1 + 1e-9)
+
+
+def test_factors_that_float32_rounds():
+    """2.2 is 2.2000000477 where the network runs."""
+    single = float(torch.tensor(2.2))
+    for method in (Product().bound, LipLT().bound):
+        assert float(method(traced(lambda x: 2.2 * x, dtype=torch.float32))) >= single
+        step = traced(lambda x: x - 2.2 * F.relu(x), dtype=torch.float32)
+        assert single - 1 <= float(method(step)) <= single - 1 + 1e-5

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from onelip.bounds import Product
 from onelip.chains import Block, Chain, Dense, Elementwise, identity
 from onelip.errors import NonFiniteError
-from tests.bounds.networks import PUBLISHED, chain_of, published_network
 from tests.bounds.random_chains import KINDS, jacobians, random_chain
+from tests.networks import PUBLISHED, chain_of, published_network
 
 
 def _norm(weight: Tensor) -> float:

@@ -11,9 +11,11 @@ from torch import nn
 import onelip
 from onelip import layers
 from onelip.bounds import ECLipsE, LipLT, Product
+from onelip.errors import UnboundedModuleError
 from onelip.layers import GroupSort, MaxMin
 from onelip.reading import load, read, read_program
 from onelip.testing import jacobian_norm
+from tests.reading.checks import traced
 
 ACTIVATIONS = {
     "max-min": (MaxMin(), (4, 3, 3)),
@@ -130,3 +132,13 @@ def test_what_is_not_known_says_so():
     program = torch.export.export(Places().eval(), (torch.zeros(1, 4),))
     with pytest.raises(Exception, match=r"onelip|node|input"):
         read_program(program)
+
+
+def test_numbers_without_an_order():
+    with pytest.raises(UnboundedModuleError, match="sorted=False"):
+        traced(lambda x: torch.topk(x, 3, dim=1, sorted=False)[0])
+    for largest in (True, False):
+        found = traced(lambda x, largest=largest: torch.topk(x, 2, 1, largest)[0])
+        assert float(Product().bound(found)) == pytest.approx(1)
+    with pytest.raises(UnboundedModuleError, match="within each input"):
+        traced(lambda x: torch.linalg.vector_norm(x, dim=[]))

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from onelip.chains import Chain, Dense, Elementwise, Opaque
@@ -12,7 +13,7 @@ from onelip.chains.value import Value
 from onelip.errors import UsageError
 from onelip.lipschitz.torch_modules import activation
 from onelip.reading.graphs.branches import Ways, added
-from tests.reading.checks import check, norm, opaque
+from tests.reading.checks import check, norm, opaque, traced
 
 Step = Callable[[Value], Value]
 
@@ -59,10 +60,10 @@ def _random_graph(seed: int) -> tuple[Chain, Callable[[Tensor], Tensor]]:
     return values[-1].chain(), functions[-1]
 
 
-@pytest.mark.parametrize("seed", range(300))
-def test_random_graphs(seed: int) -> None:
-    chain, function = _random_graph(seed)
-    check(chain, function, (3,))
+def test_random_graphs(each) -> None:
+    for seed in each(range(300)):
+        chain, function = _random_graph(seed)
+        check(chain, function, (3,))
 
 
 @pytest.fixture
@@ -175,3 +176,9 @@ def test_shifts_go_into_the_layer_in_front(x: Value) -> None:
     (linear,) = value.maps
     assert isinstance(linear, Dense)
     assert torch.equal(linear.bias, torch.ones(3))
+
+
+def test_a_bias_is_added_once():
+    """The skip of a block around a transposed convolution that has one."""
+    up = nn.ConvTranspose2d(2, 2, 3, padding=1)
+    traced(lambda x, up: up(x + F.relu(x)) + x, up, shape=(2, 4, 4))

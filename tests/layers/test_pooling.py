@@ -1,0 +1,63 @@
+"""Scaled pooling beyond the contract."""
+
+import itertools
+import math
+from fractions import Fraction
+
+import pytest
+import torch
+from torch import nn
+
+import onelip
+from onelip import layers
+from onelip.norms.windows import overlap_of_maxima, overlap_of_sums
+from tests.oracles import materialised, sigma_max
+
+POOLS = [(1, 1), (2, 2), (2, 1), (3, 1), (3, 2), (3, 3), (2, 3), (4, 2), (4, 3), (5, 2)]
+
+
+def test_scaled_average_pooling_contracts(each):
+    for (kernel, stride), size in each(itertools.product(POOLS, [5, 6, 8])):
+        pool = layers.ScaledAvgPool2d(kernel, stride)
+        assert sigma_max(materialised(pool, (1, size, size))) <= 1 + 1e-14
+
+
+def test_windows_side_by_side_are_isometric_on_constants():
+    x = torch.ones(1, 1, 6, 6)
+    for kernel in (2, 3):
+        assert float(layers.ScaledAvgPool2d(kernel)(x).norm()) == pytest.approx(6, rel=1e-6)
+
+
+@pytest.mark.parametrize("kernel", range(1, 8))
+def test_scales_are_rounded_down_and_are_float32(kernel):
+    for stride in range(1, 8):
+        window = [(kernel, stride)] * 2
+        for pool, number, square in (  # of an average, and of a maximum
+            (layers.ScaledAvgPool2d(kernel, stride), kernel**2, overlap_of_sums(window)),
+            (layers.ScaledMaxPool2d(kernel, stride), 1, overlap_of_maxima(window)),
+        ):
+            assert Fraction(pool.scale) ** 2 * square <= number**2
+            assert float(torch.tensor(pool.scale)) == pool.scale
+            assert pool.scale == pytest.approx(number / math.sqrt(square), rel=1e-6)
+
+
+@pytest.mark.parametrize(("kernel", "stride"), POOLS)
+def test_max_pooling_attains_its_constant(kernel, stride):
+    pool = nn.MaxPool2d(kernel, stride)
+    size = 3 * kernel + 2 * stride
+    stretch = 0.0
+    for y, x in itertools.product(range(size), repeat=2):
+        peak = torch.zeros(1, 1, size, size)
+        peak[0, 0, y, x] = 1.0
+        stretch = max(stretch, float(pool(peak).norm()))
+    assert stretch == pytest.approx(float(onelip.lipschitz_bound(pool)), rel=1e-6)
+    assert stretch <= float(onelip.lipschitz_bound(pool)) * (1 + 1e-6)
+
+
+def test_pooling_under_another_default_dtype():
+    try:
+        torch.set_default_dtype(torch.float64)
+        scale = layers.ScaledMaxPool2d(3, stride=1).scale
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert scale == layers.ScaledMaxPool2d(3, stride=1).scale

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from onelip.bounds import LipLT, Local
+from onelip.bounds import LipLT, Local, Product
 from onelip.chains import (
     Block,
     Chain,

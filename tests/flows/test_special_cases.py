@@ -248,5 +248,5 @@ def test_construction_errors():
         ExactFlow(SkewLinear(2), terms=1)
     with pytest.raises(ValueError, match="images of"):
         RidgeConv2d(2, 3, image_size=4).gradient(torch.zeros(1, 2, 5, 5))
-    with pytest.raises(NotApplicableError, match="no primitive is known for SELU"):
-        RidgeLinear(2, 2, activation=nn.SELU())(torch.zeros(1, 2))
+    with pytest.raises(NotApplicableError, match="no primitive is known for Softplus"):
+        RidgeLinear(2, 2, activation=nn.Softplus())(torch.zeros(1, 2))

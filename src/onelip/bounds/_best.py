@@ -19,6 +19,7 @@ from onelip.deadline import Deadline, OutOfTimeError
 from onelip.errors import NotApplicableError, UnboundedModuleError, UsageError
 from onelip.estimates import lower_estimate
 from onelip.lipschitz import refuse_hidden_behaviour
+from onelip.method_names import BOUND_METHODS
 from onelip.norms.proved_once import proved_once
 
 _RATE = 2e10  # float64 multiplications a second of one core, about
@@ -76,9 +77,10 @@ class Best(BoundMethod):
 
     Args:
         seconds: for everything together.
+        methods: names of those to try besides the product of norms; all if there are none.
 
     Raises:
-        UsageError: no time.
+        UsageError: no time, or no such method.
 
     Example:
         >>> import onelip
@@ -89,11 +91,15 @@ class Best(BoundMethod):
     """
 
     seconds: float = 60.0
+    methods: tuple[str, ...] = ()
     name: ClassVar[str] = "best"
 
     def __post_init__(self) -> None:
         if not self.seconds > 0:
             raise UsageError(f"seconds must be positive, got {self.seconds}")
+        for name in self.methods:
+            if name not in BOUND_METHODS:
+                raise UsageError(f"no bound method {name!r}; known: {', '.join(BOUND_METHODS)}")
 
     @torch.no_grad()
     @proved_once()
@@ -111,7 +117,7 @@ class Best(BoundMethod):
         """
         deadline, below = Deadline(self.seconds), self.seconds * _SHARE_OF_LOWER
         chain = chain_of(network, input_shape).exact()
-        tried = _all_tried(network, chain, deadline, below)
+        tried = self._all_tried(network, chain, deadline, below)
         bound, name = _smallest(tried)
         start = time.monotonic()
         estimate = lower_estimate(chain, seconds=min(below, max(deadline.left, 1e-9)))
@@ -124,7 +130,7 @@ class Best(BoundMethod):
         """See the base class."""
         deadline = Deadline(self.seconds)
         chain = chain_of(network, input_shape).exact()
-        return _smallest(_all_tried(network, chain, deadline, 0.0))[0]
+        return _smallest(self._all_tried(network, chain, deadline, 0.0))[0]
 
     def prove(self, chain: Chain) -> Tensor:
         """See the class."""
@@ -142,7 +148,7 @@ class Best(BoundMethod):
         """The name of the method that gave the network's bound, and the constants of the logits."""
         deadline, kept = Deadline(self.seconds), self.seconds * _SHARE_OF_PAIRS
         chain = chain_of(network, input_shape).exact()
-        tried = _all_tried(network, chain, deadline, kept)
+        tried = self._all_tried(network, chain, deadline, kept)
         bound, name = _smallest(tried)
         found = limited(Product().logit_bounds(chain), bound)
         if any(t.method == LipLT.name and t.bound is not None for t in tried):
@@ -155,16 +161,18 @@ class Best(BoundMethod):
         """Infinite: it does not try itself."""
         return math.inf
 
+    def _all_tried(
+        self, network: Network, chain: Chain, deadline: Deadline, kept: float
+    ) -> list[Tried]:
+        """The product and every method to try, as far as all but the seconds kept go."""
+        from onelip.bounds.registry import METHODS
 
-def _all_tried(network: Network, chain: Chain, deadline: Deadline, kept: float) -> list[Tried]:
-    """Every method that bounds the network, as far as all but the seconds kept go."""
-    from onelip.bounds.registry import METHODS
-
-    first, *others = [m for m in METHODS.values() if m.multiplications(chain) < math.inf]
-    tried = [_proved(first, chain, max(0.0, deadline.left - kept))]
-    if isinstance(network, nn.Module):
-        tried.append(_by_layers(network, Deadline((deadline.left - kept) / 4)))
-    return tried + [_try(method, chain, deadline.left - kept) for method in others]
+        first, *others = [m for m in METHODS.values() if m.multiplications(chain) < math.inf]
+        tried = [_proved(first, chain, max(0.0, deadline.left - kept))]
+        if isinstance(network, nn.Module):
+            tried.append(_by_layers(network, Deadline((deadline.left - kept) / 4)))
+        chosen = [m for m in others if not self.methods or m.name in self.methods]
+        return tried + [_try(method, chain, deadline.left - kept) for method in chosen]
 
 
 def _smallest(tried: list[Tried]) -> tuple[Tensor, str]:

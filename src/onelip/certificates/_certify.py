@@ -33,7 +33,6 @@ from onelip.lipschitz import refuse_complex, refuse_hidden_behaviour
 from onelip.norms.proved_once import proved_once
 
 
-@proved_once()
 def certify(
     model: nn.Module,
     x: Tensor,
@@ -95,6 +94,7 @@ def certify(
 
 
 @torch.no_grad()
+@proved_once()
 def _certified(
     model: nn.Module,
     x: Tensor,

@@ -4,18 +4,25 @@ from typing import Any
 
 from onelip.cli.arguments import classification_run
 from onelip.experiments import classification
+from onelip.method_names import CERTIFICATE_METHODS
 
 
 def run(arguments: list[str]) -> None:
     """Certify a run."""
     folder, options = classification_run("certify", arguments, _add_options)
     classification.certify_run(
-        folder, options.data, level=options.level, precision=options.precision
+        folder,
+        options.data,
+        method=options.method,
+        level=options.level,
+        precision=options.precision,
     )
     print(classification.table(folder.read(), folder.recipe))
 
 
 def _add_options(parser: Any) -> None:
+    known = ", ".join(CERTIFICATE_METHODS)
+    parser.add_argument("--method", help=f"one of {known}; that of the recipe by default")
     parser.add_argument(
         "--level", choices=("real", "float"), default="real", help="float: rounding included"
     )

@@ -77,6 +77,7 @@ class Certify(TypedDict):
     """A certificate."""
 
     method: str
+    certificate: NotRequired[str]
     level: typing.Literal["real", "float"]
     bound: Length
     body_bound: Length

@@ -69,10 +69,14 @@ def attack_run(
 
 
 def _as_stored(run: ClassificationFolder) -> dict[str, Any]:
-    """Level and precision of the certificate that a run has."""
+    """Method, level and precision of the certificate that a run has."""
     stored = run.read().get("certify", {})
     precision = 64 if str(stored.get("logits", "")).startswith("float64") else 32
-    return {"level": stored.get("level", "real"), "precision": precision}
+    return {
+        "method": stored.get("certificate"),
+        "level": stored.get("level", "real"),
+        "precision": precision,
+    }
 
 
 def attacked_rows(total: int, count: int) -> Tensor:

@@ -24,10 +24,17 @@ def _checked(seconds: float) -> float:
     return seconds
 
 
-def bound_run(run: ClassificationFolder, *, seconds: float = 60.0) -> dict[str, Any]:
+def bound_run(
+    run: ClassificationFolder, *, seconds: float = 60.0, methods: tuple[str, ...] = ()
+) -> dict[str, Any]:
     """Proved bounds of the network as trained and as exported, layer by layer and as a whole.
 
     The result goes into the run's ``metrics.json``.
+
+    Args:
+        run: a trained run.
+        seconds: for everything together.
+        methods: see ``bounds.Best``.
     """
     start, deadline = time.perf_counter(), Deadline(_checked(seconds))
     use_threads(run.recipe.threads)
@@ -39,15 +46,23 @@ def bound_run(run: ClassificationFolder, *, seconds: float = 60.0) -> dict[str, 
         "as_trained": float(lipschitz_bound(model)),
         "exported": float(product(list(layers.values()))),
         "layers": {name: float(bound) for name, bound in layers.items()},
-        **_record(bounds.Best(max(deadline.left, _LEAST)).report(chain)),
+        **_record(bounds.Best(max(deadline.left, _LEAST), methods).report(chain)),
         "seconds": round(time.perf_counter() - start, 3),
     }
     run.write({"bound": result})
     return result
 
 
-def bound_file(path: Path, *, seconds: float = 60.0, trust: bool = False) -> dict[str, Any]:
+def bound_file(
+    path: Path, *, seconds: float = 60.0, methods: tuple[str, ...] = (), trust: bool = False
+) -> dict[str, Any]:
     """Proved bounds of an exported program (``.pt2``) or an ONNX file.
+
+    Args:
+        path: of the file.
+        seconds: for everything together.
+        methods: see ``bounds.Best``.
+        trust: open parts of a ``.pt2`` file that may run code.
 
     Raises:
         UsageError: the file cannot be read.
@@ -55,7 +70,8 @@ def bound_file(path: Path, *, seconds: float = 60.0, trust: bool = False) -> dic
     """
     deadline = Deadline(_checked(seconds))
     chain = load(path, trust=trust)
-    return {"file": str(path), **_record(bounds.Best(max(deadline.left, _LEAST)).report(chain))}
+    found = bounds.Best(max(deadline.left, _LEAST), methods).report(chain)
+    return {"file": str(path), **_record(found)}
 
 
 def bound_text(result: dict[str, Any]) -> str:

@@ -49,6 +49,7 @@ def certify_run(
     run: ClassificationFolder,
     data: Path | None = None,
     *,
+    method: str | None = None,
     level: Literal["real", "float"] = "real",
     precision: int = 32,
 ) -> Certified:
@@ -60,6 +61,7 @@ def certify_run(
     Args:
         run: a trained run.
         data: folder of the data set, if it is not the one that the run was trained from.
+        method: a name in ``onelip.certificates.METHODS``; that of the recipe by default.
         level: of the certificate.
         precision: 32 or 64, the bits in which the exported network runs.
     """
@@ -73,10 +75,12 @@ def certify_run(
     start = time.perf_counter()
     exported = export(model)
     exported = exported.double() if precision == 64 else exported
-    proved = radius_proof(recipe.certificate, exported, tuple(test.images.shape[1:]))
+    name = method or recipe.certificate
+    proved = radius_proof(name, exported, tuple(test.images.shape[1:]))
     certificate, of_held_out = _certify(exported, proved, level, test, held_out)
     result = {
         "method": ", ".join((*_words(certificate.method), certificate.head)),
+        "certificate": name,
         "level": certificate.level,
         "bound": float(certificate.bound),
         "body_bound": float(certificate.body_bound),
@@ -92,7 +96,7 @@ def certify_run(
         "labels": test.labels,
     }
     records: dict[str, Any] = {"certify": result}
-    if recipe.certificate == "liplt" and proved.proof is not None:
+    if name == "liplt" and proved.proof is not None:
         product = Product().logit_bounds(read(exported, tuple(test.images.shape[1:])))
         by_product = dataclasses.replace(proved, pairwise=lambda _: product.pairwise)
         (looser,) = _certify(exported, by_product, level, test)

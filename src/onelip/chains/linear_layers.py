@@ -1,12 +1,24 @@
 """The linear maps of ordinary layers, put behind a value."""
 
+import copy
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from onelip.chains import Adjoint, Convolution, Dense, Gather, Repeat, Reshape, Scale, Shape, Taking
+from onelip.chains import (
+    Adjoint,
+    Convolution,
+    Dense,
+    Gather,
+    Opaque,
+    Repeat,
+    Reshape,
+    Scale,
+    Shape,
+    Taking,
+)
 from onelip.chains.linear_map import reciprocal
 from onelip.chains.value import Value
 from onelip.chains.windows import Windows, Wrapping
@@ -44,6 +56,18 @@ def tried(function: Callable[[Tensor], Tensor], sample: Tensor) -> Tensor:
     if not isinstance(result, Tensor) or result.ndim < 1 or len(result) != len(sample):
         raise UsageError(f"does not return one output for each input of shape {shape}")
     return result
+
+
+def opaque(module: nn.Module, constant: float, value: Value) -> Value:
+    """A module of which only a proved Lipschitz constant is known, after a value.
+
+    Raises:
+        UsageError: it does not take inputs of the value's shape.
+    """
+    sample = value.point.like.new_zeros(2, *value.shape)
+    with torch.no_grad():
+        shape = tuple(tried(copy.deepcopy(module), sample).shape[1:])
+    return value.activated(Opaque(module, constant, shape))
 
 
 def moved(value: Value, move: Callable[[Tensor], Tensor]) -> Value:

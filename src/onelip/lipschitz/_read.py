@@ -2,51 +2,58 @@
 
 import copy
 
-import torch
 from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
-from onelip.chains import Opaque
-from onelip.chains.linear_layers import tried
+from onelip.chains.linear_layers import opaque
 from onelip.chains.value import Value
 from onelip.errors import UnboundedModuleError
 from onelip.lipschitz._bound import bound_of_part
-from onelip.lipschitz.guards import refuse_moving_weights
+from onelip.lipschitz.guards import refuse_moving, refuse_moving_weights
 from onelip.lipschitz.inheritance import refuse_inherited
 from onelip.lipschitz.module import LipschitzModule
 from onelip.lipschitz.records import record_of
 
 
 def read_module(module: nn.Module, value: Value) -> Value:
-    """Put a module that is no sequence behind a value."""
-    if isinstance(module, LipschitzModule):
-        refuse_inherited(module, "lipschitz_bound")
+    """A module that is no sequence, after a value.
+
+    Raises:
+        UnboundedModuleError: nothing is proved of it, or its weights move.
+        UsageError: it does not take inputs of the value's shape.
+    """
     if is_parametrized(module) and module.training:
         raise UnboundedModuleError(
             "parametrizations may change the weight when it is read in training mode: model.eval()"
         )
     refuse_moving_weights(module)
     if isinstance(module, LipschitzModule):
-        if type(module).to_chain is not LipschitzModule.to_chain:
-            refuse_inherited(module, "to_chain")
-        return module.to_chain(value)
+        return _read_layer(module, value)
     record = record_of(module)
-    to_chain = opaque if record is None or record.to_chain is None else record.to_chain
-    return to_chain(module, value)
+    if record is None or record.to_chain is None:
+        return _read_bound(module, value)
+    return record.to_chain(module, value)
 
 
-def opaque(module: nn.Module, value: Value) -> Value:
-    """A module of which only its bound is known."""
+def _read_layer(layer: LipschitzModule, value: Value) -> Value:
+    """A layer by its own method, if that speaks for its class."""
+    refuse_inherited(layer, "lipschitz_bound")
+    if type(layer).to_chain is not LipschitzModule.to_chain:
+        refuse_inherited(layer, "to_chain")
+    for part in layer.modules():
+        refuse_moving(part)
+    return layer.to_chain(value)
+
+
+def _read_bound(module: nn.Module, value: Value) -> Value:
+    """A module that has a bound, and nothing else."""
     try:
         constant = float(bound_of_part(module))
     except UnboundedModuleError as error:
-        if not any(True for _ in module.children()) or isinstance(module, LipschitzModule):
+        if not any(True for _ in module.children()):
             raise
         raise UnboundedModuleError(f"{error}; or read its export, with read_program") from error
     own = any(isinstance(part, LipschitzModule) for part in module.modules())
     if own and module.training:  # its forward may take a power step
         module = copy.deepcopy(module).eval()
-    sample = value.point.like.new_zeros(2, *value.shape)
-    with torch.no_grad():
-        shape = tuple(tried(copy.deepcopy(module), sample).shape[1:])
-    return value.activated(Opaque(module, constant, shape))
+    return opaque(module, constant, value)

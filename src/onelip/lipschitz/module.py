@@ -2,11 +2,13 @@
 
 import abc
 import copy
+import math
 
 from torch import Tensor, nn
 
+from onelip.chains.linear_layers import opaque
 from onelip.chains.value import Value
-from onelip.errors import UnboundedModuleError
+from onelip.errors import NonFiniteError, UnboundedModuleError
 from onelip.forward_error import Local, Run
 
 
@@ -42,10 +44,13 @@ class LipschitzModule(nn.Module, abc.ABC):
 
         Raises:
             UsageError: it does not take inputs of the value's shape.
+            NonFiniteError: its bound is infinite or NaN.
         """
-        from onelip.lipschitz._read import opaque  # which asks for the bound
-
-        return opaque(self, value)
+        constant = float(self.lipschitz_bound())
+        if not math.isfinite(constant):
+            raise NonFiniteError(f"the bound of {type(self).__name__} is {constant}")
+        fixed = copy.deepcopy(self).eval() if self.training else self  # no power step in forward
+        return opaque(fixed, constant, value)
 
     def forward_error(self, run: Run) -> Local:  # noqa: ARG002
         """Bounds of ``|f(0)|`` and of what rounding does inside f, for certificates of ``float``.

@@ -14,7 +14,7 @@ from onelip.lipschitz import (
     refuse_hidden_behaviour,
     refuse_inherited,
 )
-from onelip.norms.convolution import pair
+from onelip.norms.convolutions import pair
 from onelip.norms.rounding import asked_once
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from onelip._export import export
-from onelip.atomic_files import replacing
+from onelip.atomic_files import atomic_write
 from onelip.bounds import Product
 from onelip.chains import Shape
 from onelip.errors import OnelipError, UsageError, missing_extra
@@ -83,7 +83,7 @@ def save(model: nn.Module, path: str | Path, input_shape: Shape) -> Tensor:
             if not torch.allclose(found, expected, rtol=_CLOSE, atol=_CLOSE):
                 off = float((found - expected).abs().max())
                 raise UsageError(f"the file computes something else, by {off:.3g}: please report")
-        with replacing(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_bytes(file.read_bytes())
     return bound
 

@@ -16,7 +16,7 @@ from onelip.certificates.forward_error import forward_errors
 from onelip.errors import NonFiniteError, UnboundedModuleError, UsageError
 from onelip.norms import rounding, spectral
 
-convolution = importlib.import_module("onelip.norms.convolution")
+convolution = importlib.import_module("onelip.norms.convolutions")
 
 Proofs = Counter[tuple[object, ...]]
 

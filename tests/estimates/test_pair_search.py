@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from onelip.estimates import pair_search
-from onelip.estimates.pair_search import quotients
+from onelip.estimates._pair_search import quotients
 
 
 def dip(x: Tensor) -> Tensor:

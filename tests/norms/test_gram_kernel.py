@@ -2,7 +2,6 @@
 
 import math
 import random
-import sys
 
 import pytest
 import torch
@@ -11,10 +10,11 @@ from torch.nn import functional as F
 
 import onelip
 from onelip import layers, norms
+from onelip.norms import convolutions
 from onelip.norms.gram_kernel import squared_norm
 from tests.oracles import is_above, materialised, norm_below, sigma_max
 
-module = sys.modules["onelip.norms.convolution"]  # the package shows the function of this name
+module = convolutions
 
 
 def circular(kernel: Tensor, size: tuple[int, int]) -> Tensor:

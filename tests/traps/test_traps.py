@@ -17,6 +17,7 @@ import onelip
 from onelip import bounds, certify, layers, norms
 from onelip.bounds.head_curvature import Curvature, TwoLayers
 from onelip.errors import NonFiniteError, UnboundedModuleError, UsageError
+from onelip.norms import convolutions
 from onelip.testing import jacobian_norm
 from onelip.transport import exact_distance, judge
 from tests.bounds.semidefinite.programmes import coupled
@@ -240,10 +241,9 @@ def test_trap_8_reflect_and_replicate(mode):
 
 
 def test_trap_9_zero_padding_on_the_image_grid(monkeypatch):
-    import sys
 
-    monkeypatch.setattr(sys.modules["onelip.norms.convolution"], "_WRITTEN_OUT", 0)
-    monkeypatch.setattr(sys.modules["onelip.norms.convolution"], "_BY_ROWS", 0)
+    monkeypatch.setattr(convolutions, "_WRITTEN_OUT", 0)
+    monkeypatch.setattr(convolutions, "_BY_ROWS", 0)
     size, worst = 4, 0.0
     for _ in range(300):
         weight = torch.randn(1, 1, 3, 3, dtype=torch.float64)

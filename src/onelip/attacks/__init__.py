@@ -1,9 +1,9 @@
 """Attacks in the l2 norm: what looks for examples, and what judges them."""
 
+from onelip.attacks._judge import AttackResult, judge
 from onelip.attacks.apgd import APGD
 from onelip.attacks.evaluate import Attack, attack, attack_radii
 from onelip.attacks.foolbox_attacks import FGM, FMN, PGD, Boundary, Pointwise
-from onelip.attacks.judge import AttackResult, judge
 from onelip.attacks.registry import ATTACKS, DEFAULT_ATTACKS
 from onelip.attacks.square import Square
 

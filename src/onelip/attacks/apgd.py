@@ -6,8 +6,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from onelip.attacks._judge import check_inputs, evaluation_mode, judge
 from onelip.attacks.ball import normalised, per_image, projected
-from onelip.attacks.judge import check_inputs, evaluation_mode, judge
 from onelip.attacks.objectives import Loss, Objective, objective, other_classes
 from onelip.errors import UsageError
 

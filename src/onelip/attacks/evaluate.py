@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from onelip.attacks.judge import AttackResult, judge, mistakes
+from onelip.attacks._judge import AttackResult, judge, mistakes
 from onelip.errors import UsageError
 
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from onelip.attacks.judge import check_inputs, judge
+from onelip.attacks._judge import check_inputs, judge
 from onelip.attacks.objectives import Loss, objective
 from onelip.attacks.session import import_foolbox, wrapped
 from onelip.errors import UsageError

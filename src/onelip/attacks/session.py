@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from onelip.attacks.judge import evaluation_mode
+from onelip.attacks._judge import evaluation_mode
 from onelip.errors import missing_extra
 
 

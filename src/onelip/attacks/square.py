@@ -6,8 +6,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from onelip.attacks._judge import check_inputs, evaluation_mode
 from onelip.attacks.ball import lengths, normalised, per_image, shrunk
-from onelip.attacks.judge import check_inputs, evaluation_mode
 from onelip.attacks.objectives import margin
 from onelip.errors import UsageError
 

@@ -2,12 +2,12 @@
 
 from onelip.certificates._certify import certify
 from onelip.certificates._deprecated import __getattr__ as __getattr__
+from onelip.certificates._radius_proof import CertificateMethod, Proved, RadiusProof
 from onelip.certificates.certificate import Certificate
 from onelip.certificates.head_curvature.proof import CurvatureProof, HeadCurvature, mlp_head
 from onelip.certificates.head_curvature.radii import HeadRadii
 from onelip.certificates.methods import METHODS, LocalProof, radius_proof
 from onelip.certificates.precision import full_precision
-from onelip.certificates.radius_proof import CertificateMethod, Proved, RadiusProof
 
 __all__ = [
     "METHODS",

@@ -14,18 +14,18 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from onelip.certificates.batch_independence import refuse_mixed
-from onelip.certificates.certificate import Certificate
-from onelip.certificates.forward_error import forward_errors
-from onelip.certificates.methods import Method, radius_proof
-from onelip.certificates.precision import full_precision
-from onelip.certificates.radius_proof import (
+from onelip.certificates._radius_proof import (
     EXACT,
     CertificateMethod,
     ForwardPass,
     RadiusProof,
     Rounding,
 )
+from onelip.certificates.batch_independence import refuse_mixed
+from onelip.certificates.certificate import Certificate
+from onelip.certificates.forward_error import forward_errors
+from onelip.certificates.methods import Method, radius_proof
+from onelip.certificates.precision import full_precision
 from onelip.chains import Shape
 from onelip.errors import UsageError, renamed
 from onelip.layers.constrained import plain_linear

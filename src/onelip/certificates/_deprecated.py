@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import nn
 
+from onelip.certificates._radius_proof import RadiusProof
 from onelip.certificates.head_curvature.proof import CurvatureProof
 from onelip.certificates.methods import radius_proof
-from onelip.certificates.radius_proof import RadiusProof
 from onelip.chains import Shape
 from onelip.errors import renamed
 

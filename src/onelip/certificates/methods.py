@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from onelip import bounds
 from onelip.bounds import Best, BoundMethod, LayerProduct, Local, LogitBounds, Product
-from onelip.certificates.head_curvature.proof import HeadCurvature
-from onelip.certificates.radius_proof import (
+from onelip.certificates._radius_proof import (
     CertificateMethod,
     ForwardPass,
     Found,
@@ -24,6 +23,7 @@ from onelip.certificates.radius_proof import (
     Rounding,
     smallest_quotient,
 )
+from onelip.certificates.head_curvature.proof import HeadCurvature
 from onelip.chains import Chain, Shape
 from onelip.errors import UsageError
 from onelip.lipschitz import finite

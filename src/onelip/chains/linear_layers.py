@@ -23,7 +23,7 @@ from onelip.chains.linear_map import reciprocal
 from onelip.chains.value import Value
 from onelip.chains.windows import Windows, Wrapping
 from onelip.errors import UnboundedModuleError, UsageError
-from onelip.norms.convolution import Pair
+from onelip.norms.convolutions import Pair
 from onelip.norms.rounding import upward
 
 Sides = tuple[Pair, Pair]  # pixels before and behind, of rows and of columns

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn.grad import conv2d_input
 
 from onelip.errors import UnboundedModuleError
-from onelip.norms.convolution import Pair, convolution
+from onelip.norms.convolutions import Pair, convolution
 from onelip.norms.rounding import UNDERFLOW, exact, frobenius, gamma, product, quotient, upward
 from onelip.norms.spectral import dense
 

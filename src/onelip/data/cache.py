@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from onelip.atomic_files import replacing
+from onelip.atomic_files import atomic_write
 from onelip.data.pixels import Decoded, Shape
 
 _FORMAT = "1"  # raise it when decoding changes
@@ -65,5 +65,5 @@ def _write(path: Path, decoded: Decoded) -> None:
         {"images": decoded.images, "labels": decoded.labels},
         metadata={"jpeg": "yes" if decoded.jpeg else "no"},
     )
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(data)

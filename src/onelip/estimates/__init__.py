@@ -3,16 +3,16 @@
 from typing import Any
 
 from onelip.errors import renamed
-from onelip.estimates.activation_patterns import activation_patterns
-from onelip.estimates.jacobian import jacobian_estimate
-from onelip.estimates.liplt import LipLTEstimate, ProductEstimate
-from onelip.estimates.lower_estimate import lower_estimate
-from onelip.estimates.pair_search import Pair, pair_search
-from onelip.estimates.power_iteration import (
+from onelip.estimates._activation_patterns import activation_patterns
+from onelip.estimates._lower_estimate import lower_estimate
+from onelip.estimates._pair_search import Pair, pair_search
+from onelip.estimates._power_iteration import (
     leading_direction,
     power_iteration,
     usable,
 )
+from onelip.estimates.jacobian import jacobian_estimate
+from onelip.estimates.liplt import LipLTEstimate, ProductEstimate
 
 __all__ = [
     "LipLTEstimate",

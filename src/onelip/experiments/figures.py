@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from onelip.atomic_files import replacing
+from onelip.atomic_files import atomic_write
 from onelip.errors import UsageError, missing_extra
 
 
@@ -51,7 +51,7 @@ def save_figure(figure: Any, target: Path) -> Path:
         UsageError: the file cannot be written.
     """
     try:
-        with replacing(checked_target(target)) as temporary:
+        with atomic_write(checked_target(target)) as temporary:
             figure.savefig(temporary, dpi=150)
     except OSError as error:
         raise UsageError(

@@ -18,7 +18,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from onelip.atomic_files import replacing
+from onelip.atomic_files import atomic_write
 from onelip.errors import UsageError
 from onelip.experiments.provenance import environment
 from onelip.experiments.record_schema import checked, parsed
@@ -148,7 +148,7 @@ class RunFolder(Generic[_Settings, _Record]):
     def write(self, entries: Mapping[str, Any]) -> None:
         """Add entries to the record."""
         content = {**(self._content() if self.record.exists() else {}), **entries}
-        with replacing(self.record) as temporary:
+        with atomic_write(self.record) as temporary:
             temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
     def _content(self) -> dict[str, Any]:
@@ -166,7 +166,7 @@ class RunFolder(Generic[_Settings, _Record]):
 
     def save_weights(self, name: str, model: nn.Module) -> None:
         """Write ``NAME.safetensors``."""
-        with replacing(self._weights(name)) as temporary:
+        with atomic_write(self._weights(name)) as temporary:
             weights = {k: v.cpu().contiguous() for k, v in model.state_dict().items()}
             temporary.write_bytes(safetensors.torch.save(weights))
 
@@ -189,7 +189,7 @@ class RunFolder(Generic[_Settings, _Record]):
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
         """Write what resuming needs."""
-        with replacing(self.checkpoint) as temporary:
+        with atomic_write(self.checkpoint) as temporary:
             torch.save(state, temporary)
 
     @contextlib.contextmanager

@@ -30,7 +30,7 @@ from onelip.foreign.plain_modules import (
 from onelip.layers.normalize import Normalize
 from onelip.lipschitz import RECORDS as OF_TORCH
 from onelip.lipschitz import ModuleRecord, bound_of_part
-from onelip.norms.convolution import pair
+from onelip.norms.convolutions import pair
 from onelip.norms.rounding import exact, product, upward
 from onelip.norms.windows import overlap_of_maxima, root_above
 

@@ -1,6 +1,7 @@
 """1-Lipschitz layers, one published method per file."""
 
 from onelip.errors import keep_old_names
+from onelip.layers._bjorck import BjorckLinear, CholeskyLinear
 from onelip.layers._computed_once import computed_once
 from onelip.layers.absolute import Abs
 from onelip.layers.aoc import AOCConv2d
@@ -8,7 +9,6 @@ from onelip.layers.aoc_1d import AOCConv1d
 from onelip.layers.aoc_transposed import AOCConvTranspose2d
 from onelip.layers.aol import AOLConv2d, AOLLinear
 from onelip.layers.bcop import BCOPConv2d
-from onelip.layers.bjorck import BjorckLinear, CholeskyLinear
 from onelip.layers.bro import BROConv2d, BROLinear
 from onelip.layers.cayley import CayleyConv2d, CayleyLinear
 from onelip.layers.channel_max import ChannelMaxPool

@@ -23,7 +23,7 @@ from onelip.layers.orthogonal import (
     tall,
 )
 from onelip.lipschitz.torch_modules import sides_of
-from onelip.norms.convolution import check_padding_mode
+from onelip.norms.convolutions import check_padding_mode
 
 
 class AOCConv1d(OrthogonalLayer):

@@ -21,7 +21,7 @@ from onelip.layers.orthogonal import (
     oriented,
     tall,
 )
-from onelip.norms.convolution import pair
+from onelip.norms.convolutions import pair
 
 
 class AOCConvTranspose2d(OrthogonalLayer):

@@ -23,7 +23,7 @@ from onelip.layers.fixed_conv import FixedConv2d, check_image, check_image_size,
 from onelip.layers.options import FactoryOptions
 from onelip.lipschitz import LipschitzModule, overridable
 from onelip.lipschitz.torch_modules import sides_of
-from onelip.norms.convolution import check_padding_mode, pair
+from onelip.norms.convolutions import check_padding_mode, pair
 
 _OF_A_CONTEXT = ("begun", "_held", "own_power_steps")
 

@@ -8,7 +8,7 @@ from onelip.chains.value import Value
 from onelip.errors import UnboundedModuleError, UsageError
 from onelip.forward_error import Local, Run, affine, refuse_fast_convolutions
 from onelip.lipschitz import LipschitzModule, read_module
-from onelip.norms.convolution import Pair, pair
+from onelip.norms.convolutions import Pair, pair
 
 
 class FixedConv2d(LipschitzModule):

@@ -33,7 +33,7 @@ from onelip.layers.constrained import ConstrainedLayer, full_precision
 from onelip.layers.fixed_conv import check_image_size
 from onelip.layers.options import FactoryOptions
 from onelip.lipschitz import LipschitzModule
-from onelip.norms.convolution import Pair, pair
+from onelip.norms.convolutions import Pair, pair
 
 _CHUNK = 2**24  # complex numbers whose norms are proved at a time
 

@@ -17,12 +17,12 @@ from torch.nn.grad import conv2d_input
 from typing_extensions import override
 
 from onelip.chains.linear_map import unwrapped
-from onelip.estimates.power_iteration import Operator, leading_direction, usable
+from onelip.estimates._power_iteration import Operator, leading_direction, usable
 from onelip.layers.constrained import ConstrainedConv2d, PowerSteps, full_precision
 from onelip.layers.fixed_conv import check_whole_strides
 from onelip.layers.options import KernelOptions, placed
 from onelip.layers.svcm import ProjectedLayer
-from onelip.norms.convolution import pair
+from onelip.norms.convolutions import pair
 
 _WARM_UP = 20  # power iterations at construction
 

@@ -12,7 +12,7 @@ from onelip.chains.value import Value
 from onelip.forward_error import Local, Run
 from onelip.forward_error import scaled as one_product
 from onelip.lipschitz import LipschitzModule
-from onelip.norms.convolution import pair
+from onelip.norms.convolutions import pair
 from onelip.norms.windows import overlap_of_maxima, overlap_of_sums, root_above
 
 

@@ -6,7 +6,7 @@ Those convolutions have odd kernels and stride 1, and are padded on all sides al
 from torch import Tensor
 from torch.nn import functional as F
 
-from onelip.norms.convolution import Pair, check_padding_mode, pair
+from onelip.norms.convolutions import Pair, check_padding_mode, pair
 
 
 def applied(

@@ -21,7 +21,7 @@ from onelip.layers.fixed_conv import check_image, check_image_size
 from onelip.layers.gradient_step import mirrored
 from onelip.layers.soc_gradient import exact_series, fast_series
 from onelip.lipschitz import LipschitzModule, bound_of_part
-from onelip.norms.convolution import check_padding_mode, pair
+from onelip.norms.convolutions import check_padding_mode, pair
 from onelip.norms.exponential import truncated_exponential
 from onelip.norms.rounding import exact
 

@@ -39,7 +39,7 @@ from onelip.layers.gradient_step import (
 from onelip.layers.options import FactoryOptions
 from onelip.layers.same_size import applied
 from onelip.lipschitz import overridable
-from onelip.norms.convolution import check_padding_mode, pair
+from onelip.norms.convolutions import check_padding_mode, pair
 from onelip.norms.rounding import downward, exact, frobenius
 
 _EPSILON = 1e-12  # added to the squared lengths of rows

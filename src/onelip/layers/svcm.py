@@ -21,7 +21,7 @@ from onelip.layers.constrained import ConstrainedConv2d
 from onelip.layers.fixed_conv import check_whole_strides
 from onelip.layers.options import KernelOptions, placed
 from onelip.lipschitz import LipschitzModule
-from onelip.norms.convolution import Pair, pair
+from onelip.norms.convolutions import Pair, pair
 
 
 class ProjectedLayer(LipschitzModule):

@@ -4,6 +4,15 @@ from collections.abc import Callable
 
 from torch import nn
 
+from onelip.models._lip_convnet import lip_convnet
+from onelip.models._mcnf import c4f3, c6f2, c8f2, mcnf
+from onelip.models._simple_convnet import (
+    simple_convnet,
+    simple_convnet_l,
+    simple_convnet_m,
+    simple_convnet_s,
+    simple_convnet_xs,
+)
 from onelip.models.convex_potential import (
     convex_potential_network,
     cpl_digits,
@@ -16,15 +25,6 @@ from onelip.models.convex_potential import (
 from onelip.models.critics import dcgan_critic, dense_critic
 from onelip.models.generator import dcgan_generator, generate, latent_features, plain_critic
 from onelip.models.kw import convolutional_network, fc3, kw3, kw_large, kw_small, mnist_dense
-from onelip.models.lip_convnet import lip_convnet
-from onelip.models.mcnf import c4f3, c6f2, c8f2, mcnf
-from onelip.models.simple_convnet import (
-    simple_convnet,
-    simple_convnet_l,
-    simple_convnet_m,
-    simple_convnet_s,
-    simple_convnet_xs,
-)
 
 MODELS: dict[str, Callable[..., nn.Sequential]] = {
     "cpl_digits": cpl_digits,

@@ -5,7 +5,7 @@ floating-point numbers it is given: the rounding of the computation itself is ad
 """
 
 from onelip import versions as versions  # warns before the first proof
-from onelip.norms.convolution import convolution
+from onelip.norms.convolutions import convolution
 from onelip.norms.spectral import dense
 
 __all__ = ["convolution", "dense"]

@@ -1,8 +1,8 @@
 """Wasserstein-1 distances: proved lower bounds from 1-Lipschitz critics, and exact references."""
 
+from onelip.transport._gradient_penalty import gradient_penalty
 from onelip.transport.critic_training import CriticTraining
 from onelip.transport.exact import exact_distance
-from onelip.transport.gradient_penalty import gradient_penalty
 from onelip.transport.judgement import LowerBound, check_diameter, judge
 from onelip.transport.lower_bound import default_critic, split, wasserstein_lower_bound
 from onelip.transport.tasks import TASKS, KnownTask, gaussians, high_dimensional_cone

@@ -12,8 +12,8 @@ from onelip.errors import NonFiniteError, UnboundedModuleError, UsageError
 from onelip.layers import computed_once
 from onelip.lipschitz import lipschitz_bound
 from onelip.models.generator import generate, latent_features
+from onelip.transport._gradient_penalty import gradient_penalty
 from onelip.transport.critic_training import check_samples, drawn, is_noted
-from onelip.transport.gradient_penalty import gradient_penalty
 
 _BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _JUDGED = 4  # batches in each

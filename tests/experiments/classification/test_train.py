@@ -12,7 +12,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from onelip.atomic_files import replacing
+from onelip.atomic_files import atomic_write
 from onelip.errors import NonFiniteError, UsageError
 from onelip.experiments.classification import (
     ClassificationFolder,
@@ -276,15 +276,15 @@ def test_two_processes_from_the_command_line(tmp_path):
     assert content["certify"]["body_bound"] == 1
 
 
-def test_replacing(tmp_path):
+def test_atomic_write(tmp_path):
     target = tmp_path / "file.json"
-    with replacing(target) as temporary:
+    with atomic_write(target) as temporary:
         temporary.write_text("old")
         assert not target.exists()
     assert target.read_text() == "old"
 
     def fail():
-        with replacing(target) as temporary:
+        with atomic_write(target) as temporary:
             assert temporary.suffix == ".json"
             temporary.write_text("half")
             raise PowerCutError

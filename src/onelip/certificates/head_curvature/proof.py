@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from onelip.bounds import LayerProduct, LipLT
 from onelip.bounds.head_curvature import Curvature, TwoLayers
 from onelip.bounds.layer_product import flattened, is_linear
+from onelip.certificates._radius_proof import ForwardPass, Found, Radii, RadiusProof, Rounding
 from onelip.certificates.head_curvature.radii import head_radii
-from onelip.certificates.radius_proof import ForwardPass, Found, Radii, RadiusProof, Rounding
 from onelip.chains import Shape
 from onelip.errors import UsageError
 from onelip.layers import MLPHead

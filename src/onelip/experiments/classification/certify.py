@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from onelip._export import export
-from onelip.atomic_files import replacing
+from onelip.atomic_files import atomic_write
 from onelip.bounds import METHODS, Product
 from onelip.certificates import (
     Certificate,
@@ -105,7 +105,7 @@ def certify_run(
         records["constants"]["naive"] |= _accuracies(looser, test, recipe)
     if certificate.head_radii is not None and isinstance(proved, CurvatureProof):
         records["tightness"] = tightness(certificate.head_radii, proved)
-    with replacing(run.path / "certificates.safetensors") as temporary:
+    with atomic_write(run.path / "certificates.safetensors") as temporary:
         temporary.write_bytes(safetensors.torch.save(stored))
     run.write(records)
     return Certified(exported, test, certificate)

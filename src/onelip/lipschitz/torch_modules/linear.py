@@ -14,7 +14,7 @@ from onelip.chains.linear_layers import (
 from onelip.chains.value import Value
 from onelip.forward_error import Local, Run, affine, refuse_fast_convolutions
 from onelip.lipschitz.records import RECORDS, ModuleRecord
-from onelip.norms.convolution import Pair, check_padding_mode, pair
+from onelip.norms.convolutions import Pair, check_padding_mode, pair
 
 
 def _linear_bound(module: nn.Linear) -> Tensor:

@@ -9,7 +9,7 @@ from onelip.chains.value import Value
 from onelip.errors import UnboundedModuleError
 from onelip.forward_error import Local, Run, moved
 from onelip.lipschitz.records import RECORDS, ModuleRecord
-from onelip.norms.convolution import pair
+from onelip.norms.convolutions import pair
 from onelip.norms.windows import Windows, overlap_of_maxima, overlap_of_sums, root_above
 
 

@@ -12,7 +12,7 @@ from onelip.chains.value import Operand, Value, constant
 from onelip.errors import UnboundedModuleError
 from onelip.lipschitz import read_module
 from onelip.lipschitz.torch_modules import sides_of
-from onelip.norms.convolution import Pair, pair
+from onelip.norms.convolutions import Pair, pair
 from onelip.reading.graphs.activation_products import gated
 from onelip.reading.graphs.branches import added
 

@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import sys
 from dataclasses import dataclass
 
 import pytest
@@ -13,9 +12,10 @@ from torch.nn import functional as F
 
 from onelip import estimates, norms
 from onelip.errors import NonFiniteError, UnboundedModuleError
+from onelip.norms import convolutions
 from tests.oracles import is_above, materialised, norm_below, sigma_max
 
-module = sys.modules["onelip.norms.convolution"]  # the package shows the function of this name
+module = convolutions
 
 
 @pytest.fixture(params=["written out", "by rows", "fourier"])

@@ -9,8 +9,8 @@ from torch import Tensor
 from onelip.chains import Chain
 from onelip.chains.linear_map import Shape
 from onelip.deadline import Deadline
+from onelip.estimates._pair_search import Pair, best_pair, better, pair_search
 from onelip.estimates.jacobian import Function, stretch
-from onelip.estimates.pair_search import Pair, best_pair, better, pair_search
 
 _POINTS = 512  # Jacobians a round
 _FIRST = 8  # and in the first one, where there is a deadline: something soon

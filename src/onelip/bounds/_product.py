@@ -1,4 +1,4 @@
-"""The product of the norms of all layers, the plainest proved bound of a network."""
+"""The product of the norms of all layers: the simplest proved bound of a network."""
 
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -31,15 +31,15 @@ DEFAULT_WORK = 1e11
 
 @dataclass(frozen=True)
 class Product(BoundMethod):
-    r"""The product of norms.
+    r"""Product of norms.
 
     Bound: :math:`\|W_L\| \prod_k (\|H_k\| + \beta_k \|G_k\| \|W_k\|)`, with the Lipschitz constants
-    :math:`\beta_k` of the activations; a block's own constant where that is smaller. Of a pair of
-    logits, the difference of the last map's rows takes the place of its norm.
+    :math:`\beta_k` of the activations; a block's own constant where that is smaller. For a pair of
+    logits, the difference of the rows of the last map replaces its norm.
     Cost: one norm for each linear map.
 
     Args:
-        any_size: of a module, the product of what its layers prove of themselves, which holds for
+        any_size: for a module, take the product of the bounds of its layers, which holds for
             images of any size (``onelip.lipschitz_bound(model)``). Otherwise, and for chains and
             programs, the product over the blocks of the chain, for images of its size.
         work: multiplications for norms of maps that have no cheaper one (``norm_of``).
@@ -61,13 +61,13 @@ class Product(BoundMethod):
     @torch.no_grad()
     @asked_once()
     def bound(self, network: Network, input_shape: Shape | None = None) -> Tensor:
-        """See the base class; with ``any_size``, a module needs no shape."""
+        """Proved Lipschitz constant of a network; with ``any_size``, a module needs no shape."""
         if self.any_size and isinstance(network, nn.Module):
             return lipschitz_bound(network)
         return super().bound(network, input_shape)
 
     def prove(self, chain: Chain) -> Tensor:
-        """The product over the blocks of a chain."""
+        """Multiply the constants of the blocks of a chain, and the norm of its last map."""
         chain = chain.exact()
 
         def proved(norms: Norms, allowed: float) -> Fraction:
@@ -79,7 +79,7 @@ class Product(BoundMethod):
     @torch.no_grad()
     @asked_once()
     def logit_bounds(self, network: Network, input_shape: Shape | None = None) -> LogitBounds:
-        """See the base class: rows of the last map, times the product in front of it."""
+        """Proved constants of the logits: rows of the last map, times the product before it."""
         if self.any_size and isinstance(network, nn.Module):
             return _of_layers(network, input_shape)
         chain = chain_of(network, input_shape).exact()
@@ -91,15 +91,16 @@ class Product(BoundMethod):
         return least_in_time(proved, self.work, end_of(self.seconds))
 
     def within(self, seconds: float) -> Self:
-        """A quarter of the time, and more work."""
+        """Spend a quarter of the time, with more work, on the blocks of the chain."""
         return replace(self, any_size=False, work=MOST_WORK, seconds=seconds / 4)
 
     def estimate(self, chain: Chain) -> nn.Module:
-        """The product of norms on power iterations, of plain layers."""
+        """Differentiable product of norms on power iterations, for plain layers."""
         return ProductEstimate(chain)
 
 
 def _of_blocks(chain: Chain, norms: Norms) -> LogitBounds:
+    """Constants of the logits of a chain, from its blocks."""
     front = body(chain, norms)
     network = finite_above(front * norms.of([chain.last]))
     factor, rows, errors = norms.rows([chain.last])
@@ -112,6 +113,7 @@ def _of_blocks(chain: Chain, norms: Norms) -> LogitBounds:
 
 
 def _of_layers(model: nn.Module, input_shape: Shape | None) -> LogitBounds:
+    """Constants of the logits of a module, from the bounds that its layers prove."""
     found = LayerProduct.of(model)
     if found.head is None:
         classes = chain_of(model, input_shape).last.rows
@@ -123,7 +125,7 @@ def _of_layers(model: nn.Module, input_shape: Shape | None) -> LogitBounds:
 
 
 def body(chain: Chain, norms: Norms) -> Fraction:
-    """A Lipschitz constant of everything in front of the last map."""
+    """Return a Lipschitz constant of everything before the last map."""
     constant = Fraction(1)
     for block in chain.blocks:
         constant *= of_block(block, norms)
@@ -131,7 +133,7 @@ def body(chain: Chain, norms: Norms) -> Fraction:
 
 
 def of_block(block: Block, norms: Norms) -> Fraction:
-    """A Lipschitz constant of a block by itself."""
+    """Return a Lipschitz constant of a block by itself."""
     constant = fraction(block.nonlinearity.constant) * norms.of([block.inner])
     constant *= Fraction(1) if block.outer is None else norms.of([block.outer])
     constant += Fraction(0) if block.skip is None else norms.of([block.skip])
@@ -139,7 +141,7 @@ def of_block(block: Block, norms: Norms) -> Fraction:
 
 
 def single_maps(chain: Chain) -> list[list[LinearMap]]:
-    """The maps whose norms are multiplied."""
+    """Return the maps whose norms are multiplied, each as a path of its own."""
     maps = [chain.last]
     for block in chain.blocks:
         maps += [m for m in (block.inner, block.outer, block.skip) if m is not None]

@@ -1,4 +1,4 @@
-"""All ways to bound a network, by name."""
+"""Registry of the bound methods, by name."""
 
 from onelip.bounds._best import Best
 from onelip.bounds._eclipse import ECLipsE
@@ -22,11 +22,11 @@ METHODS: dict[str, BoundMethod] = {
         Best(),
     )
 }
-"""The one table of them, in the order in which ``Best`` tries them."""
+"""All bound methods, in the order in which ``Best`` tries them."""
 
 
 def estimated() -> tuple[str, ...]:
-    """The names of the methods that have an estimate for training."""
+    """Return the names of the methods that have an estimate for training."""
     return tuple(
         name
         for name, method in METHODS.items()
@@ -35,10 +35,10 @@ def estimated() -> tuple[str, ...]:
 
 
 def bound_method(method: BoundMethod | str) -> BoundMethod:
-    """A method, or the one of that name.
+    """Return a method itself, or the registered one of that name.
 
     Raises:
-        UsageError: there is none.
+        UsageError: no method has that name.
     """
     if isinstance(method, str):
         if method not in METHODS:

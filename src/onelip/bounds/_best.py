@@ -1,4 +1,4 @@
-"""The best proved bound that a given time allows, and how far above the truth it can be."""
+"""The smallest proved bound that a given time allows, with an estimate from below beside it."""
 
 import math
 import time
@@ -14,6 +14,7 @@ from onelip.bounds._product import Product
 from onelip.bounds.layer_product import bound_by_layers
 from onelip.bounds.logit_bounds import LogitBounds, least
 from onelip.bounds.method import BoundMethod, Network, chain_of, limited
+from onelip.bounds.single_methods import SINGLE_METHODS
 from onelip.chains import Chain, Shape
 from onelip.deadline import Deadline, OutOfTimeError
 from onelip.errors import NotApplicableError, UnboundedModuleError, UsageError
@@ -29,13 +30,13 @@ _SHARE_OF_PAIRS = 0.3  # of the time, for LipLT's constants of pairs
 
 @dataclass(frozen=True)
 class Tried:
-    """One method.
+    """Result of one method.
 
     Attributes:
         method: its name.
-        bound: what it proved, None if it did not run.
-        seconds: how long it took.
-        note: why it did not run.
+        bound: the proved bound, None if it did not run or did not finish.
+        seconds: time that it took.
+        note: the reason why there is no bound.
     """
 
     method: str
@@ -46,11 +47,11 @@ class Tried:
 
 @dataclass(frozen=True)
 class BestReport:
-    """Everything that ``Best`` tried.
+    """All results of ``Best``.
 
     Attributes:
         bound: 0-d float64, the smallest proved bound.
-        method: which method gave it.
+        method: name of the method that proved it.
         tried: all methods, cheapest first.
         lower: a number that the constant is known to exceed, up to rounding: an estimate.
     """
@@ -70,17 +71,17 @@ class Best(BoundMethod):
     whatever they take: without them there is no bound.
 
     Bound: the minimum of what the methods proved; for a module, ``lipschitz_bound`` is one of them,
-    as far as it ends in a quarter of the time. Of pairs of logits, the root of 2 times that, and
-    those of the product of norms and of LipLT where they are smaller.
-    Cost: about ``seconds``, of ``report`` a tenth of it for the lower estimate. On other machines,
-    or with other load, other methods may fit.
+    if it ends in a quarter of the time. For pairs of logits, the root of 2 times that, or the
+    constants of the product of norms and of LipLT where they are smaller.
+    Cost: about ``seconds``; ``report`` spends a tenth of it on the lower estimate. On other
+    machines, or with other load, other methods may fit.
 
     Args:
-        seconds: for everything together.
+        seconds: time for all methods together.
         methods: names of those to try besides the product of norms; all if there are none.
 
     Raises:
-        UsageError: no time, or no such method.
+        UsageError: ``seconds`` is not positive, or no such method.
 
     Example:
         >>> import onelip
@@ -104,7 +105,7 @@ class Best(BoundMethod):
     @torch.no_grad()
     @proved_once()
     def report(self, network: Network, input_shape: Shape | None = None) -> BestReport:
-        """The smallest bound, everything that was tried, and an estimate from below.
+        """Return the smallest bound, the result of every method, and an estimate from below.
 
         Args:
             network: a module in eval mode, an exported program, or a chain.
@@ -127,17 +128,17 @@ class Best(BoundMethod):
     @torch.no_grad()
     @proved_once()
     def bound(self, network: Network, input_shape: Shape | None = None) -> Tensor:
-        """See the base class."""
+        """Prove the smallest bound that fits into the time."""
         deadline = Deadline(self.seconds)
         chain = chain_of(network, input_shape).exact()
         return _smallest(self._all_tried(network, chain, deadline, 0.0))[0]
 
     def prove(self, chain: Chain) -> Tensor:
-        """See the class."""
+        """Prove the smallest bound of a chain that fits into the time."""
         return self.bound(chain)
 
     def logit_bounds(self, network: Network, input_shape: Shape | None = None) -> LogitBounds:
-        """See the class."""
+        """Proved constants of the logits, the smallest that fit into the time."""
         return self.proved_logits(network, input_shape)[1]
 
     @torch.no_grad()
@@ -145,7 +146,7 @@ class Best(BoundMethod):
     def proved_logits(
         self, network: Network, input_shape: Shape | None = None
     ) -> tuple[str, LogitBounds]:
-        """The name of the method that gave the network's bound, and the constants of the logits."""
+        """Return the method with the smallest bound, by name, and the constants of the logits."""
         deadline, kept = Deadline(self.seconds), self.seconds * _SHARE_OF_PAIRS
         chain = chain_of(network, input_shape).exact()
         tried = self._all_tried(network, chain, deadline, kept)
@@ -158,16 +159,15 @@ class Best(BoundMethod):
         return name, found
 
     def multiplications(self, chain: Chain) -> float:  # noqa: ARG002
-        """Infinite: it does not try itself."""
+        """Return infinity: ``Best`` does not try itself."""
         return math.inf
 
     def _all_tried(
         self, network: Network, chain: Chain, deadline: Deadline, kept: float
     ) -> list[Tried]:
         """The product and every method to try, as far as all but the seconds kept go."""
-        from onelip.bounds.registry import METHODS
-
-        first, *others = [m for m in METHODS.values() if m.multiplications(chain) < math.inf]
+        # The first method is the product of norms: it always runs, so that there is a bound.
+        first, *others = [m for m in SINGLE_METHODS if m.multiplications(chain) < math.inf]
         tried = [_proved(first, chain, max(0.0, deadline.left - kept))]
         if isinstance(network, nn.Module):
             tried.append(_by_layers(network, Deadline((deadline.left - kept) / 4)))
@@ -176,19 +176,19 @@ class Best(BoundMethod):
 
 
 def _smallest(tried: list[Tried]) -> tuple[Tensor, str]:
-    """The smallest bound, and the name of the method that proved it."""
+    """Return the smallest bound, and the name of the method that proved it."""
     bounds = ((t.bound, t.method) for t in tried if t.bound is not None)
     bound, name = min(bounds, key=lambda found: found[0])
     return torch.tensor(bound, dtype=torch.float64), name
 
 
 def _by_layers(model: nn.Module, deadline: Deadline) -> Tried:
-    """The product of what the modules prove of themselves, without knowing the image's size."""
+    """Multiply the bounds that the modules prove of themselves, for images of any size."""
     start = time.monotonic()
     refuse_hidden_behaviour(model)
     try:
         bound, note = float(bound_by_layers(model, deadline)), ""
-    except UnboundedModuleError as error:  # some are read that have no bound by themselves
+    except UnboundedModuleError as error:  # the chain may still have a bound
         bound, note = None, str(error)
     except OutOfTimeError:
         bound, note = None, "does not end in its share of the time: give more --seconds"
@@ -196,6 +196,7 @@ def _by_layers(model: nn.Module, deadline: Deadline) -> Tried:
 
 
 def _try(method: BoundMethod, chain: Chain, left: float) -> Tried:
+    """Run a method if its multiplications are expected to fit into the time left."""
     needed = method.multiplications(chain) / _RATE
     if needed > left or left <= 0:
         more = f"takes {max(1, math.ceil(needed))} s or more of what is left: give more --seconds"
@@ -204,6 +205,7 @@ def _try(method: BoundMethod, chain: Chain, left: float) -> Tried:
 
 
 def _proved(method: BoundMethod, chain: Chain, left: float) -> Tried:
+    """Run a method and record its bound, or the reason why it has none."""
     start = time.monotonic()
     try:
         bound = float(method.within(left).prove(chain))

@@ -1,4 +1,4 @@
-"""Names of the last release. They work once more, warn, and go with the next release."""
+"""Deprecated names of the last release: they still work, warn, and go with the next release."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -112,10 +112,11 @@ RENAMED: dict[str, tuple[Callable[..., Any], str]] = {
     "naive_pairwise": (_naive_pairwise, "Product().logit_bounds(chain).pairwise"),
     "naive_per_class": (_naive_per_class, "Product().logit_bounds(chain).per_class"),
 }
-"""What stands for an old name, and the new one."""
+"""Old name to its replacement, and to the new name that the warning prints."""
 
 
 def __getattr__(name: str) -> Callable[..., Any]:
+    """Return the replacement of an old name, with a warning."""
     if name not in RENAMED:
         raise AttributeError(f"module 'onelip.bounds' has no attribute {name!r}")
     found, new = RENAMED[name]

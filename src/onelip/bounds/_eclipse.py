@@ -1,6 +1,6 @@
-r"""ECLipsE: multipliers layer by layer, from the first to the last.
+r"""ECLipsE (Xu and Sivaranjani, 2024): multipliers chosen layer by layer, first to last.
 
-Behind layer k the method knows a matrix with :math:`x_k^T X_k x_k \le |x_0|^2` for all differences
+After layer k the method knows a matrix with :math:`x_k^T X_k x_k \le |x_0|^2` for all differences
 :math:`x_k` that a difference :math:`x_0` of inputs can cause. A layer's multipliers turn
 :math:`X_k` into :math:`X_{k+1}`; the constant is the root of the largest eigenvalue of
 :math:`W_L X_L^{-1} W_L^T`. Each step is a problem of the size of one layer, so depth costs no more
@@ -36,24 +36,24 @@ LARGEST = 2500
 
 @dataclass(frozen=True)
 class ECLipsE(BoundMethod):
-    r"""ECLipsE, for plain chains.
+    r"""ECLipsE, for plain chains: LipSDP split into one small problem per layer.
 
-    One weight per entry: those of a layer minimise what the layer after it can make of them, a
-    problem that is solved by an interior-point method. With one hidden layer this is LipSDP.
+    One weight per entry. The weights of a layer minimise the largest eigenvalue after the next
+    layer, by an interior-point method. With one hidden layer this is LipSDP.
 
     ``fast`` takes one weight per layer, in closed form: for slopes in :math:`[a, b]` it is
     :math:`1 / (h (|m| + h) \lambda_{max}(W X^{-1} W^T))` with :math:`h = (b - a) / 2` and
-    :math:`m = (a + b) / 2`, which keeps what the product of norms knows and adds the rest. For
-    sorting the means of the groups pass unchanged; the weight of the remainder is the best of a
-    few. In the end all weights are scaled together.
+    :math:`m = (a + b) / 2`, which is never worse than the product of norms. For
+    sorting, the means of the groups pass unchanged; the weight of the remainder is the best of a
+    few candidates. At the end all weights are scaled together.
 
     Bound: at most that of ``fast``, which is at most the product of the layers' constants.
-    Cost: of ``fast``, some ten factorisations and thirty products per layer, so the cube of the
+    Cost: for ``fast``, some ten factorisations and thirty products per layer, so the cube of the
         widths; otherwise 15 to 30 steps per layer, each some products of matrices as large as the
         layer and the next together: the cube of both.
 
     Args:
-        fast: ECLipsE-Fast.
+        fast: whether to use the closed form, ECLipsE-Fast.
         seconds: after that time the layers that are left take the weights of ``fast``.
 
     Raises:
@@ -78,16 +78,16 @@ class ECLipsE(BoundMethod):
 
     @property
     def name(self) -> str:
-        """See the base class."""
+        """Name in ``METHODS``: ``"eclipse"`` or ``"eclipse-fast"``."""
         return "eclipse-fast" if self.fast else "eclipse"
 
     @property
     def title(self) -> str:
-        """See the base class."""
+        """Name as the paper prints it."""
         return "ECLipsE-Fast" if self.fast else "ECLipsE"
 
     def prove(self, chain: Chain) -> Tensor:
-        """See the class."""
+        """Prove a bound of a plain chain from its layerwise multipliers."""
         if not self.fast:
             refuse_other_blocks(chain)
             _refuse_large(chain)
@@ -98,21 +98,21 @@ class ECLipsE(BoundMethod):
         return found if self.fast else torch.minimum(found, _optimised(network, self.seconds))
 
     def multiplications(self, chain: Chain) -> float:
-        """Those of factoring one matrix per layer, a few times over."""
+        """Estimate the multiplications of factoring one matrix per layer, a few times over."""
         return cubes(chain)
 
     def within(self, seconds: float) -> Self:
-        """All of the time."""
+        """Spend all of the time; ``fast`` has no time limit."""
         return self if self.fast else replace(self, seconds=seconds)
 
 
 def cubes(chain: Chain) -> float:
-    """What factoring one matrix per layer takes, a few times over, in multiplications."""
+    """Estimate the multiplications of factoring one matrix per layer, a few times over."""
     return 60.0 * sum(width**3 for width in widths(chain))
 
 
 def _optimised(network: Matrices, seconds: float | None) -> Tensor:
-    """The bound from one weight per entry."""
+    """Prove the bound from one weight per entry."""
     until = time.monotonic() + end_of(seconds)
 
     def best(kind: Slopes | Groups, weight: Tensor, behind: Tensor) -> Multipliers:
@@ -120,6 +120,7 @@ def _optimised(network: Matrices, seconds: float | None) -> Tensor:
         if left <= 0:
             return fast(kind, weight, behind)
         layer = _single(kind, weight, behind)
+        # Scaled to hold at level 1, as the recursion of ``forward`` expects.
         found, level = optimised(layer, *strictly(layer), seconds=left)
         return scaled(found[0], 1 / level)
 
@@ -127,17 +128,19 @@ def _optimised(network: Matrices, seconds: float | None) -> Tensor:
 
 
 def hopeful(network: Matrices) -> bool:
-    """Whether the product of the constants leaves something to improve."""
+    """Whether the product of the constants can be improved: positive, finite, some nonlinearity."""
     return bool(network.kinds) and 0 < float(network.naive) < math.inf
 
 
 def _single(kind: Slopes | Groups, weight: Tensor, behind: Tensor) -> Matrices:
-    """The layer and the matrix behind it, as a network."""
+    """Return one layer and the matrix after it as a network of their own."""
+    # The search reads weights and kinds only: errors and norms are placeholders.
     unknown = [torch.ones((), dtype=torch.float64)] * 2
     return Matrices([weight, behind], unknown, unknown, unknown, [kind], unknown)
 
 
 def _refuse_large(chain: Chain) -> None:
+    """Refuse chains with a layer whose programme is too large to factorise."""
     lasts = [*(block.inner for block in chain.blocks[1:]), chain.last]
     pairs = zip(chain.blocks, lasts, strict=False)
     sizes = [coordinates(Chain((block,), last)) for block, last in pairs]

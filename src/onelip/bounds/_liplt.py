@@ -1,4 +1,4 @@
-r"""LipLT: the Lipschitz constant of a network from its linear paths.
+r"""LipLT (Fazlyab et al., 2023): the Lipschitz constant of a network from its linear paths.
 
 Loop transformation writes every block as :math:`x_{k+1} = H_k x_k + G_k \psi_k(W_k x_k)` with a
 1-Lipschitz :math:`\psi_k` (``chains.transformed``). Unrolled, a linear map of :math:`x_k` is a sum
@@ -8,7 +8,7 @@ of linear paths, one from the input and one from each :math:`\psi_j`, so with co
 .. math:: |A x_k| \le \Big( \|A H_{k-1} \cdots H_s\| a_s
           + \sum_{j=s}^{k-1} \|A H_{k-1} \cdots H_{j+1} G_j\| m_j \Big) |x_0| .
 
-The paper starts at s = 0. Starting at any :math:`x_s`, of which a constant :math:`a_s` is known
+The paper starts at s = 0. Starting at any :math:`x_s`, with a constant :math:`a_s` that is known
 otherwise, is as good a proof, and s = k is the product of norms: the least of all is taken.
 """
 
@@ -20,7 +20,7 @@ from typing import ClassVar, Literal, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from onelip.bounds._product import of_block, single_maps
+from onelip.bounds.block_product import of_block, single_maps
 from onelip.bounds.logit_bounds import (
     LogitBounds,
     least_in_time,
@@ -44,11 +44,11 @@ Path = list[LinearMap]
 
 @dataclass(frozen=True)
 class LipLT(BoundMethod):
-    r"""LipLT.
+    r"""LipLT: loop transformation and the triangle inequality over linear paths.
 
     Bound: Theorem 3.3 of the paper, for slopes in any interval, sorted groups and residual blocks,
-    and never above ``Product`` with the same work. Exact for linear networks. Of logits, the last
-    map's rows, or differences of rows, take the place of its norm in every path.
+    and never above ``Product`` with the same work. Exact for linear networks. For logits, the
+    rows of the last map, or differences of rows, replace its norm in every path.
     Cost: about :math:`L^2 / 2` norms of products of L layers; those that ``work`` does not allow to
     be written out are split into shorter ones. One image of each logit's row for every path.
 
@@ -80,7 +80,7 @@ class LipLT(BoundMethod):
     title: ClassVar[str] = "LipLT"
 
     def prove(self, chain: Chain) -> Tensor:
-        """See the class."""
+        """Prove the smallest bound over the starting points of the paths."""
         chain = chain.exact()
 
         def proved(norms: Norms, allowed: float) -> Fraction:
@@ -91,7 +91,7 @@ class LipLT(BoundMethod):
     @torch.no_grad()
     @asked_once()
     def logit_bounds(self, network: Network, input_shape: Shape | None = None) -> LogitBounds:
-        """See the class."""
+        """Proved constants of the network, of each logit and of each pair, from the same paths."""
         chain = chain_of(network, input_shape).exact()
 
         def proved(norms: Norms, allowed: float) -> LogitBounds:
@@ -103,11 +103,11 @@ class LipLT(BoundMethod):
         return least_in_time(proved, self.work, end_of(self.seconds))
 
     def within(self, seconds: float) -> Self:
-        """Half of the time."""
+        """Spend half of the time."""
         return replace(self, seconds=seconds / 2)
 
     def estimate(self, chain: Chain) -> nn.Module:
-        """LipLT on power iterations."""
+        """Differentiable LipLT bound on power iterations: an estimate, no proof."""
         return LipLTEstimate(chain)
 
 
@@ -120,7 +120,7 @@ class _Part(NamedTuple):
 
 
 class _Paths:
-    """Constants of everything in a chain, from the input to its last map."""
+    """Constants of all prefixes of a chain, from the input to its last map."""
 
     def __init__(self, chain: Chain, norms: Norms, work: float, refinement: Refinement) -> None:
         self.chain, self.norms, self.refinement = chain, norms, refinement
@@ -138,11 +138,11 @@ class _Paths:
             self._advance(block, part)
 
     def network(self) -> Fraction:
-        """Of the network."""
+        """Constant of the whole network."""
         return self._of([self.chain.last], len(self.parts))
 
     def rows(self, size: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-        """Sizes of the network's outputs, where ``size`` is that of a matrix by its rows."""
+        """Bound the outputs row by row; ``size`` bounds each row of a matrix with row errors."""
 
         def sizes(maps: Path, constant: Fraction) -> Tensor:
             factor, rows, errors = self.norms.rows(maps)
@@ -154,11 +154,12 @@ class _Paths:
         for j, entering, along in self._products(end, len(self.parts)):
             fed = fed + sizes(entering, self.hidden[j])
             start = fed if along is None else fed + sizes(along, self.body[j])
+            # One rounding per path: the factor covers the sum, as all terms are positive.
             best = best.minimum(start * (1 + 1e-15 * (len(self.parts) + 2)))
         return best
 
     def _advance(self, block: Block, part: _Part) -> None:
-        """Constants behind one more block."""
+        """Extend the constants by one block."""
         self.norms.deadline.allow()
         k, front, layer = len(self.hidden), self.body[-1], of_block(block, self.norms)
         inner = self._of([block.inner], k)
@@ -169,16 +170,18 @@ class _Paths:
         if block.skip is not None:
             behind += self.norms.of([block.skip]) * front
             if part.around is not None:
+                # Loop transformation: skip plus mean slope, and the remainder psi.
                 turned = self.norms.of([part.around]) * front
                 behind = min(behind, turned + self.norms.of([part.outer]) * before)
         self.body.append(min(behind, layer * front))
         self.layers.append(layer)
 
     def _of(self, end: Path, k: int, *, refined: bool = True) -> Fraction:
-        """A Lipschitz constant of x_0 -> end(x_k)."""
+        """Return a Lipschitz constant of ``x_0 -> end(x_k)``."""
         best, fed = self.norms.of(end) * self.body[k], Fraction(0)
         for j, entering, along in self._products(end, k):
             fed += self._fed(entering, j, refined=refined)
+            # Earlier starting points only add terms: they cannot be smaller.
             if fed >= best:
                 break
             start = Fraction(0) if along is None else self.norms.of(along) * self.body[j]
@@ -186,7 +189,7 @@ class _Paths:
         return best
 
     def _fed(self, entering: Path, j: int, *, refined: bool) -> Fraction:
-        """What the output of nonlinearity j adds."""
+        """Bound the contribution of the paths that start at nonlinearity j."""
         plain = self.norms.of(entering) * self.hidden[j]
         elementwise = isinstance(self.chain.blocks[j].nonlinearity, Elementwise)
         if self.refinement == "spectral" or not refined or not elementwise:
@@ -202,15 +205,16 @@ class _Paths:
         weights, error = weight(rows, errors, Weighting(self.refinement == "sll", inner))
         if not torch.isfinite(error):
             return plain
+        # |P psi(y)| <= |T^(1/2) y|, so the diagonal takes the place of P in the path.
         end: Path = [inner, Scale(inner.outputs, weights.unflatten(0, inner.outputs))]
         self.norms.afford(self._paths_to(end, j), self.share)
         weighted = self._of(end, j, refined=False) + fraction(error) * self.hidden[j]
         return min(plain, factor * weighted)
 
     def _products(self, end: Path, k: int) -> Iterator[tuple[int, Path, Path | None]]:
-        """Paths to ``end`` from psi_j and from x_j, for j from k - 1 down to 0.
+        """Yield the paths to ``end`` from psi_j and from x_j, for j from k - 1 down to 0.
 
-        A block of which nothing linear is known ends them.
+        They end at a block without a linear path around its nonlinearity.
         """
         path = list(end)
         for j in reversed(range(k)):
@@ -222,6 +226,7 @@ class _Paths:
             yield j, entering, path
 
     def _paths_to(self, end: Path, k: int) -> Iterator[Path]:
+        """Yield ``end`` and every path to it."""
         yield end
         for _, entering, along in self._products(end, k):
             yield entering
@@ -229,6 +234,7 @@ class _Paths:
                 yield along
 
     def _all_products(self) -> Iterator[Path]:
+        """Yield every product of maps whose norm a bound asks for."""
         for k, (block, part) in enumerate(zip(self.chain.blocks, self.parts, strict=True)):
             self.norms.deadline.allow()
             yield from self._paths_to([part.inner], k)

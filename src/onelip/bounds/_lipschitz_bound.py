@@ -1,4 +1,4 @@
-"""The question that all methods answer."""
+"""Proved Lipschitz constant of a network, by any method."""
 
 from torch import Tensor
 
@@ -12,9 +12,9 @@ def lipschitz_bound(
 ) -> Tensor:
     """Proved upper bound of the Lipschitz constant of a network, from l2 to l2.
 
-    Bound: that of the method. The default is, for a module, the product of what its layers prove
-        of themselves, for inputs of any size.
-    Cost: that of the method; of the default, one norm per layer, in float64.
+    Bound: that of the method. For a module the default is the product of the bounds of its
+        layers, for inputs of any size.
+    Cost: that of the method; for the default, one norm per layer, in float64.
 
     Args:
         model: a module in eval mode, an exported program, or a chain.

@@ -1,7 +1,7 @@
-r"""LipSDP: the best multipliers for all layers at once, one per neuron or one per layer.
+r"""LipSDP (Fazlyab et al., 2019): the best multipliers for all layers at once.
 
 The interior-point method solves the semidefinite programme itself, so that no solver has to be
-installed; what it returns is proved by ``multipliers.proved``, however far it got.
+installed. Its multipliers, optimal or not, are proved by ``multipliers.proved``.
 
 The mode "network" of the paper couples neurons by multipliers of :math:`(e_i - e_j)(e_i - e_j)^T`.
 It is refused: the inequality it is built on does not hold between neurons with different inputs,
@@ -28,7 +28,7 @@ LARGEST = 2500
 
 @dataclass(frozen=True)
 class LipSDP(BoundMethod):
-    r"""LipSDP, for plain chains.
+    r"""LipSDP, for plain chains: one multiplier per neuron or one per layer.
 
     Bound: within about 1e-6, relative, of the optimum of the semidefinite programme, unless the
         time ends before; at most the product of the layers' constants.
@@ -38,8 +38,8 @@ class LipSDP(BoundMethod):
 
     Args:
         multipliers: one per entry (``"neuron"``), or one per layer, which is less tight and not
-            faster here, but often reported. For sorting one per group, or one; and two free ones
-            per group in both cases.
+            faster here, but often reported. For sorting, one per group or one per layer, and two
+            of any sign per group in both cases.
         seconds: when to stop looking for better multipliers.
 
     Raises:
@@ -69,16 +69,16 @@ class LipSDP(BoundMethod):
 
     @property
     def name(self) -> str:
-        """See the base class."""
+        """Name in ``METHODS``: ``"lipsdp"`` or ``"lipsdp-layer"``."""
         return "lipsdp" if self.multipliers == "neuron" else "lipsdp-layer"
 
     @property
     def title(self) -> str:
-        """See the base class."""
+        """Name as the paper prints it."""
         return "LipSDP-Neuron" if self.multipliers == "neuron" else "LipSDP-Layer"
 
     def prove(self, chain: Chain) -> Tensor:
-        """See the class."""
+        """Prove a bound of a plain chain from the optimised multipliers."""
         refuse_other_blocks(chain)
         if chain.blocks and (size := coordinates(chain)) > LARGEST:
             raise NotApplicableError(
@@ -94,17 +94,18 @@ class LipSDP(BoundMethod):
         return proved(network, found)
 
     def multiplications(self, chain: Chain) -> float:
-        """Those of a few Newton steps, in all neurons together, or of factoring each layer."""
+        """Estimate the multiplications of a few Newton steps, or of factoring each layer."""
         if self.multipliers == "layer":
             return cubes(chain)
         return 10.0 * float(sum(widths(chain))) ** 3
 
     def within(self, seconds: float) -> Self:
-        """All of the time."""
+        """Spend all of the time."""
         return replace(self, seconds=seconds)
 
 
 def _check_mode(multipliers: str) -> None:
+    """Refuse the mode "network", whose inequality is false, and unknown modes."""
     if multipliers == "network":
         raise UsageError(
             "LipSDP-Network proves nothing: its coupled inequality is false, and its results are "

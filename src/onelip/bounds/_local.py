@@ -27,19 +27,19 @@ _HELD = 2**24  # entries of a product of layers that are held at a time
 
 
 class LocalRadius(NamedTuple):
-    """The predicted classes, and radii in which they cannot change."""
+    """Predicted classes, and radii in which they cannot change."""
 
     prediction: Tensor
     radius: Tensor
 
 
 class LocalBounds(NamedTuple):
-    """Proved constants of the predicted logit minus each other, in balls around inputs.
+    """Proved constants of the predicted logit minus each other logit, in balls around inputs.
 
     Attributes:
         radius: of the balls.
         prediction: ``(batch,)``, the largest logit at the input, computed in float64.
-        margins: ``(batch, classes)``, below the exact differences of logits at the input.
+        margins: ``(batch, classes)``, lower bounds of the exact differences of logits at the input.
         slopes: ``(batch, classes)``, Lipschitz constants of these differences in the ball.
     """
 
@@ -51,26 +51,26 @@ class LocalBounds(NamedTuple):
 
 @dataclass(frozen=True)
 class Local(BoundMethod):
-    r"""Bounds around given inputs, and the radii that they certify.
+    r"""Local Lipschitz bounds around given inputs, and the radii that they certify.
 
     Bound: for all y, z at most ``radius`` from an input, :math:`|f(y) - f(z)| \le L |y - z|`. Never
     above ``LipLT``; for a small radius, and an input where no unit is about to switch, the norm of
-    the Jacobian. Usually, not always, larger for larger balls; what holds in a ball holds in any
-    that lies inside.
+    the Jacobian. Usually, not always, larger for larger balls; a bound for a ball holds in every
+    smaller ball inside it.
     Cost: for L layers of n units, about ``L^2`` products and norms of n x n matrices for each input
     and radius: milliseconds for two hidden layers of 100, some seconds for a small convolutional
     network; and ``LipLT``, once.
 
-    Activations are elementwise or MaxMin; the slopes of those that are linear in pieces, of tanh
-    and of the sigmoid are followed, others count with all their slopes. A convolution is written
+    Activations are elementwise or MaxMin. Local slopes are known for piecewise linear activations,
+    tanh and the sigmoid; other activations count with their global slopes. A convolution is written
     out as a matrix of at most 8 million entries.
 
     Args:
-        radii: which balls a certificate tries, in units of the input.
+        radii: radii of the balls that a certificate tries, in units of the input.
         work: multiplications for LipLT.
 
     Raises:
-        UsageError: no radii, or one that is no length.
+        UsageError: no radii, or a radius that is negative or not finite.
         NotApplicableError: when it is asked for bounds of a chain with another nonlinearity, or
             with a layer that is too large.
 
@@ -94,7 +94,7 @@ class Local(BoundMethod):
             raise UsageError("a radius must be a finite length, 0 or more")
 
     def prove(self, chain: Chain) -> Tensor:  # noqa: ARG002
-        """Refused: a local constant belongs to an input.
+        """Refuse: a local constant belongs to an input.
 
         Raises:
             NotApplicableError: always; the message names the way out.
@@ -105,12 +105,12 @@ class Local(BoundMethod):
         )
 
     def logit_bounds(self, network: Network, input_shape: Shape | None = None) -> LogitBounds:
-        """Refused, as ``prove``."""
+        """Refuse, like ``prove``."""
         self.prove(chain_of(network, input_shape))
         raise AssertionError
 
     def multiplications(self, chain: Chain) -> float:  # noqa: ARG002
-        """Infinite: it bounds no network everywhere."""
+        """Return infinity: the method has no global bound."""
         return math.inf
 
     @torch.no_grad()
@@ -139,7 +139,7 @@ class Local(BoundMethod):
     @torch.no_grad()
     @asked_once()
     def pairwise(self, network: Network, x: Tensor, radius: float | Tensor) -> Tensor:
-        """Proved Lipschitz constants of the predicted logit minus each other, around each input.
+        """Proved constants of the predicted logit minus each other logit, around each input.
 
         The prediction is the largest logit at the input, computed in float64.
 
@@ -196,7 +196,7 @@ class Local(BoundMethod):
         return LocalRadius(prediction, best)
 
     def everywhere(self, chain: Chain) -> LogitBounds:
-        """Constants that hold in every ball: those of LipLT.
+        """Constants that hold in every ball: the global ones of LipLT.
 
         Raises:
             UsageError: the outputs are not two or more logits.
@@ -207,7 +207,7 @@ class Local(BoundMethod):
 
     @torch.no_grad()
     def balls(self, chain: Chain, x: Tensor, cap: Tensor) -> Iterator[LocalBounds]:
-        """The bounds for each of the radii, the largest first; none for an empty batch.
+        """Yield the bounds for each of the radii, largest first; nothing for an empty batch.
 
         Args:
             chain: from inputs to two or more logits.
@@ -226,7 +226,7 @@ class Local(BoundMethod):
 
 
 def _checked(chain: Chain, x: Tensor) -> tuple[list[Layer], Affine]:
-    """The chain, written out, if the inputs fit."""
+    """Return the chain written out as dense layers, if the inputs fit it."""
     if x.shape[1:] != chain.inputs:
         raise UsageError(f"inputs of shape {tuple(x.shape)}, not (batch, {chain.inputs})")
     if not torch.isfinite(x).all():
@@ -235,7 +235,7 @@ def _checked(chain: Chain, x: Tensor) -> tuple[list[Layer], Affine]:
 
 
 def _balls(dense: tuple[list[Layer], Affine], x: Tensor, radius: float | Tensor) -> Iterator[Balls]:
-    """The balls, some at a time."""
+    """Yield the balls in chunks that fit into memory."""
     numbers = x.detach().double().cpu().flatten(1)
     lengths = torch.as_tensor(radius, dtype=torch.float64).cpu().expand(len(x))
     if not bool(((lengths >= 0) & (lengths < math.inf)).all()):
@@ -247,19 +247,21 @@ def _balls(dense: tuple[list[Layer], Affine], x: Tensor, radius: float | Tensor)
 
 
 def _entries(dense: list[Layer], last: Affine) -> int:
-    """Of all products of layers that one sample takes at once, about."""
+    """Estimate the entries of the products of layers that one sample holds at once."""
     maps = [*(layer.inner.matrix for layer in dense), last.matrix]
     widths = [maps[0].shape[1], *(matrix.shape[0] for matrix in maps)]
     return max(widths[1:]) * sum(widths)
 
 
 def _network(balls: Balls, last: Affine) -> Tensor:
+    """Lipschitz constant in each ball: the smaller of the spectral and the rowwise bound."""
     paths = balls.paths(Approx(last.matrix[None], last.error[None]))
+    # If each output has constant l_i, the vector of outputs has the constant |l|.
     return torch.fmin(balls.norms(paths), frobenius(balls.lengths(paths)[:, None]))
 
 
 def _pairwise(balls: Balls, last: Affine, cap: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Predictions, lower bounds of the margins, Lipschitz constants of the differences."""
+    """Return predictions, lower bounds of the margins, Lipschitz constants of the differences."""
     logits = last.forward(balls.output)
     prediction = logits.values.nan_to_num(-math.inf).argmax(1)
     rows = last.matrix[prediction][:, None] - last.matrix
@@ -270,14 +272,15 @@ def _pairwise(balls: Balls, last: Affine, cap: Tensor) -> tuple[Tensor, Tensor, 
 
 
 def _margins(values: Tensor, errors: Tensor, prediction: Tensor) -> Tensor:
-    """Below the largest logit minus each other."""
+    """Lower bounds of the largest logit minus each other logit."""
     own, own_error = (t.gather(1, prediction[:, None]) for t in (values, errors))
+    # The errors of both logits, and the rounding of their difference.
     slack = upward(own_error + errors + 2 * UNIT * (own.abs() + values.abs()), 4)
     return (own - values) - upward(slack, 2)
 
 
 def _certified(prediction: Tensor, margins: Tensor, slopes: Tensor) -> Tensor:
-    """The least quotient over all rivals, 0 where one of them is no positive number."""
+    """Return the least quotient over all rivals, 0 where a margin is no positive number."""
     quotients = downward(margins / slopes, 4).nan_to_num(0.0, math.inf, 0.0).clamp_min(0.0)
     quotients.scatter_(1, prediction[:, None], math.inf)
     return quotients.amin(1)

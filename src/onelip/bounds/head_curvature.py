@@ -1,4 +1,4 @@
-r"""How much the differences of two logits of an MLP head can bend, proved.
+r"""Proved bounds of the curvature of the logit differences of a two-layer head.
 
 For :math:`z(y) = V \phi(W y + b) + c` and second derivatives of :math:`\phi` in :math:`[s, t]`, the
 Hessian of :math:`z_l - z_i` is :math:`W^T \mathrm{diag}(d \phi'') W` with :math:`d = v_l - v_i`. It
@@ -23,7 +23,7 @@ _NUMBERS_AT_ONCE = 2**24
 
 @dataclass(frozen=True)
 class TwoLayers:
-    """``outer phi(inner y + inner_bias) + outer_bias``, exact numbers in float64.
+    """Two-layer head ``outer phi(inner y + inner_bias) + outer_bias``, exact numbers in float64.
 
     Attributes:
         inner: ``(hidden, features)``.
@@ -41,7 +41,7 @@ class TwoLayers:
 
     @classmethod
     def of(cls, inner: nn.Linear, activation: nn.Module, outer: nn.Linear) -> Self:
-        """The numbers of two linear layers and what is between them.
+        """Copy the weights of two linear layers with an activation between them.
 
         Raises:
             NonFiniteError: a weight is infinite or NaN.
@@ -49,32 +49,32 @@ class TwoLayers:
         return cls(*_numbers(inner), activation, *_numbers(outer))
 
     def __call__(self, features: Tensor) -> Tensor:
-        """The logits of ``(batch, features)``."""
+        """Return the logits ``(batch, classes)`` of features ``(batch, features)``."""
         hidden = self.activation(features @ self.inner.mT + self.inner_bias)
         scores: Tensor = hidden @ self.outer.mT + self.outer_bias
         return scores
 
     @property
     def classes(self) -> int:
-        """How many logits there are."""
+        """Number of logits."""
         return len(self.outer)
 
 
 class Curvature:
-    """Proved bounds of the curvature of differences of logits, each computed when it is asked.
+    """Proved bounds of the curvature of logit differences, each computed on first use.
 
-    ``curvature(first, second)`` is how much ``z_first - z_second`` bends downwards at most: numbers
-    N >= 0 with ``Hessian(z_first - z_second) >= -N I`` everywhere. ``curvature(second, first)`` is
-    how much the same difference bends upwards.
+    ``curvature(first, second)`` bounds the downward curvature of ``z_first - z_second``: numbers
+    N >= 0 with ``Hessian(z_first - z_second) >= -N I`` everywhere. ``curvature(second, first)``
+    bounds the upward curvature of the same difference.
 
-    Cost: of each pair, once, about ``3 features^2 hidden`` multiplications in float64 and one
+    Cost: for each pair, once, about ``3 features^2 hidden`` multiplications in float64 and one
     symmetric eigenvalue problem of size ``min(features, hidden)``.
 
     Args:
         head: the two layers.
 
     Raises:
-        UnboundedModuleError: the derivative of the activation jumps.
+        UnboundedModuleError: the derivative of the activation is not continuous.
 
     Example:
         >>> head = TwoLayers.of(nn.Linear(4, 8), nn.Softplus(), nn.Linear(8, 3))
@@ -91,7 +91,7 @@ class Curvature:
 
     @torch.no_grad()
     def __call__(self, first: Tensor, second: Tensor) -> Tensor:
-        """The bounds of pairs of classes, ``(pairs,)`` float64 on the CPU."""
+        """Return the bounds of pairs of classes, ``(pairs,)`` float64 on the CPU."""
         first, second = first.cpu(), second.cpu()
         pairs = torch.stack([first, second], 1)[self._known[first, second].isnan()].unique(dim=0)
         if len(pairs):
@@ -101,7 +101,7 @@ class Curvature:
 
     @torch.no_grad()
     def rough(self, first: Tensor, second: Tensor) -> Tensor:
-        """Looser bounds of pairs, from two proofs per class.
+        """Return looser bounds of pairs, from two proofs per class.
 
         With m the mean of the rows of ``outer``, ``u(v_l - v_i) <= u(v_l - m) + u(m - v_i)``.
         """
@@ -114,25 +114,29 @@ class Curvature:
 
     @property
     def proved_pairs(self) -> int:
-        """How many ordered pairs were asked so far."""
+        """Number of ordered pairs proved so far."""
         return int((~self._known.isnan()).sum()) - self.head.classes
 
     def _prove(self, differences: Tensor) -> Tensor:
-        """Bounds for rows d, each entry rounded once."""
+        """Prove bounds for rows d, each entry rounded once."""
         bend = torch.stack([-differences * end for end in self.interval]).amax(0).clamp_min(0)
         roots = upward(
-            upward(bend + UNDERFLOW, 3).sqrt(), 1
-        )  # not below the exact ones: the norm is monotone
+            # Not below the exact roots: the norm of diag(root) W is monotone in the roots.
+            upward(bend + UNDERFLOW, 3).sqrt(),
+            1,
+        )
         at_once = max(1, _NUMBERS_AT_ONCE // self.head.inner.numel())
         return torch.cat([self._squared_norms(part) for part in roots.split(at_once)]).cpu()
 
     def _squared_norms(self, roots: Tensor) -> Tensor:
+        """Squared spectral norms of ``diag(root) W``, rounded upwards."""
         matrices = roots[:, :, None] * self.head.inner
         error = upward(2 * UNIT * frobenius(matrices), 2)  # one product per entry
         return upward(each(matrices, error).square(), 1)
 
 
 def _numbers(layer: nn.Linear) -> tuple[Tensor, Tensor]:
+    """Copy the weight and the bias of a layer to float64."""
     weight = exact(layer.weight).clone()  # training may go on
     bias = weight.new_zeros(len(weight)) if layer.bias is None else exact(layer.bias).clone()
     return weight, bias

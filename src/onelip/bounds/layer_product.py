@@ -1,4 +1,4 @@
-"""The product of what the layers of a module prove of themselves, for images of any size."""
+"""The product of the bounds that the layers of a module prove, for images of any size."""
 
 import math
 from dataclasses import dataclass
@@ -21,8 +21,8 @@ class LayerProduct:
     """Proved bounds of the parts of nested Sequentials.
 
     Attributes:
-        layers: of each part, by dotted name.
-        head: the last part, if it is linear.
+        layers: the bound of each part, by dotted name.
+        head: the last part if it is linear, else None.
     """
 
     layers: tuple[tuple[str, Tensor], ...]
@@ -30,7 +30,7 @@ class LayerProduct:
 
     @classmethod
     def of(cls, model: nn.Module) -> Self:
-        """The bounds of a model.
+        """Prove the bound of each part of a model.
 
         Raises:
             UnboundedModuleError: nothing is proved for a part.
@@ -42,32 +42,33 @@ class LayerProduct:
 
     @property
     def body(self) -> Tensor:
-        """The product of everything in front of the head."""
+        """Product of the bounds of everything before the head."""
         factors = [bound for _, bound in self.layers]
         return product(factors[:-1] if self.head is not None else factors)
 
     @property
     def network(self) -> Tensor:
-        """The product of all.
+        """Product of all bounds.
 
         Raises:
-            NonFiniteError: it is no number.
+            NonFiniteError: it is infinite or NaN.
         """
         return finite(product([bound for _, bound in self.layers]), "the model")
 
     def pairwise(self, classes: int) -> Tensor:
         """Constants of the differences of two logits: ``(classes, classes)``, float64.
 
-        Bound: the distances of a linear head's rows times the rest; elsewhere the root of 2 times
-            the product.
+        Bound: the distances between the rows of a linear head, times the rest; without one, the
+            root of 2 times the product.
         """
         if self.head is None:
+            # The row e_l - e_i has norm sqrt(2).
             return upward(self.body * math.sqrt(2), 2).expand(classes, classes)
         return upward(self.body * distances(self.head.weight), 1)
 
 
 def bound_by_layers(model: nn.Module, deadline: Deadline | None = None) -> Tensor:
-    """The product over the parts of a Sequential, or the bound of a module.
+    """Multiply the bounds of the parts of a Sequential; any other module is one part.
 
     Raises:
         OutOfTimeError: the time is over before the last part.
@@ -87,7 +88,7 @@ def distances(rows: Tensor) -> Tensor:
 
 
 def flattened(module: nn.Module, prefix: str = "") -> list[tuple[str, nn.Module]]:
-    """The parts of nested Sequentials, in order, by dotted name."""
+    """Return the parts of nested Sequentials, in order, by dotted name."""
     if type(module) is not nn.Sequential:
         return [(prefix or type(module).__name__, module)]
     parts = []
@@ -97,11 +98,12 @@ def flattened(module: nn.Module, prefix: str = "") -> list[tuple[str, nn.Module]
 
 
 def is_linear(module: nn.Module) -> TypeGuard[nn.Linear]:
-    """Whether a module is torch's linear layer, and nothing derived from it."""
+    """Check whether a module is exactly torch's linear layer, no subclass."""
     return type_before_parametrizations(module) is nn.Linear
 
 
 def _linear_head(parts: list[tuple[str, nn.Module]]) -> Head | None:
+    """Return the last part if it is linear."""
     last = parts[-1][1] if parts else None
     if last is not None and is_linear(last):
         return last

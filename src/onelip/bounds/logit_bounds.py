@@ -1,4 +1,4 @@
-"""Constants of single logits and of their differences: lengths of rows, rounded upwards."""
+"""Lipschitz constants of logits and of their differences: row norms, rounded upwards."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -17,14 +17,14 @@ _CHUNK = 2**24  # entries of the differences held at a time
 
 
 class LogitBounds(NamedTuple):
-    """Proved Lipschitz constants, in float64.
+    """Proved Lipschitz constants of a network and of its logits, in float64.
 
     Attributes:
-        network: of the whole network, 0-d.
-        per_class: of each logit, ``(classes,)``.
-        pairwise: of each difference of two logits, ``(classes, classes)``: symmetric, 0 on the
-            diagonal.
-        layers: of each block by itself.
+        network: constant of the whole network, 0-d.
+        per_class: constants of the logits, ``(classes,)``.
+        pairwise: constants of the differences of two logits, ``(classes, classes)``: symmetric,
+            0 on the diagonal.
+        layers: constants of the blocks by themselves.
     """
 
     network: Tensor
@@ -36,9 +36,10 @@ class LogitBounds(NamedTuple):
 def tightened(
     network: Tensor, per_class: Tensor, pairwise: Tensor, layers: Sequence[Fraction]
 ) -> LogitBounds:
-    """Constants with what holds of any network: a logit is no steeper than all of them.
+    """Tighten the constants of logits by bounds that hold for any network.
 
-    A difference of two is no steeper than the root of 2 times that, or than the sum of its two.
+    A logit has at most the constant of the network. A difference of two logits has at most the root
+    of 2 times that, and at most the sum of the constants of the two.
     """
     per_class = torch.minimum(per_class, network)
     sums = upward(per_class[:, None] + per_class, 1)
@@ -48,7 +49,7 @@ def tightened(
 
 
 def least(found: Sequence[LogitBounds]) -> LogitBounds:
-    """The smallest of several proofs of the same network, number by number."""
+    """Return the smallest of several proofs of the same network, number by number."""
     network, per_class, pairwise, layers = zip(*found, strict=True)
     shortest = tuple(torch.stack(bounds).amin(0) for bounds in zip(*layers, strict=True))
     return LogitBounds(
@@ -62,7 +63,7 @@ def least(found: Sequence[LogitBounds]) -> LogitBounds:
 def least_in_time(
     proved: Callable[[Norms, float], LogitBounds], work: float, seconds: float
 ) -> LogitBounds:
-    """The least of what ever more work proves of the logits (``cheapest_first``).
+    """Return the smallest constants of logits over growing budgets of work (``cheapest_first``).
 
     Raises:
         NotApplicableError: the time is over before the first proof.
@@ -78,7 +79,7 @@ def least_in_time(
 
 
 def lengths(rows: Tensor, errors: Tensor) -> Tensor:
-    """Bounds of the norms of rows, each known up to an error: ``(count,)``."""
+    """Bound the norms of rows, each known up to an error: ``(count,)``."""
     if not rows.any():
         return errors
     scale = power_of_two(rows)
@@ -86,7 +87,7 @@ def lengths(rows: Tensor, errors: Tensor) -> Tensor:
 
 
 def pair_lengths(rows: Tensor, errors: Tensor) -> Tensor:
-    """Bounds of the norms of all differences of rows: ``(count, count)``."""
+    """Bound the norms of all differences of rows: ``(count, count)``."""
     both = errors[:, None] + errors
     if not rows.any():
         return upward(both, 1)
@@ -97,12 +98,13 @@ def pair_lengths(rows: Tensor, errors: Tensor) -> Tensor:
         torch.linalg.vector_norm(part[:, None] - scaled, dim=2) for part in scaled.split(chunk)
     ]
     terms = rows.shape[1]
+    # Squares below the smallest normal number may be lost: at most UNDERFLOW per term.
     differences = upward(torch.cat(found), terms + 6) + math.sqrt(2 * terms * UNDERFLOW)
     return ends_above(differences / scale + both)
 
 
 def raised(sizes: Tensor, factor: Fraction) -> Tensor:
-    """``factor * sizes``, rounded upwards.
+    """Multiply ``factor * sizes``, rounded upwards.
 
     Raises:
         NonFiniteError: the factor is beyond the largest float64 number.

@@ -1,4 +1,4 @@
-"""The interface of a way to bound a network."""
+"""The interface of a method that bounds the Lipschitz constant of a network."""
 
 import abc
 import math
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
+from onelip.bounds.block_product import DEFAULT_WORK, logits_by_blocks
 from onelip.bounds.logit_bounds import LogitBounds, least, tightened
 from onelip.chains import Chain, Shape
 from onelip.errors import NotApplicableError, UsageError
@@ -19,7 +20,7 @@ Network = nn.Module | ExportedProgram | Chain
 
 
 def chain_of(network: Network, input_shape: Shape | None = None) -> Chain:
-    """A network as a chain.
+    """Read a network as a chain.
 
     Args:
         network: a module in eval mode, an exported program, or a chain.
@@ -40,21 +41,21 @@ def chain_of(network: Network, input_shape: Shape | None = None) -> Chain:
 
 @dataclass(frozen=True)
 class BoundMethod(abc.ABC):
-    """A way to bound the Lipschitz constant of a network, by proof.
+    """Method to bound the Lipschitz constant of a network, by proof.
 
     A method is a frozen dataclass that defines ``name`` and ``prove``; a line in
     ``onelip.bounds.METHODS`` makes it known to ``Best``, certificates, recipes and training.
-    Everything else has a default that speaks for any proved constant.
+    Everything else has a default that is valid for any proved constant.
     """
 
     @property
     @abc.abstractmethod
     def name(self) -> str:
-        """The one word by which it is called everywhere."""
+        """Name of the method in ``METHODS``, on the command line and in records."""
 
     @property
     def title(self) -> str:
-        """The name as papers print it."""
+        """Name as papers print it."""
         return self.name
 
     @abc.abstractmethod
@@ -91,32 +92,30 @@ class BoundMethod(abc.ABC):
     def logit_bounds(self, network: Network, input_shape: Shape | None = None) -> LogitBounds:
         r"""Proved constants of a network, of each logit and of each difference of two logits.
 
-        Bound: from the constant L of the network, :math:`\sqrt 2 L` for each pair; those of the
-            product of norms where they are smaller.
+        Bound: L for each logit and :math:`\sqrt 2 L` for each pair, with the constant L of the
+            network; the constants of the product of norms where they are smaller.
 
         Args:
             network: as for ``bound``.
             input_shape: as for ``bound``.
         """
-        from onelip.bounds._product import Product
-
         chain = chain_of(network, input_shape)
-        product = Product().logit_bounds(chain)
+        product = logits_by_blocks(chain, DEFAULT_WORK, math.inf)
         return limited(product, self.prove(chain))
 
     def multiplications(self, chain: Chain) -> float:  # noqa: ARG002
-        """How many it takes at least, where it cannot stop by itself: ``Best`` asks beforehand.
+        """Estimate the multiplications that a method without a time limit needs, for ``Best``.
 
         Infinite for a method that ``Best`` does not try.
         """
         return 0.0
 
     def within(self, seconds: float) -> Self:  # noqa: ARG002
-        """The same method as ``Best`` runs it, when so many seconds are left."""
+        """Return the same method as ``Best`` runs it when so many seconds are left."""
         return self
 
     def estimate(self, chain: Chain) -> nn.Module:  # noqa: ARG002
-        """A differentiable estimate, for training: called with a chain of the same shapes.
+        """Return a differentiable estimate, for training: called with a chain of the same shapes.
 
         Returns:
             A module from chains to ``(classes, classes)``; it must not reach a certificate.
@@ -130,18 +129,18 @@ class BoundMethod(abc.ABC):
 
 
 def end_of(seconds: float | None) -> float:
-    """The seconds, infinite where none are given."""
+    """Return the seconds, infinity where none are given."""
     return math.inf if seconds is None else seconds
 
 
 def widths(chain: Chain) -> list[int]:
-    """Numbers in the input and behind each inner map."""
+    """Return the sizes of the input and of the output of each inner map."""
     if not chain.blocks:
         return []
     return [chain.blocks[0].inner.columns, *(block.inner.rows for block in chain.blocks)]
 
 
 def limited(found: LogitBounds, network: Tensor) -> LogitBounds:
-    """Constants of logits, with another proved constant of the same network."""
+    """Combine constants of logits with another proved constant of the same network."""
     bounds = tightened(torch.minimum(network, found.network), found.per_class, found.pairwise, ())
     return least([found._replace(layers=()), bounds])._replace(layers=found.layers)

@@ -1,32 +1,16 @@
-"""All ways to bound a network, by name."""
+"""Registry of the bound methods, by name."""
 
 from onelip.bounds._best import Best
-from onelip.bounds._eclipse import ECLipsE
-from onelip.bounds._liplt import LipLT
-from onelip.bounds._lipsdp import LipSDP
-from onelip.bounds._local import Local
-from onelip.bounds._product import Product
 from onelip.bounds.method import BoundMethod
+from onelip.bounds.single_methods import SINGLE_METHODS
 from onelip.errors import UsageError
 
-METHODS: dict[str, BoundMethod] = {
-    method.name: method
-    for method in (
-        Product(),
-        LipLT(),
-        ECLipsE(fast=True),
-        ECLipsE(),
-        LipSDP("layer"),
-        LipSDP(),
-        Local(),
-        Best(),
-    )
-}
-"""The one table of them, in the order in which ``Best`` tries them."""
+METHODS: dict[str, BoundMethod] = {method.name: method for method in (*SINGLE_METHODS, Best())}
+"""All bound methods, in the order in which ``Best`` tries them."""
 
 
 def estimated() -> tuple[str, ...]:
-    """The names of the methods that have an estimate for training."""
+    """Return the names of the methods that have an estimate for training."""
     return tuple(
         name
         for name, method in METHODS.items()
@@ -35,10 +19,10 @@ def estimated() -> tuple[str, ...]:
 
 
 def bound_method(method: BoundMethod | str) -> BoundMethod:
-    """A method, or the one of that name.
+    """Return a method itself, or the registered one of that name.
 
     Raises:
-        UsageError: there is none.
+        UsageError: no method has that name.
     """
     if isinstance(method, str):
         if method not in METHODS:

@@ -1,1 +1,1 @@
-"""Networks in balls around single inputs: the slopes that units can take, and what follows."""
+"""Networks in balls around single inputs: intervals of slopes, and the constants that follow."""

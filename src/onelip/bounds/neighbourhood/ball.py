@@ -1,14 +1,14 @@
-r"""Which slopes the units of a network can take in a ball, and the constants that follow.
+r"""Intervals of the slopes of a network's units in a ball, and the constants that follow.
 
 With centres C and half widths R of the slopes of a layer, the recursion of LipLT (Fazlyab et al.,
-2023, equation 19) bounds linear images of what a layer returns, for each sample by itself:
+2023, equation 19) bounds linear images of a layer's output, for each sample separately:
 
 .. math:: \mathrm{Lip}(T x_k) \le \|T C_{k-1} W_{k-1} \cdots C_0 W_0\| + \sum_{j < k}
           \|T C_{k-1} W_{k-1} \cdots W_{j+1} R_j^{1/2}\| \, \mathrm{Lip}(R_j^{1/2} W_j x_j) .
 
-A unit that cannot switch has :math:`R = 0`. Taken row by row, it says how far each unit of the next
-layer can move in the ball, hence which of them can switch. The product of norms of masked matrices
-(Huang et al., 2021) is taken where it is smaller.
+A unit that cannot switch has :math:`R = 0`. Row by row, the bound limits how far each unit of
+the next layer can move in the ball, hence which units can switch. The product of norms of masked
+matrices (Huang et al., 2021) is taken where it is smaller.
 """
 
 from dataclasses import dataclass
@@ -30,22 +30,23 @@ class Approx(NamedTuple):
     error: Tensor
 
     def times(self, affine: Affine) -> "Approx":
-        """Behind a linear map."""
+        """Return the products with a linear map, applied before these matrices."""
         size, columns = frobenius(self.matrix), self.matrix.shape[2]
+        # (M + dM)(A + dA) = MA + dM (A + dA) + M dA; the first term uses the exact norm of A + dA.
         new = size * (affine.error + gamma(columns) * frobenius(affine.matrix))
         lost = columns * self.matrix.shape[1] * affine.matrix.shape[1] * UNDERFLOW
         error = upward(self.error * affine.norm + new + lost, 8)
         return Approx(self.matrix @ affine.matrix, error)
 
     def scaled(self, columns: Tensor) -> "Approx":
-        """With each column times a number, ``(batch, columns)``."""
+        """Scale each column by a number, ``(batch, columns)``."""
         matrix = self.matrix * columns[:, None]
         largest = columns.abs().amax(1) if columns.shape[1] else columns.new_zeros(len(columns))
         lost = matrix[0].numel() * UNDERFLOW
         return Approx(matrix, upward(self.error * largest + 2 * UNIT * frobenius(matrix) + lost, 8))
 
     def plus(self, other: "Approx") -> "Approx":
-        """The sum."""
+        """Return the sum."""
         matrix = self.matrix + other.matrix
         new = 2 * UNIT * frobenius(matrix)
         return Approx(matrix, upward(self.error + other.error + new, 4))
@@ -68,13 +69,13 @@ class Approx(NamedTuple):
 
 @dataclass(frozen=True)
 class Weights:
-    """A weight for each unit that has any, per sample.
+    """Nonzero weights of the units of a layer, per sample.
 
     Attributes:
-        index: the units, ``(batch, kept)``; some have weight 0.
+        index: the units, ``(batch, kept)``, padded by units of weight 0.
         weight: their weights.
         constant: Lipschitz constant of the weighted inputs of the units, ``(batch,)``.
-        entries: the same for each unit, ``(batch, kept)``.
+        entries: the same for each unit alone, ``(batch, kept)``.
     """
 
     index: Tensor
@@ -83,14 +84,14 @@ class Weights:
     entries: Tensor
 
     def of(self, rows: Approx) -> Approx:
-        """The columns of these units, weighted."""
+        """Select the columns of these units, weighted."""
         index = self.index[:, None].expand(-1, rows.matrix.shape[1], -1)
         matrix = rows.matrix.expand(len(index), -1, -1)
         return Approx(matrix.gather(2, index), rows.error.expand(len(index))).scaled(self.weight)
 
 
 class Unit(NamedTuple):
-    """What is known of a layer's units in the balls of a batch."""
+    """Bounds of the slopes of a layer's units in the balls of a batch."""
 
     centre: Tensor  # of the slopes, (batch, units)
     half: Weights  # roots of half their widths
@@ -98,7 +99,7 @@ class Unit(NamedTuple):
 
 
 class Paths(NamedTuple):
-    """A linear image of what the last layer returns, split by the layer where a path ends."""
+    """Linear image of the last layer's output, split by the layer where a path ends."""
 
     linear: Approx  # from the input, through the centres of all slopes
     through: list[Approx]  # from the units of each layer, times the roots of their half widths
@@ -106,10 +107,10 @@ class Paths(NamedTuple):
 
 
 class Balls:
-    """The balls of a radius around a batch of inputs, as a network sees them.
+    """Balls of a radius around a batch of inputs, propagated through a network.
 
     Attributes:
-        output: of the layers, at the centres.
+        output: output of the layers at the centres.
     """
 
     def __init__(self, layers: list[Layer], x: Tensor, radius: Tensor) -> None:
@@ -126,11 +127,11 @@ class Balls:
         through: list[Approx] = []
         masked = None
         for layer, units in zip(reversed(self._layers), reversed(self._units), strict=True):
-            behind = rows if layer.outer is None else rows.times(layer.outer)
+            entering = rows if layer.outer is None else rows.times(layer.outer)
             if not through and layer.skip is None:
-                masked = units.mass.of(behind)
-            through.append(units.half.of(behind))
-            before = behind.scaled(units.centre).times(layer.inner)
+                masked = units.mass.of(entering)
+            through.append(units.half.of(entering))
+            before = entering.scaled(units.centre).times(layer.inner)
             rows = before if layer.skip is None else before.plus(rows.times(layer.skip))
         linear = Approx(
             rows.matrix.expand(len(self._radius), -1, -1), rows.error.expand(len(self._radius))
@@ -157,13 +158,14 @@ class Balls:
         return total
 
     def _enter(self, layer: Layer) -> None:
-        """Go on behind another layer."""
+        """Extend the balls by one layer."""
         rows = Approx(layer.inner.matrix[None], layer.inner.error[None])
         paths = self.paths(rows)
         lengths = self.lengths(paths)
         before = layer.inner.forward(self.output)
         low, high = _reached(before, lengths, self._radius, layer)
         centre = (low + high) / 2
+        # The centre is rounded: the half width covers both ends of the interval from it.
         width = upward(torch.maximum(high - centre, centre - low), 1)
         mass = torch.maximum(low.abs(), high.abs())
         half, whole = (self._weighted(paths, lengths, w) for w in (width, mass))
@@ -172,7 +174,7 @@ class Balls:
         self._units.append(Unit(centre, half, whole))
 
     def _weighted(self, paths: Paths, lengths: Tensor, squares: Tensor) -> Weights:
-        """Lipschitz constants of a layer's inputs, times roots of these numbers."""
+        """Weights from the roots of ``squares``, with constants of the weighted inputs."""
         kept = int((squares > 0).sum(1).max()) if len(squares) else 0
         index = squares.argsort(1, descending=True)[:, :kept]
         weight = upward(squares.gather(1, index).sqrt(), 1)
@@ -184,7 +186,7 @@ class Balls:
 
 
 def _least(part: Approx, weights: Weights) -> Tensor:
-    """The smaller of two bounds of each row of a path: by norms, and by entries."""
+    """Bound each row of a path, by norms and by entries; the smaller of the two."""
     by_norm = upward(part.lengths * weights.constant[:, None], 1)
     sums = (part.matrix.abs() @ weights.entries[..., None]).squeeze(2)
     slack = part.error[:, None] * frobenius(weights.entries[:, None])[:, None]
@@ -193,7 +195,7 @@ def _least(part: Approx, weights: Weights) -> Tensor:
 
 
 def _weighed(paths: Paths, index: Tensor, weight: Tensor) -> Paths:
-    """With some of the rows, weighted."""
+    """Select some of the rows of all paths, weighted."""
     picked = Weights(index, weight, weight, weight)
     parts = [picked.of(part.transposed).transposed for part in (paths.linear, *paths.through)]
     masked = None if paths.masked is None else picked.of(paths.masked.transposed).transposed
@@ -201,7 +203,7 @@ def _weighed(paths: Paths, index: Tensor, weight: Tensor) -> Paths:
 
 
 def _reached(before: Point, lengths: Tensor, radius: Tensor, layer: Layer) -> Interval:
-    """The slopes of each unit in the ball."""
+    """Return intervals of the slopes of each unit in the ball."""
     reach = upward(lengths * radius[:, None] + before.entries, 2)
     reach = upward(reach + 4 * UNIT * (before.values.abs() + reach), 4) + UNDERFLOW
     ends = [(before.values + sign * reach).unflatten(1, layer.shape) for sign in (-1, 1)]

@@ -1,4 +1,4 @@
-"""Small chains as dense layers, run forward with a bound of what rounding does to the result."""
+"""Small chains as dense layers, run forward with a bound of the rounding error."""
 
 import math
 from dataclasses import dataclass
@@ -24,14 +24,14 @@ from onelip.norms.batched import each
 from onelip.norms.rounding import UNDERFLOW, UNIT, frobenius, gamma, upward
 
 LARGEST = 2**23
-"""Entries of a matrix, at most."""
+"""Largest number of entries of a matrix that is written out."""
 
 _ELSEWHERE = 2.0**-32  # relative error that torch is trusted to keep below where it is not exact
-_SHIFTS = 2.0**20  # of a shift that was computed: no larger than this many of its factor
+_SHIFTS = 2.0**20  # a computed shift is at most this many times the norm of its factor
 
 
 class Point(NamedTuple):
-    """Computed vectors, ``(batch, size)``, and how far off they may be."""
+    """Computed vectors, ``(batch, size)``, with bounds of their errors."""
 
     values: Tensor
     entries: Tensor  # (batch, size), the error of each entry
@@ -40,15 +40,15 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True)
 class Affine:
-    """``matrix @ x + offset``.
+    """Affine map ``matrix @ x + offset``, written out.
 
     Attributes:
         matrix: float64.
-        error: Frobenius norm of what the matrix may be off by.
-        norm: of the exact matrix, spectral; proved.
-        lengths: of its rows; proved.
+        error: bound of the Frobenius norm of the matrix's error.
+        norm: proved spectral norm of the exact matrix.
+        lengths: proved norms of its rows.
         offset: the image of 0.
-        offset_error: Euclidean norm of what the offset may be off by.
+        offset_error: bound of the Euclidean norm of the offset's error.
     """
 
     matrix: Tensor
@@ -60,7 +60,7 @@ class Affine:
 
     @classmethod
     def of(cls, linear: LinearMap) -> "Affine":
-        """Write an exact map out.
+        """Write an exact map out as a matrix and an offset.
 
         Raises:
             NotApplicableError: its matrix is too large.
@@ -78,7 +78,7 @@ class Affine:
         return cls(matrix, error, norm, lengths, offset.flatten(), offset_error)
 
     def forward(self, point: Point) -> Point:
-        """The image, with what rounding adds to the error."""
+        """Compute ``matrix @ x + offset``, with the rounding added to the error."""
         columns = self.matrix.shape[1]
         values = point.values @ self.matrix.mT + self.offset
         sizes = upward(point.values.abs() @ self.matrix.abs().mT + self.offset.abs(), columns + 4)
@@ -91,7 +91,7 @@ class Affine:
 
 @dataclass(frozen=True)
 class Layer:
-    """``skip(x) + outer(nonlinearity(inner(x)))``."""
+    """Dense layer ``skip(x) + outer(nonlinearity(inner(x)))``."""
 
     inner: Affine
     nonlinearity: Elementwise
@@ -100,12 +100,13 @@ class Layer:
     skip: Affine | None
 
     def behind(self, point: Point, before: Point) -> Point:
-        """The layer's output, from its input and what ``inner`` makes of it."""
+        """Return the layer's output from its input and the output of ``inner``."""
         constant = self.nonlinearity.constant
         shaped = before.values.unflatten(1, self.shape)
         values = self.nonlinearity.module(shaped).flatten(1)
         known = known_activation(self.nonlinearity.module)
         if known is not None and known.roundings is not None:
+            # Few roundings, none of a difference: the error is relative to the result.
             new = 2 * UNIT * values.abs() + UNDERFLOW
         else:
             new = upward(_ELSEWHERE * (values.abs() + constant * before.values.abs()), 4)
@@ -117,7 +118,7 @@ class Layer:
 
 
 def layers(chain: Chain) -> tuple[list[Layer], Affine]:
-    """Write a chain out.
+    """Write a chain out as dense layers and a last affine map.
 
     Args:
         chain: its activations are elementwise or sort pairs.
@@ -137,7 +138,7 @@ def layers(chain: Chain) -> tuple[list[Layer], Affine]:
 
 
 def _offset(linear: LinearMap) -> tuple[Tensor, Tensor]:
-    """The image of 0, and the Euclidean norm of its error."""
+    """Return the image of 0, and a bound of the Euclidean norm of its error."""
     zero = torch.zeros((), dtype=torch.float64)
     if isinstance(linear, Composition):
         value, error = torch.zeros(1, *linear.inputs).double(), zero
@@ -159,12 +160,12 @@ def _offset(linear: LinearMap) -> tuple[Tensor, Tensor]:
 
 
 def _through(linear: LinearMap, value: Tensor, error: Tensor) -> tuple[Tensor, Tensor]:
-    """The image of a vector that may be off by an error."""
+    """Return the image of a vector with an error, and a bound of the image's error."""
     norm = linear.norm()
     if norm is None:
         before = Point(value.flatten(1), torch.zeros_like(value.flatten(1)), error[None])
-        behind = Affine.of(linear).forward(before)
-        return behind.values.unflatten(1, linear.outputs), behind.error[0]
+        after = Affine.of(linear).forward(before)
+        return after.values.unflatten(1, linear.outputs), after.error[0]
     own, new = _offset(linear)
     total = linear(value) + own
     lost = linear.rounding * frobenius(value.flatten()[None]) + linear.underflow
@@ -173,6 +174,7 @@ def _through(linear: LinearMap, value: Tensor, error: Tensor) -> tuple[Tensor, T
 
 
 def _sum(points: list[Point]) -> Point:
+    """Add two points, with the rounding of the sum."""
     first, second = points
     values = first.values + second.values
     new = 2 * UNIT * values.abs()

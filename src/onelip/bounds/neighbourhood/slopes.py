@@ -1,7 +1,7 @@
-"""Slopes of elementwise activations between two inputs.
+"""Intervals of the slopes of elementwise activations between two inputs.
 
-Each piece of an activation has monotone slopes, so those between two inputs lie between the slopes
-at the ends of what the piece has of the interval; a point where two pieces meet counts for both.
+Each piece of an activation has monotone slopes, so its slopes between two inputs lie between
+those at the ends of its part of the interval. A point where two pieces meet counts for both.
 """
 
 import math
@@ -19,7 +19,7 @@ _TRUSTED = 2.0**-40  # error of a computed slope, with room to spare
 
 
 class Fold(nn.Module):
-    """Some numbers as they are, then the absolute values of as many others."""
+    """Fold: the first ``count`` numbers as they are, then the absolute values of as many others."""
 
     def __init__(self, count: int) -> None:
         super().__init__()
@@ -27,12 +27,12 @@ class Fold(nn.Module):
 
     @property
     def slopes_below(self) -> Tensor:
-        """The slope of each entry where its input is negative."""
+        """Slope of each entry where its input is negative."""
         ones = torch.ones(self.count, dtype=torch.float64)
         return torch.cat([ones, -ones])
 
     def forward(self, x: Tensor) -> Tensor:
-        """Fold."""
+        """Compute ``[x_1, |x_2|]`` for the two halves of ``x``."""
         return torch.cat([x[:, : self.count], x[:, self.count :].abs()], 1)
 
 
@@ -44,7 +44,7 @@ _FOLD = Activation(
 
 
 def known_activation(module: nn.Module) -> Activation | None:
-    """The record of an activation, None if there is none."""
+    """Return the record of an activation, None if there is none."""
     return _FOLD if type(module) is Fold else ACTIVATIONS.get(type(module))
 
 
@@ -52,7 +52,7 @@ def local_slopes(activation: Elementwise, low: Tensor, high: Tensor) -> Interval
     """Intervals that contain every slope of an activation between two inputs of an interval.
 
     Args:
-        activation: with the slopes that it has anywhere.
+        activation: the activation, with its global slopes.
         low: lowest inputs, ``(batch, ...)``, float64; where NaN, nothing is known.
         high: highest inputs.
 
@@ -73,7 +73,7 @@ def local_slopes(activation: Elementwise, low: Tensor, high: Tensor) -> Interval
 
 
 def _touched(module: nn.Module, pieces: Pieces, low: Tensor, high: Tensor) -> Interval:
-    """The smallest and the largest slope of the pieces that meet ``[low, high]``."""
+    """Return the smallest and the largest slope of the pieces that meet ``[low, high]``."""
     ends = (-math.inf, *pieces.ends, math.inf)
     least, most = torch.full_like(low, math.inf), torch.full_like(low, -math.inf)
     for start, end, slope in zip(ends[:-1], ends[1:], pieces.slopes, strict=True):
@@ -90,7 +90,7 @@ def _touched(module: nn.Module, pieces: Pieces, low: Tensor, high: Tensor) -> In
 
 
 def _between(module: nn.Module, curve: Curve, low: Tensor, high: Tensor) -> Interval:
-    """Bounds of monotone slopes between two inputs, with what float64 does to them."""
+    """Bound monotone slopes between two inputs, with their float64 error."""
     first, last = curve.slope(module, low), curve.slope(module, high)
     off = [
         _TRUSTED * (slope.abs() if curve.relative else 1.0) + UNDERFLOW for slope in (first, last)
@@ -102,5 +102,6 @@ def _between(module: nn.Module, curve: Curve, low: Tensor, high: Tensor) -> Inte
 
 
 def _per_channel(slope: float | Tensor, like: Tensor) -> Tensor:
+    """Shape one slope per channel for broadcasting."""
     numbers = torch.as_tensor(slope, dtype=like.dtype)
     return numbers.reshape(-1, *[1] * max(0, like.ndim - 2)) if numbers.ndim else numbers

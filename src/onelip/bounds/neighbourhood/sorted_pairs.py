@@ -1,4 +1,4 @@
-"""Sorting pairs as an elementwise activation: ``(a + b -+ |a - b|) / 2``."""
+"""Sorting of pairs as an elementwise activation: ``(a + b -+ |a - b|) / 2``."""
 
 import math
 from dataclasses import replace
@@ -21,13 +21,13 @@ from onelip.errors import NotApplicableError
 
 
 def folded(block: Block) -> Block:
-    """The same block with an elementwise activation.
+    """Rewrite a block with an elementwise activation.
 
     Args:
         block: its activation is elementwise or sorts pairs.
 
     Raises:
-        NotApplicableError: neither.
+        NotApplicableError: the activation is neither of the two.
     """
     kind = block.nonlinearity
     if isinstance(kind, Elementwise):
@@ -52,14 +52,14 @@ def folded(block: Block) -> Block:
 
 
 def _sums_and_differences(shape: Shape) -> Tensor:
-    """The matrix to all ``a + b``, then all ``a - b``."""
+    """Matrix that maps pairs to all ``a + b``, then all ``a - b``."""
     basis = torch.eye(math.prod(shape), dtype=torch.float64).unflatten(1, shape)
     first, second = basis.unflatten(1, (-1, 2)).unbind(2)
     return torch.cat([(first + second).flatten(1), (first - second).flatten(1)], 1).mT
 
 
 def _sign(module: nn.Module, shape: Shape) -> float:
-    """1 if the larger number of a pair comes first, -1 if it comes last."""
+    """Return 1 if the larger number of a pair comes first, -1 if it comes last."""
     pairs = torch.zeros(1, *shape, dtype=torch.float64)
     pairs[:, 1::2] = 1
     return 1.0 if module(pairs)[:, 0].all() else -1.0

@@ -1,1 +1,1 @@
-"""Norms of linear maps that follow one another, proved as a whole where that is tighter."""
+"""Norms of compositions of linear maps, proved as a whole where that is tighter."""

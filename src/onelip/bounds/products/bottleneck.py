@@ -1,4 +1,4 @@
-r"""The norm of a large linear map from a Gram matrix of the narrowest place that it passes.
+r"""Proved norm of a large linear map from a Gram matrix of its narrowest place.
 
 Where :math:`M = A B` narrows to n numbers between A and B, let :math:`R R^\top` be close to
 :math:`B B^\top`. Then
@@ -25,7 +25,7 @@ from onelip.norms.spectral import ends_above
 from onelip.norms.verification import Dense, above, gap
 
 Push = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""A batch to its image under ``M^T M`` (or ``M M^T``), and what each row is off by in norm."""
+"""Map of a batch to its image under ``M^T M`` (or ``M M^T``), and the error norm of each row."""
 
 _CHUNK = 256
 _LANCZOS_STEPS = 60
@@ -38,7 +38,7 @@ _NEVER = Deadline()
 
 
 class Gram(NamedTuple):
-    """A symmetric matrix, off by at most ``error`` in Frobenius norm."""
+    """Symmetric matrix with an error of at most ``error`` in Frobenius norm."""
 
     matrix: Tensor
     error: Tensor
@@ -73,7 +73,7 @@ def norm_through(
     Args:
         push_before: ``B B^T``.
         push_behind: ``A^T A``.
-        shape: of what B returns and A takes.
+        shape: shape of the outputs of B, the inputs of A.
         before: a bound of the norm of B.
         behind: a bound of the norm of A.
         deadline: as for ``norm``.
@@ -89,6 +89,7 @@ def norm_through(
         image = image.flatten(1)
         inner[rows] = image @ root
         product = upward(gamma(len(root)) * frobenius(image) * size, 4)
+        # |R|^2 = |R R^T| <= |B B^T| + gap.
         length = upward(before.square() + gap, 4).sqrt()  # of R
         squares = squares + upward(frobenius(error[None]) * length + product, 4).square()
     if not torch.isfinite(inner).all():
@@ -99,6 +100,7 @@ def norm_through(
 
 
 def _gram(push: Push, shape: Shape) -> Gram:
+    """Compute the Gram matrix from images of the basis."""
     size = math.prod(shape)
     matrix = torch.empty(size, size, dtype=torch.float64)
     squares = torch.zeros((), dtype=torch.float64)
@@ -110,18 +112,19 @@ def _gram(push: Push, shape: Shape) -> Gram:
 
 
 def _symmetric(matrix: Tensor, error: Tensor) -> Gram:
-    """The symmetric part, which is no further from a symmetric matrix."""
+    """Return the symmetric part, whose distance from a symmetric matrix is no larger."""
     mean = (matrix + matrix.mT).mul_(0.5)
     return Gram(mean, upward(error + 2 * UNIT * frobenius(mean), 4))
 
 
 def _chunks(matrix: Tensor) -> list[tuple[slice, Tensor]]:
+    """Split the rows of a matrix into chunks."""
     starts = range(0, len(matrix), _CHUNK)
     return [(slice(start, start + _CHUNK), matrix[start : start + _CHUNK]) for start in starts]
 
 
 def _proved(gram: Gram, deadline: Deadline = _NEVER) -> Tensor:
-    """Bound of the norm, at a level just above a guess."""
+    """Bound the norm at a level just above a guess of the largest eigenvalue."""
     matrix = gram.matrix
     best = frobenius(matrix)
     guess, margin = _largest_eigenvalue(matrix), _FIRST_MARGIN
@@ -134,12 +137,13 @@ def _proved(gram: Gram, deadline: Deadline = _NEVER) -> Tensor:
             best = torch.fmin(best, trial.bound)
             break
         else:
+            # The factor's inverse gives the distance of the level from the largest eigenvalue.
             guess, margin = trial.level - 1 / _inverse_norm(trial.factor), _MARGIN
     return upward(best + gram.error, 2)
 
 
 def _factored(gram: Gram, deadline: Deadline = _NEVER) -> tuple[Tensor, Tensor]:
-    """R with ``R R^T`` close to the matrix, and a bound of the norm of the difference."""
+    """Return R with ``R R^T`` close to the matrix, and a bound of the norm of the difference."""
     matrix = gram.matrix
     shift = _largest_eigenvalue(matrix).clamp_min(0) * _SHIFT
     for _ in range(_TRIES):
@@ -148,15 +152,19 @@ def _factored(gram: Gram, deadline: Deadline = _NEVER) -> tuple[Tensor, Tensor]:
         factor = shifted.factor()
         if torch.isfinite(factor).all():
             return factor, upward(gap(shifted, factor) + shift + gram.error, 4)
+        # Rounding made the matrix indefinite: a larger shift, which the bound pays for.
         shift = shift * 100
     return torch.zeros_like(matrix), upward(frobenius(matrix) + gram.error, 2)
 
 
 def _largest_eigenvalue(matrix: Tensor) -> Tensor:
+    """Estimate the largest eigenvalue by Lanczos steps, from below."""
     return lanczos(lambda x: matrix @ x, _start(matrix), _LANCZOS_STEPS)
 
 
 def _inverse_norm(factor: Tensor) -> Tensor:
+    """Estimate the norm of the inverse of ``factor factor^T``."""
+
     def solve(x: Tensor) -> Tensor:
         return torch.cholesky_solve(x[:, None], factor).squeeze(1)
 
@@ -164,4 +172,5 @@ def _inverse_norm(factor: Tensor) -> Tensor:
 
 
 def _start(like: Tensor) -> Tensor:
+    """Draw a fixed random start vector."""
     return torch.randn(len(like), generator=torch.Generator().manual_seed(0), dtype=like.dtype)

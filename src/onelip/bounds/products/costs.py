@@ -1,4 +1,4 @@
-"""What it costs to prove the norm of a product of linear maps as a whole, and if it is worth it."""
+"""Cost of proving the norm of a product of linear maps as a whole, and whether it can gain."""
 
 import math
 
@@ -10,7 +10,7 @@ from onelip.chains import Composition, Convolution, Dense, LinearMap, Sum
 from onelip.norms.banded import lanczos
 
 WRITTEN_OUT = 2048
-"""Rows of a matrix that is proved by its own singular values."""
+"""Largest number of rows of a matrix that is proved by its own singular values."""
 
 _GRAM = 10000  # rows of a Gram matrix: 800 megabytes, a few of them
 _ENTRIES = 2**27  # of a matrix that is written out: a gigabyte
@@ -19,14 +19,15 @@ _STEPS = 60  # of the estimate
 
 
 def narrowest(cores: Cores) -> tuple[int, int]:
-    """Size and place: 0 the inputs, 1 behind the first map; an inner one if the ends are wide."""
+    """Return size and place of the narrowest space between the maps, 0 for the inputs."""
     sizes = [(cores[0].columns, 0), *((core.rows, i) for i, core in enumerate(cores, 1))]
+    # An inner place takes two Gram matrices and a product: about three times the work of an end.
     end, inner = min(sizes[0], sizes[-1]), min(sizes[1:-1], default=sizes[0])
     return inner if end[0] > WRITTEN_OUT and 3 * inner[0] ** 3 < end[0] ** 3 else end
 
 
 def cost(cores: Cores) -> float:
-    """Of proving the product's norm as a whole; infinite where it is not worth it."""
+    """Estimate the multiplications of proving the product's norm; infinite if nothing is gained."""
     if not cores or not _gains(cores):
         return math.inf
     size, cut = narrowest(cores)
@@ -40,7 +41,7 @@ def cost(cores: Cores) -> float:
 
 
 def _gains(cores: Cores) -> bool:
-    """Whether writing the product out can be tighter than its maps' own norms."""
+    """Check whether writing the product out can be tighter than its maps' own norms."""
     if len(cores) > 1 or isinstance(cores[0], Sum):
         return True
     core = cores[0]
@@ -49,7 +50,7 @@ def _gains(cores: Cores) -> bool:
 
 
 def estimate(cores: Cores) -> float:
-    """About the norm of the product, from below: it proves nothing, but spares a vain proof."""
+    """Estimate the norm of the product from below: no proof, but it spares a vain one."""
 
     def gram(x: Tensor) -> Tensor:
         x = x[None]
@@ -65,7 +66,7 @@ def estimate(cores: Cores) -> float:
 
 
 def multiplications(linear: LinearMap) -> int:
-    """For one vector."""
+    """Count the multiplications that a map takes for one vector."""
     if isinstance(linear, Sum | Composition):
         return sum(multiplications(part) for part in linear.maps)
     if isinstance(linear, Dense):

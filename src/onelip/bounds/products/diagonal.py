@@ -21,19 +21,19 @@ _LEAST = 1e-4  # entry of q, next to 1
 
 
 class Weighting(NamedTuple):
-    """Which T is wanted: with all q equal, or a q that makes ``T^(1/2) inner`` short."""
+    """Choice of T: with all q equal, or with a q that makes ``T^(1/2) inner`` short."""
 
     chosen: bool
     inner: LinearMap
 
 
 def weight(rows: Tensor, errors: Tensor, weighting: Weighting) -> tuple[Tensor, Tensor]:
-    r"""The diagonal of :math:`T^{1/2}`, and what is to be added to :math:`|T^{1/2} y|` per |y|.
+    r"""Return the diagonal of :math:`T^{1/2}`, and what to add to :math:`|T^{1/2} y|` per |y|.
 
     Args:
         rows: of P, each known up to an error.
-        errors: of the rows, in norm.
-        weighting: which T.
+        errors: bounds of the norms of the rows' errors.
+        weighting: the choice of T.
     """
     if not rows.any():
         return rows.new_zeros(rows.shape[1]), upward(errors.sum(), len(errors))
@@ -48,7 +48,7 @@ def weight(rows: Tensor, errors: Tensor, weighting: Weighting) -> tuple[Tensor, 
 
 
 def _scalings(rows: Tensor, weighting: Weighting) -> list[Tensor]:
-    """Candidates for q: all equal, and one that answers the inputs that T^(1/2) W stretches most.
+    """Candidates for q: all equal, and one fitted to the inputs that T^(1/2) W stretches most.
 
     For inputs with mean squares y of W x, the best q is the root of y: each round adds an input.
     """
@@ -68,7 +68,7 @@ def _scalings(rows: Tensor, weighting: Weighting) -> list[Tensor]:
 
 
 def _above(rows: Tensor, q: Tensor) -> Tensor:
-    r"""The diagonal of :math:`T^{1/2}`, rounded upwards."""
+    r"""Return the diagonal of :math:`T^{1/2}`, rounded upwards."""
     count, width = rows.shape
     sums = torch.cat([(part.mT @ rows).abs() @ q for part in rows.split(_chunk(width), 1)])
     sizes = rows.abs()
@@ -78,11 +78,12 @@ def _above(rows: Tensor, q: Tensor) -> Tensor:
 
 
 def _chunk(width: int) -> int:
+    """Number of rows of the Gram matrix that are held at a time."""
     return max(1, _CHUNK // width)
 
 
 def _stretched(diagonal: Tensor, inner: LinearMap) -> tuple[Tensor, Tensor]:
-    """About the norm of ``T^(1/2) W``, from below, and W's image of what it stretches most."""
+    """Estimate the norm of ``T^(1/2) W`` from below; return W's image of the maximiser as well."""
     factor = diagonal.unflatten(0, inner.outputs)
     x = torch.randn(1, *inner.inputs, generator=torch.Generator().manual_seed(0)).double()
     image = inner(x)

@@ -1,4 +1,4 @@
-"""The matrix of a linear map, with what rounding did to it."""
+"""The matrix of a linear map, with a bound of its rounding error."""
 
 import math
 from typing import NamedTuple
@@ -11,9 +11,9 @@ from onelip.norms.rounding import UNIT, frobenius, upward
 
 
 def written_out(linear: LinearMap) -> tuple[Tensor, Tensor]:
-    """The matrix of an exact map, and a bound of the Frobenius norm of what it is off by.
+    """Return the matrix of an exact map, and a bound of the Frobenius norm of its error.
 
-    Dense layers come out exactly, as does what only moves numbers.
+    Dense layers and permutations come out exactly.
     """
     basis = torch.eye(linear.columns, dtype=torch.float64).unflatten(1, linear.inputs)
     images = _images(linear, _Images(basis, torch.zeros((), dtype=torch.float64), True))
@@ -29,6 +29,7 @@ class _Images(NamedTuple):
 
 
 def _images(linear: LinearMap, before: _Images) -> _Images:
+    """Apply a map to the images so far, and add its error."""
     if isinstance(linear, Composition):
         for part in linear.maps:
             before = _images(part, before)
@@ -52,4 +53,5 @@ def _images(linear: LinearMap, before: _Images) -> _Images:
 
 
 def _size(batch: Tensor) -> Tensor:
+    """Frobenius norm of a batch."""
     return frobenius(batch.flatten(1))

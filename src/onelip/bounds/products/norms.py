@@ -1,13 +1,13 @@
-r"""Proved norms of linear maps that follow one another: the products in bounds of networks.
+r"""Proved norms of compositions of linear maps, as they occur in bounds of networks.
 
-The smaller side's basis is pushed through the maps, which writes the product out as a matrix, with
-what rounding did to it: the step i is off by
+The basis of the smaller side is pushed through the maps, which writes the product out as a matrix,
+with a bound of its rounding error. Step i has the error
 
 .. math:: |\delta_i| \le r_i |\hat x_{i-1}| + u_i ,
 
-by the map's own promise, and the maps behind it stretch that by no more than their norm. Beyond
+as each map guarantees, and the maps after it enlarge that by no more than their norm. Beyond
 some thousand rows the proof goes through the Gram matrix of the narrowest place
-(``bottleneck.py``). What would take too long is split, :math:`\|A B\| \le \|A\| \|B\|`.
+(``bottleneck.py``). Products that would take too long are split, :math:`\|A B\| \le \|A\| \|B\|`.
 """
 
 import math
@@ -55,7 +55,7 @@ def norm_of(maps: Sequence[LinearMap], *, work: float = DEFAULT_WORK) -> Tensor:
     and 1 to 3 products of n x n matrices.
 
     Args:
-        maps: as ``exact()`` returns them, the first applied first.
+        maps: linear maps as ``exact()`` returns them, the first applied first.
         work: multiplications that may be spent; the norms of the single maps come on top.
 
     Returns:
@@ -82,7 +82,7 @@ def norm_of(maps: Sequence[LinearMap], *, work: float = DEFAULT_WORK) -> Tensor:
 
 
 class Norms:
-    """Norms of products of maps, each proved once.
+    """Proved norms of products of maps, each computed once.
 
     They are exact fractions above the norms, so that nothing overflows on the way to a bound. Maps
     are told apart by identity: the same layer has to come as the same object. After the deadline no
@@ -97,7 +97,7 @@ class Norms:
         self._affordable: set[Key] = set()
 
     def afford(self, products: Iterable[Sequence[LinearMap]], work: float) -> None:
-        """Allow that the cheapest of these are written out, for so many multiplications in all."""
+        """Allow the cheapest of these products to be written out, within a budget of work."""
         prices = {}
         for maps in products:
             _, cores = self._cores(maps)
@@ -109,28 +109,28 @@ class Norms:
             self._affordable.add(key)
 
     def reconsider(self) -> None:
-        """Forget products that were split, for they may be affordable from now on."""
+        """Forget the norms of products that were split: they may be affordable from now on."""
         self._known = {key: norm for key, norm in self._known.items() if key in self._affordable}
 
     def cost(self, maps: Sequence[LinearMap]) -> float:
-        """Multiplications that it takes to write the product out and prove its norm."""
+        """Estimate the multiplications of writing the product out and proving its norm."""
         return costs.cost(self._cores(maps)[1])
 
     def cost_of_rows(self, maps: Sequence[LinearMap]) -> float:
-        """Multiplications that it takes to write the rows of the product out."""
+        """Estimate the multiplications of writing the rows of the product out."""
         return float(
             maps[-1].rows * sum(costs.multiplications(core) for core in self._cores(maps)[1])
         )
 
     def of(self, maps: Sequence[LinearMap]) -> Fraction:
-        """A number that is not below the norm of the product, the first map applied first."""
+        """Return a number not below the norm of the product, the first map applied first."""
         factor, cores = self._cores(maps)
         return factor * self._norm(cores) if factor else factor
 
     def rows(self, maps: Sequence[LinearMap]) -> tuple[Fraction, Tensor, Tensor]:
-        """The rows of the product's matrix, up to a factor, and what each is off by in norm.
+        """Return the rows of the product's matrix, up to a factor, and the error norm of each.
 
-        Where numbers overflow, nothing is known of them: the errors are infinite.
+        Where numbers overflow, the errors are infinite.
         """
         factor, cores = self._cores(maps)
         if not cores:
@@ -142,6 +142,7 @@ class Norms:
         return factor, matrix, errors
 
     def _norm(self, cores: Cores) -> Fraction:
+        """Return the least bound: the whole product if affordable, or any split into two parts."""
         key = _key(cores)
         if key in self._known:
             return self._known[key]
@@ -158,7 +159,7 @@ class Norms:
         return best
 
     def _direct(self, cores: Cores, best: Fraction) -> Fraction:
-        """The norm of the product as a whole; ``best`` where that fails."""
+        """Prove the norm of the product as a whole; return ``best`` where that fails."""
         self.deadline.allow()
         size, cut = costs.narrowest(cores)
         if size <= costs.WRITTEN_OUT and cut in (0, len(cores)):
@@ -168,13 +169,14 @@ class Norms:
             if not (torch.isfinite(matrix).all() and torch.isfinite(error)):
                 return best
             return Fraction(float(largest_norm(matrix[None], error)))
+        # The estimate is a lower bound up to rounding: the proof could not gain more than _TIGHT.
         if float(best) <= costs.estimate(cores) * (1 + _TIGHT):
             return best
         found = self._through(cores, cut)
         return Fraction(float(found)) if torch.isfinite(found) else best
 
     def _through(self, cores: Cores, cut: int) -> Tensor:
-        """The norm, from Gram matrices of the place in front of map ``cut``."""
+        """Prove the norm from Gram matrices of the space before map ``cut``."""
         before, behind = cores[:cut], cores[cut:]
         if not behind:
             return bottleneck.norm(
@@ -194,19 +196,23 @@ class Norms:
         )
 
     def _forth_and_back(self, cores: Cores, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Apply ``M^T M`` to a batch, with errors."""
         return self._twice(cores, x, adjoint=False)
 
     def _back_and_forth(self, cores: Cores, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Apply ``M M^T`` to a batch, with errors."""
         return self._twice(cores, x, adjoint=True)
 
     def _twice(self, cores: Cores, x: Tensor, *, adjoint: bool) -> tuple[Tensor, Tensor]:
+        """Apply the maps and their adjoint, with the error norm of each row."""
         self.deadline.allow()
         there, error = self._pushed(cores, x, adjoint=adjoint)
         back, last = self._pushed(cores, there, adjoint=not adjoint)
+        # The way back stretches the error of the first pass by the norm at most.
         return back, upward(error * above(self.known(cores)) + last, 4)
 
     def _written_out(self, cores: Cores, *, adjoint: bool) -> tuple[Tensor, Tensor]:
-        """Rows of the matrix, or its columns as rows, and what each is off by."""
+        """Return the rows of the matrix, or its columns as rows, and the error norm of each."""
         shape = cores[-1].outputs if adjoint else cores[0].inputs
         basis = _basis(math.prod(shape)).unflatten(1, shape)
         pushed = []
@@ -216,7 +222,7 @@ class Norms:
         return torch.cat([x.flatten(1) for x, _ in pushed]), torch.cat([e for _, e in pushed])
 
     def _pushed(self, maps: Cores, x: Tensor, *, adjoint: bool) -> tuple[Tensor, Tensor]:
-        """The image of a batch, or that under the adjoint, and what each row is off by."""
+        """Return the image of a batch under the maps or their adjoint, and each row's error."""
         error = torch.zeros(len(x), dtype=torch.float64)
         for i in reversed(range(len(maps))) if adjoint else range(len(maps)):
             x, new = self._step(maps[i], x, adjoint=adjoint)
@@ -225,7 +231,7 @@ class Norms:
         return x, error
 
     def _step(self, linear: LinearMap, x: Tensor, *, adjoint: bool) -> tuple[Tensor, Tensor]:
-        """One map, and what it adds to the error."""
+        """Apply one map, and bound the error that it adds."""
         if not isinstance(linear, Sum):
             new = linear.rounding * row_norms(x) + linear.underflow
             return linear.adjoint(x) if adjoint else linear(x), upward(new, 2)
@@ -237,7 +243,7 @@ class Norms:
         return total, upward(error + gamma(len(images)) * size, 2 * len(images) + 2)
 
     def known(self, maps: Sequence[LinearMap]) -> Fraction:
-        """A bound of the norm that takes no new products."""
+        """Return a bound of the norm that takes no new products."""
         key = _key(maps)
         if key in self._known:  # cores already
             return self._known[key]
@@ -246,9 +252,11 @@ class Norms:
         return factor * (self._known[key] if key in self._known else self._product(cores))
 
     def _product(self, cores: Cores) -> Fraction:
+        """Multiply the norms of the single maps."""
         return math.prod((self._single(core) for core in cores), start=Fraction(1))
 
     def _single(self, core: LinearMap) -> Fraction:
+        """Return the norm of a single map, proved once; of a sum, the sum of the norms."""
         if id(core) not in self._singles:
             norm = core.norm()
             if norm is not None:
@@ -260,7 +268,7 @@ class Norms:
         return self._singles[id(core)]
 
     def _cores(self, maps: Sequence[LinearMap]) -> tuple[Fraction, Cores]:
-        """Numbers pulled out in front, and what is left, without permutations at the ends."""
+        """Pull numbers out, and drop the permutations at the ends, which keep the norm."""
         factor = Fraction(1)
         cores: list[LinearMap] = []
         for linear in flat(maps):
@@ -278,12 +286,12 @@ class Norms:
 def cheapest_first(
     proved: Callable[[Norms, float], Fraction], work: float, seconds: float
 ) -> Fraction:
-    """The least of what ever more work proves, as far as the time goes: more is never worse.
+    """Return the smallest bound over growing budgets of work, as far as the time goes.
 
     Args:
-        proved: a bound from norms, and the multiplications that may be spent on products.
-        work: the most that may be.
-        seconds: infinite for all of it at once.
+        proved: returns a bound, from norms and the multiplications allowed for products.
+        work: the largest budget of multiplications.
+        seconds: the time; infinite to take the largest budget at once.
 
     Raises:
         NotApplicableError: the time is over before the first bound.
@@ -306,15 +314,17 @@ def cheapest_first(
 
 
 def row_norms(x: Tensor) -> Tensor:
-    """Bounds of the Euclidean norms of the rows of a batch."""
+    """Bound the Euclidean norms of the rows of a batch."""
     rows = x.flatten(1)
     norms = torch.linalg.vector_norm(rows, dim=1)
     return upward(norms, rows.shape[1] + 4) + math.sqrt(rows.shape[1] * UNDERFLOW)
 
 
 def _key(maps: Sequence[LinearMap]) -> Key:
+    """Identify maps by their identities."""
     return tuple([id(linear) for linear in maps])
 
 
 def _basis(size: int) -> Tensor:
+    """Identity matrix in float64."""
     return torch.eye(size, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Products of linear maps as a number times maps whose entries are about 1."""
+"""Products of linear maps as a number times maps with entries of about 1."""
 
 import math
 from collections.abc import Sequence
@@ -22,19 +22,19 @@ from onelip.errors import NonFiniteError
 from onelip.norms.rounding import power_of_two, quotient
 
 Cores = tuple[LinearMap, ...]
-_WEIGHTED = (Dense, Convolution)  # exactly: one that is derived may know its norm otherwise
+_WEIGHTED = (Dense, Convolution)  # exactly these: a subclass may have its own norm
 
 
 def above(number: Fraction) -> Tensor:
-    """The smallest float64 number that is not below; perhaps infinite."""
+    """Round a fraction up to float64; infinite beyond the largest number."""
     return quotient(number.numerator, number.denominator)
 
 
 def finite_above(number: Fraction) -> Tensor:
-    """The smallest float64 number that is not below.
+    """Round a fraction up to float64.
 
     Raises:
-        NonFiniteError: there is none.
+        NonFiniteError: it is beyond the largest float64 number.
     """
     value = above(number)
     if not torch.isfinite(value):
@@ -43,7 +43,7 @@ def finite_above(number: Fraction) -> Tensor:
 
 
 def fraction(number: float | Tensor) -> Fraction:
-    """The number itself.
+    """Return a float as an exact fraction.
 
     Raises:
         NonFiniteError: it is infinite or NaN.
@@ -54,7 +54,7 @@ def fraction(number: float | Tensor) -> Fraction:
 
 
 def flat(maps: Sequence[LinearMap]) -> Cores:
-    """Without nesting."""
+    """Flatten nested compositions."""
     found: list[LinearMap] = []
     for linear in maps:
         found += flat(linear.maps) if isinstance(linear, Composition) else [linear]
@@ -62,14 +62,14 @@ def flat(maps: Sequence[LinearMap]) -> Cores:
 
 
 def permutes(linear: LinearMap) -> bool:
-    """Whether the map moves all numbers and changes none."""
+    """Check whether the map is a permutation of its inputs."""
     if isinstance(linear, Gather):
         return linear.rows == linear.columns and bool((linear.index >= 0).all())
     return isinstance(linear, Reshape)
 
 
 def pulled(linear: LinearMap) -> tuple[Fraction, LinearMap | None]:
-    """A number times a map with entries about 1, or alone."""
+    """Split a map into a number and a map with entries of about 1, None if nothing is left."""
     numbers = _numbers(linear)
     if numbers is None:
         return Fraction(1), linear
@@ -79,6 +79,7 @@ def pulled(linear: LinearMap) -> tuple[Fraction, LinearMap | None]:
         return fraction(linear.norm()), None  # the factor, and how often it was rounded
     scale = power_of_two(numbers)
     scaled = numbers * scale
+    # Rescale only where the power of two loses no entry to underflow.
     if scale == 1 or not torch.equal(scaled / scale, numbers):
         return Fraction(1), linear
     if isinstance(linear, Scale):

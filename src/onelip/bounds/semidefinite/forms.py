@@ -1,6 +1,6 @@
-r"""What multipliers make of what is known about a nonlinearity.
+r"""Quadratic inequalities of nonlinearities, and their weighted sums by multipliers.
 
-For the differences y in front of it and x behind it, an inequality
+For the differences y before the nonlinearity and x after it, an inequality
 
 .. math:: -x^T C x + 2 x^T B y + y^T A y \ge 0 .
 
@@ -8,7 +8,7 @@ For the differences y in front of it and x behind it, an inequality
   for every diagonal :math:`T \ge 0` one may take
   :math:`C = T,\ B = T (a + b) / 2,\ A = -T a b`.
 * **Sorting** in groups, J the 0-1 matrix that sums each group: no group stretches, hence
-  :math:`\lambda_g (|y_g|^2 - |x_g|^2) \ge 0`, and sums stay as they are, :math:`J^T x = J^T y`.
+  :math:`\lambda_g (|y_g|^2 - |x_g|^2) \ge 0`, and sums stay the same, :math:`J^T x = J^T y`.
   Call them :math:`s`. Then :math:`s^T P s + 2 s^T R s + s^T Q s = 0` for all symmetric R and Q with
   :math:`P = -2 R - Q`, where the sums may be taken of x or of y as one likes:
   :math:`C = \Lambda - J P J^T,\ B = J R J^T,\ A = \Lambda + J Q J^T`. (Pauli et al. take
@@ -31,14 +31,14 @@ from onelip.norms.rounding import UNDERFLOW, UNIT, upward
 
 @dataclass(frozen=True)
 class SlopeMultipliers:
-    """One weight per entry; weights that are negative, infinite or NaN count as 0."""
+    """One weight per entry; negative, infinite and NaN weights count as 0."""
 
     weights: Tensor
 
 
 @dataclass(frozen=True)
 class GroupMultipliers:
-    """One weight per group, and two symmetric matrices over the groups that may be anything."""
+    """One weight per group, and two arbitrary symmetric matrices over the groups."""
 
     weights: Tensor
     cross: Tensor
@@ -49,9 +49,9 @@ Multipliers = SlopeMultipliers | GroupMultipliers
 
 
 class Form(NamedTuple):
-    """C, B and A of the quadratic inequality, as matrices or as diagonals.
+    """Matrices C, B and A of the quadratic inequality, in full or as diagonals.
 
-    ``error`` bounds the spectral norm of what rounding may have changed in each.
+    ``error`` bounds the spectral norm of the rounding error of each.
     """
 
     after: Tensor
@@ -61,10 +61,10 @@ class Form(NamedTuple):
 
 
 def form(kind: Slopes | Groups, multipliers: Multipliers) -> Form:
-    """The inequality that multipliers make of what is known about a nonlinearity.
+    """Return the quadratic inequality of a nonlinearity, weighted by multipliers.
 
     Raises:
-        ValueError: the multipliers are those of another nonlinearity, or of another size.
+        ValueError: the multipliers belong to another nonlinearity, or have another size.
     """
     if isinstance(kind, Slopes) and isinstance(multipliers, SlopeMultipliers):
         return _of_slopes(kind, multipliers)
@@ -76,12 +76,13 @@ def form(kind: Slopes | Groups, multipliers: Multipliers) -> Form:
 
 
 def scaled(multipliers: Multipliers, factor: float | Tensor) -> Multipliers:
-    """All multipliers of a layer, times a positive number."""
+    """Multiply all multipliers of a layer by a positive number."""
     values = [factor * part for part in vars(multipliers).values()]
     return type(multipliers)(*values)
 
 
 def _of_slopes(kind: Slopes, multipliers: SlopeMultipliers) -> Form:
+    """Form of an elementwise activation."""
     weights = _weights(multipliers.weights, len(kind.low))
     cross = weights * (kind.low + kind.high) / 2
     before = -(weights * kind.low * kind.high)
@@ -90,6 +91,7 @@ def _of_slopes(kind: Slopes, multipliers: SlopeMultipliers) -> Form:
 
 
 def _of_groups(kind: Groups, multipliers: GroupMultipliers) -> Form:
+    """Form of sorting in groups."""
     weights = _weights(multipliers.weights, kind.count)
     cross, before = (
         _symmetric(matrix, kind.count) for matrix in (multipliers.cross, multipliers.before)
@@ -107,6 +109,7 @@ def _of_groups(kind: Groups, multipliers: GroupMultipliers) -> Form:
 
 
 def _weights(numbers: Tensor, count: int) -> Tensor:
+    """Return weights in float64; every nonnegative weight gives a valid inequality."""
     numbers = numbers.detach().cpu().double()
     if numbers.shape != (count,):
         raise ValueError(f"{count} multipliers are wanted, got {tuple(numbers.shape)}")
@@ -114,6 +117,7 @@ def _weights(numbers: Tensor, count: int) -> Tensor:
 
 
 def _symmetric(numbers: Tensor, count: int) -> Tensor:
+    """Return a symmetric float64 matrix from the lower triangle, zeros where not finite."""
     numbers = numbers.detach().cpu().double().nan_to_num(0, 0, 0)
     if numbers.shape != (count, count):
         raise ValueError(f"a matrix of {count} groups is wanted, got {tuple(numbers.shape)}")
@@ -121,10 +125,10 @@ def _symmetric(numbers: Tensor, count: int) -> Tensor:
 
 
 def times(part: Tensor, matrix: Tensor) -> Tensor:
-    """The product with a part of a form."""
+    """Multiply a part of a form by a matrix."""
     return part[:, None] * matrix if part.ndim == 1 else part @ matrix
 
 
 def as_matrix(part: Tensor) -> Tensor:
-    """A part of a form, written out."""
+    """Write a part of a form out as a matrix."""
     return torch.diag(part) if part.ndim == 1 else part

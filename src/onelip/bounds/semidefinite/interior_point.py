@@ -1,4 +1,4 @@
-r"""The best multipliers, by a primal-dual interior-point method.
+r"""A primal-dual interior-point method for the multipliers of quadratic forms.
 
 Minimise t such that :math:`S = A_0 + t E + \sum_p x_p (u_p v_p^T + v_p u_p^T) / 2` is positive
 semidefinite, each unknown x within limits and shared by one or more products. All u and v are
@@ -9,8 +9,8 @@ the dual matrix X and of :math:`S^{-1}`,
    + v_p^T X u_q \, u_p^T S^{-1} v_q + u_p^T X v_q \, v_p^T S^{-1} u_q) :
 
 some ten products of matrices, where a general solver goes through all pairs of unknowns. Every
-iterate is feasible, so one may stop at any time. Nothing here is a proof: what it finds goes
-through ``multipliers.proved``.
+iterate is feasible, so one may stop at any time. Nothing here is a proof: the result is proved
+by ``multipliers.proved``.
 
 Reference: Helmberg, Rendl, Vanderbei and Wolkowicz, "An interior-point method for semidefinite
 programming" (1996), with Mehrotra's corrector.
@@ -34,18 +34,18 @@ _SHORTEST = 1e-6  # step that ends the search
 
 @dataclass(frozen=True)
 class Programme:
-    """See the top of the file.
+    """Semidefinite programme of the form at the top of the file.
 
     The first unknown is t. Vectors u and v combine the columns of ``[behind, before]``: unit
     vectors of the last coordinates, and a dense matrix on the first ones.
 
     Attributes:
-        constant: the matrix at zero.
+        constant: A_0, the matrix where all unknowns are 0.
         first: E is the identity on this many first coordinates.
         before: ``(coordinates, entries)``, the dense matrix.
         left: sparse ``(products, 2 entries)``, the coefficients of u.
-        right: those of v.
-        owner: which unknown a product belongs to.
+        right: the coefficients of v.
+        owner: index of the unknown of each product.
         low: limits from below, minus infinity for none.
         high: limits from above, infinity for none.
     """
@@ -61,11 +61,11 @@ class Programme:
 
     @property
     def entries(self) -> int:
-        """How many unit vectors there are; they end with the last coordinate."""
+        """Number of unit vectors, which end with the last coordinate."""
         return self.before.shape[1]
 
     def linear(self, point: Tensor) -> Tensor:
-        """``S - A_0``."""
+        """Compute ``S - A_0`` at a point."""
         size, ahead = len(self.constant), len(self.before)
         weighted = self.left * point[self.owner][:, None]
         core = torch.sparse.mm(weighted.t(), self.right.to_dense())
@@ -87,7 +87,7 @@ class Programme:
         return found
 
     def gram(self, matrix: Tensor) -> "_Gram":
-        """All ``u^T G u``, ``u^T G v`` and ``v^T G v``."""
+        """Compute all ``u^T G u``, ``u^T G v`` and ``v^T G v``."""
         size, ahead = len(matrix), len(self.before)
         hidden = slice(size - self.entries, None)
         images = matrix[:, :ahead] @ self.before
@@ -105,13 +105,13 @@ class Programme:
         )
 
     def gradient(self, matrix: Tensor, mixed: Tensor) -> Tensor:
-        """The inner products with the matrices of all unknowns, ``mixed`` those of the products."""
+        """Inner products with the matrices of all unknowns; ``mixed`` has those of the products."""
         sums = self.low.new_zeros(len(self.low)).index_add(0, self.owner, mixed)
         sums[0] = matrix.diagonal()[: self.first].sum()
         return sums
 
     def pairings(self, matrix: Tensor) -> Tensor:
-        """``u^T G v`` of each product alone."""
+        """Compute ``u^T G v`` of each product alone."""
         size, ahead = len(matrix), len(self.before)
         hidden = matrix[:, size - self.entries :]
         basis = torch.cat([hidden, matrix[:, :ahead] @ self.before], 1)  # G [behind, before]
@@ -120,7 +120,7 @@ class Programme:
         return (self.left * rows).sum(1).to_dense()
 
     def schur(self, dual: Tensor, inverse: Tensor, of_dual: "_Gram", of_inverse: "_Gram") -> Tensor:
-        """The matrix of a Newton step, without the limits."""
+        """Matrix of a Newton step, without the limits."""
         x, z = of_dual, of_inverse
         second = x.left * z.right
         second += x.right * z.left
@@ -138,6 +138,8 @@ class Programme:
 
 
 class _Gram(NamedTuple):
+    """Gram matrices of u and v in the metric of a symmetric matrix."""
+
     left: Tensor
     mixed: Tensor
     right: Tensor
@@ -146,6 +148,8 @@ class _Gram(NamedTuple):
 
 
 class _State(NamedTuple):
+    """Iterate of the method: primal and dual variables."""
+
     point: Tensor
     slack: Tensor  # S
     dual: Tensor  # X
@@ -155,12 +159,12 @@ class _State(NamedTuple):
 
 @torch.no_grad()
 def minimised(programme: Programme, start: Tensor, *, seconds: float | None = None) -> Tensor:
-    """The unknowns, t first, at about the smallest t.
+    """Return the unknowns, t first, at about the smallest t.
 
     Args:
-        programme: what to minimise.
+        programme: the programme.
         start: unknowns strictly within all limits.
-        seconds: when to stop; what is returned is feasible then too.
+        seconds: the time limit; the point returned is feasible in any case.
     """
     until = math.inf if seconds is None else time.monotonic() + seconds
     state, point = _started(programme, start), start
@@ -175,6 +179,7 @@ def minimised(programme: Programme, start: Tensor, *, seconds: float | None = No
 
 
 def _started(programme: Programme, point: Tensor) -> _State | None:
+    """Return the first state, with a dual matrix on the central path; None if not feasible."""
     slack = programme.constant + programme.linear(point)
     factor, failed = torch.linalg.cholesky_ex(slack)
     if failed or not torch.isfinite(factor).all():
@@ -186,18 +191,19 @@ def _started(programme: Programme, point: Tensor) -> _State | None:
 
 
 def _barriers(programme: Programme, point: Tensor) -> tuple[Tensor, Tensor]:
-    """The inverses of the distances from the limits, 0 where there is none."""
+    """Inverses of the distances from the limits, 0 where there is none."""
     return 1 / (point - programme.low), 1 / (programme.high - point)
 
 
 def _gap(programme: Programme, state: _State) -> Tensor:
+    """Duality gap: the inner product of primal and dual slacks."""
     down, up = _barriers(programme, state.point)
     limits = (state.below / down).nan_to_num(0).sum() + (state.above / up).nan_to_num(0).sum()
     return (state.dual * state.slack).sum() + limits
 
 
 def _step(programme: Programme, state: _State) -> _State | None:
-    """Predictor and corrector; None where rounding allows no more progress."""
+    """Take a predictor and a corrector step; None where rounding allows no more progress."""
     point, slack, dual, below, above = state
     factor, failed = torch.linalg.cholesky_ex(slack)
     if failed:
@@ -207,6 +213,7 @@ def _step(programme: Programme, state: _State) -> _State | None:
     of_inverse = programme.gram(inverse)
     matrix = programme.schur(dual, inverse, programme.gram(dual), of_inverse)
     matrix.diagonal().add_(below * down + above * up)
+    # Jacobi scaling, then a tiny shift: the system is ill-conditioned near the optimum.
     scale = matrix.diagonal().rsqrt()
     matrix = matrix * scale * scale[:, None]
     matrix.diagonal().add_(1e-15)
@@ -235,6 +242,7 @@ def _step(programme: Programme, state: _State) -> _State | None:
     first = direction(mean * 0, torch.zeros_like(slack), nothing, nothing)
     far, wide = _lengths(programme, state, first)
     ahead = _moved(state, first, far, wide)
+    # Mehrotra's rule: the better the predictor does, the smaller the target.
     share = (_gap(programme, ahead) / degree / mean).clamp(0, 1) ** 3
     turned = first.dual @ first.slack @ inverse
     second = direction(
@@ -250,6 +258,7 @@ def _step(programme: Programme, state: _State) -> _State | None:
 
 
 def _moved(state: _State, move: _State, far: float, wide: float) -> _State:
+    """Move primal variables by ``far`` and dual ones by ``wide``."""
     return _State(
         state.point + far * move.point,
         state.slack + far * move.slack,
@@ -260,7 +269,7 @@ def _moved(state: _State, move: _State, far: float, wide: float) -> _State:
 
 
 def _lengths(programme: Programme, state: _State, move: _State) -> tuple[float, float]:
-    """How far to go: for the unknowns, and for the dual ones."""
+    """Step sizes of the unknowns and of the dual variables."""
     down, up = _barriers(programme, state.point)
     far = _room(torch.cat([down * move.point, -up * move.point]))
     wide = _room(torch.cat([move.below / state.below, move.above / state.above]).nan_to_num(0))
@@ -271,13 +280,13 @@ def _lengths(programme: Programme, state: _State, move: _State) -> tuple[float, 
 
 
 def _room(relative: Tensor) -> float:
-    """The largest step up to 1 that numbers stay positive on, a little less."""
+    """Largest step size up to 1 that keeps numbers positive, a little less."""
     lowest = float(relative.min())
     return 1.0 if lowest >= -_BACK else -_BACK / lowest
 
 
 def _within(matrix: Tensor, move: Tensor, longest: float) -> float:
-    """The largest step found that leaves a matrix positive definite, a little less."""
+    """Largest step size found that keeps a matrix positive definite, a little less."""
     length, outside = longest, longest
     while length > _SHORTEST and torch.linalg.cholesky_ex(matrix + length * move).info:
         outside, length = length, length * _SHRINK

@@ -1,6 +1,6 @@
 r"""Multipliers chosen layer by layer, from the first to the last.
 
-Behind layer k one knows a matrix with :math:`x_k^T X_k x_k \le |x_0|^2` for all differences
+After layer k one knows a matrix with :math:`x_k^T X_k x_k \le |x_0|^2` for all differences
 :math:`x_k` that a difference :math:`x_0` of inputs can cause. A layer's multipliers turn
 :math:`X_k` into :math:`X_{k+1}`; the squared constant is the largest eigenvalue of
 :math:`W_L X_L^{-1} W_L^T`. Nothing here is a proof: that is what ``multipliers.proved`` is for.
@@ -30,7 +30,7 @@ _ROOM = 1.5  # above the smallest level that multipliers prove: where the search
 _SHARES = (0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.97)  # of the largest weight of sorting
 
 Rule = Callable[[Slopes | Groups, Tensor, Tensor], Multipliers]
-"""Multipliers of a layer from its nonlinearity, ``W X^(-1/2)``, and the matrix behind it."""
+"""Multipliers of a layer from its nonlinearity, ``W X^(-1/2)``, and the next matrix."""
 
 
 def forward(network: Matrices, rule: Rule) -> tuple[list[Multipliers], Tensor]:
@@ -38,44 +38,45 @@ def forward(network: Matrices, rule: Rule) -> tuple[list[Multipliers], Tensor]:
 
     Args:
         network: the chain, written out.
-        rule: how they are chosen.
+        rule: returns the multipliers of one layer.
 
     Returns:
         The multipliers, and the level that they seem to prove.
     """
     known = torch.eye(network.weights[0].shape[1], dtype=torch.float64)
     found: list[Multipliers] = []
-    for kind, weight, behind in zip(
+    for kind, weight, after in zip(
         network.kinds, network.weights, network.weights[1:], strict=False
     ):
-        found.append(rule(kind, _whitened(weight, known), behind))
+        found.append(rule(kind, _whitened(weight, known), after))
         known = behind_layer(form(kind, found[-1]), weight, known)
     level = _largest(_whitened(network.weights[-1], known))
     return [scaled(single, level) for single in found], level
 
 
 def behind_layer(single: Form, weight: Tensor, known: Tensor) -> Tensor:
-    """``X`` behind a layer, from the one before it."""
+    """Return the matrix ``X`` after a layer, from the one before it."""
     inside = known - weight.mT @ times(single.before, weight)
+    # Schur complement of the layer's inequality: the input is eliminated.
     half = _whitened(times(single.cross, weight), inside)
     return as_matrix(single.after) - half @ half.mT
 
 
 def _whitened(weight: Tensor, known: Tensor) -> Tensor:
-    """``W C^-T`` where ``C C^T`` is the known matrix."""
+    """Compute ``W C^-T``, where ``C C^T`` is the known matrix."""
     factor = torch.linalg.cholesky_ex(known).L
     half: Tensor = torch.linalg.solve_triangular(factor, weight.mT, upper=False)
     return half.mT
 
 
 def _largest(weight: Tensor) -> Tensor:
-    """The largest eigenvalue of ``W W^T``; no bound."""
+    """Estimate the largest eigenvalue of ``W W^T``; no bound."""
     small = weight if weight.shape[0] <= weight.shape[1] else weight.mT
     return _top(small @ small.mT)
 
 
 def _top(matrix: Tensor) -> Tensor:
-    """The largest eigenvalue of a symmetric matrix, NaN where it has none."""
+    """Return the largest eigenvalue of a symmetric matrix, NaN if it is not finite."""
     if not torch.isfinite(matrix).all():
         return torch.tensor(math.nan, dtype=torch.float64)
     largest: Tensor = torch.linalg.eigvalsh((matrix + matrix.mT) / 2)[-1]
@@ -83,7 +84,7 @@ def _top(matrix: Tensor) -> Tensor:
 
 
 def fast(kind: Slopes | Groups, weight: Tensor, behind: Tensor) -> Multipliers:
-    r"""Closed forms: see ``eclipse_fast``.
+    r"""Return the multipliers of ECLipsE-Fast, in closed form.
 
     The weight of slopes is the one for which the smallest eigenvalue of the next X is as large as
     it can be, :math:`1 / (\max(|a|, |b|)^2 \lambda_{max}(W X^{-1} W^T))`.
@@ -94,14 +95,14 @@ def fast(kind: Slopes | Groups, weight: Tensor, behind: Tensor) -> Multipliers:
 
 
 def _closed_form(kind: Slopes) -> Tensor:
-    """``1 / (h (|m| + h))``."""
+    """Compute ``1 / (h (|m| + h))``."""
     largest = torch.maximum(kind.low.abs(), kind.high.abs())
     half = torch.maximum((kind.high - kind.low) / 2, _FLAT * largest.max())
     return 1 / (half * ((kind.low + kind.high).abs() / 2 + half))
 
 
 def _of_sorting(kind: Groups, weight: Tensor, behind: Tensor) -> Multipliers:
-    r"""Remainders do not grow, means stay.
+    r"""Choose multipliers for which remainders do not grow and the means of groups stay.
 
     For a weight :math:`\lambda` of the remainders the means may be eliminated exactly: with
     :math:`K = (M^{-1} - \lambda R)^{-1}` for :math:`M = V V^T`, V the weight that is given and R
@@ -136,7 +137,7 @@ def _of_sorting(kind: Groups, weight: Tensor, behind: Tensor) -> Multipliers:
 
 
 def simple(kind: Slopes | Groups, weight: Tensor, behind: Tensor) -> Multipliers:  # noqa: ARG001
-    """One weight per layer, well inside what is allowed: where interior-point methods start."""
+    """Return one weight per layer, well inside the cone: where interior-point methods start."""
     if isinstance(kind, Groups):
         weights = torch.full((kind.count,), 0.5, dtype=torch.float64) / _largest(weight)
         empty = torch.zeros(kind.count, kind.count, dtype=torch.float64)
@@ -146,6 +147,6 @@ def simple(kind: Slopes | Groups, weight: Tensor, behind: Tensor) -> Multipliers
 
 
 def strictly(network: Matrices, rule: Rule = simple) -> tuple[list[Multipliers], Tensor]:
-    """Multipliers and a level at which the matrix inequality holds strictly."""
+    """Return multipliers and a level at which the matrix inequality holds strictly."""
     found, level = forward(network, rule)
     return [scaled(single, _ROOM) for single in found], _ROOM * level

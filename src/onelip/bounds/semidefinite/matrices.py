@@ -1,8 +1,8 @@
 """Plain chains written out as dense matrices, for bounds that work on quadratic forms.
 
 Each matrix is scaled by a power of two, which rounds nothing, so that the product of the layers'
-constants stays about 1: slopes and sorting only say how large a difference behind a layer is
-compared with that before it, which does not change when both are scaled.
+constants stays about 1. Slopes and sorting only relate the size of a difference after a layer to
+the size before it, which does not change when both are scaled.
 """
 
 import math
@@ -26,12 +26,12 @@ from onelip.norms.rounding import UNDERFLOW, product, upward
 from onelip.norms.spectral import dense
 
 WIDEST = 4096
-"""Numbers in the input or behind a layer, at most: the work grows with the cube."""
+"""Largest width of the input or of a layer: the work grows with its cube."""
 
 
 @dataclass(frozen=True)
 class Slopes:
-    """An elementwise activation: each slope lies between ``low`` and ``high``, one per entry."""
+    """Elementwise activation whose slopes lie between ``low`` and ``high``, one per entry."""
 
     low: Tensor
     high: Tensor
@@ -39,7 +39,7 @@ class Slopes:
 
 @dataclass(frozen=True)
 class Groups:
-    """Sorting within groups: to which of ``count`` groups each entry belongs."""
+    """Sorting within ``count`` groups; ``index`` is the group of each entry."""
 
     index: Tensor
     count: int
@@ -47,14 +47,14 @@ class Groups:
 
 @dataclass(frozen=True)
 class Matrices:
-    """A plain chain, written out.
+    """Plain chain, written out as scaled matrices.
 
     Attributes:
         weights: one float64 matrix per layer and one for the last map, scaled.
-        errors: what each may be off by, in spectral norm.
+        errors: bounds of the spectral norms of their errors.
         norms: proved spectral norms.
         growths: a proved Lipschitz constant of each layer, then of the last map, scaled as well.
-        kinds: what the nonlinearity of each layer is.
+        kinds: the nonlinearity of each layer.
         factors: the powers of two that undo the scaling.
     """
 
@@ -67,25 +67,25 @@ class Matrices:
 
     @property
     def naive(self) -> Tensor:
-        """The product of the layers' constants, for the chain as it was."""
+        """Product of the layers' constants, for the chain before scaling."""
         return self.unscaled(product(self.growths))
 
     @property
     def terms(self) -> int:
-        """Operations behind each number in two products of these matrices, and a few sums."""
+        """Number of operations for each entry of two products of these matrices, and a few sums."""
         return 2 * max(max(weight.shape) for weight in self.weights) + 16
 
     def unscaled(self, bound: Tensor) -> Tensor:
-        """What a bound of the scaled chain says about the chain as it was."""
+        """Turn a bound of the scaled chain into one of the chain before scaling."""
         return product([bound, *self.factors]) if torch.isfinite(bound) else bound
 
 
 def matrices(chain: Chain, *, widest: int = WIDEST) -> Matrices:
-    """Write a chain out.
+    """Write a chain out as scaled matrices.
 
     Args:
         chain: plain layers whose nonlinearity is elementwise or sorts groups.
-        widest: how many numbers the input and each layer may have.
+        widest: largest width of the input and of each layer.
 
     Raises:
         NotApplicableError: other blocks, or layers that are too wide.
@@ -116,10 +116,10 @@ def matrices(chain: Chain, *, widest: int = WIDEST) -> Matrices:
 
 
 def refuse_other_blocks(chain: Chain) -> None:
-    """Multipliers know plain layers, elementwise or sorting.
+    """Refuse chains other than plain layers with elementwise activations or sorting.
 
     Raises:
-        NotApplicableError: another block.
+        NotApplicableError: a skip connection, an outer map, or another nonlinearity.
     """
     if not chain.plain:
         raise NotApplicableError(
@@ -135,6 +135,7 @@ def refuse_other_blocks(chain: Chain) -> None:
 
 
 def _kind(block: Block) -> Slopes | Groups:
+    """Slopes or groups of a block's nonlinearity, one entry per output."""
     shape, nonlinearity = block.inner.outputs, block.nonlinearity
     if isinstance(nonlinearity, Elementwise):
         low, high = (s.detach().double().cpu() for s in (nonlinearity.low, nonlinearity.high))
@@ -147,6 +148,8 @@ def _kind(block: Block) -> Slopes | Groups:
 
 
 class _Scaled(NamedTuple):
+    """Scaled map with its error, its norm, its layer's constant and the factor that undoes it."""
+
     weight: Tensor
     error: Tensor
     norm: Tensor
@@ -155,13 +158,14 @@ class _Scaled(NamedTuple):
 
 
 def _scaled(linear: LinearMap, block: Block | None, reached: float) -> _Scaled:
-    """A map and its layer, scaled so that differences of size ``reached`` get a size of about 1."""
+    """Scale a map: differences of size ``reached`` before it get a size of about 1 after it."""
     weight, error = written_out(linear.exact())
     norm = linear.norm()
     if norm is None:
         norm = upward(dense(weight) + error, 1)
     growth = norm if block is None else _growth(block, norm)
     exponent = max(-1000, min(1000, math.frexp(float(growth) * reached)[1]))
+    # Scaling down by a power of two can only lose digits to underflow.
     lost = math.sqrt(weight.numel()) * UNDERFLOW * (exponent > 0)
     scale = 2.0**-exponent
     return _Scaled(
@@ -174,7 +178,7 @@ def _scaled(linear: LinearMap, block: Block | None, reached: float) -> _Scaled:
 
 
 def _growth(block: Block, norm: Tensor) -> Tensor:
-    """The Lipschitz constant of a layer."""
+    """Lipschitz constant of a layer."""
     slope = torch.tensor(block.nonlinearity.constant, dtype=torch.float64)
     growth = product([norm, slope])
     if block.constant is None:

@@ -1,12 +1,12 @@
-r"""From multipliers to a proved bound, whoever made them.
+r"""Proof of a Lipschitz bound from any multipliers.
 
-For a plain chain let :math:`x_0` be the difference of two inputs, :math:`x_{k+1}` that of what
-layer k makes of them, :math:`y_k = W_k x_k`. Each layer obeys a quadratic inequality
+For a plain chain let :math:`x_0` be the difference of two inputs, :math:`x_{k+1}` the difference
+of the outputs of layer k, :math:`y_k = W_k x_k`. Each layer obeys a quadratic inequality
 
 .. math:: -x_{k+1}^T C_k x_{k+1} + 2 x_{k+1}^T B_k y_k + y_k^T A_k y_k \ge 0 ,
 
 whose matrices come from multipliers (``forms.py``). Take the sum of all from
-:math:`\rho |x_0|^2 - |W_L x_L|^2`: what is left is a quadratic form of all differences, with a
+:math:`\rho |x_0|^2 - |W_L x_L|^2`: the rest is a quadratic form of all differences, with a
 block tridiagonal matrix :math:`Q(\rho)`. If it is positive semidefinite, :math:`\rho` is a bound
 of the squared constant. Positive it is up to the residual of *any* block factor, as in
 ``norms/verification.py``,
@@ -14,7 +14,7 @@ of the squared constant. Positive it is up to the residual of *any* block factor
 .. math:: v^T Q v \ge -\sum_{kl} \|R_{kl}\|_F |v_k| |v_l|, \qquad R = Q - L L^T,
 
 and the :math:`|v_k|` are bounded by proved constants :math:`N_k` times :math:`|x_0|`: products of
-norms at first, and what the part of the factor up to k says, which in deep networks is much less.
+norms, or the bound from the part of the factor up to k, which is much smaller in deep networks.
 So :math:`\rho + \sum \|R_{kl}\|_F N_k N_l` is a bound for every :math:`\rho`, every factor and
 every choice of multipliers; good ones only make it small.
 
@@ -73,7 +73,7 @@ def proved(network: Matrices, multipliers: list[Multipliers]) -> Tensor:
 
 
 def _best_scale(network: Matrices, multipliers: list[Multipliers]) -> float:
-    """A number, 1 or a little more, times which the multipliers seem to prove most."""
+    """Return the factor of the multipliers, 1 or a little more, that seems to prove most."""
     best, least = 1.0, math.inf
     for scale in _SCALES:
         guess = float(_at_scale(network, multipliers, scale)[1])
@@ -87,14 +87,14 @@ def _best_scale(network: Matrices, multipliers: list[Multipliers]) -> float:
 def _at_scale(
     network: Matrices, multipliers: list[Multipliers], scale: float
 ) -> tuple[list[Form], Tensor]:
-    """The inequalities that multiplied multipliers make, and the level they seem to prove."""
+    """Return the inequalities of scaled multipliers, and the level that they seem to prove."""
     pairs = zip(network.kinds, multipliers, strict=True)
     forms = [form(kind, scaled(single, scale)) for kind, single in pairs]
     return forms, _guess(network, forms)
 
 
 def _guess(network: Matrices, forms: list[Form]) -> Tensor:
-    """The smallest level whose form is positive, by elimination from the last layer to the first.
+    """Guess the smallest level whose form is positive, by elimination from last layer to first.
 
     A guess, not a bound; infinite if some layer's multipliers are too small for what follows.
     """
@@ -113,22 +113,23 @@ def _guess(network: Matrices, forms: list[Form]) -> Tensor:
     if root.shape[0] < root.shape[1]:
         values, vectors = torch.linalg.eigh(root @ root.mT)
         root = vectors * values.clamp_min(0).sqrt()
+    # The largest eigenvalue of W_0^T inside W_0, in the smaller of the two dimensions.
     largest = torch.linalg.eigvalsh(root.mT @ inside @ root)[-1]
     naive = torch.stack(network.growths).prod()
     return torch.maximum(largest, 1e-24 * naive.square()).nan_to_num(math.inf, math.inf)
 
 
 class _Reached(NamedTuple):
-    """What the proof holds after some layers."""
+    """State of the proof after some layers."""
 
     distance: Tensor  # N_k: how far the difference may have grown
     loss: Tensor  # what the level must be raised by, so far
-    behind: Tensor | None  # the factor's block below the last one on the diagonal
+    link: Tensor | None  # the factor's block below the last one on the diagonal
     base: Tensor  # what the block on the diagonal of the form starts from
 
 
 def _proved_at(network: Matrices, forms: list[Form], level: Tensor) -> Tensor:
-    """``level`` and all losses."""
+    """Return ``level`` plus the losses of all layers."""
     one, zero = torch.ones_like(level), torch.zeros_like(level)
     eye = torch.eye(network.weights[0].shape[1], dtype=torch.float64)
     reached = _Reached(one, zero, None, level * eye)
@@ -144,7 +145,7 @@ def _proved_at(network: Matrices, forms: list[Form], level: Tensor) -> Tensor:
 def _through(
     network: Matrices, index: int, single: Form, reached: _Reached, level: Tensor
 ) -> _Reached:
-    """The proof, one layer further."""
+    """Extend the proof by one layer."""
     weight, off = network.weights[index], network.errors[index] * reached.distance
     image = network.norms[index] * reached.distance + off
     size = _size(single.before) * frobenius(weight).square()
@@ -153,6 +154,7 @@ def _through(
     corner = -times(single.cross, weight)
     link = torch.linalg.solve_triangular(factor, corner.mT, upper=False).mT
     lengths = frobenius(link) * frobenius(factor) + _size(single.cross) * frobenius(weight)
+    # Residual beside the diagonal: the triangular solve is not trusted, but measured.
     beside = frobenius(corner - link @ factor.mT) + sum_error(network.terms, lengths)
     base = as_matrix(single.after)
     loss = reached.loss + residual * reached.distance.square() + single.error * image.square()
@@ -169,20 +171,20 @@ def _through(
 
 
 def _factored(block: Tensor, reached: _Reached, size: Tensor, terms: int) -> tuple[Tensor, Tensor]:
-    """A factor of a block on the diagonal, and a bound of what it leaves.
+    """Factor a block on the diagonal, and bound the norm of its residual.
 
     ``size`` bounds the products from which the block was computed.
     """
     lengths = frobenius(reached.base) + size
-    if reached.behind is not None:
-        block = block - reached.behind @ reached.behind.mT
-        lengths = lengths + frobenius(reached.behind).square()
+    if reached.link is not None:
+        block = block - reached.link @ reached.link.mT
+        lengths = lengths + frobenius(reached.link).square()
     factor = _cholesky(block)
     return factor, upward(gap(Dense(block), factor) + sum_error(terms, lengths), 1)
 
 
 def _smallest_eigenvalue(base: Tensor, link: Tensor, terms: int) -> Tensor:
-    """Bound from below of that of ``base - link link^T``; negative if nothing is proved."""
+    """Bound the smallest eigenvalue of ``base - link link^T`` from below; negative if unproved."""
     rest = base - link @ link.mT
     factor = _cholesky(rest)
     vector = rest.new_ones(len(rest), 1)
@@ -194,7 +196,7 @@ def _smallest_eigenvalue(base: Tensor, link: Tensor, terms: int) -> Tensor:
 
 
 def _cholesky(matrix: Tensor) -> Tensor:
-    """A factor of a matrix, or of one a little larger: what it leaves is measured."""
+    """Return a factor of a matrix, or of one a little larger: its residual is measured."""
     factor, failed = torch.linalg.cholesky_ex(matrix)
     eye = torch.eye(len(matrix), dtype=torch.float64)
     shift = 1e-16 * float(matrix.diagonal().abs().max())
@@ -206,5 +208,5 @@ def _cholesky(matrix: Tensor) -> Tensor:
 
 
 def _size(part: Tensor) -> Tensor:
-    """Bound of the spectral norm."""
+    """Bound the spectral norm."""
     return part.abs().max() if part.ndim == 1 else frobenius(part)

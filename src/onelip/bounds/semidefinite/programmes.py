@@ -7,7 +7,7 @@ products :math:`(x_i - a_i y_i)(x_i - b_i y_i)` for slopes in :math:`[a_i, b_i]`
 
 With one layer of slopes the inputs can be eliminated by hand. Let :math:`M = W_0 W_0^T`,
 :math:`m = (a + b) / 2` and :math:`h = (b - a) / 2` as diagonal matrices. The inverse multipliers
-:math:`\Gamma = T^{-1} \rho` are to minimise the largest eigenvalue of
+:math:`\Gamma = T^{-1} \rho` minimise the largest eigenvalue of
 
 .. math:: W_1 (\Gamma + m M m + m M h (\Gamma - h M h)^{-1} h M m) W_1^T ,
 
@@ -32,7 +32,7 @@ _SMALLEST = 1e-6  # and inverse ones at this times the smallest
 
 @dataclass(frozen=True)
 class _Unknowns:
-    """Those of a layer: weights, which stay positive, then two of any sign for each group."""
+    """Unknowns of a layer: weights, which stay positive, then two of any sign for each group."""
 
     kind: Slopes | Groups
     start: int
@@ -40,18 +40,21 @@ class _Unknowns:
 
     @property
     def size(self) -> int:
-        """Entries behind the layer."""
+        """Number of the layer's outputs."""
         return len(self.kind.low if isinstance(self.kind, Slopes) else self.kind.index)
 
     @property
     def free(self) -> int:
+        """Number of unknowns of any sign."""
         return 2 * self.kind.count if isinstance(self.kind, Groups) else 0
 
     @property
     def stop(self) -> int:
+        """Index after the layer's last unknown."""
         return self.start + self.weights + self.free
 
     def multipliers(self, point: Tensor) -> Multipliers:
+        """Read the layer's multipliers from the vector of all unknowns."""
         own = point[self.start : self.stop]
         if isinstance(self.kind, Slopes):
             return SlopeMultipliers(own.expand(self.size))
@@ -62,7 +65,7 @@ class _Unknowns:
 
 
 def coordinates(chain: Chain) -> int:
-    """Rows of the matrix that the programme of a plain chain is about."""
+    """Number of rows of the matrix in the programme of a plain chain."""
     widths = [block.inner.rows for block in chain.blocks]
     if len(widths) == 1 and isinstance(chain.blocks[0].nonlinearity, Elementwise):
         return widths[0] + min(widths[0], chain.last.rows)
@@ -77,15 +80,15 @@ def optimised(
     shared: bool = False,
     seconds: float | None = None,
 ) -> tuple[list[Multipliers], Tensor]:
-    """Multipliers that prove about the smallest level, and that level.
+    """Return multipliers that prove about the smallest level, and that level.
 
     Args:
         network: the chain, written out.
         start: multipliers with which the inequality holds strictly at ``level``; those of groups
             must be weights only.
         level: the square of a bound.
-        shared: one weight for all entries of a layer.
-        seconds: when to stop; what is returned holds at the level that it comes with.
+        shared: whether all entries of a layer share one weight.
+        seconds: the time limit; the multipliers returned are valid at the level returned.
     """
     values, layers = [level.reshape(1)], []
     for kind, single in zip(network.kinds, start, strict=True):
@@ -103,14 +106,14 @@ def optimised(
 
 
 def _one_layer(network: Matrices, layer: _Unknowns, start: Tensor) -> Programme:
-    """The programme of the inverse multipliers: outputs first, then the layer."""
+    """Build the programme of the inverse multipliers: outputs first, then the layer."""
     assert isinstance(layer.kind, Slopes)
-    first, behind = network.weights
-    if behind.shape[0] > behind.shape[1]:
-        behind = torch.linalg.qr(behind, mode="r").R
+    first, last = network.weights
+    if last.shape[0] > last.shape[1]:
+        last = torch.linalg.qr(last, mode="r").R  # the same norms, fewer rows
     middle, half = (layer.kind.low + layer.kind.high) / 2, (layer.kind.high - layer.kind.low) / 2
     moment = first @ first.mT
-    passed = behind * middle
+    passed = last * middle
     corner = passed @ moment * half
     constant = torch.cat(
         [
@@ -126,8 +129,8 @@ def _one_layer(network: Matrices, layer: _Unknowns, start: Tensor) -> Programme:
     low[1:], high[1:] = _SMALLEST * start[1:].min(), _LARGEST * start[1:].max()
     return Programme(
         constant,
-        len(behind),
-        behind,
+        len(last),
+        last,
         _sparse(left, layer.size, layer.size),
         _sparse(right, layer.size, layer.size),
         layer.start + (place if layer.weights > 1 else 0 * place),
@@ -137,9 +140,10 @@ def _one_layer(network: Matrices, layer: _Unknowns, start: Tensor) -> Programme:
 
 
 def _all_layers(network: Matrices, layers: list[_Unknowns], start: Tensor) -> Programme:
-    """The programme of the inequality itself: the input first, then layer by layer."""
+    """Build the programme of the inequality itself: the input first, then layer by layer."""
     first = network.weights[0]
     if first.shape[0] < first.shape[1]:
+        # W_0 acts on its row space only: a square factor has the same W_0 W_0^T.
         first = torch.linalg.qr(first.mT, mode="r").R.mT
     weights = [first, *network.weights[1:-1]]
     size = first.shape[1] + sum(layer.size for layer in layers)
@@ -161,7 +165,7 @@ _Entries = list[tuple[Tensor, Tensor, Tensor]]  # rows, columns and values of a 
 
 
 def _products(layers: list[_Unknowns]) -> tuple[Tensor, Tensor, Tensor]:
-    """The products that multipliers weigh: left factors, right factors, and whose they are."""
+    """List the products that multipliers weigh: left and right factors, and the unknown of each."""
     entries, first, count = sum(layer.size for layer in layers), 0, 0
     left: _Entries = []
     right: _Entries = []
@@ -187,6 +191,7 @@ def _products(layers: list[_Unknowns]) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _sparse(parts: _Entries, products: int, entries: int) -> Tensor:
+    """Build a sparse matrix from rows, columns and values."""
     rows, columns, values = (torch.cat(column) for column in zip(*parts, strict=True))
     place, shape = torch.stack([rows, columns]), (products, 2 * entries)
     return torch.sparse_coo_tensor(place, values, shape, check_invariants=False).coalesce()

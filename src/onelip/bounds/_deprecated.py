@@ -11,7 +11,8 @@ from onelip.bounds._eclipse import ECLipsE
 from onelip.bounds._liplt import LipLT, Refinement
 from onelip.bounds._lipsdp import LipSDP
 from onelip.bounds._local import Local, LocalRadius
-from onelip.bounds._product import DEFAULT_WORK, Product
+from onelip.bounds._product import Product
+from onelip.bounds.block_product import DEFAULT_WORK
 from onelip.bounds.logit_bounds import LogitBounds
 from onelip.bounds.method import Network
 from onelip.bounds.products.norms import DEFAULT_WORK as MOST_WORK

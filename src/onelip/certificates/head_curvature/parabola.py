@@ -1,4 +1,4 @@
-r"""Parabolas under the difference of two logits, and the balls in which they prove it positive.
+r"""Parabolas below a logit difference, and the balls in which they prove it positive.
 
 Let :math:`f = z_l - z_i > 0` at :math:`x_0`, and its Hessian lie above :math:`-N I`. At any point
 y, with g the gradient there and :math:`p = x_0 - y`, f lies above
@@ -21,12 +21,12 @@ from onelip.norms.rounding import UNIT, downward, frobenius, gamma, upward
 
 
 def proved_radius(start: Tensor, points: Tensor, tangent: Tangent, bend: Tensor) -> Tensor:
-    """The radius R(y) around each start that the parabola at its point proves, rounded downwards.
+    """Radius R(y) around each start that the parabola at its point proves, rounded downwards.
 
     Args:
         start: ``(points, features)`` float64, the centres x0.
         points: ``(points, features)`` float64, any y.
-        tangent: of the difference of logits at ``points``.
+        tangent: tangent of the logit difference at ``points``.
         bend: ``(points,)`` float64, N >= 0.
 
     Returns:
@@ -45,9 +45,9 @@ def proved_radius(start: Tensor, points: Tensor, tangent: Tangent, bend: Tensor)
 
 
 def reach(value: Tensor, steep: Tensor, bend: Tensor) -> Tensor:
-    """Where a parabola of this value and slope at its centre, bent downwards, first meets 0.
+    """Radius at which a parabola of this value and slope at its centre first meets 0.
 
-    Rounded downwards; decreasing in the slope and the bend, increasing in the value; 0 where the
+    Rounded downwards. Decreasing in the slope and the bend, increasing in the value; 0 where the
     value is not positive.
     """
     radius = value / (((steep.square() + 2 * bend * value).sqrt() + steep) / 2)  # no overflow

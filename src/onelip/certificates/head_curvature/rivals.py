@@ -126,8 +126,8 @@ class Rivals:
             )
             self.lower[some, other] = torch.maximum(self.lower[some, other], found.radius)
             after = torch.where(found.sharp, _DONE, stage)
+            # A search that was cut short may still gain: the rival may come back later.
             self.stage[some, other] = torch.where(
-                # A search that was cut short may still gain: the rival may come back later.
                 found.cut,
                 _UNTOUCHED if stage == _LOOSE else _DONE,
                 after,

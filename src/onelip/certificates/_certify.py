@@ -126,6 +126,7 @@ def _certified(
         again = radii(rounding)
         within = torch.minimum(again.radius, found.radius).clamp(max=_diameter(x))  # in reach
         found = again._replace(radius=within)
+    # A logit that is infinite or NaN proves nothing for its sample.
     sure = torch.isfinite(logits).all(1)
     if labels is not None:
         sure &= prediction == labels.to(prediction.device)

@@ -92,6 +92,7 @@ def forward_errors(model: nn.Module, input_shape: Shape, reach: float) -> list[T
     refuse_hidden_behaviour(model)
     _refuse_subnormal(model)
     arithmetic = Arithmetic.of(dtype)
+    # Subnormal entries of an input may be flushed to 0, each by at most ``lost``.
     flushed = arithmetic.lost * math.sqrt(math.prod(input_shape))
     value, errors = Computed(tuple(input_shape), reach, flushed), []
     with full_precision(device):

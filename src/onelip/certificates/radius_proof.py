@@ -139,6 +139,7 @@ def smallest_quotient(batch: ForwardPass, slopes: Tensor, rounding: Rounding) ->
     margins = margins.clamp(max=torch.finfo(scores.dtype).max)  # a difference that overflowed
     lost = 2 * math.sqrt(2) * rounding.logits * (1 + 4 * UNIT)  # at the sample, at the attack
     margins = downward((margins - lost).clamp_min(0), 1) if lost else margins
+    # An unknown slope counts as infinite, which gives the radius 0.
     slopes = slopes.nan_to_num(nan=math.inf, posinf=math.inf)  # 0 times an infinite distance
     quotient = downward(margins / slopes, 4)
     quotient = torch.where(margins > 0, quotient, 0.0)  # 0 / 0 in a constant network

@@ -11,6 +11,7 @@ def upwards(bound: float, places: int) -> str:
         '1.000001'
     """
     digits = Context(prec=400)  # of the largest float and more
+    # Decimal(bound) is exact: only the last step rounds, and it rounds up.
     return str(Decimal(bound).quantize(Decimal(1).scaleb(-places), ROUND_CEILING, digits))
 
 

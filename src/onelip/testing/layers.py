@@ -250,6 +250,7 @@ def _bound_or_refusal(layer: nn.Module) -> Tensor | None:
 
 
 def _descend(layer: nn.Module, x: Tensor) -> None:
+    # A random linear loss: no direction of the weights is spared.
     optimizer = torch.optim.SGD([*layer.parameters()] or [torch.zeros(1)], lr=_LEARNING_RATE)
     for _ in range(3):
         y = layer(x)

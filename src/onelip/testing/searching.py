@@ -63,6 +63,7 @@ def _stretch(module: nn.Module, x: Tensor, direction: Tensor, reach: Tensor) -> 
 
 def lengths(batch: Tensor) -> Tensor:
     """Norms per sample; the tiny number keeps the gradient at 0 finite."""
+    # The root has no finite slope at 0.
     squares: Tensor = batch.flatten(1).square().sum(1)
     return (squares + 1e-300).sqrt()
 
@@ -76,6 +77,7 @@ def require_below(found: Tensor, allowed: Tensor, what: str, module: nn.Module) 
 def inputs(input_shape: Shape, count: int) -> Tensor:
     """Return the same random inputs each time, of lengths that differ by a factor of 100."""
     generator = torch.Generator().manual_seed(count + 1000 * math.prod(input_shape))
+    # A generator of its own: the checks do not depend on what ran before.
     x = torch.randn(count, *input_shape, dtype=torch.float64, generator=generator)
     scale = torch.logspace(-1, 1, count, dtype=x.dtype) if count > 1 else torch.ones(1)
     return x * scale.to(x).view(-1, *(1,) * len(input_shape))

@@ -208,6 +208,7 @@ def _update(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
     if not torch.isfinite(loss):
         raise NonFiniteError(f"the loss became {loss.item()}: try a smaller learning rate")
     weights = optimizer.param_groups[0]["params"]
+    # Gradients of these weights only: the other network keeps its own.
     for weight, slope in zip(weights, torch.autograd.grad(loss, weights), strict=True):
         weight.grad = slope
     optimizer.step()

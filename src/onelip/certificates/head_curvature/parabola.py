@@ -35,11 +35,13 @@ def proved_radius(start: Tensor, points: Tensor, tangent: Tangent, bend: Tensor)
     back = start - points
     length, steep = frobenius(back[:, None]), frobenius(tangent.gradient[:, None])
     slope = (tangent.gradient * back).sum(1)
+    # All errors are taken from the value at x0: those of f(y), of g, and of the inner product.
     loss = tangent.error + length * (tangent.slack + gamma(start.shape[1] + 8) * steep)
     loss = upward(loss + bend * length.square() / 2, 8)
     rounding = 8 * UNIT * (tangent.value.abs() + slope.abs() + loss)
     value = tangent.value + slope - loss - rounding
     turned = frobenius((tangent.gradient - bend[:, None] * back)[:, None])
+    # R decreases in the slope: the norm of the exact gradient is bounded from above.
     turned = upward(turned + tangent.slack + gamma(8) * (steep + bend * length), 8)
     return reach(value, turned, bend)
 

@@ -52,6 +52,7 @@ class CurvatureProof(RadiusProof):
             self.slopes,
             slack=math.sqrt(2) * rounding.logits * (1 + 2 * UNIT),
         )
+        # The computed features may be off: the exact ones lie in a ball of that radius around them.
         left = downward((found.radius - rounding.features).clamp_min(0), 1)
         radius = downward(left / self.body_bound.to(left.device), 1)
         return Found(torch.where(left > 0, radius, 0.0), found)  # 0 / 0 after a constant body

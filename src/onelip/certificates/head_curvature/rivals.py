@@ -43,6 +43,7 @@ class Rivals:
         self.layer = bounds.differences.layer(start)
         margin, error = self._margins()
         self.margin = margin - upward(error + 4 * UNIT * (margin.abs() + error), 4)
+        # Lost for sure: the rival is at least as large even with the errors in favour.
         self.lost = margin + upward(error, 4) <= 0
         positive = self.margin > 0
         floor = downward(self.margin / bounds.slopes[prediction], 4)
@@ -142,6 +143,7 @@ class Rivals:
         """Return distances of points where the rivals have caught up, and the points."""
         owned = self.owner == rival
         guess = torch.where(owned[:, None], self.boundary, self.start)
+        # Without a sharp meeting point from the proof, search for one without regard to curvature.
         vague = ~(self.sharp & owned)
         if vague.any():
             guess[vague] = self._meeting(guess[vague], vague, rival)

@@ -97,6 +97,7 @@ class Differences:
         hidden, slope = self.layer(points) if layer is None else layer
         value, error = self._difference(points, hidden, first, second)
         gradient = ((self.head.outer[first] - self.head.outer[second]) * slope) @ self.head.inner
+        # |v_l - v_i| <= |v_l| + |v_i|: one bound for all pairs.
         slack = upward((self._rows[first] + self._rows[second]) * self._turning(points), 2)
         return Tangent(value, error, gradient, slack)
 
@@ -147,6 +148,7 @@ class Differences:
         """Bound the errors of sums over the hidden layer, ``(points, sums)``."""
         terms = gamma(hidden.shape[1] + 8) + _ULPS * UNIT
         inside = self._slope * (gamma(points.shape[1] + 4) + _ULPS * UNIT) * self._reach(points)
+        # Each hidden unit may be off by the gap: sqrt(n) times that in Euclidean norm.
         gap = self._gap * math.sqrt(hidden.shape[1])
         unit = inside + terms * frobenius(hidden[:, None]) + gap
         return upward(rows * unit[:, None] + terms * biases + self._slack, 8)

@@ -86,6 +86,7 @@ def _circular(conv: nn.Conv2d, size: torch.Size) -> Tensor:
         # A stride turns the pixels of a window into channels first.
         missing = -kernel.shape[-1] % stride
         kernel = F.pixel_unshuffle(F.pad(kernel, (0, missing, 0, missing)), stride)
+    # The Fourier transform makes a circular convolution block diagonal, one block per frequency.
     blocks = torch.fft.fft2(kernel, s=(size[0] // stride, size[1] // stride))
     values: Tensor = torch.linalg.svdvals(blocks.permute(2, 3, 0, 1)).flatten()
     return values

@@ -124,6 +124,7 @@ def _read_rows(path: Path) -> tuple[list[str], list[Row]]:
             raise ValueError(f"its columns need {', '.join(_WORDS)}, numbers, and none twice")
         numbers = [name for name in header if name not in _WORDS]
         columns = [name for name in numbers if not name.startswith("std_")]
+        # Radii are compared as numbers: 36/255 and 72/510 are one column.
         if len({_key(name) for name in columns}) < len(columns):
             raise ValueError("two columns hold the same radius")
         if unknown := {*numbers} - {*columns, *(f"std_{name}" for name in columns)}:

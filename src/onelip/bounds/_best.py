@@ -64,7 +64,7 @@ class BestReport:
 
 @dataclass(frozen=True)
 class Best(BoundMethod):
-    """The smallest of all proved bounds of a network's Lipschitz constant that fit into a time.
+    """Smallest of all proved bounds of a network's Lipschitz constant that fit into a time.
 
     The methods of ``onelip.bounds.METHODS``, cheapest first: a method begins if it is expected to
     end in time, and stops when its time is over. The norms of single layers are always proved,

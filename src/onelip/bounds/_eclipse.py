@@ -93,7 +93,7 @@ class ECLipsE(BoundMethod):
             _refuse_large(chain)
         network = matrices(chain)
         if not hopeful(network):
-            return network.naive
+            return network.product
         found = proved(network, forward(network, fast)[0])
         return found if self.fast else torch.minimum(found, _optimised(network, self.seconds))
 
@@ -115,11 +115,11 @@ def _optimised(network: Matrices, seconds: float | None) -> Tensor:
     """Prove the bound from one weight per entry."""
     until = time.monotonic() + end_of(seconds)
 
-    def best(kind: Slopes | Groups, weight: Tensor, behind: Tensor) -> Multipliers:
+    def best(kind: Slopes | Groups, weight: Tensor, after: Tensor) -> Multipliers:
         left = until - time.monotonic()
         if left <= 0:
-            return fast(kind, weight, behind)
-        layer = _single(kind, weight, behind)
+            return fast(kind, weight, after)
+        layer = _single(kind, weight, after)
         # Scaled to hold at level 1, as the recursion of ``forward`` expects.
         found, level = optimised(layer, *strictly(layer), seconds=left)
         return scaled(found[0], 1 / level)
@@ -129,14 +129,14 @@ def _optimised(network: Matrices, seconds: float | None) -> Tensor:
 
 def hopeful(network: Matrices) -> bool:
     """Whether the product of the constants can be improved: positive, finite, some nonlinearity."""
-    return bool(network.kinds) and 0 < float(network.naive) < math.inf
+    return bool(network.kinds) and 0 < float(network.product) < math.inf
 
 
-def _single(kind: Slopes | Groups, weight: Tensor, behind: Tensor) -> Matrices:
+def _single(kind: Slopes | Groups, weight: Tensor, after: Tensor) -> Matrices:
     """Return one layer and the matrix after it as a network of their own."""
     # The search reads weights and kinds only: errors and norms are placeholders.
     unknown = [torch.ones((), dtype=torch.float64)] * 2
-    return Matrices([weight, behind], unknown, unknown, unknown, [kind], unknown)
+    return Matrices([weight, after], unknown, unknown, unknown, [kind], unknown)
 
 
 def _refuse_large(chain: Chain) -> None:

@@ -165,15 +165,15 @@ class _Paths:
         inner = self._of([block.inner], k)
         before = self._of([part.inner], k) if part.inner is not block.inner else inner
         self.hidden.append(before)
-        behind = fraction(block.nonlinearity.constant) * inner
-        behind *= Fraction(1) if block.outer is None else self.norms.of([block.outer])
+        bound = fraction(block.nonlinearity.constant) * inner
+        bound *= Fraction(1) if block.outer is None else self.norms.of([block.outer])
         if block.skip is not None:
-            behind += self.norms.of([block.skip]) * front
+            bound += self.norms.of([block.skip]) * front
             if part.around is not None:
                 # Loop transformation: skip plus mean slope, and the remainder psi.
                 turned = self.norms.of([part.around]) * front
-                behind = min(behind, turned + self.norms.of([part.outer]) * before)
-        self.body.append(min(behind, layer * front))
+                bound = min(bound, turned + self.norms.of([part.outer]) * before)
+        self.body.append(min(bound, layer * front))
         self.layers.append(layer)
 
     def _of(self, end: Path, k: int, *, refined: bool = True) -> Fraction:

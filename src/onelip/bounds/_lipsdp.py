@@ -87,7 +87,7 @@ class LipSDP(BoundMethod):
             )
         network = matrices(chain)
         if not hopeful(network):
-            return network.naive
+            return network.product
         start, level = strictly(network)
         shared = self.multipliers == "layer"
         found, _ = optimised(network, start, level, shared=shared, seconds=self.seconds)

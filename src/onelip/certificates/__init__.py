@@ -1,4 +1,4 @@
-"""From logits and a proved bound to certified radii."""
+"""Certified radii from logits and proved bounds."""
 
 from onelip.certificates._certify import certify
 from onelip.certificates._deprecated import __getattr__ as __getattr__

@@ -1,8 +1,8 @@
 r"""Certificates from the margin (Tsuzuku, Sato, Sugiyama, NeurIPS 2018).
 
-The prediction y holds around x as far as no logit difference can lose its margin: for every
+The prediction y holds around x as long as no logit difference can lose its margin: for every
 rival i, :math:`f_y - f_i` is Lipschitz with constant :math:`\sqrt 2 L`, L that of the network, or
-:math:`L \|w_y - w_i\|` behind a linear head, L that of the body. The radius is the smallest
+:math:`L \|w_y - w_i\|` after a linear head, L that of the body. The radius is the smallest
 :math:`(f_y(x) - f_i(x)) / L_{yi}` over **all** rivals.
 """
 
@@ -61,11 +61,11 @@ def certify(
             (``onelip.layers.Normalize``), so that radii are in the units of x.
         x: inputs in [0, 1].
         labels: true classes; samples that are predicted wrong then get radius 0.
-        method: what proves the radii: a method of ``onelip.bounds``, ``HeadCurvature()``, anything
-            else with ``radius_proof(model, input_shape)``, or a name in
+        method: the method that proves the radii: one of ``onelip.bounds``, ``HeadCurvature()``,
+            anything else with ``radius_proof(model, input_shape)``, or a name in
             ``onelip.certificates.METHODS``.
-        level: ``"real"`` takes logits as if they were computed exactly; ``"float"`` adds all that
-            rounding can do to them, at the sample and at the attacked input. It costs next to
+        level: ``"real"`` takes logits as if they were computed exactly; ``"float"`` adds a bound
+            of their rounding error, at the sample and at the attacked input. It costs next to
             nothing in float64 (``model.double()``), and a part of the radius in float32.
         batch_size: samples per forward pass.
         constants: the old form of ``method``, a function; it goes with the next release.
@@ -104,6 +104,7 @@ def _certified(
     level: Literal["real", "float"],
     batch_size: int,
 ) -> Certificate:
+    """Predict a batch in full precision, and prove its radii."""
     _check_input(model, x)
     refuse_hidden_behaviour(model)
     model = _of_two_logits(model, x)
@@ -121,9 +122,11 @@ def _certified(
     found = radii(EXACT)
     if level == "float":
         rounding = _rounding(model, x, found.radius, proved.head_parts)
+        # The first radii limit the reach of the attack, hence the inputs whose rounding counts.
         again = radii(rounding)
         within = torch.minimum(again.radius, found.radius).clamp(max=_diameter(x))  # in reach
         found = again._replace(radius=within)
+    # A logit that is infinite or NaN proves nothing for its sample.
     sure = torch.isfinite(logits).all(1)
     if labels is not None:
         sure &= prediction == labels.to(prediction.device)
@@ -144,19 +147,19 @@ def _certified(
 
 
 def _of_function(constants: Callable[[nn.Module, Shape], RadiusProof]) -> CertificateMethod:
-    """A method from a function of a model and the shape of its input."""
+    """Wrap a function of a model and the shape of its input as a method."""
     return SimpleNamespace(name="", radius_proof=constants)
 
 
 def _rounding(model: nn.Module, x: Tensor, radius: Tensor, head_parts: int) -> Rounding:
-    """Of the features and of the logits, wherever these radii reach."""
+    """Bound the rounding of the features and of the logits, on all inputs within these radii."""
     reach = _reach(x, radius)
     errors = [0.0, *map(float, forward_errors(model, tuple(x.shape[1:]), reach))]
     return Rounding(errors[-1 - head_parts], errors[-1])
 
 
 def _of_two_logits(model: nn.Module, x: Tensor) -> nn.Module:
-    """A binary model, of one logit z, followed by the map to the two logits ``-z / 2, z / 2``."""
+    """Extend a binary model, of one logit z, by the map to the two logits ``-z / 2, z / 2``."""
     sample = x[:1] if len(x) else x.new_zeros(1, *x.shape[1:])
     try:
         logit = model(sample.clone())
@@ -169,18 +172,19 @@ def _of_two_logits(model: nn.Module, x: Tensor) -> nn.Module:
 
 
 def _diameter(x: Tensor) -> float:
-    """Of the box that samples are in."""
+    """Diameter of the box [0, 1]^n of the samples."""
     return math.sqrt(math.prod(x.shape[1:]))
 
 
 def _reach(x: Tensor, radius: Tensor) -> float:
-    """The length of the longest input that a radius speaks of, up to the diameter of the box."""
+    """Norm of the longest input within a radius of a sample, up to the diameter of the box."""
     lengths = torch.linalg.vector_norm(x.double().flatten(1).cpu(), dim=1)
     ends = lengths + radius.cpu().clamp(max=_diameter(x))
     return float(ends.max()) * (1 + 1e-9) if len(ends) else 0.0
 
 
 def _check_input(model: nn.Module, x: Tensor) -> None:
+    """Refuse models in training mode, inputs of another dtype, and inputs outside [0, 1]."""
     for part in model.modules():  # a slice of an nn.Sequential is a new one, in training mode
         if part.training and type(part) is not nn.Sequential:
             raise UsageError(
@@ -201,6 +205,7 @@ def _check_input(model: nn.Module, x: Tensor) -> None:
 
 
 def _check_logits(logits: Tensor, count: int, labels: Tensor | None) -> None:
+    """Refuse outputs that are no logits, 16-bit logits, and labels out of range."""
     if logits.ndim != 2 or len(logits) != count or logits.shape[1] < 2:
         raise UsageError(f"logits of shape {tuple(logits.shape)}, not ({count}, 2 or more classes)")
     if torch.finfo(logits.dtype).bits < 32:

@@ -1,4 +1,4 @@
-"""Names of the last release. They work once more, warn, and go with the next release."""
+"""Deprecated names of the last release: they still work, warn, and go with the next release."""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -16,6 +16,8 @@ Prover = Callable[[nn.Module, Shape], RadiusProof]
 
 
 def _prover(name: str) -> Prover:
+    """Wrap a named method as a function of a model and the shape of its input."""
+
     def prove(model: nn.Module, input_shape: Shape) -> RadiusProof:
         return radius_proof(name, model, input_shape)
 
@@ -35,10 +37,11 @@ RENAMED: dict[str, tuple[Any, str]] = {
     "liplt_constants": (_PROVERS["liplt"], "radius_proof('liplt', ...)"),
     "product_constants": (_PROVERS["product"], "radius_proof('product', ...)"),
 }
-"""What stands for an old name, and the new one."""
+"""Old name to its replacement, and to the new name that the warning prints."""
 
 
 def __getattr__(name: str) -> Any:
+    """Return the replacement of an old name, with a warning."""
     if name not in RENAMED:
         raise AttributeError(f"module 'onelip.certificates' has no attribute {name!r}")
     found, new = RENAMED[name]

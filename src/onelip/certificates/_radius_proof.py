@@ -1,4 +1,4 @@
-"""Where a certificate takes its radii from: proofs only."""
+"""Proofs that certificates take their radii from."""
 
 import math
 from collections.abc import Callable
@@ -16,9 +16,9 @@ from onelip.norms.rounding import UNIT, downward
 
 
 class Rounding(NamedTuple):
-    """How far what was computed may be from the exact values, in Euclidean norm.
+    """Bounds of the rounding errors in Euclidean norm.
 
-    Of the features in front of the head, and of the logits; both for every input in reach.
+    One for the features before the head, one for the logits; both for every input in reach.
     """
 
     features: float = 0.0
@@ -29,13 +29,13 @@ EXACT = Rounding()
 
 
 class ForwardPass(NamedTuple):
-    """A batch, and what the model computed of it.
+    """Batch with the features, logits and predictions that the model computed.
 
     Attributes:
         x: inputs, ``(batch, ...)``.
         features: outputs of the first part (``RadiusProof.split``), ``(batch, ...)``.
         logits: ``(batch, classes)``.
-        prediction: ``(batch,)``.
+        prediction: ``(batch,)``, the class of the largest logit.
     """
 
     x: Tensor
@@ -45,14 +45,14 @@ class ForwardPass(NamedTuple):
 
 
 class Found(NamedTuple):
-    """Radii in units of the input, and what was found in front of an MLP head."""
+    """Radii in units of the input, and radii in feature space if there is an MLP head."""
 
     radius: Tensor
     head: HeadRadii | None = None
 
 
 Radii = Callable[[Rounding], Found]
-"""Radii of one batch, from what rounding does there and wherever an attack may lead."""
+"""Radii of one batch, from bounds of the rounding there and on all inputs in reach."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,16 +60,16 @@ class RadiusProof:
     """Proved constants of a network, and the radii that follow from them.
 
     Attributes:
-        method: what proved them; see ``Certificate``.
+        method: name of the method; see ``Certificate``.
         pairwise: function of the number of classes, ``(classes, classes)`` float64: an upper bound
             of the Lipschitz constant of each difference of two logits.
-        bound: of the whole network, 0-d float64.
-        body_bound: of the part in front of a linear head, or ``bound``.
-        layer_bounds: of the layers, by name.
+        bound: bound of the whole network, 0-d float64.
+        body_bound: bound of the part before a linear head, or ``bound``.
+        layer_bounds: bounds of the layers, by name.
         head: how the pairs were bounded; see ``Certificate``.
-        proof: what was proved of single logits and their pairs, where the network is a chain.
-        head_parts: how many modules at the end of the flattened network the radii are proved in
-            front of.
+        proof: proved constants of single logits and their pairs, where the network is a chain.
+        head_parts: number of modules at the end of the flattened network that form the head;
+            the radii are proved from the features before it.
     """
 
     method: str
@@ -82,24 +82,24 @@ class RadiusProof:
     head_parts: int = 0
 
     def split(self, model: nn.Module) -> tuple[nn.Module, nn.Module]:
-        """The part whose outputs the radii are proved from, and the part after it."""
+        """Split the model into the part whose outputs the radii are proved from, and the rest."""
         if not self.head_parts:
             return model, nn.Identity()
         parts = [part for _, part in flattened(model)]
         return nn.Sequential(*parts[: -self.head_parts]), nn.Sequential(*parts[-self.head_parts :])
 
     def radii(self, batch: ForwardPass) -> Radii:
-        """Radii of a batch: the smallest margin, divided by the constant of its pair."""
+        """Return radii of a batch: the smallest margin divided by the constant of its pair."""
         slopes = self.pairwise(batch.logits.shape[1])[batch.prediction.cpu()]
         return lambda rounding: Found(smallest_quotient(batch, slopes, rounding))
 
 
 class CertificateMethod(Protocol):
-    """Anything that proves radii: ``HeadCurvature``, or a class of your own."""
+    """Interface of a method that proves radii: ``HeadCurvature``, or a class of your own."""
 
     @property
     def name(self) -> str:
-        """The word by which it is called."""
+        """Name of the method, in certificates and on the command line."""
 
     def radius_proof(self, model: nn.Module, input_shape: Shape) -> RadiusProof:
         """Prove constants of a model on inputs of a shape (without the batch)."""
@@ -107,38 +107,39 @@ class CertificateMethod(Protocol):
 
 @dataclass(frozen=True)
 class Proved:
-    """A proof that was made before, for the model that it was made of and no other."""
+    """Finished proof as a method, for the model that it was made for and no other."""
 
     proof: RadiusProof
 
     @property
     def name(self) -> str:
-        """The name of the method that made it."""
+        """Name of the method that made the proof."""
         return self.proof.method
 
     def radius_proof(self, model: nn.Module, input_shape: Shape) -> RadiusProof:  # noqa: ARG002
-        """The proof."""
+        """Return the proof."""
         return self.proof
 
 
 def smallest_quotient(batch: ForwardPass, slopes: Tensor, rounding: Rounding) -> Tensor:
-    r"""The least margin over slope of all rivals, rounded down; 0 where one margin is not positive.
+    r"""Least margin over slope of all rivals, rounded down; 0 if a margin is not positive.
 
     With e the error of the logits, :math:`\hat z_y(x') - \hat z_i(x') \ge \hat z_y(x) - \hat z_i(x)
     - 2 \sqrt 2 e - L_i |x' - x|`, once :math:`\sqrt 2 e` at the sample and once at the attacked
     input.
 
     Args:
-        batch: what the model computed.
+        batch: the batch with its logits and predictions.
         slopes: ``(batch, classes)``, Lipschitz constants of the prediction minus each logit.
-        rounding: of the network, at the sample and wherever an attack may lead.
+        rounding: rounding of the network, at the sample and on all inputs in reach.
     """
     scores = batch.logits.detach().double().cpu()
     own = batch.prediction.cpu()[:, None]
     margins = scores.gather(1, own) - scores
     margins = margins.clamp(max=torch.finfo(scores.dtype).max)  # a difference that overflowed
-    lost = 2 * math.sqrt(2) * rounding.logits * (1 + 4 * UNIT)  # a difference, here and there
+    lost = 2 * math.sqrt(2) * rounding.logits * (1 + 4 * UNIT)  # at the sample, at the attack
     margins = downward((margins - lost).clamp_min(0), 1) if lost else margins
+    # An unknown slope counts as infinite, which gives the radius 0.
     slopes = slopes.nan_to_num(nan=math.inf, posinf=math.inf)  # 0 times an infinite distance
     quotient = downward(margins / slopes, 4)
     quotient = torch.where(margins > 0, quotient, 0.0)  # 0 / 0 in a constant network

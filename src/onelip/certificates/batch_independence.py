@@ -1,4 +1,4 @@
-"""One sample must not depend on the others in its batch."""
+"""Check that the output for a sample does not depend on the rest of its batch."""
 
 import torch
 from torch import Tensor, nn
@@ -16,12 +16,12 @@ def refuse_mixed(model: nn.Module, first: Tensor, outputs: Tensor) -> None:
     single one. The first sample is run alone: a check, no proof.
 
     Args:
-        model: what gave the outputs, in batches.
+        model: the model that gave the outputs, in batches.
         first: the first sample, ``(1, ...)``.
-        outputs: of all samples.
+        outputs: outputs of all samples.
 
     Raises:
-        UsageError: alone, a sample has another output.
+        UsageError: the sample has another output alone than in the batch.
     """
     if not outputs.isfinite().all() or len(outputs) < 2:
         return

@@ -1,16 +1,16 @@
-r"""How far the computed logits can be from the exact ones: what level ``float`` needs.
+r"""Forward error bounds of whole networks, for certificates of level ``float``.
 
 Two numbers travel through the parts of a network: a bound s of the exact vector, from the proved
-Lipschitz constants, and a bound e of its distance to the computed one. Behind a part with constant
+Lipschitz constants, and a bound e of its distance to the computed one. After a part with constant
 L and image f(0) of 0,
 
 .. math:: s' = L s + |f(0)|, \qquad e' = L e + (\text{what rounding does inside, on inputs up to
           } s + e),
 
-so errors of earlier layers are carried along by the same constants that carry the attack, and what
+so errors of earlier layers grow by the same constants as the attack, and the error that
 each layer adds follows from the standard model of floating point (``onelip.forward_error``).
 
-What is assumed: operations are those of IEEE 754 in the dtype of the weights, as they are inside
+Assumptions: operations are those of IEEE 754 in the dtype of the weights, as they are inside
 ``full_precision``; sums may be in any order, fused or not, and subnormal numbers may be flushed to
 zero, where they come in and where they come out (``torch.set_flush_denormal`` may be called after
 certifying). Inputs pay for that; subnormal weights, which would change by all of themselves, are
@@ -34,7 +34,7 @@ from onelip.norms.proved_once import proved_once
 
 
 def forward_error(model: nn.Module, input_shape: Shape, reach: float) -> Tensor:
-    """Proved upper bound of what rounding does to the output of a network.
+    """Proved upper bound of the rounding error of a network's output.
 
     Bound: ``|computed model(x) - exact model(x)|_2`` is at most this for every x of floating-point
     numbers in the dtype of the weights with ``|x|_2 <= reach``, in any batch. It grows with the
@@ -45,8 +45,8 @@ def forward_error(model: nn.Module, input_shape: Shape, reach: float) -> Tensor:
 
     Args:
         model: an exported network in eval mode, in float32 or float64.
-        input_shape: without the batch.
-        reach: the largest length of an input.
+        input_shape: shape of one input, without the batch.
+        reach: the largest norm of an input.
 
     Returns:
         A 0-d float64 tensor on the CPU.
@@ -74,7 +74,7 @@ def forward_error(model: nn.Module, input_shape: Shape, reach: float) -> Tensor:
 @torch.no_grad()
 @proved_once()
 def forward_errors(model: nn.Module, input_shape: Shape, reach: float) -> list[Tensor]:
-    """The same after each part of the model (``layer_product.flattened``), one by one.
+    """Bound the rounding error after each part of the model (``layer_product.flattened``).
 
     Args:
         model: see ``forward_error``.
@@ -92,6 +92,7 @@ def forward_errors(model: nn.Module, input_shape: Shape, reach: float) -> list[T
     refuse_hidden_behaviour(model)
     _refuse_subnormal(model)
     arithmetic = Arithmetic.of(dtype)
+    # Subnormal entries of an input may be flushed to 0, each by at most ``lost``.
     flushed = arithmetic.lost * math.sqrt(math.prod(input_shape))
     value, errors = Computed(tuple(input_shape), reach, flushed), []
     with full_precision(device):
@@ -102,7 +103,7 @@ def forward_errors(model: nn.Module, input_shape: Shape, reach: float) -> list[T
 
 
 def _refuse_subnormal(model: nn.Module) -> None:
-    """Weights that some processors take for 0, times numbers of any size."""
+    """Refuse subnormal weights: processors that flush them to 0 lose the whole number."""
     for name, number in [*model.named_parameters(), *model.named_buffers()]:
         if number.is_floating_point():
             size = number.abs()
@@ -114,7 +115,7 @@ def _refuse_subnormal(model: nn.Module) -> None:
 
 
 def _arithmetic_of(model: nn.Module) -> tuple[torch.dtype, torch.device]:
-    """In which the model runs; float32 for one without numbers, whose error is the larger."""
+    """Return dtype and device of a model; float32 without weights, the larger error."""
     numbers = [*model.parameters(), *model.buffers()]
     dtypes = {n.dtype for n in numbers if n.is_floating_point()} or {torch.float32}
     devices = {n.device for n in numbers} or {torch.device("cpu")}

@@ -1,8 +1,8 @@
-r"""What proves the radii of a certificate, by name: bounds of the network, or the head's curvature.
+r"""Methods that prove the radii of a certificate: bounds of the network, or the head's curvature.
 
-Of a method that bounds a network, the radius of a sample is the smallest margin divided by the
-constant of its pair of logits. Three say more than that: ``Product`` for images of any size knows a
-linear head, ``Local`` the sample, and ``Best`` which method it came from.
+For a method that bounds a network, the radius of a sample is the smallest margin divided by the
+constant of its pair of logits. Three methods know more: ``Product`` for images of any size uses a
+linear head, ``Local`` the sample, and ``Best`` names the method that gave the bound.
 """
 
 from collections.abc import Callable
@@ -32,11 +32,11 @@ from onelip.reading import read
 Method = BoundMethod | CertificateMethod
 
 METHODS: dict[str, Method] = {**bounds.METHODS, HeadCurvature.name: HeadCurvature()}
-"""The methods of ``onelip.bounds``, and what only certificates have, by name."""
+"""The methods of ``onelip.bounds``, and those that only certificates have, by name."""
 
 
 def radius_proof(method: Method | str, model: nn.Module, input_shape: Shape) -> RadiusProof:
-    """Proved constants of a model, and the radii that follow.
+    """Prove constants of a model, and the radii that follow.
 
     Args:
         method: an object, or its name in ``METHODS``.
@@ -56,6 +56,7 @@ def radius_proof(method: Method | str, model: nn.Module, input_shape: Shape) -> 
 
 
 def _named(method: Method | str) -> Method:
+    """Return a method itself, or the registered one of that name."""
     if isinstance(method, str):
         if method not in METHODS:
             raise UsageError(f"no method {method!r} to certify with; known: {', '.join(METHODS)}")
@@ -69,12 +70,13 @@ def _named(method: Method | str) -> Method:
 
 
 def _from_logit_bounds(method: BoundMethod, model: nn.Module, input_shape: Shape) -> RadiusProof:
+    """Proof from constants of pairs of logits, for any method."""
     chain = read(model, input_shape)
     return RadiusProof(**_of_chain(method.name, chain, method.logit_bounds(chain)))
 
 
 def _of_chain(name: str, chain: Chain, proof: LogitBounds) -> dict[str, Any]:
-    """The fields of a proof from constants of pairs of logits."""
+    """Return the fields of a proof from constants of pairs of logits."""
     names = (block.name or str(number) for number, block in enumerate(chain.blocks))
     return {
         "method": name,
@@ -88,7 +90,7 @@ def _of_chain(name: str, chain: Chain, proof: LogitBounds) -> dict[str, Any]:
 
 
 def _of_product(method: Product, model: nn.Module, input_shape: Shape) -> RadiusProof:
-    """From the product of the bounds of all layers, and the distances of a linear head's rows."""
+    """Proof from the product of the layers' bounds and the row distances of a linear head."""
     if not method.any_size:
         return _from_logit_bounds(method, model, input_shape)
     found = LayerProduct.of(model)
@@ -103,6 +105,7 @@ def _of_product(method: Product, model: nn.Module, input_shape: Shape) -> Radius
 
 
 def _of_best(method: Best, model: nn.Module, input_shape: Shape) -> RadiusProof:
+    """Proof from the smallest bound, with the name of the method that gave it."""
     chain = read(model, input_shape)
     name, proof = method.proved_logits(chain)
     return RadiusProof(**_of_chain(f"{method.name}: {name}", chain, proof))
@@ -110,11 +113,11 @@ def _of_best(method: Best, model: nn.Module, input_shape: Shape) -> RadiusProof:
 
 @dataclass(frozen=True, kw_only=True)
 class LocalProof(RadiusProof):
-    r"""A network whose radii are proved in balls around the samples.
+    r"""Proof of a network's radii in balls around the samples.
 
-    With y the prediction, :math:`\hat z` the computed logits, e what rounding does to them, and
-    :math:`L_i(r)` the Lipschitz constant of :math:`z_y - z_i` in the ball of radius r around x, for
-    every :math:`x'` with :math:`|x' - x| \le r`
+    With y the prediction, :math:`\hat z` the computed logits, e a bound of their rounding error,
+    and :math:`L_i(r)` the Lipschitz constant of :math:`z_y - z_i` in the ball of radius r around x,
+    for every :math:`x'` with :math:`|x' - x| \le r`
 
     .. math:: \hat z_y(x') - \hat z_i(x') \ge \hat z_y(x) - \hat z_i(x) - 2 \sqrt 2 e
               - L_i(r) |x' - x| ,
@@ -125,7 +128,7 @@ class LocalProof(RadiusProof):
     class than the model did.
 
     Attributes:
-        local: the method.
+        local: the method, with the radii that it tries.
         chain: the network.
     """
 
@@ -133,7 +136,7 @@ class LocalProof(RadiusProof):
     chain: Chain
 
     def radii(self, batch: ForwardPass) -> Radii:
-        """Radii of a batch; the balls are bounded once for all roundings."""
+        """Return radii of a batch; the balls are bounded once for all roundings."""
         cap = self.pairwise(batch.logits.shape[1])
         predicted, balls = batch.prediction.cpu(), list(self.local.balls(self.chain, batch.x, cap))
         slopes = [
@@ -144,6 +147,7 @@ class LocalProof(RadiusProof):
         def found(rounding: Rounding) -> Found:
             radius: Tensor = torch.zeros(len(predicted), dtype=torch.float64)
             for ball, slope in zip(balls, slopes, strict=True):
+                # The constant holds inside the ball only: the radius cannot exceed the ball's.
                 within = smallest_quotient(batch, slope, rounding).clamp(max=ball.radius)
                 radius = torch.maximum(radius, within)
             return Found(radius)
@@ -152,6 +156,7 @@ class LocalProof(RadiusProof):
 
 
 def _of_local(method: Local, model: nn.Module, input_shape: Shape) -> RadiusProof:
+    """Proof from local bounds, capped by the global constants of LipLT."""
     chain = read(model, input_shape)
     fields = _of_chain(method.name, chain, method.everywhere(chain))
     return LocalProof(**fields, local=method, chain=chain)
@@ -162,4 +167,4 @@ _SPECIAL: dict[type[BoundMethod], Callable[[Any, nn.Module, Shape], RadiusProof]
     Local: _of_local,
     Best: _of_best,
 }
-"""By exact type: a class derived from one of them has its constants of pairs, and no more."""
+"""Special cases by exact type: a subclass falls back to its constants of pairs."""

@@ -1,4 +1,4 @@
-"""Arithmetic of the forward pass under a certificate: the precision of the weights, not less."""
+"""Full precision of the forward pass of a certificate: no autocast, no TF32."""
 
 import contextlib
 from collections.abc import Iterator
@@ -11,10 +11,10 @@ from onelip.autocast import no_autocast
 
 @contextlib.contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
-    """Inside, autocast is off, and float32 products are not rounded to TF32 or bf16.
+    """Turn autocast off inside, and TF32 and bf16 products of float32 numbers.
 
     Args:
-        device: where the model runs.
+        device: device of the model.
 
     Example:
         >>> with torch.autocast("cpu", torch.bfloat16), full_precision(torch.device("cpu")):
@@ -34,7 +34,7 @@ def full_precision(device: torch.device) -> Iterator[None]:
 
 
 def _switches() -> list[tuple[Any, str, Any]]:
-    """Objects, attributes and the strict value: one switch per operation since torch 2.9."""
+    """Return objects, attributes and strict values: one per operation since torch 2.9."""
     backends: Any = torch.backends
     operations = [(backends.cuda, "matmul"), (backends.cudnn, "conv")]
     operations += [(backends.mkldnn, "matmul"), (backends.mkldnn, "conv")]

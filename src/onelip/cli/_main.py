@@ -1,4 +1,4 @@
-"""The entry point, which imports the module of the command that was asked for.
+"""Entry point, which imports only the module of the command that was asked for.
 
 Bad input ends in one line on standard error and exit status 2.
 """
@@ -80,13 +80,13 @@ def _run(command: str, arguments: list[str]) -> None:
 
 
 def _place(command: str, arguments: list[str]) -> str:
-    """The command, and the recipe that its options depend on."""
+    """Return the command, and the recipe that its options depend on."""
     recipe = [word for word in arguments[:1] if command == "train" and not word.startswith("-")]
     return " ".join([command, *recipe])
 
 
 def _underscored(arguments: list[str]) -> list[str]:
-    """``--max-minutes`` is ``--max_minutes``."""
+    """Rename ``--max-minutes`` to ``--max_minutes``."""
     return [
         re.sub(r"^--[a-z][^=]*", lambda match: "--" + match[0][2:].replace("-", "_"), argument)
         for argument in arguments

@@ -1,4 +1,4 @@
-"""Arguments that several commands have."""
+"""Arguments that several commands share."""
 
 import dataclasses
 import re
@@ -17,7 +17,7 @@ _DATA = "folder of the data set; else it is downloaded"
 
 
 def new_parser(command: str) -> Any:
-    """A parser that raises, and whose help leaves out what says nothing.
+    """Return a parser that raises on errors, with a short help.
 
     Raises:
         UsageError: jsonargparse is not installed.
@@ -28,7 +28,7 @@ def new_parser(command: str) -> Any:
         raise missing_extra("jsonargparse", "train") from error
 
     class Formatter(DefaultHelpFormatter):
-        """Says nothing of defaults that are nothing, nor that what has one is required."""
+        """Help without empty defaults, and without "required" where there is a default."""
 
         def _expand_help(self, action: Any) -> str:
             text = super()._expand_help(action)
@@ -46,12 +46,12 @@ def new_parser(command: str) -> Any:
 
 
 def resumes(arguments: list[str]) -> bool:
-    """Whether a run is to go on, so that there are no settings among the arguments."""
+    """Check whether a run is resumed, so that there are no settings among the arguments."""
     return any(argument.split("=")[0] == "--resume" for argument in arguments)
 
 
 def run_parser(command: str, arguments: list[str], extend: Callable[[Any], None]) -> Any:
-    """The parser of a command that goes on with a run, or starts one from settings.
+    """Return the parser of a command that resumes a run or starts one from settings.
 
     Args:
         command: its name.
@@ -69,7 +69,7 @@ def run_parser(command: str, arguments: list[str], extend: Callable[[Any], None]
 
 
 def add_training_options(parser: Any, stopped: str) -> None:
-    """Where the images are, and when to stop.
+    """Add the options for the image folder and the time limit.
 
     Args:
         parser: of a command that trains on images.
@@ -80,7 +80,7 @@ def add_training_options(parser: Any, stopped: str) -> None:
 
 
 def check_minutes(options: Any) -> None:
-    """Refuse a training of no time.
+    """Refuse a time limit that is not positive.
 
     Raises:
         UsageError: ``--max-minutes`` is not positive.
@@ -90,7 +90,7 @@ def check_minutes(options: Any) -> None:
 
 
 def settings_of(kind: type[_Settings], options: Any) -> _Settings | None:
-    """The settings among the options, None if a run is resumed.
+    """Return the settings among the options, None if a run is resumed.
 
     Raises:
         UsageError: no run can have them.
@@ -101,7 +101,7 @@ def settings_of(kind: type[_Settings], options: Any) -> _Settings | None:
 
 
 def bracketed(arguments: list[str], name: str) -> list[str]:
-    """``--eps 0.1,0.2`` means ``--eps=[0.1,0.2]``, since the parser wants a list."""
+    """Turn ``--eps 0.1,0.2`` into ``--eps=[0.1,0.2]``, since the parser wants a list."""
     pattern = rf"(^|\0)--{name}[\0=]([^[\0]+)"
     joined = re.sub(pattern, rf"\1--{name}=[\2]", "\0".join(arguments))
     return joined.split("\0") if arguments else []
@@ -110,7 +110,7 @@ def bracketed(arguments: list[str], name: str) -> list[str]:
 def classification_run(
     command: str, arguments: list[str], extend: Callable[[Any], None]
 ) -> "tuple[classification.ClassificationFolder, Any]":
-    """The folder of a trained network that a command works on, and its options.
+    """Return the folder of a trained network, and the options of the command.
 
     Args:
         command: its name.

@@ -54,7 +54,7 @@ def run(arguments: list[str]) -> None:
 
 
 def _folder(recipe: Recipe | None, options: Any) -> ClassificationFolder:
-    """The folder of the run, which process 0 makes if it is a new one."""
+    """Return the folder of the run; process 0 makes a new one."""
     if recipe is None:
         return ClassificationFolder.open(options.resume)
     if _rank() == 0:
@@ -63,7 +63,7 @@ def _folder(recipe: Recipe | None, options: Any) -> ClassificationFolder:
 
 
 def _awaited(path: Path | None) -> ClassificationFolder:
-    """The folder that process 0 makes."""
+    """Wait for the folder that process 0 makes."""
     if path is None:
         raise UsageError("several processes need a common folder: --out DIR")
     since = datetime.now(UTC) - timedelta(minutes=1)  # processes start seconds apart
@@ -77,7 +77,7 @@ def _awaited(path: Path | None) -> ClassificationFolder:
 
 
 def _rank() -> int:
-    """Of this process under ``torchrun``."""
+    """Rank of this process under ``torchrun``."""
     return int(os.environ.get("RANK", "0"))
 
 
@@ -91,7 +91,7 @@ def _evaluate(folder: ClassificationFolder, data: Path | None) -> None:
 
 
 def _parsed(arguments: list[str]) -> tuple[Recipe | None, Any]:
-    """The recipe with its overrides (None to resume), and the other options."""
+    """Return the recipe with its overrides (None to resume), and the other options."""
     if resumes(arguments):
         parser = run_parser("train", arguments, lambda _: None)
         _add_options(parser)
@@ -111,7 +111,7 @@ def _add_options(parser: Any) -> None:
 
 
 def _overridden(recipe: Recipe, arguments: list[str]) -> tuple[Recipe, Any]:
-    """Typed overrides of a recipe's fields, of its model's arguments and of its loss's."""
+    """Parse overrides of a recipe's fields, and of the arguments of its model and loss."""
     model = _chosen("model", MODELS, arguments, recipe.model)
     loss = _chosen("loss", LOSSES, arguments, recipe.loss)
 
@@ -131,12 +131,12 @@ def _overridden(recipe: Recipe, arguments: list[str]) -> tuple[Recipe, Any]:
 
 
 def _plain_fields() -> list[str]:
-    """The fields of a recipe that are options as they are."""
+    """List the fields of a recipe that are options as they are."""
     return [f.name for f in dataclasses.fields(Recipe) if f.name not in _UNSET | _PARTS]
 
 
 def _defaults(recipe: Recipe, model: str, loss: str) -> dict[str, Any]:
-    """The recipe's own values; another model or loss begins with its own."""
+    """Return the recipe's own values; another model or loss starts from its own."""
     network = {**getattr(MODELS[model], "keywords", {})}
     network |= recipe.network if model == recipe.model else {}
     objective = recipe.objective if loss == recipe.loss else {}
@@ -150,7 +150,7 @@ def _defaults(recipe: Recipe, model: str, loss: str) -> dict[str, Any]:
 
 
 def _chosen(kind: str, known: dict[str, Any], arguments: list[str], default: str) -> str:
-    """The value of ``--model`` or ``--loss``, whose own arguments depend on it."""
+    """Return the value of ``--model`` or ``--loss``, whose own arguments depend on it."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     first.add_argument(f"--{kind}", default=default)
     name: str = getattr(first.parse_known_args(arguments)[0], kind)

@@ -35,7 +35,7 @@ def run(arguments: list[str]) -> None:
 
 
 def _finish(folder: WGANFolder, options: Any) -> bool:
-    """Whether the training is complete, and its generator judged."""
+    """Train, judge the generator if that is complete, and return whether it is."""
     load_images(folder, "test", options.data)  # fail before training
     limits = {"max_minutes": options.max_minutes, "progress": not options.quiet}
     complete = train_wgan(folder, data=options.data, **limits)

@@ -1,21 +1,22 @@
-"""Numbers as text, rounded to the side on which they stay true."""
+"""Numbers as text, rounded in the direction that keeps a bound valid."""
 
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 
 
 def upwards(bound: float, places: int) -> str:
-    """An upper bound with some places behind the point, never below itself.
+    """Format an upper bound with some decimal places, rounded upwards.
 
     Example:
         >>> upwards(1.00000001, 6)
         '1.000001'
     """
     digits = Context(prec=400)  # of the largest float and more
+    # Decimal(bound) is exact: only the last step rounds, and it rounds up.
     return str(Decimal(bound).quantize(Decimal(1).scaleb(-places), ROUND_CEILING, digits))
 
 
 def downwards(bound: float, digits: int = 6) -> str:
-    """A lower bound with some significant digits, never above itself.
+    """Format a lower bound with some significant digits, rounded downwards.
 
     Example:
         >>> downwards(0.99999999)

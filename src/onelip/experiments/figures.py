@@ -1,4 +1,4 @@
-"""Figures of every kind of run: made without a window, written whole or not at all."""
+"""Figures of every kind of run: drawn without a window, written whole or not at all."""
 
 import itertools
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from onelip.errors import UsageError, missing_extra
 
 
 def new_figure(width: float, height: float) -> Any:
-    """An empty figure of matplotlib, without a window; nothing but the caller keeps it.
+    """Return an empty matplotlib figure without a window; nothing but the caller keeps it.
 
     Raises:
         UsageError: matplotlib is not installed.
@@ -23,7 +23,7 @@ def new_figure(width: float, height: float) -> Any:
 
 
 def colors() -> Iterator[str]:
-    """Matplotlib's colours, over and over."""
+    """Yield matplotlib's colours, over and over."""
     return (f"C{number}" for number in itertools.count())
 
 
@@ -34,7 +34,7 @@ def name_axes(axis: Any, x: str, y: str) -> None:
 
 
 def checked_target(target: Path) -> Path:
-    """A path that a figure can be written to.
+    """Return a path that a figure can be written to.
 
     Raises:
         UsageError: another suffix than .png, .pdf or .svg.

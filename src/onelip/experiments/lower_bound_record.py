@@ -1,11 +1,11 @@
-"""A proved lower bound of a Wasserstein distance as it is stored."""
+"""Record of a proved lower bound of a Wasserstein distance."""
 
 from onelip.experiments.record_schema import Interval
 from onelip.transport import LowerBound
 
 
 def lower_bound_record(found: LowerBound) -> Interval:
-    """The numbers of a bound; its critic and scores are stored elsewhere."""
+    """Return the numbers of a bound; its critic and scores are stored elsewhere."""
     return {
         "value": found.value,
         "lower": found.lower,

@@ -8,7 +8,7 @@ from onelip.errors import missing_extra
 
 
 def new_bar(step: int, steps: int) -> Any:
-    """A bar of tqdm over the steps of a training.
+    """Open a tqdm bar over the steps of a training.
 
     Args:
         step: steps done.
@@ -28,7 +28,7 @@ def new_bar(step: int, steps: int) -> Any:
 def progress_bar(
     step: int, steps: int, wanted: bool = True
 ) -> Iterator[Callable[[int, float], None] | None]:
-    """What to call with each step and its value, or None if no bar is wanted or nothing is left.
+    """Yield a callback for each step and its value; None without a bar or without steps left.
 
     Args:
         step: steps done.

@@ -1,4 +1,4 @@
-"""What else the numbers of a run depend on."""
+"""Provenance of a run: commit, versions, machine."""
 
 import platform
 import subprocess
@@ -13,7 +13,7 @@ _VERSIONED = ("onelip", "torch", "lightning", "numpy", "safetensors", "foolbox")
 
 
 def environment() -> dict[str, Any]:
-    """Commit, versions, machine and the time."""
+    """Return commit, versions, machine and the time."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor()
     return {
         "commit": _commit(),
@@ -25,6 +25,7 @@ def environment() -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str]:
+    """Return the versions of the installed packages that matter."""
     found = {}
     for name in _VERSIONED:
         try:
@@ -35,7 +36,7 @@ def _versions() -> dict[str, str]:
 
 
 def _commit() -> str | None:
-    """The commit of the library's checkout, with ``+`` if files differ from it."""
+    """Return the commit of the library's checkout, with ``+`` if files differ from it."""
     here = Path(__file__).parent
 
     def git(*words: str) -> str:

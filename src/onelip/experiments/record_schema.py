@@ -1,4 +1,4 @@
-"""What a record holds: the one typed schema through which every ``metrics.json`` is read.
+"""Typed schema of records, through which every ``metrics.json`` is read.
 
 A field that is missing, or of another type or range, is named in one line. Fields that the schema
 does not know are handed on as they are.
@@ -23,7 +23,7 @@ _MOST = 1.7976931348623157e308
 
 Finite = Annotated[float, Meta(ge=-_MOST, le=_MOST)]
 Length = Annotated[float, Meta(ge=0, le=_MOST)]
-"""A bound, a distance, seconds."""
+"""A bound, a distance, seconds: finite and not negative."""
 Positive = Annotated[float, Meta(gt=0, le=_MOST)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Count = Annotated[int, Meta(ge=0, lt=2**62)]
@@ -32,7 +32,7 @@ Radius = Annotated[str, Meta(pattern=r"^[0-9]+([.][0-9]+)?(e[-+]?[0-9]+)?$")]
 
 
 class Session(TypedDict):
-    """A process that worked on a run."""
+    """Process that worked on a run."""
 
     commit: str | None
     versions: dict[str, str]
@@ -42,7 +42,7 @@ class Session(TypedDict):
 
 
 class Data(TypedDict):
-    """Where the training images came from."""
+    """Source of the training images."""
 
     note: NotRequired[str]
     train: NotRequired[Count]
@@ -50,13 +50,13 @@ class Data(TypedDict):
 
 
 class Epoch(TypedDict):
-    """What is noted of each epoch, beside metrics of its loss."""
+    """Notes of an epoch, beside the metrics of its loss."""
 
     seconds: Length
 
 
 class Training(TypedDict):
-    """A training, complete or stopped."""
+    """Training, complete or stopped."""
 
     complete: bool
     processes: NotRequired[Count]
@@ -66,7 +66,7 @@ class Training(TypedDict):
 
 
 class Accuracy(TypedDict):
-    """Of a certificate on a set of images."""
+    """Accuracies of a certificate on a set of images."""
 
     samples: Count
     clean: Share
@@ -74,7 +74,7 @@ class Accuracy(TypedDict):
 
 
 class Certify(TypedDict):
-    """A certificate."""
+    """Settings and accuracies of a certificate."""
 
     method: str
     certificate: NotRequired[str]
@@ -97,7 +97,7 @@ class Attacked(TypedDict):
 
 
 class Attack(TypedDict):
-    """A set of attacks on a number of images."""
+    """Results of a set of attacks on a number of images."""
 
     attacks: list[str]
     samples: Annotated[int, Meta(ge=1, lt=2**62)]
@@ -122,7 +122,7 @@ class AveragesByMethod(TypedDict):
 
 
 class Tightness(TypedDict):
-    """Of the radii in front of an MLP head."""
+    """Tightness of the radii before an MLP head."""
 
     exact: Share
     ratio: Length
@@ -130,7 +130,7 @@ class Tightness(TypedDict):
 
 
 class Record(TypedDict):
-    """What every run knows of itself."""
+    """Fields of every run."""
 
     commit: NotRequired[str | None]
     versions: NotRequired[dict[str, str]]
@@ -141,7 +141,7 @@ class Record(TypedDict):
 
 
 class TrainingRecord(Record):
-    """Of ``onelip train``."""
+    """Record of ``onelip train``."""
 
     recipe: dict[str, Any]
     data: NotRequired[Data]
@@ -155,7 +155,7 @@ class TrainingRecord(Record):
 
 
 class Identity(TypedDict):
-    """Where samples came from, and what identifies them."""
+    """Source of samples, and the numbers that identify them."""
 
     name: str
     note: str
@@ -167,14 +167,14 @@ class Identity(TypedDict):
 
 
 class Pair(TypedDict):
-    """Of P and Q."""
+    """Samples of P and Q."""
 
     p: Identity
     q: Identity
 
 
 class Critic(TypedDict):
-    """What was trained."""
+    """Architecture of a trained critic."""
 
     kind: str
     layer: str
@@ -184,7 +184,7 @@ class Critic(TypedDict):
 
 
 class CriticTraining(TypedDict):
-    """Its training, and the value on training batches."""
+    """Training of a critic, and its value on training batches."""
 
     complete: bool
     steps: Count
@@ -193,7 +193,7 @@ class CriticTraining(TypedDict):
 
 
 class Interval(TypedDict):
-    """A lower bound of a Wasserstein distance with its confidence interval."""
+    """Lower bound of a Wasserstein distance with its confidence interval."""
 
     value: Finite
     lower: Finite
@@ -206,7 +206,7 @@ class Interval(TypedDict):
 
 
 class Exact(TypedDict):
-    """The exact distance of the held-out samples."""
+    """Exact distance of the held-out samples."""
 
     distance: Length
     seconds: Length
@@ -214,7 +214,7 @@ class Exact(TypedDict):
 
 
 class TransportRecord(Record):
-    """Of ``onelip transport``."""
+    """Record of ``onelip transport``."""
 
     transport: dict[str, Any]
     samples: NotRequired[Pair]
@@ -234,7 +234,7 @@ class Sizes(TypedDict):
 
 
 class GameTraining(TypedDict):
-    """The training of a generator and a critic."""
+    """Training of a generator and a critic."""
 
     complete: bool
     step: Count
@@ -244,7 +244,7 @@ class GameTraining(TypedDict):
 
 
 class HeldOut(TypedDict):
-    """What images that nothing was trained on have proved."""
+    """Lower bounds proved on images that nothing was trained on."""
 
     split: str
     critic: Interval | None
@@ -252,7 +252,7 @@ class HeldOut(TypedDict):
 
 
 class WGANRecord(Record):
-    """Of ``onelip wgan``."""
+    """Record of ``onelip wgan``."""
 
     wgan: dict[str, Any]
     data: NotRequired[Data]
@@ -264,7 +264,7 @@ _Kind = TypeVar("_Kind")
 
 
 def parsed(path: Path) -> dict[str, Any]:
-    """The JSON object in a file.
+    """Read the JSON object in a file.
 
     Raises:
         OSError: the file cannot be read.
@@ -272,6 +272,7 @@ def parsed(path: Path) -> dict[str, Any]:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+        # Half a surrogate pair is valid JSON, but no text that could be written again.
         json.dumps(content, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         raise ValueError("it holds half of a surrogate pair") from None
@@ -281,7 +282,7 @@ def parsed(path: Path) -> dict[str, Any]:
 
 
 def checked(content: object, kind: type[_Kind]) -> _Kind:
-    """The content itself, if it is of a type of this module.
+    """Return the content itself, if it is of a type of this module.
 
     Raises:
         ValueError: it is something else; the message names the field.
@@ -291,7 +292,7 @@ def checked(content: object, kind: type[_Kind]) -> _Kind:
 
 
 def converted(content: object, kind: type[_Kind]) -> _Kind:
-    """The content as a type: an object as its dataclass, a list as its tuple.
+    """Convert the content to a type: an object to its dataclass, a list to its tuple.
 
     Raises:
         ValueError: it is something else; the message names the field.
@@ -327,6 +328,6 @@ def checked_arguments(function: Callable[..., Any], given: Mapping[str, Any], na
 
 
 def _in_words(error: Exception) -> str:
-    """The words of the library for a person who reads JSON."""
+    """Rephrase an error of msgspec for a person who reads JSON."""
     text = str(error).replace("`", "").replace("object", "JSON object").replace(" - at $.", " at ")
     return text[:1].lower() + text[1:]

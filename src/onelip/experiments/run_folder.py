@@ -1,4 +1,4 @@
-"""A run folder: what a run of some command leaves behind.
+"""Run folder: the files of a run of some command.
 
 A record (``metrics.json``: settings, commit, versions, device, times and every result), weights
 (``NAME.safetensors``) and a checkpoint (to resume). Files appear whole or not at all: they are
@@ -29,7 +29,7 @@ _Record = TypeVar("_Record")
 
 
 class RunFolder(Generic[_Settings, _Record]):
-    """Reads and writes the files of a run; each kind of run has a subclass that names its types.
+    """Reader and writer of the files of a run; each kind of run has a typed subclass.
 
     Args:
         path: the folder; it is not made here.
@@ -37,19 +37,19 @@ class RunFolder(Generic[_Settings, _Record]):
     """
 
     command: ClassVar[str]
-    """Makes the folder, and goes on with it: ``onelip COMMAND --resume PATH``."""
+    """Command that makes the folder and resumes it: ``onelip COMMAND --resume PATH``."""
 
     key: ClassVar[str]
-    """Of the settings in the record."""
+    """Key of the settings in the record."""
 
     settings_type: type[_Settings]
-    """Of the settings of the run."""
+    """Type of the settings of the run."""
 
     schema: type[_Record]
-    """Of the record."""
+    """Type of the record."""
 
     suffix: ClassVar[str] = ".pt"
-    """Of the checkpoint."""
+    """Suffix of the checkpoint."""
 
     def __init__(self, path: Path, record: str = "metrics.json") -> None:
         self.path = path
@@ -59,7 +59,7 @@ class RunFolder(Generic[_Settings, _Record]):
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
-        """An existing folder.
+        """Open an existing folder.
 
         Raises:
             UsageError: there is no readable run of this command there.
@@ -70,7 +70,7 @@ class RunFolder(Generic[_Settings, _Record]):
 
     @classmethod
     def create(cls, settings: _Settings, path: Path | None = None) -> Self:
-        """A new folder with the settings in it, ``runs/NAME-DATE-TIME`` by default.
+        """Make a new folder with the settings in it, ``runs/NAME-DATE-TIME`` by default.
 
         Raises:
             UsageError: the folder exists, or cannot be made.
@@ -94,7 +94,7 @@ class RunFolder(Generic[_Settings, _Record]):
         return run
 
     def discard(self) -> None:
-        """Undo making it, for a run that could not start; one with a checkpoint stays."""
+        """Remove the new folder of a run that could not start; one with a checkpoint stays."""
         if self._made and not self.checkpoint.exists():
             shutil.rmtree(self.path, ignore_errors=True)
             with contextlib.suppress(OSError):  # a parent in use by now
@@ -103,7 +103,7 @@ class RunFolder(Generic[_Settings, _Record]):
 
     @property
     def settings(self) -> _Settings:
-        """The settings of the run.
+        """Settings of the run.
 
         Raises:
             UsageError: the record holds no valid ones.
@@ -118,11 +118,11 @@ class RunFolder(Generic[_Settings, _Record]):
 
     @property
     def resume(self) -> str:
-        """The command that goes on with the run."""
+        """Command that resumes the run."""
         return f"onelip {self.command} --resume {self.path}"
 
     def read(self) -> _Record:
-        """What the record holds, of the types that its schema says.
+        """Read the record, checked against its schema.
 
         Raises:
             UsageError: there is no readable run of this command there.
@@ -160,7 +160,7 @@ class RunFolder(Generic[_Settings, _Record]):
 
     @property
     def data_folder(self) -> Path | None:
-        """The folder that the data came from, None for a download."""
+        """Folder that the data came from, None for a download."""
         folder = self._content().get("data", {}).get("folder")
         return Path(folder) if folder else None
 
@@ -188,13 +188,13 @@ class RunFolder(Generic[_Settings, _Record]):
             ) from None
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
-        """Write what resuming needs."""
+        """Write the state that resuming needs."""
         with atomic_write(self.checkpoint) as temporary:
             torch.save(state, temporary)
 
     @contextlib.contextmanager
     def load_checkpoint(self) -> Iterator[dict[str, Any] | None]:
-        """What was saved last, or None; whatever does not fit it is raised inside.
+        """Yield the last checkpoint, or None; errors inside are reported as a bad checkpoint.
 
         Raises:
             UsageError: it is corrupt or of another run.

@@ -1,4 +1,4 @@
-"""Settings of a run: typed data, which its record holds and its command's options set."""
+"""Typed settings of a run: stored in its record, set by its command's options."""
 
 import abc
 import dataclasses
@@ -11,7 +11,7 @@ from onelip.errors import UsageError
 
 @dataclass(frozen=True)
 class Settings(abc.ABC):
-    """All that the result of a run depends on, but for the library, the data and the machine.
+    """Settings that a result depends on, besides the library, the data and the machine.
 
     Each kind of run has a dataclass that is derived from this one; its fields are options of the
     command, described under ``Args:``.
@@ -32,10 +32,10 @@ class Settings(abc.ABC):
     @property
     @abc.abstractmethod
     def run_name(self) -> str:
-        """Beginning of the name of a run folder where no other is asked for."""
+        """Default beginning of the name of a run folder."""
 
     def as_record(self) -> dict[str, Any]:
-        """The fields as JSON takes them: dictionaries instead of views of them."""
+        """Return the fields as JSON takes them: dictionaries instead of views of them."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {
             name: dict(value) if isinstance(value, Mapping) else value
@@ -44,7 +44,7 @@ class Settings(abc.ABC):
 
     @classmethod
     def from_record(cls, stored: object) -> Self:
-        """The settings that ``as_record`` has stored.
+        """Return the settings that ``as_record`` has stored.
 
         Raises:
             ValueError: a field is unknown, or of another type or range.

@@ -4,6 +4,6 @@ import torch
 
 
 def use_threads(count: int) -> None:
-    """Let torch use as many CPU threads as the settings of a run say; 0 is torch's own choice."""
+    """Set the number of torch's CPU threads; 0 keeps torch's own choice."""
     if count:
         torch.set_num_threads(count)

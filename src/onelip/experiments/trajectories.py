@@ -1,4 +1,4 @@
-"""Two solutions of a differential equation in the plane, and what schemes make of them."""
+"""Two solutions of a differential equation in the plane, beside their discretisations."""
 
 import itertools
 from collections.abc import Callable
@@ -89,7 +89,7 @@ def plot_trajectories(
 
 
 def step_times(flow: Flow, steps: int) -> Tensor:
-    """The times of ``steps`` steps for each piece, from 0 on, float64."""
+    """Return the times of ``steps`` steps for each piece, from 0 on, float64."""
     ends = [0.0, *flow.jumps.tolist(), flow.duration]
     parts = [torch.linspace(a, b, steps + 1).double()[1:] for a, b in itertools.pairwise(ends)]
     return torch.cat([torch.zeros(1, dtype=torch.float64), *parts])
@@ -97,10 +97,10 @@ def step_times(flow: Flow, steps: int) -> Tensor:
 
 @torch.no_grad()
 def runge_kutta(flow: Flow, x: Tensor, times: Tensor) -> Tensor:
-    """The classical method of fourth order; steps must not cross a jump of the field."""
+    """Integrate by the classical method of fourth order; no step may cross a jump of the field."""
     states = [x]
     for start, end in itertools.pairwise(times.tolist()):
-        h, middle = end - start, (start + end) / 2  # the field of the whole step
+        h, middle = end - start, (start + end) / 2  # the field is constant in time over the step
         a = flow(middle, x)
         b = flow(middle, x + h / 2 * a)
         c = flow(middle, x + h / 2 * b)
@@ -112,7 +112,7 @@ def runge_kutta(flow: Flow, x: Tensor, times: Tensor) -> Tensor:
 
 @torch.no_grad()
 def discretised(flow: Flow, scheme: Scheme | None, x: Tensor, steps: int) -> Tensor:
-    """The states after each step of a scheme."""
+    """Return the states after each step of a scheme."""
     states = [x]
     if scheme is None:
         for start, end in itertools.pairwise(step_times(flow, steps).tolist()):
@@ -126,7 +126,7 @@ def discretised(flow: Flow, scheme: Scheme | None, x: Tensor, steps: int) -> Ten
 
 
 def _with_ends(flow: Flow, network: nn.Sequential) -> list[tuple[nn.Module, bool]]:
-    """Each layer, and whether a step ends with it."""
+    """Return each layer, and whether a step ends with it."""
     parts = [(p.potential is not None) + (p.skew is not None) for p in flow.parts()]
     steps = len(network) // sum(parts)
     ends = [i == part - 1 for part in parts for _ in range(steps) for i in range(part)]
@@ -136,6 +136,7 @@ def _with_ends(flow: Flow, network: nn.Sequential) -> list[tuple[nn.Module, bool
 def _draw(
     axes: tuple[Any, Any], times: Tensor, states: Tensor, label: str, style: dict[str, Any]
 ) -> None:
+    """Draw two trajectories, and their distance over time."""
     plane, distance = axes
     (line,) = plane.plot(*states[:, 0].T.numpy(), **style)
     plane.plot(*states[:, 1].T.numpy(), **{**style, "color": line.get_color()})
@@ -144,7 +145,7 @@ def _draw(
 
 
 def _proved(distance: Any, flow: Flow, times: Tensor, start: float) -> None:
-    """The band that Proposition 2 leaves to the flow."""
+    """Draw the band of distances that Proposition 2 proves for the flow."""
     grid = torch.linspace(0, float(times[-1]), 100).tolist()
     bounds = [[start * float(end) for end in flow.distance_bounds(0.0, t)] for t in grid]
     low, high = zip(*bounds, strict=True)

@@ -1,4 +1,4 @@
-"""The contract of a Lipschitz module, as tests that any layer can be put to.
+"""Contract of a Lipschitz module, as tests for any layer.
 
 ``check_layer`` runs them all. Each check works in float64 on a copy in eval mode, leaves the layer
 alone and raises an ``AssertionError`` that says what was broken. A check can only refute: it

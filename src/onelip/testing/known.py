@@ -1,4 +1,4 @@
-"""What is known of activations, torch's modules and layers, as the tables of ``docs/known.md``.
+"""Tables of ``docs/known.md``: known properties of activations, torch's modules and layers.
 
 ``python -m onelip.testing.known`` prints them.
 """
@@ -30,7 +30,7 @@ _WITHOUT_ROUNDING: tuple[str, ...] = (
     "LOTConv2d",
     "FixedFourierConv2d",
 )
-"""Layers that compute by Fourier transforms, of whose rounding nothing is known."""
+"""Layers that compute by Fourier transforms, whose rounding is not known."""
 _LAYERS: dict[str, Callable[[type[LipschitzModule]], object]] = {
     "as a chain": lambda kind: kind.to_chain is not LipschitzModule.to_chain,
     "rounding": lambda kind: kind.forward_error is not LipschitzModule.forward_error,
@@ -39,7 +39,7 @@ _LAYERS: dict[str, Callable[[type[LipschitzModule]], object]] = {
 
 
 def tables() -> str:
-    """Three tables in Markdown: a line for each activation, module of torch and public layer."""
+    """Return three Markdown tables: a line for each activation, torch module and public layer."""
     modules = {kind: known for kind, known in RECORDS.items() if kind not in ACTIVATIONS}
     named = (getattr(layers, name) for name in layers.__all__)
     ours = {kind: kind for kind in named if isinstance(kind, type)}
@@ -53,6 +53,7 @@ def tables() -> str:
 
 
 def _table(name: str, columns: dict[str, Callable[[Any], object]], rows: dict[Any, Any]) -> str:
+    """Format a table with a line for each row, sorted by name."""
     lines = [[name, *columns], ["---"] * (len(columns) + 1)]
     for kind, known in sorted(rows.items(), key=lambda row: row[0].__name__):
         lines.append([f"`{kind.__name__}`", *(_cell(has(known)) for has in columns.values())])
@@ -60,6 +61,7 @@ def _table(name: str, columns: dict[str, Callable[[Any], object]], rows: dict[An
 
 
 def _cell(value: object) -> str:
+    """Format a cell: text as code, else yes or nothing."""
     if isinstance(value, str):
         return f"`{value}`"
     return "yes" if value else ""

@@ -1,4 +1,4 @@
-"""A layer against the contract of a Lipschitz module."""
+"""Checks of a layer against the contract of a Lipschitz module."""
 
 import copy
 import io
@@ -35,7 +35,7 @@ _SHORTENED = 1e-6  # by which an export may be shorter, so that a second proof s
 def check_layer(
     layer: nn.Module, input_shape: Shape, *, samples: int = 3, tolerance: float = 1e-9
 ) -> None:
-    """Put a layer to the whole contract.
+    """Check the whole contract of a layer.
 
     Args:
         layer: a ``LipschitzModule``, or a module with a rule; it is copied, never changed.
@@ -67,7 +67,7 @@ def check_layer(
 
 
 def check_query(layer: nn.Module) -> None:
-    """The bound is a finite 0-d float64 tensor on the CPU, and asking for it changes nothing."""
+    """Check that the bound is a finite 0-d float64 CPU tensor, and that asking changes nothing."""
     layer = _prepared(layer)
     before = copy.deepcopy(layer.state_dict())
     with torch.no_grad():
@@ -86,7 +86,7 @@ def check_query(layer: nn.Module) -> None:
 
 
 def check_modes(layer: nn.Module) -> None:
-    """Training mode alone, without a forward pass, leaves the bound as it is, or refuses it."""
+    """Check that training mode alone, without a forward pass, keeps the bound or refuses it."""
     layer = _prepared(layer)
     evaluated = lipschitz_bound(layer)
     before = copy.deepcopy(layer.state_dict())
@@ -103,7 +103,7 @@ def check_modes(layer: nn.Module) -> None:
 def check_stretch(
     layer: nn.Module, input_shape: Shape, *, samples: int = 3, tolerance: float = 1e-9
 ) -> None:
-    """No Jacobian at random inputs, and no pair of inputs found by search, exceeds the bound."""
+    """Check the bound against Jacobians at random inputs, and pairs found by search."""
     layer = _prepared(layer)
     _check_against(
         layer, lipschitz_bound(layer), input_shape, samples=samples, tolerance=tolerance, when=""
@@ -111,7 +111,7 @@ def check_stretch(
 
 
 def check_copies(layer: nn.Module, input_shape: Shape) -> None:
-    """A deep copy and a state dict carry all that output and bound depend on."""
+    """Check that a deep copy and a state dict carry all that output and bound depend on."""
     layer = _prepared(layer)
     x, bound = inputs(input_shape, 2), lipschitz_bound(layer)
     stored = io.BytesIO()
@@ -130,7 +130,7 @@ def check_copies(layer: nn.Module, input_shape: Shape) -> None:
 
 
 def check_weights(layer: nn.Module, input_shape: Shape, *, tolerance: float = 1e-9) -> None:
-    """The bound follows the weights: random, large, zero and of rank 1, written in place."""
+    """Check that the bound follows the weights: random, large, zero, rank 1, written in place."""
     layer = _prepared(layer)
     for name, fill in FILLS.items():
         changed = _overwritten(layer, fill)
@@ -147,7 +147,7 @@ def check_weights(layer: nn.Module, input_shape: Shape, *, tolerance: float = 1e
 
 
 def check_training(layer: nn.Module, input_shape: Shape, *, tolerance: float = 1e-9) -> None:
-    """The bound holds again after three steps of gradient descent at a huge learning rate."""
+    """Check the bound after three steps of gradient descent at a huge learning rate."""
     layer = _prepared(layer)
     lipschitz_bound(layer)  # whatever is cached here must not outlive the steps
     with seeded(), suppress(*REFUSALS):
@@ -162,7 +162,7 @@ def check_training(layer: nn.Module, input_shape: Shape, *, tolerance: float = 1
 def check_export(
     layer: nn.Module, input_shape: Shape, *, samples: int = 3, tolerance: float = 1e-9
 ) -> None:
-    """The exported module computes the same, or is bounded more tightly, and keeps its bound."""
+    """Check that the export computes the same, or is bounded more tightly, and keeps its bound."""
     layer = _prepared(layer)
     before = copy.deepcopy(layer.state_dict())
     exported = export(layer)
@@ -185,7 +185,7 @@ def check_export(
 
 
 def check_reading(layer: nn.Module, input_shape: Shape, *, tolerance: float = 1e-9) -> None:
-    """The chain that bounds of whole networks see computes the same, and is bounded."""
+    """Check that the layer's chain computes the same, and is bounded."""
     for module, when in ((_prepared(layer), ""), (export(_prepared(layer)), " after export")):
         chain = read(module, input_shape).exact()
         x = inputs(input_shape, 4)
@@ -201,7 +201,7 @@ def check_reading(layer: nn.Module, input_shape: Shape, *, tolerance: float = 1e
 
 
 def check_batch(layer: nn.Module, input_shape: Shape) -> None:
-    """Each sample's output is that of the sample alone."""
+    """Check that each sample's output is that of the sample alone."""
     layer = _prepared(layer)
     x = inputs(input_shape, 3)
     with torch.no_grad():
@@ -213,7 +213,7 @@ def check_batch(layer: nn.Module, input_shape: Shape) -> None:
 
 
 def check_gradient(layer: nn.Module, input_shape: Shape) -> None:
-    """The gradient with respect to the input agrees with finite differences."""
+    """Compare the gradient with respect to the input with finite differences."""
     layer = _prepared(layer).requires_grad_(False)
     x = inputs(input_shape, 1).requires_grad_()
     try:
@@ -250,6 +250,7 @@ def _bound_or_refusal(layer: nn.Module) -> Tensor | None:
 
 
 def _descend(layer: nn.Module, x: Tensor) -> None:
+    # A random linear loss: no direction of the weights is spared.
     optimizer = torch.optim.SGD([*layer.parameters()] or [torch.zeros(1)], lr=_LEARNING_RATE)
     for _ in range(3):
         y = layer(x)
@@ -261,7 +262,7 @@ def _descend(layer: nn.Module, x: Tensor) -> None:
 
 
 def _overwritten(layer: nn.Module, fill: Callable[[Tensor], Tensor]) -> nn.Module:
-    """A copy that was asked for its bound before all its parameters were written over."""
+    """Return a copy whose parameters were all overwritten after a first query of its bound."""
     asked = copy.deepcopy(layer)
     lipschitz_bound(asked)
     return filled(asked, fill)

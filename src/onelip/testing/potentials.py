@@ -1,4 +1,4 @@
-"""A convex potential against what it proves of its curvature."""
+"""Checks of a convex potential against its proved curvature."""
 
 import copy
 from contextlib import suppress
@@ -25,7 +25,7 @@ from onelip.testing.searching import (
 
 
 def check_potential(potential: Potential, input_shape: Shape, *, tolerance: float = 1e-9) -> None:
-    """Put a convex potential to what it says of itself, with its own weights and with others.
+    """Check the value, gradient and curvature of a potential, with several sets of weights.
 
     Its gradient must be that of its value, or at least have a symmetric Jacobian, sample by sample;
     pairs of inputs are searched at which the gradient changes by more than ``smoothness()`` or less
@@ -60,7 +60,7 @@ def check_potential(potential: Potential, input_shape: Shape, *, tolerance: floa
 
 
 def _check_value(potential: Potential, x: Tensor, tolerance: float) -> None:
-    """The gradient is the derivative of the value, and no sample depends on another."""
+    """Check that the gradient is the derivative of the value, sample by sample."""
     gradient = potential.gradient(x).detach()
     for i in range(len(x)):
         alone = potential.gradient(x[i : i + 1])[0]
@@ -74,7 +74,7 @@ def _check_value(potential: Potential, x: Tensor, tolerance: float) -> None:
 
 
 def _check_symmetry(potential: Potential, x: Tensor) -> None:
-    """The Jacobian J of a gradient is symmetric: ``u.Jv = v.Ju``."""
+    """Check that the Jacobian J of the gradient is symmetric: ``u.Jv = v.Ju``."""
     u, v = inputs((2, *x.shape), 1)[0]
     point = x.clone().requires_grad_()
     gradient = potential.gradient(point)
@@ -98,7 +98,7 @@ def _check_proximal(potential: Potential, x: Tensor, when: str) -> None:
 
 @torch.no_grad()
 def _check_proximal_step(potential: Potential, x: Tensor, step: Tensor, when: str) -> None:
-    """Around the minimiser, a 1-convex function grows at least as half the squared distance."""
+    """Check the growth around the minimiser: at least half the squared distance."""
 
     def objective(y: Tensor) -> Tensor:
         value: Tensor = potential(y)
@@ -114,7 +114,7 @@ def _check_proximal_step(potential: Potential, x: Tensor, step: Tensor, when: st
 
 
 def _check_curvature(potential: Potential, input_shape: Shape, tolerance: float, when: str) -> None:
-    """The gradient changes by no more than L and no less than mu."""
+    """Check that the gradient changes by no more than L and no less than mu."""
     low, high = curvature(potential.requires_grad_(False))
     x, z = inputs(input_shape, 2 * PAIRS).split(PAIRS)
     change = ((potential.gradient(x) - potential.gradient(z)) * (x - z)).flatten(1).sum(1)
@@ -135,7 +135,7 @@ def _check_curvature(potential: Potential, input_shape: Shape, tolerance: float,
 
 
 class _Step(nn.Module):
-    """The gradient of a potential, or ``x - grad f(x) / reach``."""
+    """Gradient of a potential, or ``x - grad f(x) / reach``."""
 
     def __init__(self, potential: Potential, reach: Tensor | None) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What checks are made of: inputs, weights, and a search for pairs that are stretched."""
+"""Parts of checks: inputs, weights, and a search for pairs that are stretched most."""
 
 import copy
 import math
@@ -19,7 +19,7 @@ ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
 def jacobian_norm(module: nn.Module, x: Tensor) -> Tensor:
-    """The largest singular value of the Jacobian at one input, given without a batch."""
+    """Largest singular value of the Jacobian at one input, given without a batch."""
 
     def flat(v: Tensor) -> Tensor:
         y: Tensor = module(v[None])
@@ -31,7 +31,7 @@ def jacobian_norm(module: nn.Module, x: Tensor) -> Tensor:
 
 
 def largest_stretch(module: nn.Module, input_shape: Shape, *, steps: int = _ASCENT) -> Tensor:
-    """The largest ``|f(x) - f(y)| / |x - y|`` met in a gradient ascent from random pairs.
+    """Largest ``|f(x) - f(y)| / |x - y|`` met in a gradient ascent from random pairs.
 
     The pairs have distances from 0.1 to 10 and keep them. Rounding can make the result too large by
     a few units in the last place.
@@ -53,7 +53,9 @@ def largest_stretch(module: nn.Module, input_shape: Shape, *, steps: int = _ASCE
 
 
 def _stretch(module: nn.Module, x: Tensor, direction: Tensor, reach: Tensor) -> Tensor:
+    """Stretch of pairs at fixed distances in given directions."""
     unit = direction.flatten(1) / direction.flatten(1).norm(dim=1, keepdim=True)
+    # Fixed distances: the ascent cannot shrink a pair to where rounding dominates.
     y = x + (unit * reach[:, None]).view_as(x)
     there, here = module(torch.cat([y, x])).chunk(2)
     return lengths(there - here) / lengths(y - x)
@@ -61,26 +63,28 @@ def _stretch(module: nn.Module, x: Tensor, direction: Tensor, reach: Tensor) -> 
 
 def lengths(batch: Tensor) -> Tensor:
     """Norms per sample; the tiny number keeps the gradient at 0 finite."""
+    # The root has no finite slope at 0.
     squares: Tensor = batch.flatten(1).square().sum(1)
     return (squares + 1e-300).sqrt()
 
 
 def require_below(found: Tensor, allowed: Tensor, what: str, module: nn.Module) -> None:
-    """Fail if a stretch that was found is above what is allowed."""
+    """Fail if a stretch is above the allowed bound."""
     message = f"{kind_of(module)}: {what} stretches by {float(found)}, bound {float(allowed)}"
     require(bool(found <= allowed), message)
 
 
 def inputs(input_shape: Shape, count: int) -> Tensor:
-    """The same random inputs each time, of lengths that differ by a factor of 100."""
+    """Return the same random inputs each time, of lengths that differ by a factor of 100."""
     generator = torch.Generator().manual_seed(count + 1000 * math.prod(input_shape))
+    # A generator of its own: the checks do not depend on what ran before.
     x = torch.randn(count, *input_shape, dtype=torch.float64, generator=generator)
     scale = torch.logspace(-1, 1, count, dtype=x.dtype) if count > 1 else torch.ones(1)
     return x * scale.to(x).view(-1, *(1,) * len(input_shape))
 
 
 def filled(module: ModuleT, fill: Callable[[Tensor], Tensor]) -> ModuleT:
-    """A copy whose parameters are written over."""
+    """Return a copy whose parameters are overwritten."""
     changed = copy.deepcopy(module)
     with seeded(), torch.no_grad():
         for parameter in changed.parameters():
@@ -89,11 +93,12 @@ def filled(module: ModuleT, fill: Callable[[Tensor], Tensor]) -> ModuleT:
 
 
 def normal(parameter: Tensor) -> Tensor:
-    """Standard normal numbers, as a fill."""
+    """Fill with standard normal numbers."""
     return torch.randn_like(parameter)
 
 
 def _rank_one(parameter: Tensor) -> Tensor:
+    """Fill with a random matrix of rank 1."""
     if parameter.ndim < 2:
         return torch.randn_like(parameter)
     rows, columns = parameter.flatten(1).shape
@@ -110,25 +115,25 @@ FILLS: dict[str, Callable[[Tensor], Tensor]] = {
 
 @contextmanager
 def seeded() -> Iterator[None]:
-    """The same random numbers every time, and none taken from others."""
+    """Fix the random numbers inside, and leave the generator outside untouched."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         yield
 
 
 def same_state(before: dict[str, Tensor], after: dict[str, Tensor]) -> bool:
-    """Whether two state dicts hold the same numbers."""
+    """Check whether two state dicts hold the same numbers."""
     return before.keys() == after.keys() and all(
         torch.equal(value, after[key]) for key, value in before.items()
     )
 
 
 def kind_of(module: nn.Module) -> str:
-    """The name of a module's class."""
+    """Name of a module's class."""
     return type(module).__name__
 
 
 def require(condition: bool, message: str) -> None:
-    """Fail with a message."""
+    """Fail with a message unless a condition holds."""
     if not condition:
         raise AssertionError(message)

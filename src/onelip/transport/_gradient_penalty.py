@@ -1,4 +1,4 @@
-"""The penalty that draws a critic's slopes to 1 (Gulrajani et al., 2017), which proves nothing."""
+"""Gradient penalty (Gulrajani et al., 2017): it draws a critic's slopes to 1, without a proof."""
 
 import torch
 from torch import Tensor, nn

@@ -1,4 +1,4 @@
-"""Train a critic: the Kantorovich-Rubinstein dual as a plain stochastic maximisation."""
+"""Training of a critic: the Kantorovich-Rubinstein dual as a stochastic maximisation."""
 
 import math
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from onelip.errors import NonFiniteError, UsageError
 from onelip.layers import computed_once
 
 Progress = Callable[[int, float], None]
-"""Called after a step with the number of steps done and the last running value."""
+"""Callback after a step, with the number of steps done and the last running value."""
 
 _POINTS = 200  # of the history
 
@@ -30,10 +30,10 @@ class CriticTraining:
         critic: a network of 1-Lipschitz layers, samples to ``(batch, 1)``; its weights are changed.
         p: samples ``(n, ...)`` of P.
         q: samples ``(m, ...)`` of Q, of the same shape otherwise.
-        steps: of the optimizer.
-        batch: samples of each in a step.
+        steps: number of optimizer steps.
+        batch: samples of P, and of Q, in a step.
         lr: largest learning rate.
-        seed: of the batches.
+        seed: seed of the batches.
 
     Raises:
         UsageError: samples of different shapes, or of none; no positive number of steps, batch, lr;
@@ -98,7 +98,7 @@ class CriticTraining:
                 progress(self.step, self.history[-1][1] if self.history else self._window[-1])
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that a training needs to go on as if it had not stopped."""
+        """Return the state from which a training continues to the same weights."""
         return {
             "critic": self.critic.state_dict(),
             "optimizer": self._optimizer.state_dict(),
@@ -110,7 +110,7 @@ class CriticTraining:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state: of the same critic, samples and settings."""
+        """Restore a state of the same critic, samples and settings."""
         self.critic.load_state_dict(state["critic"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._schedule.load_state_dict(state["schedule"])
@@ -120,7 +120,7 @@ class CriticTraining:
         self._window = list(state["window"])
 
     def _ascend(self) -> float:
-        """One step; the value before it."""
+        """Take one step; return the value before it."""
         with computed_once(self.critic):
             scores = self.critic(torch.cat([self._drawn(self.p), self._drawn(self.q)])).flatten()
             value = scores[: self.batch].mean() - scores[self.batch :].mean()
@@ -134,6 +134,7 @@ class CriticTraining:
         return drawn(samples, self.batch, self._random)
 
     def _note(self) -> None:
+        """Add the mean of the last values to the history."""
         value = math.fsum(self._window) / len(self._window)
         if not math.isfinite(value):
             raise NonFiniteError(
@@ -144,18 +145,18 @@ class CriticTraining:
 
 
 def is_noted(step: int, steps: int) -> bool:
-    """Whether a history has a point behind this step: some 200 in all, and the last."""
+    """Check whether the history has a point after this step: some 200 in all, and the last."""
     return step == steps or step % max(1, steps // _POINTS) == 0
 
 
 def drawn(samples: Tensor, count: int, random: torch.Generator) -> Tensor:
-    """So many samples, with replacement."""
+    """Draw samples with replacement."""
     rows = torch.randint(len(samples), (count,), generator=random)
     return samples[rows.to(samples.device)]
 
 
 def check_samples(p: Tensor, q: Tensor) -> None:
-    """Refuse what are no two samples of distributions on one space.
+    """Refuse tensors that are not samples of two distributions on one space.
 
     Raises:
         UsageError: empty, of different shapes, no floats, or not finite.

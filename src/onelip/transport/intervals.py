@@ -1,7 +1,7 @@
 r"""Confidence intervals of the difference of two means, from independent samples.
 
-``student`` (Welch) is what everybody uses: right as the samples grow. ``bernstein`` holds for every
-sample size, for scores in a known range D (Maurer, Pontil, 2009, theorem 4): with probability
+``student`` (Welch) is the usual one, exact in the limit of many samples. ``bernstein`` holds for
+every sample size, for scores in a known range D (Maurer, Pontil, 2009, theorem 4): with probability
 :math:`1 - \delta` a mean lies above its estimate by at most
 
 .. math:: \sqrt{2 V \ln(2 / \delta) / n} + 7 D \ln(2 / \delta) / (3 (n - 1)),
@@ -22,13 +22,13 @@ Interval = tuple[float, float]
 def student(p: Tensor, q: Tensor, confidence: float, *, score_error: float = 0.0) -> Interval:
     """Two-sided interval of ``E p - E q`` by Welch's t; exact in the limit only.
 
-    Scores that are all the same leave no width at all, however rare others may be.
+    If all scores drawn are equal the width is 0, even if others are possible.
 
     Args:
         p: scores ``(n,)``, float64.
         q: scores ``(m,)``.
         confidence: such as 0.95.
-        score_error: of each score; moves the standard error of a mean by at most
+        score_error: error of each score; moves the standard error of a mean by at most
             ``score_error / sqrt(n - 1)``.
 
     Example:
@@ -44,6 +44,7 @@ def student(p: Tensor, q: Tensor, confidence: float, *, score_error: float = 0.0
     _check(p, q, confidence)
     gap = float(p.mean() - q.mean())
     errors = [float(scores.std()) / math.sqrt(len(scores)) for scores in (p, q)]
+    # Relative to the larger one, so that the fourth powers do not underflow.
     largest = max(errors) or 1.0
     parts = [(error / largest) ** 2 for error in errors]
     shares = [part**2 / (len(s) - 1) for part, s in zip(parts, (p, q), strict=True)]
@@ -64,7 +65,7 @@ def bernstein(
         q: scores ``(m,)``.
         confidence: such as 0.95.
         diameter: length of an interval in which all scores lie.
-        score_error: of each score.
+        score_error: error of each score.
 
     Raises:
         UsageError: the scores are further apart than the diameter.
@@ -78,7 +79,8 @@ def bernstein(
             f"scores of a 1-Lipschitz critic lie {spread:.3g} apart, so the samples are not within "
             f"a diameter of {diameter:.3g}: sqrt(d) for d pixels in [0, 1]"
         )
-    log = math.log(8 / (1 - confidence))  # two means, two sides, 2 / delta each
+    # Errors of scores move their standard deviation by sqrt(n / (n - 1)) score_error at most.
+    log = math.log(8 / (1 - confidence))  # 2 / delta, delta split over 2 means, 2 sides
     width = sum(
         math.sqrt(2 * log / len(s)) * float(s.std())
         + math.sqrt(2 * log / (len(s) - 1)) * score_error
@@ -90,6 +92,7 @@ def bernstein(
 
 
 def _check(p: Tensor, q: Tensor, confidence: float) -> None:
+    """Refuse confidences outside (0, 1), scores that are not finite, and fewer than two."""
     if not 0 < confidence < 1:
         raise UsageError(f"confidence is a probability such as 0.95, got {confidence}")
     if not (p.isfinite().all() and q.isfinite().all()):

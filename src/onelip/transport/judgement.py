@@ -1,4 +1,4 @@
-"""What a critic proves of a Wasserstein-1 distance, on samples that it has not seen."""
+"""Lower bounds of a Wasserstein-1 distance that a critic proves on held-out samples."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -21,22 +21,22 @@ _BATCH = 512
 
 @dataclass(frozen=True)
 class LowerBound:
-    """What a critic proves of a Wasserstein-1 distance, in the unit of the samples.
+    """Lower bound of a Wasserstein-1 distance from a critic, in the unit of the samples.
 
     Args:
         value: difference of the mean scores of held-out samples, ``rounding`` subtracted.
-        lower: lower end of the confidence interval: the distance is above it, but with probability
-            ``(1 - confidence) / 2``.
-        upper: its upper end; of what the critic sees, not of the distance.
-        confidence: of the interval, two-sided.
+        lower: lower end of the confidence interval: the distance is above it, except with
+            probability ``(1 - confidence) / 2``.
+        upper: upper end of the interval: it limits the critic's gap, not the distance.
+        confidence: confidence of the interval, two-sided.
         interval: ``"t"`` is right as the samples grow, ``"bernstein"`` for every number of them.
         constant: proved Lipschitz constant of the critic, by which its scores were divided.
-        rounding: proved bound of what floating point did to ``value``; None if it is not known of
+        rounding: proved bound of the rounding error of ``value``; None if it is not known for
             some layer, and then the bound holds in real arithmetic.
-        critic: exported, in float64.
-        scores_p: critic over constant, of the held-out samples of P.
-        scores_q: of those of Q.
-        history: of the training: step and mean value on training batches, not divided.
+        critic: the exported critic, in float64.
+        scores_p: scores over constant, of the held-out samples of P.
+        scores_q: scores over constant, of the held-out samples of Q.
+        history: steps of the training, with mean values on training batches, not divided.
     """
 
     value: float
@@ -66,7 +66,7 @@ def judge(
     confidence: float = 0.95,
     diameter: float | None = None,
 ) -> LowerBound:
-    """What a critic proves on samples that it was not trained on.
+    """Prove a lower bound from a critic, on samples that it was not trained on.
 
     The critic is exported and run in float64; its scores are divided by its proved constant.
 
@@ -95,6 +95,7 @@ def judge(
     constant = float(lipschitz_bound(proved))
     scores_p, scores_q = (_scores(proved, samples, constant) for samples in (p, q))
     each = _score_error(proved, (p, q), (scores_p, scores_q), constant)
+    # One error for each of the two means, and the rounding of the means themselves.
     rounding = None if each is None else 2 * each + _error_of_means(scores_p, scores_q)
     if diameter is None:
         ends = student(scores_p, scores_q, confidence, score_error=each or 0.0)
@@ -117,7 +118,7 @@ def judge(
 
 
 def _scores(critic: nn.Module, samples: Tensor, constant: float) -> Tensor:
-    """Of each sample, over the constant."""
+    """Return the score of each sample, divided by the constant."""
     with full_precision(samples.device):
         batches = samples.split(_BATCH)
         parts = [critic(batch.to(torch.float64, copy=True)) for batch in batches]
@@ -140,7 +141,7 @@ def _score_error(
     scores: tuple[Tensor, Tensor],
     constant: float,
 ) -> float | None:
-    """How far a score is from the exact one; None if a layer's rounding is not known."""
+    """Bound the error of a score; None if a layer's rounding is not known."""
     reach = max(float(x.double().flatten(1).norm(dim=1).max()) for x in samples) * (1 + 1e-9)
     try:
         forward = float(forward_error(critic, tuple(samples[0].shape[1:]), reach))
@@ -151,12 +152,12 @@ def _score_error(
 
 
 def _error_of_means(*scores: Tensor) -> float:
-    """Of the difference of the means, computed from given scores."""
+    """Bound the rounding of the difference of the means, computed from given scores."""
     return sum((len(s) + 8) * 2 * UNIT * float(s.abs().max()) for s in scores)
 
 
 def check_diameter(diameter: float, p: Tensor, q: Tensor) -> None:
-    """No two samples that are looked at may be further apart; all pairs are too many.
+    """Refuse samples further apart than the diameter; only some pairs are checked.
 
     Raises:
         UsageError: two are.

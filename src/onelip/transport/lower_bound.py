@@ -47,7 +47,7 @@ def wasserstein_lower_bound(
         samples_q: independent samples ``(m, ...)`` of Q, of the same shape.
         critic: samples to ``(batch, 1)``, of layers whose constant is proved; trained in place. By
             default a ``dense_critic``, for images too; ``dcgan_critic`` convolves.
-        steps: of the training.
+        steps: number of training steps.
         batch: samples of P, and of Q, in a step.
         lr: learning rate.
         held_out: share of the samples that the critic is judged on.
@@ -78,7 +78,7 @@ def wasserstein_lower_bound(
         check_diameter(diameter, test_p, test_q)  # before the training, too
     if critic is None:
         critic = default_critic(samples_p, seed)
-    lipschitz_bound(export(critic))  # refuse before the training what nothing is known of
+    lipschitz_bound(export(critic))  # refuse unknown layers before the training, not after it
     training = CriticTraining(critic, train_p, train_q, steps=steps, batch=batch, lr=lr, seed=seed)
     training.run(progress=progress)
     found = judge(critic, test_p, test_q, confidence=confidence, diameter=diameter)
@@ -91,7 +91,7 @@ def split(samples: Tensor, held_out: float, seed: int) -> tuple[Tensor, Tensor]:
     Args:
         samples: ``(n, ...)``.
         held_out: share to hold out, rounded.
-        seed: of the shuffle.
+        seed: seed of the shuffle.
 
     Raises:
         UsageError: one of the two parts has fewer than two samples.
@@ -108,7 +108,7 @@ def split(samples: Tensor, held_out: float, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def default_critic(samples: Tensor, seed: int) -> nn.Module:
-    """A ``dense_critic``: on MNIST it finds more than a ``dcgan_critic``, in less time."""
+    """Build a ``dense_critic``: on MNIST it finds more than a ``dcgan_critic``, in less time."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return dense_critic(math.prod(samples.shape[1:])).to(samples)

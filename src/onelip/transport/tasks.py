@@ -29,7 +29,7 @@ class KnownTask:
     draw_q: Callable[[int, Random], Tensor]
 
     def sample(self, n: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-        """Samples of P and of Q, ``(n, features)`` each, independent of each other."""
+        """Draw samples of P and of Q, ``(n, features)`` each, independent of each other."""
         random = torch.Generator().manual_seed(seed)
         return self.draw_p(n, random), self.draw_q(n, random)
 
@@ -44,13 +44,13 @@ def _signs(n: int, random: Random) -> Tensor:
 
 
 def _tips(n: int, random: Random) -> Tensor:
-    """Of three cones, at -2, 0 and 2 on the first axis."""
+    """Tips of three cones, at -2, 0 and 2 on the first axis."""
     place = 2.0 * torch.randint(3, (n,), generator=random) - 2
     return torch.stack([place, torch.zeros(n)], 1)
 
 
 def gaussians(features: int = 16, shift: float = 2.0) -> KnownTask:
-    """A standard normal distribution and its translate by ``shift``: the distance is the shift.
+    """Standard normal distribution and its translate by ``shift``: the distance is the shift.
 
     The mean of a translation is a lower bound by the linear critic along it, an upper bound by the
     translation itself.
@@ -66,7 +66,7 @@ def gaussians(features: int = 16, shift: float = 2.0) -> KnownTask:
 
 
 def high_dimensional_cone(features: int = 128) -> KnownTask:
-    """A point and the unit sphere around it: the best critic is the norm."""
+    """Point and the unit sphere around it: the best critic is the norm."""
     return KnownTask(
         about=f"a point and the unit sphere around it in {features} dimensions",
         features=features,

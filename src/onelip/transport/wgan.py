@@ -1,4 +1,4 @@
-"""Wasserstein GANs: the critic is proved 1-Lipschitz, or made so about by a penalty."""
+"""Wasserstein GANs, with a critic proved 1-Lipschitz or drawn to it by a penalty."""
 
 import math
 from collections.abc import Callable
@@ -20,7 +20,7 @@ _JUDGED = 4  # batches in each
 
 
 class WGAN:
-    """Trains a generator against a critic that estimates Wasserstein-1 from real images.
+    """Training of a generator against a critic that estimates Wasserstein-1 from real images.
 
     The critic ascends ``mean f(x) - mean f(G(z))``, the generator descends it. Without a penalty
     the critic must be a network whose Lipschitz constant is proved: its value on any two batches,
@@ -101,10 +101,10 @@ class WGAN:
     def run(
         self, until: int | None = None, progress: Callable[[int, float], None] | None = None
     ) -> None:
-        """Train, from where it is.
+        """Train from the current step.
 
         Args:
-            until: stop behind this step; None for all.
+            until: stop after this step; None for all.
             progress: called with the step and the last value of the history.
 
         Raises:
@@ -123,7 +123,7 @@ class WGAN:
                 progress(self.step, self.history[-1][1] if self.history else float("nan"))
 
     def state_dict(self) -> dict[str, Any]:
-        """All that ``load_state_dict`` needs to go on to the same weights."""
+        """Return the state from which a training continues to the same weights."""
         return {
             "generator": self.generator.state_dict(),
             "critic": self.critic.state_dict(),
@@ -135,7 +135,7 @@ class WGAN:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to a state of the same networks and settings."""
+        """Restore a state of the same networks and settings."""
         self.generator.load_state_dict(state["generator"])
         self.critic.load_state_dict(state["critic"])
         self._descent.load_state_dict(state["descent"])
@@ -145,28 +145,32 @@ class WGAN:
         self.history = [(int(step), float(value)) for step, value in state["history"]]
 
     def _ascend(self) -> None:
+        """Take one step of the critic, down the negative gap."""
         real = self._real(self.batch)
         with torch.no_grad():
             fake = self.generator(self._noise(self.batch))
         with computed_once(self.critic):
             gap = self.critic(fake).mean() - self.critic(real).mean()
             if self.penalty is not None:
+                # Points between real and generated images, where the optimal slope is 1.
                 share = torch.rand(len(real), generator=self._random).to(real)
                 gap = gap + self.penalty * gradient_penalty(self.critic, real, fake, share)
             _update(self._ascent, gap)
 
     def _descend(self) -> None:
+        """Take one step of the generator, up the critic's scores."""
         with computed_once(self.critic):
             _update(self._descent, -self.critic(self.generator(self._noise(self.batch))).mean())
 
     @torch.no_grad()
     def _value(self) -> float:
-        """The critic's gap on fresh batches, divided by its constant if that is proved."""
+        """Critic's gap on fresh batches, divided by its constant if that is proved."""
         count = min(_JUDGED * self.batch, len(self.images))
         real, fake = self._real(count), self.generator.eval()(self._noise(count))
         with computed_once(self.critic.eval()):
             value = float(self.critic(real).double().mean() - self.critic(fake).double().mean())
         if self.penalty is None:
+            # A constant critic has the bound 0 and the value 0.
             value /= float(lipschitz_bound(self.critic)) or 1.0
         self.generator.train()
         self.critic.train()
@@ -180,6 +184,7 @@ class WGAN:
 
 
 def _refuse_unproved(critic: nn.Module) -> None:
+    """Refuse a critic without a penalty whose constant is not proved."""
     try:
         lipschitz_bound(export(critic))
     except UnboundedModuleError as error:
@@ -190,6 +195,7 @@ def _refuse_unproved(critic: nn.Module) -> None:
 
 
 def _refuse_batch_norm(critic: nn.Module) -> None:
+    """Refuse batch norm under a penalty: it mixes the gradients of single images."""
     if any(isinstance(part, _BATCH_NORM) for part in critic.modules()):
         raise UsageError(
             "a penalty is about the gradient of single images, which batch norm mixes: take the "
@@ -198,10 +204,11 @@ def _refuse_batch_norm(critic: nn.Module) -> None:
 
 
 def _update(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-    """One step on the weights that the optimizer holds, and on no others."""
+    """Take one step on the weights that the optimizer holds, and on no others."""
     if not torch.isfinite(loss):
         raise NonFiniteError(f"the loss became {loss.item()}: try a smaller learning rate")
     weights = optimizer.param_groups[0]["params"]
+    # Gradients of these weights only: the other network keeps its own.
     for weight, slope in zip(weights, torch.autograd.grad(loss, weights), strict=True):
         weight.grad = slope
     optimizer.step()

@@ -62,8 +62,8 @@ def test_a_thousand_relu_networks_and_bad_multipliers(sizes) -> None:
             [SlopeMultipliers(10 * torch.randn(sizes[1], dtype=torch.float64))],
         ):
             bound = float(proved(network, trial))
-            assert truth <= bound <= float(network.naive)
-            gained += bound < 0.999 * float(network.naive)
+            assert truth <= bound <= float(network.product)
+            gained += bound < 0.999 * float(network.product)
     assert gained > 60
 
 
@@ -76,8 +76,8 @@ def test_networks_of_sorted_pairs(sizes) -> None:
         good, _ = forward(network, fast)
         for trial in (good, [noisy(m, 0.1) for m in good]):
             bound = float(proved(network, trial))
-            assert truth <= bound <= float(network.naive)
-            gained += bound < 0.999 * float(network.naive)
+            assert truth <= bound <= float(network.product)
+            gained += bound < 0.999 * float(network.product)
     assert gained > 30
 
 
@@ -100,9 +100,9 @@ def test_deeper_networks(name: str) -> None:
     network, truth = matrices(chain), sampled(chain)
     good = forward(network, fast)[0]
     for found in (good, strictly(network)[0], [noisy(m, 0.1) for m in good]):
-        assert truth <= float(proved(network, found)) <= float(network.naive)
+        assert truth <= float(proved(network, found)) <= float(network.product)
     if name not in ("absolute", "all"):  # they may know no more than the norms
-        assert float(proved(network, good)) < 0.99 * float(network.naive)
+        assert float(proved(network, good)) < 0.99 * float(network.product)
 
 
 def test_linear_networks_are_bounded_tightly() -> None:
@@ -128,18 +128,18 @@ def test_slopes_of_each_entry() -> None:
         )
         network = matrices(chain)
         bound = float(proved(network, forward(network, fast)[0]))
-        assert truth <= bound < float(network.naive)
+        assert truth <= bound < float(network.product)
 
 
 def test_what_cannot_be_trusted_counts_for_nothing() -> None:
     network = matrices(chain_of(random_weights(3, 4, 2)))
     for number in (-1.0, 0.0, math.nan, math.inf, -math.inf, 1e300, 1e-300):
         weights = torch.full((4,), number, dtype=torch.float64)
-        assert proved(network, [SlopeMultipliers(weights)]) == network.naive
+        assert proved(network, [SlopeMultipliers(weights)]) == network.product
     sorted_network = matrices(sorting_chain(random_weights(3, 4, 2)))
     numbers = torch.full((2, 2), math.nan, dtype=torch.float64)
     found = proved(sorted_network, [GroupMultipliers(numbers[0], numbers, numbers)])
-    assert found == sorted_network.naive
+    assert found == sorted_network.product
 
 
 def test_a_negative_weight_counts_as_none() -> None:
@@ -157,7 +157,7 @@ def test_the_proof_measures_what_it_relies_on(monkeypatch) -> None:
     good, cholesky = float(proved(network, found)), multipliers._cholesky
     for wrong in (0.999, 1.001, 1.1, 0.0):
         monkeypatch.setattr(multipliers, "_cholesky", lambda m, by=wrong: by * cholesky(m))
-        assert truth <= good <= float(proved(network, found)) <= float(network.naive)
+        assert truth <= good <= float(proved(network, found)) <= float(network.product)
 
 
 def test_a_guess_that_is_too_low_is_made_up_for(monkeypatch) -> None:
@@ -166,7 +166,7 @@ def test_a_guess_that_is_too_low_is_made_up_for(monkeypatch) -> None:
     found, guess = forward(network, fast)[0], multipliers._guess
     for by in (0.0, 0.1, 0.9, 0.999999, 1.5):
         monkeypatch.setattr(multipliers, "_guess", lambda *a, by=by: by * guess(*a))
-        assert truth <= float(proved(network, found)) <= float(network.naive)
+        assert truth <= float(proved(network, found)) <= float(network.product)
 
 
 def test_free_multipliers_are_taken_as_symmetric() -> None:
@@ -267,4 +267,4 @@ def test_a_small_convolutional_network() -> None:
         chain = Chain((Block(conv, relu), Block(strided, kind)), last)
         network = matrices(chain)
         bound = float(proved(network, forward(network, fast)[0]))
-        assert sampled(chain, 20) <= bound < 0.9 * float(network.naive)
+        assert sampled(chain, 20) <= bound < 0.9 * float(network.product)

@@ -68,7 +68,7 @@ class Affine:
         if linear.rows * linear.columns > LARGEST:
             raise NotApplicableError(
                 f"a layer is a matrix of {linear.rows} x {linear.columns}, too large for one bound "
-                "per sample: use onelip.bounds.liplt"
+                "per sample: use onelip.bounds.LipLT()"
             )
         matrix, error = written_out(linear)
         norm = linear.norm()

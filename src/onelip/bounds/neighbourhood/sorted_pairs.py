@@ -35,7 +35,7 @@ def folded(block: Block) -> Block:
     if not (isinstance(kind, GroupSorting) and kind.size == 2):
         raise NotApplicableError(
             f"of {block.name or type(kind.module).__name__} no slopes around a point are known: "
-            "use onelip.bounds.liplt"
+            "use onelip.bounds.LipLT()"
         )
     shape = block.inner.outputs
     numbers = math.prod(shape)

@@ -177,21 +177,21 @@ class Norms:
 
     def _through(self, cores: Cores, cut: int) -> Tensor:
         """Prove the norm from Gram matrices of the space before map ``cut``."""
-        before, behind = cores[:cut], cores[cut:]
-        if not behind:
+        before, after = cores[:cut], cores[cut:]
+        if not after:
             return bottleneck.norm(
                 lambda x: self._back_and_forth(before, x), before[-1].outputs, self.deadline
             )
         if not before:
             return bottleneck.norm(
-                lambda x: self._forth_and_back(behind, x), behind[0].inputs, self.deadline
+                lambda x: self._forth_and_back(after, x), after[0].inputs, self.deadline
             )
         return bottleneck.norm_through(
             lambda x: self._back_and_forth(before, x),
-            lambda x: self._forth_and_back(behind, x),
-            behind[0].inputs,
+            lambda x: self._forth_and_back(after, x),
+            after[0].inputs,
             above(self._product(before)),
-            above(self._product(behind)),
+            above(self._product(after)),
             deadline=self.deadline,
         )
 

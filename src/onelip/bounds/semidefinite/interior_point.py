@@ -36,7 +36,7 @@ _SHORTEST = 1e-6  # step that ends the search
 class Programme:
     """Semidefinite programme of the form at the top of the file.
 
-    The first unknown is t. Vectors u and v combine the columns of ``[behind, before]``: unit
+    The first unknown is t. Vectors u and v combine the columns of ``[after, before]``: unit
     vectors of the last coordinates, and a dense matrix on the first ones.
 
     Attributes:
@@ -114,7 +114,7 @@ class Programme:
         """Compute ``u^T G v`` of each product alone."""
         size, ahead = len(matrix), len(self.before)
         hidden = matrix[:, size - self.entries :]
-        basis = torch.cat([hidden, matrix[:, :ahead] @ self.before], 1)  # G [behind, before]
+        basis = torch.cat([hidden, matrix[:, :ahead] @ self.before], 1)  # G [after, before]
         images = torch.sparse.mm(self.right, basis.mT)  # rows G v
         rows = torch.cat([images[:, size - self.entries :], images[:, :ahead] @ self.before], 1)
         return (self.left * rows).sum(1).to_dense()

@@ -66,7 +66,7 @@ class Matrices:
     factors: list[Tensor]
 
     @property
-    def naive(self) -> Tensor:
+    def product(self) -> Tensor:
         """Product of the layers' constants, for the chain before scaling."""
         return self.unscaled(product(self.growths))
 
@@ -97,7 +97,7 @@ def matrices(chain: Chain, *, widest: int = WIDEST) -> Matrices:
     if width > widest:
         raise NotApplicableError(
             f"a layer of {width} numbers is wider than the {widest} that this method takes: "
-            "use liplt"
+            "use LipLT()"
         )
     scaled, reached = [], 1.0
     for linear, block in zip(maps, [*chain.blocks, None], strict=True):
@@ -111,7 +111,7 @@ def matrices(chain: Chain, *, widest: int = WIDEST) -> Matrices:
         [_kind(block) for block in chain.blocks],
         [part.factor for part in scaled],
     )
-    finite(network.naive, "the product of the layers' constants")
+    finite(network.product, "the product of the layers' constants")
     return network
 
 
@@ -124,13 +124,13 @@ def refuse_other_blocks(chain: Chain) -> None:
     if not chain.plain:
         raise NotApplicableError(
             "quadratic multipliers cover plain layers only, this network has skip connections or "
-            "outer maps: use liplt"
+            "outer maps: use LipLT()"
         )
     for block in chain.blocks:
         if not isinstance(block.nonlinearity, Elementwise | GroupSorting):
             raise NotApplicableError(
                 f"of {block.name or type(block.nonlinearity.module).__name__} nothing but a "
-                "Lipschitz constant is known, which quadratic multipliers cannot use: use liplt"
+                "Lipschitz constant is known, which quadratic multipliers cannot use: use LipLT()"
             )
 
 

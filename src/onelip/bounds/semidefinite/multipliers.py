@@ -57,9 +57,9 @@ def proved(network: Matrices, multipliers: list[Multipliers]) -> Tensor:
     Raises:
         ValueError: multipliers of the wrong kind or size.
     """
-    naive = network.naive
-    if not network.kinds or not torch.isfinite(naive) or naive == 0:
-        return naive
+    product = network.product
+    if not network.kinds or not torch.isfinite(product) or product == 0:
+        return product
     scale = _best_scale(network, multipliers)
     best = torch.tensor(math.inf, dtype=torch.float64)
     for margin in _MARGINS:
@@ -69,7 +69,7 @@ def proved(network: Matrices, multipliers: list[Multipliers]) -> Tensor:
             best = torch.fmin(best, _proved_at(network, forms, level))
             if best <= level * (1 + _ENOUGH):
                 break
-    return torch.fmin(naive, network.unscaled(upward(best.sqrt(), 4)))
+    return torch.fmin(product, network.unscaled(upward(best.sqrt(), 4)))
 
 
 def _best_scale(network: Matrices, multipliers: list[Multipliers]) -> float:
@@ -115,8 +115,8 @@ def _guess(network: Matrices, forms: list[Form]) -> Tensor:
         root = vectors * values.clamp_min(0).sqrt()
     # The largest eigenvalue of W_0^T inside W_0, in the smaller of the two dimensions.
     largest = torch.linalg.eigvalsh(root.mT @ inside @ root)[-1]
-    naive = torch.stack(network.growths).prod()
-    return torch.maximum(largest, 1e-24 * naive.square()).nan_to_num(math.inf, math.inf)
+    product = torch.stack(network.growths).prod()
+    return torch.maximum(largest, 1e-24 * product.square()).nan_to_num(math.inf, math.inf)
 
 
 class _Reached(NamedTuple):

@@ -1,1 +1,1 @@
-"""Radii in front of a head with one hidden layer, from bounds of its curvature."""
+"""Radii in the feature space of a head with one hidden layer, from bounds of its curvature."""

@@ -1,4 +1,4 @@
-r"""Parabolas under the difference of two logits, and the balls in which they prove it positive.
+r"""Parabolas below a logit difference, and the balls in which they prove it positive.
 
 Let :math:`f = z_l - z_i > 0` at :math:`x_0`, and its Hessian lie above :math:`-N I`. At any point
 y, with g the gradient there and :math:`p = x_0 - y`, f lies above
@@ -21,12 +21,12 @@ from onelip.norms.rounding import UNIT, downward, frobenius, gamma, upward
 
 
 def proved_radius(start: Tensor, points: Tensor, tangent: Tangent, bend: Tensor) -> Tensor:
-    """The radius R(y) around each start that the parabola at its point proves, rounded downwards.
+    """Radius R(y) around each start that the parabola at its point proves, rounded downwards.
 
     Args:
         start: ``(points, features)`` float64, the centres x0.
         points: ``(points, features)`` float64, any y.
-        tangent: of the difference of logits at ``points``.
+        tangent: tangent of the logit difference at ``points``.
         bend: ``(points,)`` float64, N >= 0.
 
     Returns:
@@ -35,19 +35,21 @@ def proved_radius(start: Tensor, points: Tensor, tangent: Tangent, bend: Tensor)
     back = start - points
     length, steep = frobenius(back[:, None]), frobenius(tangent.gradient[:, None])
     slope = (tangent.gradient * back).sum(1)
+    # All errors are taken from the value at x0: those of f(y), of g, and of the inner product.
     loss = tangent.error + length * (tangent.slack + gamma(start.shape[1] + 8) * steep)
     loss = upward(loss + bend * length.square() / 2, 8)
     rounding = 8 * UNIT * (tangent.value.abs() + slope.abs() + loss)
     value = tangent.value + slope - loss - rounding
     turned = frobenius((tangent.gradient - bend[:, None] * back)[:, None])
+    # R decreases in the slope: the norm of the exact gradient is bounded from above.
     turned = upward(turned + tangent.slack + gamma(8) * (steep + bend * length), 8)
     return reach(value, turned, bend)
 
 
 def reach(value: Tensor, steep: Tensor, bend: Tensor) -> Tensor:
-    """Where a parabola of this value and slope at its centre, bent downwards, first meets 0.
+    """Radius at which a parabola of this value and slope at its centre first meets 0.
 
-    Rounded downwards; decreasing in the slope and the bend, increasing in the value; 0 where the
+    Rounded downwards. Decreasing in the slope and the bend, increasing in the value; 0 where the
     value is not positive.
     """
     radius = value / (((steep.square() + 2 * bend * value).sqrt() + steep) / 2)  # no overflow

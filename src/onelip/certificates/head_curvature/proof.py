@@ -30,7 +30,7 @@ class CurvatureProof(RadiusProof):
 
     Attributes:
         layers: the head.
-        curvature: of the head, proved pair by pair when it is asked.
+        curvature: curvature of the head, proved pair by pair on first use.
         slopes: ``(classes, classes)``, Lipschitz constants of the head's differences of logits.
     """
 
@@ -39,10 +39,11 @@ class CurvatureProof(RadiusProof):
     slopes: Tensor
 
     def radii(self, batch: ForwardPass) -> Radii:
-        """The head's radii, divided by the bound of the body."""
+        """Return the head's radii, divided by the bound of the body."""
         return lambda rounding: self._found(batch, rounding)
 
     def _found(self, batch: ForwardPass, rounding: Rounding) -> Found:
+        """Radii for one rounding: the features' error is taken off before the division."""
         found = head_radii(
             self.layers,
             batch.features,
@@ -51,17 +52,18 @@ class CurvatureProof(RadiusProof):
             self.slopes,
             slack=math.sqrt(2) * rounding.logits * (1 + 2 * UNIT),
         )
+        # The computed features may be off: the exact ones lie in a ball of that radius around them.
         left = downward((found.radius - rounding.features).clamp_min(0), 1)
         radius = downward(left / self.body_bound.to(left.device), 1)
-        return Found(torch.where(left > 0, radius, 0.0), found)  # 0 / 0 behind a constant body
+        return Found(torch.where(left > 0, radius, 0.0), found)  # 0 / 0 after a constant body
 
 
 @dataclass(frozen=True)
 class HeadCurvature:
-    """The curvature of an MLP head, and the product of the bounds of the body.
+    """Curvature certificate of an MLP head on a body with a product bound.
 
     Bound: each radius of the head is proved from a quadratic that stays below the difference of two
-    logits; whatever the search for the best one did, the radius holds.
+    logits; the radius is valid whatever point the search ends at.
     Cost: the bounds of the body, two proofs of curvature per class, and one per pair of classes
     that limits a sample (``onelip.bounds.head_curvature``).
 
@@ -77,11 +79,11 @@ class HeadCurvature:
     name: ClassVar[str] = "curvature"
 
     def radius_proof(self, model: nn.Module, input_shape: Shape) -> CurvatureProof:  # noqa: ARG002
-        """The proof for a model.
+        """Prove the constants of a model that ends in an MLP head.
 
         Args:
             model: a Sequential that ends in ``layers.MLPHead``, or in ``nn.Linear``, an activation
-                whose derivative does not jump, and ``nn.Linear``.
+                whose derivative is continuous, and ``nn.Linear``.
             input_shape: of an image; it is not needed.
 
         Raises:
@@ -112,7 +114,7 @@ class HeadCurvature:
 
 
 def mlp_head(model: nn.Module) -> tuple[nn.Linear, nn.Module, nn.Linear]:
-    """The two linear layers that a network ends in, and what is between them.
+    """Return the two linear layers at the end of a network, and the activation between them.
 
     Raises:
         UsageError: it ends otherwise.

@@ -15,14 +15,14 @@ _NUMBERS_AT_ONCE = 2**22
 
 @dataclass(frozen=True)
 class HeadRadii:
-    """What was proved of a batch of features.
+    """Proved radii of a batch of features, with witnesses from above.
 
     Attributes:
         radius: ``(batch,)`` float64: in the open ball of this radius the head keeps its prediction,
             in exact arithmetic, from its weights as stored and the features as exact numbers.
-        rival: ``(batch,)`` int64, the class that limits it.
-        distance: ``(batch,)`` float64, not below how far the witness is away; infinite where none
-            was found.
+        rival: ``(batch,)`` int64, the class that limits the radius.
+        distance: ``(batch,)`` float64, distance of the witness, rounded upwards; infinite where
+            none was found.
         witness: ``(batch, features)`` float64, a point where the rival is proved to be as large as
             the prediction; NaN where none was found.
     """
@@ -56,14 +56,14 @@ def head_radii(
 
     Args:
         head: the two layers.
-        features: of any float type.
-        prediction: ``(batch,)`` what the network said; the radius is 0 where a rival's logit is
+        features: features of any float type.
+        prediction: ``(batch,)`` the network's predictions; the radius is 0 where a rival's logit is
             not proved to be smaller.
-        curvature: of the head.
+        curvature: curvature bounds of the head.
         slopes: ``(classes, classes)``, proved Lipschitz constants of the differences of logits.
-        steps: of each search, at most; 0 gives the closed form of Singla and Feizi.
+        steps: largest number of steps of each search; 0 gives the closed form of Singla and Feizi.
         tolerance: relative gap to the distance at which a search ends.
-        slack: how much the logits must stay apart, for rounding behind this function.
+        slack: margin that must remain, for rounding outside this function.
 
     Example:
         >>> from torch import nn

@@ -1,9 +1,9 @@
-"""All rivals of some samples, the nearest first.
+"""Search over all rivals of a batch, the nearest first.
 
-What is proved of a pair only grows with work: from what a bound of the gradient says, to a search
-with a cheap bound of the curvature, to one with the exact bound. The radius of a sample is the
-smallest over its rivals, so that work goes to the rival with the least proved so far, and ends when
-that one has nothing more to gain: most rivals are never touched.
+The radius proved for a pair only grows with work: first from a bound of the gradient, then by a
+search with a cheap bound of the curvature, then by one with the exact bound. The radius of a sample
+is the smallest over its rivals, so that work goes to the rival with the least proved so far, and
+ends when that one has nothing more to gain: most rivals are never touched.
 """
 
 import math
@@ -26,7 +26,7 @@ _UNTOUCHED, _LOOSE, _DONE = 0, 1, 2
 
 @dataclass(frozen=True)
 class Proofs:
-    """What is known of a head, and how hard to work on it."""
+    """Proved constants of a head, and the effort of the search."""
 
     differences: Differences
     curvature: Curvature
@@ -36,13 +36,14 @@ class Proofs:
 
 
 class Rivals:
-    """All rivals of some samples: what is proved of each, and how far the work on it went."""
+    """All rivals of some samples, with the proved radius and the stage of each."""
 
     def __init__(self, bounds: Proofs, start: Tensor, prediction: Tensor) -> None:
         self.bounds, self.start, self.prediction = bounds, start, prediction
         self.layer = bounds.differences.layer(start)
         margin, error = self._margins()
         self.margin = margin - upward(error + 4 * UNIT * (margin.abs() + error), 4)
+        # Lost for sure: the rival is at least as large even with the errors in favour.
         self.lost = margin + upward(error, 4) <= 0
         positive = self.margin > 0
         floor = downward(self.margin / bounds.slopes[prediction], 4)
@@ -58,7 +59,7 @@ class Rivals:
         self.sharp = torch.zeros_like(prediction, dtype=torch.bool)
 
     def radii(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Radii, rivals, distances and witnesses, when no radius can grow any more."""
+        """Return radii, rivals, distances and witnesses, when no radius can grow any more."""
         while self._touch() or self._tighten():
             pass
         radius, rival = self.lower.min(1)
@@ -66,12 +67,13 @@ class Rivals:
         return radius, rival, *self._witnesses(rival)
 
     def _margins(self) -> tuple[Tensor, Tensor]:
+        """Return the margins to all logits, and bounds of their errors."""
         scores, error = self.bounds.differences.logits(self.start, self.layer[0])
         own = self.prediction[:, None]
         return scores.gather(1, own) - scores, error.gather(1, own) + error
 
     def _without_gradients(self) -> Tensor:
-        """What the tangents at the samples prove of all rivals, from bounds of their gradients."""
+        """Radii for all rivals from the tangents at the samples, with bounds of their gradients."""
         steep = self.bounds.differences.steepness(self.start, self.layer[1], self.prediction)
         pairs = torch.meshgrid(
             self.prediction, torch.arange(steep.shape[1], device=steep.device), indexing="ij"
@@ -80,7 +82,7 @@ class Rivals:
         return reach(self.margin, steep, bend.to(steep).reshape(steep.shape))
 
     def _touch(self) -> bool:
-        """Search, with cheap bounds, for rivals below the least reached by others."""
+        """Search, with cheap bounds, for rivals below the least radius reached by others."""
         reached = self.lower.masked_fill(self.stage == _UNTOUCHED, math.inf).amin(1)
         needed = (self.stage == _UNTOUCHED) & (self.lower < reached[:, None])
         if not needed.any():
@@ -109,6 +111,7 @@ class Rivals:
     def _work(
         self, sample: Tensor, rival: Tensor, bend: Tensor, enough: Tensor, stage: int
     ) -> None:
+        """Search for pairs in chunks, and store radii, stages and meeting points."""
         bend = bend.to(self.start)
         at_once = max(1, _NUMBERS_AT_ONCE // max(self.layer[0].shape[1], self.start.shape[1]))
         for some, other, bound in zip(
@@ -124,8 +127,11 @@ class Rivals:
             )
             self.lower[some, other] = torch.maximum(self.lower[some, other], found.radius)
             after = torch.where(found.sharp, _DONE, stage)
+            # A search that was cut short may still gain: the rival may come back later.
             self.stage[some, other] = torch.where(
-                found.cut, _UNTOUCHED if stage == _LOOSE else _DONE, after
+                found.cut,
+                _UNTOUCHED if stage == _LOOSE else _DONE,
+                after,
             )
             least = self.lower.masked_fill(self.stage == _UNTOUCHED, math.inf).amin(1)
             leads = (self.lower[some, other] <= least[some]) & ~found.cut
@@ -134,9 +140,10 @@ class Rivals:
             self.sharp[some[leads]] = found.sharp[leads]
 
     def _witnesses(self, rival: Tensor) -> tuple[Tensor, Tensor]:
-        """Distances of points where the rivals have caught up, and the points."""
+        """Return distances of points where the rivals have caught up, and the points."""
         owned = self.owner == rival
         guess = torch.where(owned[:, None], self.boundary, self.start)
+        # Without a sharp meeting point from the proof, search for one without regard to curvature.
         vague = ~(self.sharp & owned)
         if vague.any():
             guess[vague] = self._meeting(guess[vague], vague, rival)
@@ -150,7 +157,7 @@ class Rivals:
         )
 
     def _meeting(self, begin: Tensor, rows: Tensor, rival: Tensor) -> Tensor:
-        """Where the logits meet, sought without regard to what can be proved."""
+        """Search for the points where the logits meet, without a proof."""
         start, bend = self.start[rows], self.start.new_zeros(len(begin))
         pairs = Pairs(start, self.prediction[rows], rival[rows], bend)
         found = search(

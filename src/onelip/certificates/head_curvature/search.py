@@ -1,4 +1,4 @@
-"""The search for the nearest point where two logits meet: proposals, none of them trusted.
+"""Search for the nearest point where two logits meet: proposals, none of them trusted.
 
 The minimiser of ``|y - x0|^2 / 2 + eta f(y)`` is a fixed point of ``y = x0 - eta g(y)``, with eta
 such that the tangent at y vanishes there, and at most 1 / N: beyond, the dual problem has no more
@@ -25,7 +25,7 @@ class Pairs:
         start: ``(pairs, features)`` float64, the centres x0.
         first: ``(pairs,)`` the predicted classes.
         second: ``(pairs,)`` the rivals.
-        bend: ``(pairs,)`` float64, how much the difference of the logits bends downwards at most.
+        bend: ``(pairs,)`` float64, bounds of the downward curvature of the logit difference.
     """
 
     start: Tensor
@@ -39,7 +39,7 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Found:
-    """What a search came to.
+    """Result of a search.
 
     Attributes:
         radius: ``(pairs,)`` float64, proved.
@@ -70,12 +70,12 @@ def search(
     Cost: one tangent per step of the pairs that are still at work.
 
     Args:
-        differences: of the logits.
+        differences: logit differences of the head.
         pairs: the samples and their rivals.
         enough: ``(pairs,)``, radii at which to stop.
-        steps: how many, at most; 0 is the tangent at the sample alone.
+        steps: largest number of steps; 0 takes the tangent at the sample alone.
         tolerance: relative gap between radius and distance at which to stop.
-        begin: where to begin instead of at the samples.
+        begin: first points, instead of the samples.
         layer: ``differences.layer`` of the samples, if it is known.
     """
     points = pairs.start if begin is None else begin
@@ -106,14 +106,14 @@ def search(
 
 
 def _image(pairs: Pairs, points: Tensor, tangent: Tangent) -> Tensor:
-    """``x0 - eta g``, eta from the tangent at the points."""
+    """Compute ``x0 - eta g``, with eta from the tangent at the points."""
     ahead = tangent.value + (tangent.gradient * (pairs.start - points)).sum(1)
     eta = torch.minimum(ahead / _square(tangent.gradient), 1 / pairs.bend).clamp_min(0)
     return pairs.start - eta[:, None] * tangent.gradient
 
 
 def _length(points: Tensor, move: Tensor, old: Tensor, old_move: Tensor) -> Tensor:
-    """Of the step that would have been right for the last one, if the map were linear."""
+    """Barzilai-Borwein step size: the right one for the last step if the map were linear."""
     turn = move - old_move
     length: Tensor = -((points - old) * turn).sum(1) / _square(turn)
     return length.nan_to_num(nan=1.0).clamp(_SHORTEST, _LONGEST)
@@ -122,7 +122,7 @@ def _length(points: Tensor, move: Tensor, old: Tensor, old_move: Tensor) -> Tens
 def _is_sharp(
     pairs: Pairs, points: Tensor, meeting: Tensor, radius: Tensor, tolerance: float
 ) -> Tensor:
-    """Where the logits nearly meet, and not farther away than the radius, up to half the gap."""
+    """Mask of pairs whose logits nearly meet, at most the radius away up to half the gap."""
     distance: Tensor = (meeting - pairs.start).norm(dim=1)
     near: Tensor = (meeting - points).norm(dim=1) <= math.sqrt(tolerance) / 4 * distance
     reached: Tensor = radius >= (1 - tolerance / 2) * distance
@@ -130,5 +130,6 @@ def _is_sharp(
 
 
 def _square(vectors: Tensor) -> Tensor:
+    """Squared norms of vectors."""
     squares: Tensor = vectors.square().sum(1)
     return squares

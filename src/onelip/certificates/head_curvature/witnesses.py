@@ -1,4 +1,4 @@
-"""Points where a prediction is proved to be lost: how much a radius could grow at most."""
+"""Points where a prediction is proved to be lost: upper bounds of any radius."""
 
 import math
 
@@ -10,20 +10,20 @@ from onelip.certificates.head_curvature.tangents import Differences
 from onelip.norms.rounding import frobenius, upward
 
 _BEYOND = (1 / 2, 2.0, 8.0, 32.0)
-"""How far behind the point where logits meet a witness is sought, in tolerances, after 1 / 8."""
+"""Steps beyond the meeting point of the logits at which a witness is sought, in tolerances."""
 
 
 def witnesses(
     differences: Differences, pairs: Pairs, guess: Tensor, tolerance: float
 ) -> tuple[Tensor, Tensor]:
-    """Distances of points where the second logit is proved to be as large as the first.
+    """Find points where the second logit is proved to be as large as the first.
 
     Args:
-        differences: of the logits.
+        differences: logit differences of the head.
         pairs: the samples and their rivals.
         guess: ``(pairs, features)``, where the logits of each pair nearly meet, or a sample that is
             lost already.
-        tolerance: relative; the search behind the guess goes on in such steps.
+        tolerance: relative; the search beyond the guess proceeds in such steps.
 
     Returns:
         Distances ``(pairs,)``, rounded upwards, and points ``(pairs, features)``; infinite and NaN
@@ -48,7 +48,7 @@ def witnesses(
 
 
 def _farther(differences: Differences, pairs: Pairs, points: Tensor, share: float) -> Tensor:
-    """Where the tangents say that the second logit is larger for sure, and a little farther."""
+    """Move to where the tangents make the second logit larger for sure, and a little farther."""
     tangent = differences.tangents(points, pairs.first, pairs.second)
     steep = tangent.gradient.norm(dim=1)
     away = (points - pairs.start).norm(dim=1) * share

@@ -1,4 +1,4 @@
-"""Runs of ``onelip train``: recipes, their training, and what certificates and attacks say."""
+"""Runs of ``onelip train``: recipes, training, certificates and attacks."""
 
 from typing import TYPE_CHECKING
 

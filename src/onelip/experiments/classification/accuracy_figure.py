@@ -17,7 +17,7 @@ from onelip.experiments.figures import checked_target, colors, name_axes, new_fi
 
 
 def plot(runs: list[ClassificationFolder], target: Path | None = None) -> Path:
-    """Certified accuracy against eps with the attacked accuracy above it, and the radii.
+    """Plot certified and attacked accuracy against eps, and the radii.
 
     Args:
         runs: certified, and attacked or not.
@@ -74,7 +74,7 @@ def _grid(run: ClassificationFolder, radius: Tensor) -> Tensor:
 
 
 def _radii(run: ClassificationFolder, name: str = "radius") -> tuple[Tensor, Tensor]:
-    """Radii, no longer than the diagonal of the cube of images, and which predictions are right.
+    """Return radii, at most the diagonal of the image cube, and a mask of right predictions.
 
     Radii that are not stored are an empty tensor, but for those of the certificate itself.
     """
@@ -93,6 +93,6 @@ def _radii(run: ClassificationFolder, name: str = "radius") -> tuple[Tensor, Ten
 
 
 def _fit(radii: Tensor, right: Tensor) -> bool:
-    """Whether these are radii, one for each prediction."""
+    """Check whether these are radii, one for each prediction."""
     one_each = radii.ndim == 1 and radii.shape == right.shape
     return one_each and radii.is_floating_point() and bool((radii >= 0).all())

@@ -69,7 +69,7 @@ def attack_run(
 
 
 def _as_stored(run: ClassificationFolder) -> dict[str, Any]:
-    """Method, level and precision of the certificate that a run has."""
+    """Return method, level and precision of the run's stored certificate."""
     stored = run.read().get("certify", {})
     precision = 64 if str(stored.get("logits", "")).startswith("float64") else 32
     return {
@@ -80,14 +80,14 @@ def _as_stored(run: ClassificationFolder) -> dict[str, Any]:
 
 
 def attacked_rows(total: int, count: int) -> Tensor:
-    """Which test images are attacked: ``count`` of them, spread evenly."""
+    """Return the indices of the attacked test images: ``count`` of them, spread evenly."""
     return torch.linspace(0, total - 1, min(count, total)).long()
 
 
 def _attacked(
     certified: Certified, rows: Tensor, recipe: Recipe, methods: list[Attack]
 ) -> dict[str, Any]:
-    """Clean, certified and attacked accuracy on some test images, at each radius."""
+    """Return clean, certified and attacked accuracy on some test images, at each radius."""
     images, labels = tensors_for(certified.model, certified.test.subset(rows))
     certificate = part(certified.certificate, rows)
     clean = certificate.prediction == labels
@@ -105,7 +105,7 @@ def _attacked(
 def _check_sandwich(
     certified: Tensor, standing: Tensor, clean: Tensor, radius: Tensor, eps: float
 ) -> None:
-    """Certified <= attacked <= clean, sample by sample."""
+    """Check certified <= attacked <= clean, sample by sample."""
     for sample in (certified & ~standing).nonzero()[:1].flatten().tolist():
         raise SoundnessError(
             f"sample {sample} is certified to {float(radius[sample]):.6f} and was broken at "

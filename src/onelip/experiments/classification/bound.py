@@ -1,4 +1,4 @@
-"""The Lipschitz bounds of a run or of a file with a network, as a record and as text."""
+"""Lipschitz bounds of a run or of a file with a network, as a record and as text."""
 
 import time
 from pathlib import Path
@@ -27,7 +27,7 @@ def _checked(seconds: float) -> float:
 def bound_run(
     run: ClassificationFolder, *, seconds: float = 60.0, methods: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    """Proved bounds of the network as trained and as exported, layer by layer and as a whole.
+    """Prove bounds of the network as trained and as exported, by layer and as a whole.
 
     The result goes into the run's ``metrics.json``.
 
@@ -56,7 +56,7 @@ def bound_run(
 def bound_file(
     path: Path, *, seconds: float = 60.0, methods: tuple[str, ...] = (), trust: bool = False
 ) -> dict[str, Any]:
-    """Proved bounds of an exported program (``.pt2``) or an ONNX file.
+    """Prove bounds of an exported program (``.pt2``) or an ONNX file.
 
     Args:
         path: of the file.
@@ -75,7 +75,7 @@ def bound_file(
 
 
 def bound_text(result: dict[str, Any]) -> str:
-    """A table: layers, if they are known, methods, and the gap to the lower estimate."""
+    """Format a table: layers, if they are known, methods, and the gap to the lower estimate."""
     lines = [f"{name:>6}  {value:.12f}" for name, value in result.get("layers", {}).items()]
     if lines:
         lines += [

@@ -1,4 +1,4 @@
-"""The network and the loss that a recipe names."""
+"""Network and loss of a recipe."""
 
 from torch import nn
 
@@ -11,7 +11,7 @@ from onelip.models import MODELS
 
 
 def build_model(recipe: Recipe) -> nn.Module:
-    """The untrained model of a recipe.
+    """Build the untrained model of a recipe.
 
     Raises:
         UsageError: the recipe names no known model or data set, or wrong arguments.
@@ -30,7 +30,7 @@ def build_model(recipe: Recipe) -> nn.Module:
 
 
 def build_loss(recipe: Recipe) -> nn.Module:
-    """The loss of a recipe.
+    """Build the loss of a recipe.
 
     Raises:
         UsageError: the recipe names no known loss, or wrong arguments.

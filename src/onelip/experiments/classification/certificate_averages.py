@@ -1,4 +1,4 @@
-"""What a run stores of its constants: averages over pairs of logits, how tight an MLP head is."""
+"""Averages of a run's constants: over pairs of logits, and the tightness of an MLP head."""
 
 import math
 
@@ -12,7 +12,7 @@ EXACT = 1e-3
 
 
 def averages(proved: LogitBounds) -> dict[str, float]:
-    """Means over all pairs of classes, as in Table 2 of Fazlyab et al. (2023).
+    """Return means over all pairs of classes, as in Table 2 of Fazlyab et al. (2023).
 
     Returns:
         ``pairwise``, of the constants of differences; ``sum``, of the sums of the two logits'; and
@@ -28,7 +28,7 @@ def averages(proved: LogitBounds) -> dict[str, float]:
 
 
 def tightness(found: HeadRadii, proved: CurvatureProof) -> dict[str, float]:
-    """How close the radii in front of an MLP head are to the distances of their witnesses.
+    """Compare the radii before an MLP head with the distances of their witnesses.
 
     Returns:
         ``exact``, the share of positive radii that are exact to ``EXACT``; ``ratio``, the mean of

@@ -38,7 +38,7 @@ _METHODS = {"product": ("margin",), "curvature": ("curvature",)}
 
 @dataclass(frozen=True)
 class Certified:
-    """An exported network, the test set, and the certificate of the one on the other."""
+    """Exported network, test set, and the network's certificate on it."""
 
     model: nn.Module
     test: ImageSet
@@ -114,7 +114,7 @@ def certify_run(
 def _certify(
     model: nn.Module, proved: RadiusProof, level: Literal["real", "float"], *sets: ImageSet
 ) -> list[Certificate]:
-    """One certificate per set of images, on one proof."""
+    """Certify each set of images, on one proof."""
     images, labels = zip(*(tensors_for(model, data) for data in sets), strict=True)
     whole = certify(model, torch.cat(images), torch.cat(labels), method=Proved(proved), level=level)
     rows = torch.arange(len(whole.radius)).split([len(data) for data in sets])
@@ -122,13 +122,13 @@ def _certify(
 
 
 def _words(method: str) -> tuple[str, ...]:
-    """How a record calls the method of a certificate."""
+    """Name of a certificate's method in records."""
     titled = ("margin", METHODS[method].title if method in METHODS else method)
     return _METHODS.get(method, titled)
 
 
 def part(certificate: Certificate, rows: Tensor) -> Certificate:
-    """The certificate of some of its samples."""
+    """Return the certificate of some of its samples."""
     prediction, radius = certificate.prediction[rows], certificate.radius[rows]
     found = certificate.head_radii
     if found is not None:
@@ -145,12 +145,12 @@ def _accuracies(certificate: Certificate, data: ImageSet, recipe: Recipe) -> dic
 
 
 def share(samples: Tensor) -> float:
-    """Of the samples for which something is true."""
+    """Return the share of the samples with a property."""
     return float(samples.double().mean())
 
 
 def tensors_for(model: nn.Module, data: ImageSet) -> tuple[Tensor, Tensor]:
-    """Images and labels on the device and in the dtype of a model, pixels in [0, 1]."""
+    """Return images and labels on the device and in the dtype of a model, pixels in [0, 1]."""
     weight = next(model.parameters())
     on_device = data.to(weight.device)
     return on_device.images.to(weight.dtype).div(255), on_device.labels

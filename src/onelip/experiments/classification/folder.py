@@ -1,4 +1,4 @@
-"""The folder of a training run: ``metrics.json``, ``model.safetensors``, a checkpoint, figures."""
+"""Folder of a training run: ``metrics.json``, ``model.safetensors``, a checkpoint, figures."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from onelip.experiments.run_folder import RunFolder
 
 
 class ClassificationFolder(RunFolder[Recipe, TrainingRecord]):
-    """Reads and writes the files of a run.
+    """Reader and writer of the files of a run.
 
     Args:
         path: the folder.
@@ -23,12 +23,12 @@ class ClassificationFolder(RunFolder[Recipe, TrainingRecord]):
 
     @property
     def recipe(self) -> Recipe:
-        """The settings of the run."""
+        """Settings of the run."""
         return self.settings
 
     @property
     def weights(self) -> Path:
-        """The file of the weights."""
+        """File of the weights."""
         return self._weights("model")
 
     def save_model(self, model: nn.Module) -> None:
@@ -36,7 +36,7 @@ class ClassificationFolder(RunFolder[Recipe, TrainingRecord]):
         self.save_weights("model", model)
 
     def load_model(self) -> nn.Module:
-        """The trained model, in eval mode.
+        """Return the trained model, in eval mode.
 
         Raises:
             UsageError: the weights are missing, corrupt, or those of another model.

@@ -1,4 +1,4 @@
-"""The type of a recipe."""
+"""Settings of a classification run."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -100,7 +100,7 @@ class Recipe(Settings):
     attack_restarts: int = 1
 
     def check(self) -> None:
-        """See ``Settings``."""
+        """Refuse values that no training can have."""
         if self.dataset not in SHAPES:
             raise UsageError(f"no data set {self.dataset!r}; known: {', '.join(SHAPES)}")
         if self.constants == "naive":  # its name in older records
@@ -124,5 +124,5 @@ class Recipe(Settings):
 
     @property
     def run_name(self) -> str:
-        """See ``Settings``."""
+        """Name of the recipe."""
         return self.name

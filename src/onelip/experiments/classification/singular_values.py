@@ -17,7 +17,7 @@ from onelip.experiments.figures import new_figure, save_figure
 
 
 def plot_singular_values(run: ClassificationFolder, target: Path | None = None) -> Path:
-    """Histograms of the singular values of each linear map, and their extremes as numbers.
+    """Plot histograms of each linear map's singular values, and return their extremes.
 
     The numbers go into ``metrics.json``. They are float64 singular values, no proofs.
 
@@ -54,7 +54,7 @@ def plot_singular_values(run: ClassificationFolder, target: Path | None = None) 
 
 
 def singular_values(model: nn.Module, input_shape: tuple[int, int, int]) -> dict[str, Tensor]:
-    """All singular values of the linear layers and circular convolutions of an exported model."""
+    """Return all singular values of the dense layers and circular convolutions of a model."""
     found: dict[str, Tensor] = {}
     model = copy.deepcopy(model).double()
     x = torch.zeros(1, *input_shape, dtype=torch.float64)
@@ -79,12 +79,14 @@ def _recorder(name: str, found: dict[str, Tensor]) -> Any:
 
 
 def _circular(conv: nn.Conv2d, size: torch.Size) -> Tensor:
-    """Of the Fourier blocks; a stride makes channels of the pixels of a window first."""
+    """Singular values of a circular convolution, from its Fourier blocks."""
     stride = conv.stride[0]
     kernel = conv.weight
     if stride > 1:
+        # A stride turns the pixels of a window into channels first.
         missing = -kernel.shape[-1] % stride
         kernel = F.pixel_unshuffle(F.pad(kernel, (0, missing, 0, missing)), stride)
+    # The Fourier transform makes a circular convolution block diagonal, one block per frequency.
     blocks = torch.fft.fft2(kernel, s=(size[0] // stride, size[1] // stride))
     values: Tensor = torch.linalg.svdvals(blocks.permute(2, 3, 0, 1)).flatten()
     return values

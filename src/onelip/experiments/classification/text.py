@@ -1,4 +1,4 @@
-"""Numbers of a run as text."""
+"""Results of a run as text."""
 
 from typing import Literal, cast
 
@@ -16,7 +16,7 @@ from onelip.experiments.record_schema import (
 
 
 def format_eps(eps: float) -> str:
-    """A radius as its fraction of 255 where it is one.
+    """Format a radius, as a fraction of 255 where it is one.
 
     Example:
         >>> format_eps(36 / 255), format_eps(1.58)
@@ -28,7 +28,7 @@ def format_eps(eps: float) -> str:
 
 
 def table(metrics: TrainingRecord, recipe: Recipe) -> str:
-    """Clean, certified and attacked accuracy at each radius, the bound and the seconds.
+    """Format clean, certified and attacked accuracy at each radius, the bound and the seconds.
 
     Attacks on a part of the test set stand beside the certified accuracy of the same images.
     """
@@ -68,7 +68,7 @@ def table(metrics: TrainingRecord, recipe: Recipe) -> str:
 
 
 def _constants(constants: AveragesByMethod) -> list[str]:
-    """Average constants of pairs of logits, by method."""
+    """Format average constants of pairs of logits, by method."""
     titles = {"liplt": "LipLT", "naive": "the product of norms"}
     return [
         f"constants of two logits by {titles[method]}, mean: {mean['pairwise']:.4g} "
@@ -78,7 +78,7 @@ def _constants(constants: AveragesByMethod) -> list[str]:
 
 
 def _tightness(tightness: Tightness | None) -> list[str]:
-    """How close the radii in front of an MLP head are to what they can be."""
+    """Format the tightness of the radii before an MLP head."""
     if tightness is None:
         return []
     return [

@@ -1,4 +1,4 @@
-"""BCOP and what it was compared with: Tables 1 and 2 of Li et al. (2019)."""
+"""BCOP and its baselines: Tables 1 and 2 of Li et al. (2019)."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Three heads on one body, trained alike: what an MLP head (Singla and Feizi, 2022) is worth.
+"""Three heads on one body, trained alike: the gain of an MLP head (Singla and Feizi, 2022).
 
 The loss is theirs for all: cross-entropy of features that an attack has moved. A linear head has no
 curvature, so that its penalty falls away. Radii of MLP heads come from curvature, those of linear

@@ -26,7 +26,7 @@ _AT_RADIUS = ("certified", *ATTACKS)
 
 @dataclass(frozen=True)
 class Row:
-    """A published row, numbers with their published digits; without a recipe it has no runs."""
+    """Published row, numbers with their published digits; without a recipe it has no runs."""
 
     recipe: str
     row: str
@@ -36,7 +36,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Ours:
-    """Runs that differ only in their seed.
+    """Averages of runs that differ only in their seed.
 
     ``std`` is the sample standard deviation of two runs or more; bounds are the runs' largest.
     """
@@ -55,7 +55,7 @@ class Ours:
 
 @dataclass(frozen=True)
 class Table:
-    """Published rows, each with our runs, and runs of the table's folder that no row asks for."""
+    """Published rows, each with our runs, and runs of the table's folder that no row names."""
 
     name: str
     columns: list[str]
@@ -63,7 +63,7 @@ class Table:
     other: list[Ours]
 
     def as_json(self) -> str:
-        """All of it, published numbers as numbers."""
+        """Return the table as JSON, published numbers as numbers."""
         rows = [
             {
                 **asdict(row),
@@ -78,7 +78,7 @@ class Table:
 
 
 def read_table(name: str | None, folder: Path | None = None) -> Table:
-    """A table and every run that is stored for it.
+    """Read a table and every run that is stored for it.
 
     Args:
         name: of a folder with an ``expected.csv``.
@@ -107,6 +107,7 @@ def read_table(name: str | None, folder: Path | None = None) -> Table:
 
 
 def _folder(given: Path | None) -> Path:
+    """Return the folder of the tables."""
     choices = [given] if given else [Path("tables"), Path(__file__).parents[4] / "tables"]
     for folder in choices:
         if folder.is_dir():
@@ -115,7 +116,7 @@ def _folder(given: Path | None) -> Path:
 
 
 def _read_rows(path: Path) -> tuple[list[str], list[Row]]:
-    """The columns of numbers, and the rows."""
+    """Read the columns of numbers, and the rows."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
             header, *lines = csv.reader(file, strict=True)
@@ -123,6 +124,7 @@ def _read_rows(path: Path) -> tuple[list[str], list[Row]]:
             raise ValueError(f"its columns need {', '.join(_WORDS)}, numbers, and none twice")
         numbers = [name for name in header if name not in _WORDS]
         columns = [name for name in numbers if not name.startswith("std_")]
+        # Radii are compared as numbers: 36/255 and 72/510 are one column.
         if len({_key(name) for name in columns}) < len(columns):
             raise ValueError("two columns hold the same radius")
         if unknown := {*numbers} - {*columns, *(f"std_{name}" for name in columns)}:
@@ -133,12 +135,12 @@ def _read_rows(path: Path) -> tuple[list[str], list[Row]]:
 
 
 def is_share(column: str) -> bool:
-    """Whether a column is in per cent of the test set."""
+    """Check whether a column is in per cent of the test set."""
     return column not in ("seconds_per_epoch", *CONSTANTS, DISTANCE)
 
 
 def _key(column: str) -> Key:
-    """``certified_36/255`` is certified accuracy at exactly ``36 / 255``."""
+    """Parse a column: ``certified_36/255`` is certified accuracy at exactly ``36 / 255``."""
     kind, _, radius = column.partition("_")
     if column in (*_PLAIN, *CONSTANTS, DISTANCE):
         return column, 0.0
@@ -169,7 +171,7 @@ def _row(header: list[str], line: list[str]) -> Row:
 
 
 def _grouped(runs: Iterable[StoredRun], columns: list[str]) -> list[Ours]:
-    """Runs that differ only in their seed, together; the longest first."""
+    """Group runs that differ only in their seed; the longest first."""
     kinds: dict[str, list[StoredRun]] = defaultdict(list)
     for run in runs:
         kinds[run.kind].append(run)
@@ -177,6 +179,7 @@ def _grouped(runs: Iterable[StoredRun], columns: list[str]) -> list[Ours]:
 
 
 def _ours(runs: list[StoredRun], columns: list[str]) -> Ours:
+    """Average the runs of one group."""
     keys = {name: _key(name) for name in columns}
     held = {
         name: [run.numbers[key] for run in runs]

@@ -1,4 +1,4 @@
-"""What a table needs of the ``metrics.json`` of a run, and how the run differs from its recipe."""
+"""Stored runs as a table needs them: numbers, and differences from the recipe."""
 
 import dataclasses
 import inspect
@@ -38,12 +38,12 @@ DISTANCE = "wasserstein"
 _IRRELEVANT = ("seed", "threads", "exact", "data")  # do not change what a critic is trained for
 
 Key = tuple[str, float]
-"""What a number is, and at which radius: ``("certified", 36 / 255)``."""
+"""Kind of a number, and its radius: ``("certified", 36 / 255)``."""
 
 
 @dataclass(frozen=True)
 class StoredRun:
-    """A stored run.
+    """Stored run.
 
     Attributes:
         file: where it is stored.
@@ -72,7 +72,7 @@ class StoredRun:
 
 
 def read_run(path: Path) -> StoredRun:
-    """A run from its ``metrics.json``.
+    """Read a run from its ``metrics.json``.
 
     Raises:
         UsageError: the file holds no run.
@@ -115,7 +115,7 @@ def _run(path: Path, content: TrainingRecord, recipe: Recipe) -> StoredRun:
 
 
 def _transport(path: Path, content: TransportRecord, settings: TransportSettings) -> StoredRun:
-    """A run of ``onelip transport``; what was compared, and how, are its notes."""
+    """Read a run of ``onelip transport``; its notes are the samples and the method."""
     critic, train, result = content["critic"], content["train"], content["result"]
     both = (content["samples"]["p"], content["samples"]["q"])
     widths = ", ".join(str(width) for width in critic["widths"])
@@ -143,7 +143,7 @@ def _transport(path: Path, content: TransportRecord, settings: TransportSettings
 
 
 def _numbers(content: TrainingRecord) -> tuple[dict[Key, float], dict[str, str]]:
-    """Numbers by what they are, and the attack records that some are from."""
+    """Return numbers by kind and radius, and the attack record of each attack."""
     numbers: dict[Key, float] = {}
     attacked: dict[str, str] = {}
     if epochs := content["train"]["epochs"]:
@@ -166,7 +166,7 @@ def _numbers(content: TrainingRecord) -> tuple[dict[Key, float], dict[str, str]]
 
 
 def _closest(attack: tuple[str, Attack]) -> tuple[int, int]:
-    """Records of the fewest attacks first, of them the one of the most images."""
+    """Sort key of attack records: fewest attacks first, of them the one of the most images."""
     return len(attack[1]["attacks"]), -attack[1]["samples"]
 
 
@@ -180,7 +180,7 @@ def _epochs(recipe: Recipe, train: Training) -> str:
 
 
 def _changes(name: str, settings: dict[str, Any]) -> list[str]:
-    """Settings of a run that are not its recipe's, but for the epochs."""
+    """List the settings of a run that differ from its recipe, but for the epochs."""
     if name not in RECIPES:
         return []
     published = _settings(RECIPES[name])
@@ -189,7 +189,7 @@ def _changes(name: str, settings: dict[str, Any]) -> list[str]:
 
 
 def _settings(recipe: Recipe) -> dict[str, Any]:
-    """Flat settings of what is trained; those of its network and loss with their defaults."""
+    """Return flat settings of the training, with the defaults of its network and loss."""
     settings = {f.name: getattr(recipe, f.name) for f in dataclasses.fields(Recipe)}
     settings = {name: value for name, value in settings.items() if name not in _UNTRAINED}
     for part, known, choice in (("network", MODELS, "model"), ("objective", LOSSES, "loss")):
@@ -201,6 +201,6 @@ def _settings(recipe: Recipe) -> dict[str, Any]:
 
 
 def _defaults(made_by: Any) -> dict[str, Any]:
-    """Keyword arguments of a model or a loss."""
+    """Return the default keyword arguments of a model or a loss."""
     parameters = inspect.signature(made_by).parameters.values() if made_by else ()
     return {p.name: p.default for p in parameters if p.default is not p.empty}

@@ -9,7 +9,7 @@ _Line = tuple[str, list[tuple[str, str]], list[str]]
 
 
 def table_text(table: Table) -> str:
-    """A line for each published row and, below it, one for each kind of run of ours."""
+    """Format a line for each published row and, below it, one for each kind of run of ours."""
     sources = {row.source for row, _ in table.rows}
     lines: list[_Line] = [("", [(_heading(name), "") for name in table.columns], [])]
     for row, groups in table.rows:
@@ -56,7 +56,7 @@ def _heading(column: str) -> str:
 
 
 def _aligned(lines: list[_Line]) -> list[str]:
-    """Labels to the left, numbers to the right so that what stands behind ± is below itself."""
+    """Align labels to the left and numbers to the right, with the ± signs below each other."""
     columns: list[list[str]] = [[label for label, _, _ in lines]]
     columns[0] = [label.ljust(max(map(len, columns[0]))) for label in columns[0]]
     for heading, *cells in zip(*(cells for _, cells, _ in lines), strict=True):

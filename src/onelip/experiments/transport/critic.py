@@ -1,4 +1,4 @@
-"""The critic that settings of ``onelip transport`` stand for."""
+"""Critic of the settings of ``onelip transport``."""
 
 import inspect
 import math
@@ -14,7 +14,7 @@ from onelip.models.families import CONVOLUTIONS, LINEAR
 
 
 def chosen_critic(settings: TransportSettings, shape: tuple[int, ...]) -> dict[str, Any]:
-    """Kind, layer, activation and widths of the critic for samples of a shape.
+    """Return kind, layer, activation and widths of the critic for samples of a shape.
 
     Raises:
         UsageError: a convolutional critic for samples that are no images.
@@ -34,7 +34,7 @@ def chosen_critic(settings: TransportSettings, shape: tuple[int, ...]) -> dict[s
 
 
 def build_critic(settings: TransportSettings, shape: tuple[int, ...]) -> nn.Module:
-    """The untrained critic for samples of a shape.
+    """Build the untrained critic for samples of a shape.
 
     Raises:
         UsageError: a name is not known, or the samples are no images.

@@ -1,4 +1,4 @@
-"""The figure of a Wasserstein distance: the training, and what the critic makes of the samples."""
+"""Figure of a Wasserstein distance: the training, and the critic's scores of the samples."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ _BINS = 50
 
 
 def plot_transport(content: TransportRecord, scores_p: Tensor, scores_q: Tensor, to: Path) -> Path:
-    """Running value and held-out bound on the left, scores of held-out samples on the right.
+    """Plot running value and held-out bound on the left, held-out scores on the right.
 
     Args:
         content: of the ``metrics.json`` of a run.
@@ -75,7 +75,7 @@ def _draw_scores(content: TransportRecord, scores_p: Tensor, scores_q: Tensor, a
 
 
 def _legend_below(axis: Any) -> None:
-    """Where it covers nothing."""
+    """Place the legend below the panel, where it covers nothing."""
     axis.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2)
 
 

@@ -1,4 +1,4 @@
-"""The folder of a Wasserstein run: what ``metrics.json`` and ``critic.safetensors`` hold."""
+"""Folder of a Wasserstein run: ``metrics.json`` and ``critic.safetensors``."""
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from onelip.transport import CriticTraining, LowerBound
 
 
 class TransportFolder(RunFolder[TransportSettings, TransportRecord]):
-    """Reads and writes the files of a run.
+    """Reader and writer of the files of a run.
 
     Args:
         path: the folder.
@@ -29,7 +29,7 @@ class TransportFolder(RunFolder[TransportSettings, TransportRecord]):
 
 
 def described(samples: tuple[Samples, Samples], tests: tuple[Tensor, Tensor]) -> Pair:
-    """Where samples came from, how many are held out, and what identifies them."""
+    """Describe samples: source, number held out, and a hash."""
     p, q = (
         Identity(
             name=given.name,
@@ -48,7 +48,7 @@ def described(samples: tuple[Samples, Samples], tests: tuple[Tensor, Tensor]) ->
 def reached(
     settings: TransportSettings, training: CriticTraining, found: LowerBound, seconds: float
 ) -> dict[str, Any]:
-    """Critic, training, lower bound and history of a finished run."""
+    """Return critic, training, lower bound and history of a finished run."""
     return {
         "critic": {
             **chosen_critic(settings, tuple(training.p.shape[1:])),
@@ -66,7 +66,7 @@ def reached(
 
 
 def load_critic(path: Path) -> nn.Module:
-    """The exported critic of a finished run, in float64.
+    """Return the exported critic of a finished run, in float64.
 
     Raises:
         UsageError: the run has none, or the file is damaged.

@@ -1,4 +1,4 @@
-"""Samples that settings of ``onelip transport`` stand for."""
+"""Samples of the settings of ``onelip transport``."""
 
 import hashlib
 from pathlib import Path
@@ -17,7 +17,7 @@ DRAWN = 4000
 
 
 def read_pair(settings: TransportSettings) -> tuple[tuple[Samples, Samples], float | None]:
-    """Samples of P and of Q, and the distance if it is known.
+    """Read samples of P and of Q, and the distance if it is known.
 
     Raises:
         UsageError: they cannot be read, or they do not belong together.
@@ -44,7 +44,7 @@ def _one(text: str, settings: TransportSettings, seed: int) -> Samples:
 
 
 def _count(settings: TransportSettings) -> int:
-    """Samples to draw where there is no end of them."""
+    """Number of samples to draw from a source without end."""
     count = DRAWN if settings.samples is None else settings.samples
     if count < FEWEST:
         raise UsageError(f"--samples {count}: a distance needs at least {FEWEST}")
@@ -52,5 +52,5 @@ def _count(settings: TransportSettings) -> int:
 
 
 def sha256(values: Tensor) -> str:
-    """Of the numbers in memory, as ``hashlib.sha256(array.tobytes())`` gives it."""
+    """Hash the numbers in memory, as ``hashlib.sha256(array.tobytes())`` does."""
     return hashlib.sha256(values.cpu().contiguous().numpy().tobytes()).hexdigest()

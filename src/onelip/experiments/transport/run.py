@@ -36,7 +36,7 @@ _PIECES = 100  # of a training, between which the clock is looked at
 
 
 class TransportRun:
-    """A run in memory, at the checkpoint of its folder if there is one.
+    """Run in memory, at the checkpoint of its folder if there is one.
 
     Args:
         folder: with the settings.
@@ -83,7 +83,7 @@ class TransportRun:
 
     @classmethod
     def create(cls, settings: TransportSettings, path: Path | None = None) -> "TransportRun":
-        """In a new folder, ``runs/transport-DATE-TIME`` by default.
+        """Start a run in a new folder, ``runs/transport-DATE-TIME`` by default.
 
         Raises:
             UsageError: the folder exists, or the run could not start.
@@ -97,7 +97,7 @@ class TransportRun:
 
     @classmethod
     def open(cls, path: Path) -> "TransportRun":
-        """In an existing folder.
+        """Open the run of an existing folder.
 
         Raises:
             UsageError: there is no such run, its samples have changed, or its files are damaged.
@@ -142,7 +142,7 @@ class TransportRun:
         return content
 
     def _identify(self, samples: Pair) -> None:
-        """Record what was read, or compare it with what is recorded."""
+        """Record the samples read, or compare them with the record."""
         stored = self.folder.read().get("samples")
         if stored is None:
             self.folder.write({"samples": samples})
@@ -167,7 +167,7 @@ class TransportRun:
                     saved = now
 
     def _exact(self) -> Exact | None:
-        """Exact distance of the held-out samples, if it was asked for or is cheap."""
+        """Compute the exact distance of the held-out samples, if asked for or cheap."""
         stored = self.folder.read().get("exact")
         if stored is not None:
             return stored
@@ -186,7 +186,7 @@ class TransportRun:
 
 
 def check_sandwich(found: LowerBound, exact: float) -> None:
-    """The critic's value on some samples is at most their exact distance.
+    """Check that the critic's value on some samples is at most their exact distance.
 
     Raises:
         SoundnessError: it is larger.
@@ -200,7 +200,7 @@ def check_sandwich(found: LowerBound, exact: float) -> None:
 
 
 def _solver(n: int, m: int) -> str | None:
-    """What ``exact_distance`` uses for such sizes, with its version, if it is installed."""
+    """Return the solver of ``exact_distance`` for such sizes, with its version, if installed."""
     name = "scipy" if n == m else "pot"
     try:
         return f"{name} {metadata.version(name)}"

@@ -66,7 +66,7 @@ class TransportSettings(Settings):
     data: str | None = None
 
     def check(self) -> None:
-        """See ``Settings``."""
+        """Refuse values that no run can have."""
         named = sum(word is not None for word in (self.p, self.q))
         if named != (2 if self.task is None else 0):
             raise UsageError("name two samples, onelip transport P Q, or one --task NAME")
@@ -80,5 +80,5 @@ class TransportSettings(Settings):
 
     @property
     def run_name(self) -> str:
-        """See ``Settings``."""
+        """Beginning of the name of a run folder."""
         return "transport"

@@ -1,11 +1,11 @@
-"""The result of a Wasserstein run in plain words."""
+"""Result of a Wasserstein run as text."""
 
 from onelip.experiments.directed_rounding import downwards, upwards
 from onelip.experiments.record_schema import Identity, TransportRecord
 
 
 def transport_text(content: TransportRecord) -> str:
-    """What was compared, the lower bound, what proves it, and what it is measured against."""
+    """Describe the samples, the lower bound, its proof, and the reference values."""
     result, p, q = content["result"], content["samples"]["p"], content["samples"]["q"]
     percent = f"{100 * result['confidence']:g} %"
     kind = {"t": "t interval, for many samples", "bernstein": "Bernstein, any number of samples"}

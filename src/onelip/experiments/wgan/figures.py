@@ -15,7 +15,7 @@ from onelip.models import generate
 def draw_samples(
     generators: list[tuple[str, nn.Module]], target: Path, *, side: int = 8, seed: int = 0
 ) -> Path:
-    """A grid of images of each generator, side by side; nothing is picked out.
+    """Draw a grid of images of each generator, side by side; nothing is picked out.
 
     Args:
         generators: titles and generators.
@@ -37,14 +37,14 @@ def draw_samples(
 
 
 def grid(images: Tensor, side: int) -> Tensor:
-    """Images ``(side^2, channels, height, width)`` as one, of the channels last."""
+    """Arrange images ``(side^2, channels, height, width)`` as one, channels last."""
     _, channels, height, width = images.shape
     rows = images.reshape(side, side, channels, height, width).permute(0, 3, 1, 4, 2)
     return rows.reshape(side * height, side * width, channels)
 
 
 def draw_history(run: WGANFolder, target: Path) -> Path:
-    """The distance that the critic sees over the steps, and what held-out images proved.
+    """Draw the critic's distance over the steps, and the bounds proved on held-out images.
 
     Args:
         run: with a record of its training, judged or not.
@@ -67,7 +67,7 @@ def draw_history(run: WGANFolder, target: Path) -> Path:
 
 
 def _held_out(panel: Any, row: Interval | None, name: str, last: int) -> None:
-    """The interval of a critic at the last step."""
+    """Draw the interval of a critic at the last step."""
     if row is not None:
         ends = [[row["value"] - row["lower"]], [row["upper"] - row["value"]]]
         label = f"test images: proved by {name}, {row['confidence']:.0%}"

@@ -1,4 +1,4 @@
-"""The folder of a WGAN: ``metrics.json``, weights of generator and critic, a checkpoint, figures.
+"""Folder of a WGAN: ``metrics.json``, weights of generator and critic, a checkpoint, figures.
 
 The weights are ``generator.safetensors`` and ``critic.safetensors``, the figures ``samples.png``
 and ``history.png``.
@@ -14,7 +14,7 @@ from onelip.experiments.wgan.settings import WGANSettings
 
 
 class WGANFolder(RunFolder[WGANSettings, WGANRecord]):
-    """Reads and writes the files of a run.
+    """Reader and writer of the files of a run.
 
     Args:
         path: the folder.
@@ -26,7 +26,7 @@ class WGANFolder(RunFolder[WGANSettings, WGANRecord]):
 
 
 def load_generator(path: Path) -> nn.Module:
-    """The generator of a run, in eval mode, from normal noise to images in [0, 1].
+    """Return the generator of a run, in eval mode, from normal noise to images in [0, 1].
 
     ``onelip.models.generate`` draws images from it.
 

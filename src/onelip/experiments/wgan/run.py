@@ -63,7 +63,7 @@ def train_wgan(
 def judge_wgan(
     run: WGANFolder, data: Path | None = None, *, progress: bool = False
 ) -> dict[str, Any]:
-    """Lower bounds of the distance between the test split and the generator, and the figures.
+    """Prove lower bounds of the distance between test split and generator; draw the figures.
 
     Of two critics: the run's own, if it is proved, and a fresh one of the same family (BCOP for a
     plain critic) that is trained against the finished generator on the training split. The
@@ -97,7 +97,7 @@ def judge_wgan(
 
 
 def load_images(run: WGANFolder, split: str, data: Path | None = None) -> tuple[Tensor, str]:
-    """The images of a split, pixels in [0, 1], and what a reader of their numbers has to know."""
+    """Return the images of a split, pixels in [0, 1], and a note for readers of their numbers."""
     found = load(run.settings.dataset, split, data or run.data_folder)
     return found.images.float() / 255, found.note
 
@@ -121,7 +121,7 @@ def _prepared(run: WGANFolder, data: Path | None) -> WGAN:
 
 
 def _resumed(run: WGANFolder, gan: WGAN) -> float:
-    """Load the checkpoint, if there is one; the seconds spent until then."""
+    """Load the checkpoint, if there is one; return the seconds spent until then."""
     with run.load_checkpoint() as state:
         if state is None:
             return 0.0

@@ -1,4 +1,4 @@
-"""Settings of a WGAN, and the networks that they stand for."""
+"""Settings of a WGAN, and its networks."""
 
 from dataclasses import dataclass
 
@@ -51,7 +51,7 @@ class WGANSettings(Settings):
     threads: int = 0
 
     def check(self) -> None:
-        """See ``Settings``."""
+        """Refuse values that no run can have."""
         if self.dataset not in SHAPES:
             raise UsageError(f"no data set {self.dataset!r}; known: {', '.join(SHAPES)}")
         if self.critic not in (*CONVOLUTIONS, PENALTY):
@@ -62,18 +62,18 @@ class WGANSettings(Settings):
 
     @property
     def run_name(self) -> str:
-        """See ``Settings``."""
+        """Beginning of the name of a run folder."""
         return f"wgan-{self.dataset}"
 
     @property
     def critic_rate(self) -> float:
-        """The learning rate of the critic."""
+        """Learning rate of the critic."""
         if self.critic_lr is not None:
             return self.critic_lr
         return self.lr if self.critic == PENALTY else 2e-3
 
     def build(self) -> tuple[nn.Sequential, nn.Sequential]:
-        """Untrained generator and critic, with the weights of the seed.
+        """Build untrained generator and critic, with the weights of the seed.
 
         Raises:
             UsageError: a number does not fit.
@@ -83,7 +83,7 @@ class WGANSettings(Settings):
             return self._generator(), self.new_critic(self.critic)
 
     def new_critic(self, name: str) -> nn.Sequential:
-        """A critic of a family, with random weights."""
+        """Build a critic of a family, with random weights."""
         shape, widths = SHAPES[self.dataset][0], (self.critic_width, 2 * self.critic_width)
         if name == PENALTY:
             return plain_critic(shape, widths=widths)

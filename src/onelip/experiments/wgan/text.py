@@ -1,11 +1,11 @@
-"""The result of a WGAN in plain words."""
+"""Result of a WGAN as text."""
 
 from onelip.experiments.directed_rounding import downwards, upwards
 from onelip.experiments.wgan.folder import WGANFolder
 
 
 def wgan_text(run: WGANFolder) -> str:
-    """What a run found, in words."""
+    """Describe the result of a run."""
     metrics = run.read()
     train, held_out = metrics["train"], metrics["held_out"]
     note = metrics["data"].get("note")

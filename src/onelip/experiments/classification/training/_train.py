@@ -151,7 +151,7 @@ def _trainer(
 
 
 def _checked_checkpoint(run: ClassificationFolder, classifier: Classifier) -> Path | None:
-    """The checkpoint to go on from, if there is one."""
+    """Return the checkpoint to continue from, if there is one."""
     with warnings.catch_warnings(action="ignore"), run.load_checkpoint() as content:
         if content is None:
             return None

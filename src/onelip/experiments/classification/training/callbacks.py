@@ -1,4 +1,4 @@
-"""What happens around an epoch: notes, a time limit, one progress bar for the whole run."""
+"""Callbacks of a training: notes of each epoch, a time limit, one bar for the whole run."""
 
 import sys
 import time
@@ -13,7 +13,7 @@ _FIRST_STEPS = 5  # from which the length of an epoch is guessed
 
 
 class History(Callback):
-    """What each epoch gave; it travels in the checkpoint."""
+    """Metrics of each epoch; they travel in the checkpoint."""
 
     def __init__(self) -> None:
         self.epochs: list[dict[str, float]] = []
@@ -30,23 +30,23 @@ class History(Callback):
         self.epochs.append({name: metrics[name] for name in sorted(metrics)})
 
     def state_dict(self) -> dict[str, Any]:
-        """For the checkpoint."""
+        """Return the epochs so far."""
         return {"epochs": self.epochs}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """From the checkpoint."""
+        """Restore the epochs of a checkpoint."""
         self.epochs = list(state_dict["epochs"])
 
 
 class EpochCutError(Exception):
-    """The time is over in the middle of an epoch, which is lost."""
+    """Error of a training stopped in the middle of an epoch, which is lost."""
 
     def __init__(self, minutes: float) -> None:
         super().__init__(f"an epoch takes about {minutes:.1f} minutes")
 
 
 class TimeLimit(Callback):
-    """Stops after the last epoch that fits into the minutes of this process.
+    """Stop after the last epoch that fits into the minutes of this process.
 
     An epoch that turns out longer is cut when the time is over, in a single process; the first
     steps say so if it is to be expected.
@@ -61,7 +61,7 @@ class TimeLimit(Callback):
         self._steps = 0
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Note when the epoch began."""
+        """Note the start of the epoch."""
         self._epoch, self._steps = time.perf_counter(), 0
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
@@ -94,7 +94,7 @@ class TimeLimit(Callback):
 
 
 class Progress(Callback):
-    """One bar over all steps of the run, with what was measured last."""
+    """Progress bar over all steps of the run, with the last metrics."""
 
     def __init__(self) -> None:
         self._bar: Any = None
@@ -106,7 +106,7 @@ class Progress(Callback):
             self._bar = new_bar(trainer.global_step, steps)
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
-        """Move on."""
+        """Advance the bar."""
         if self._bar is not None:
             self._bar.update()
 

@@ -1,4 +1,4 @@
-"""The Lightning module: a model, a loss, and batches that depend on seed and epoch alone."""
+"""Lightning module of a recipe: a model, a loss, batches that depend on seed and epoch alone."""
 
 from collections.abc import Callable
 from functools import partial
@@ -23,7 +23,7 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 
 
 class Classifier(L.LightningModule):
-    """Trains a model by a recipe.
+    """Lightning module that trains a model by a recipe.
 
     The order and the augmentation of an epoch are functions of the seed and the epoch, so a resumed
     run repeats what an uninterrupted one does, and ``world_size`` processes share each batch.
@@ -38,7 +38,7 @@ class Classifier(L.LightningModule):
         self.objective = objective(loss, model, SHAPES[recipe.dataset][0], recipe.constants)
 
     def train_dataloader(self) -> Batches:
-        """Batches of the current epoch; the trainer asks again for each."""
+        """Return the batches of the current epoch; the trainer asks again for each."""
         recipe = self.recipe
         augment = augmentation(
             crop=recipe.crop,
@@ -59,7 +59,7 @@ class Classifier(L.LightningModule):
         return batches
 
     def val_dataloader(self) -> Batches:
-        """The held-out images, in order, on every process."""
+        """Return the held-out images, in order, on every process."""
         return Batches(
             self.held_out, 1000, seed=0, device=self.device, shuffle=False, drop_last=False
         )
@@ -70,7 +70,7 @@ class Classifier(L.LightningModule):
         self.train_set, self.held_out = self.train_set.to(device), self.held_out.to(device)
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
-        """The loss of a batch.
+        """Return the loss of a batch.
 
         Raises:
             NonFiniteError: the loss is infinite or NaN.
@@ -94,13 +94,13 @@ class Classifier(L.LightningModule):
             project(self.model)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
-        """Accuracy on held-out images."""
+        """Log the accuracy on held-out images."""
         images, labels = batch
         right = (self.model(images).argmax(1) == labels).double().mean()
         self.log("held_out_accuracy", right, batch_size=len(labels), sync_dist=True)
 
     def configure_optimizers(self) -> Any:
-        """The recipe's optimizer under its schedule, moved every step."""
+        """Return the recipe's optimizer and its schedule, advanced every step."""
         recipe = self.recipe
         optimizer = OPTIMIZERS[recipe.optimizer](
             _parameter_groups(self.model, recipe.weight_decay), lr=recipe.lr
@@ -114,7 +114,7 @@ class Classifier(L.LightningModule):
 
 
 def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Weights decay; biases and other vectors do not."""
+    """Return parameter groups: weights decay, biases and other vectors do not."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},

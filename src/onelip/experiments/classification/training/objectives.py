@@ -1,4 +1,4 @@
-"""What a training step minimises: a loss, and what it wants to know of the network."""
+"""Objectives of a training step: losses of logits, of radii, or of features."""
 
 import abc
 
@@ -19,35 +19,35 @@ from onelip.losses import HeadLoss, RadiusLoss
 
 
 class Objective(nn.Module, abc.ABC):
-    """Called with the model and a batch; it keeps estimates, and not the model."""
+    """Objective of a training step; it keeps estimates, and not the model."""
 
     @abc.abstractmethod
     def forward(self, model: nn.Module, images: Tensor, labels: Tensor, epoch: int) -> Tensor:
-        """The loss of a batch."""
+        """Return the loss of a batch."""
 
 
 class OnLogits(Objective):
-    """A loss of logits."""
+    """Objective of a loss of logits."""
 
     def __init__(self, loss: nn.Module) -> None:
         super().__init__()
         self.loss = loss
 
     def forward(self, model: nn.Module, images: Tensor, labels: Tensor, epoch: int) -> Tensor:  # noqa: ARG002
-        """See the class."""
+        """Return the loss of the logits."""
         loss: Tensor = self.loss(model(images).float(), labels)
         return loss
 
 
 class OnRadii(Objective):
-    """A loss on radii: it gets the constants of the network as it is now."""
+    """Objective of a loss on radii: it gets estimates of the network's current constants."""
 
     def __init__(self, loss: RadiusLoss, constants: PairwiseEstimate) -> None:
         super().__init__()
         self.loss, self.constants = loss, constants
 
     def forward(self, model: nn.Module, images: Tensor, labels: Tensor, epoch: int) -> Tensor:
-        """Plain cross-entropy before the loss's first epoch."""
+        """Return the loss; plain cross-entropy before the loss's first epoch."""
         logits = model(images).float()
         if epoch < self.loss.start_epoch:
             return F.cross_entropy(logits, labels)
@@ -57,7 +57,7 @@ class OnRadii(Objective):
 
 
 class OnHead(Objective):
-    """A loss of the features in front of the last module, which runs in full precision."""
+    """Objective of a loss of the features before the last module, which runs in full precision."""
 
     def __init__(self, loss: HeadLoss, model: nn.Module) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class OnHead(Objective):
             )
 
     def forward(self, model: nn.Module, images: Tensor, labels: Tensor, epoch: int) -> Tensor:  # noqa: ARG002
-        """See the class."""
+        """Return the loss of the features."""
         assert isinstance(model, nn.Sequential)
         *body, head = model
         features = images
@@ -96,7 +96,7 @@ class OnHead(Objective):
 def objective(
     loss: nn.Module, model: nn.Module, input_shape: Shape, constants: str = "liplt"
 ) -> Objective:
-    """The objective that a loss asks for.
+    """Build the objective that a loss needs.
 
     Args:
         loss: one of ``onelip.losses.LOSSES``.

@@ -1,4 +1,4 @@
-"""Constants of logit differences while a network is trained: estimates, with gradients."""
+"""Differentiable estimates of the constants of logit differences during training."""
 
 import abc
 
@@ -13,7 +13,7 @@ from onelip.reading import read
 
 
 class PairwiseEstimate(nn.Module, abc.ABC):
-    """Called with the model, gives ``(classes, classes)`` with gradients.
+    """Map from a model to ``(classes, classes)`` constants, with gradients.
 
     The model is not kept: its parameters would be stored twice.
 
@@ -29,15 +29,15 @@ class PairwiseEstimate(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def begin(self, model: nn.Module) -> None:
-        """Prepare what is kept from step to step."""
+        """Prepare the state that is kept from step to step."""
 
     @abc.abstractmethod
     def forward(self, model: nn.Module) -> Tensor:
-        """The constants."""
+        """Return the constants."""
 
 
 class ChainEstimate(PairwiseEstimate):
-    """What a bound method estimates on the network as a chain, which is read anew at each step.
+    """Estimate of a bound method on the network as a chain, read anew at each step.
 
     Args:
         model: the network as it is at first.
@@ -54,13 +54,13 @@ class ChainEstimate(PairwiseEstimate):
         self.estimate = bound_method(self.method).estimate(read(model, self.input_shape))
 
     def forward(self, model: nn.Module) -> Tensor:
-        """See the class."""
+        """Read the chain, and return its constants."""
         estimate: Tensor = self.estimate(read(model, self.input_shape))
         return estimate
 
 
 class HeadDistances(PairwiseEstimate):
-    """The distances of the rows of the last layer, after a body that is 1-Lipschitz."""
+    """Distances between the rows of the last layer, after a body that is 1-Lipschitz."""
 
     def begin(self, model: nn.Module) -> None:
         """Check that there is a head.
@@ -72,7 +72,7 @@ class HeadDistances(PairwiseEstimate):
             raise UsageError("--constants head needs a network that ends in a linear layer")
 
     def forward(self, model: nn.Module) -> Tensor:
-        """See the class."""
+        """Return the distances between the rows."""
         assert isinstance(model, nn.Sequential)
         weight = model[-1].weight
         assert isinstance(weight, torch.Tensor)
@@ -80,7 +80,7 @@ class HeadDistances(PairwiseEstimate):
 
 
 def pairwise_estimate(name: str, model: nn.Module, input_shape: Shape) -> PairwiseEstimate:
-    """The constants of a name that recipes use: a bound method with an estimate, or ``head``.
+    """Build an estimate by name: a bound method with an estimate, or ``head``.
 
     Raises:
         NotApplicableError: the method has no estimate.

@@ -1,4 +1,4 @@
-"""Learning rates over a run: factors of the peak rate at a share of the run."""
+"""Learning rate schedules: factors of the peak rate at a share of the run."""
 
 import itertools
 import math
@@ -12,7 +12,7 @@ _FINAL = 0.96235062639**200  # what BCOP's decay of 0.96235 an epoch leaves afte
 
 
 def piecewise_triangular(progress: float) -> float:
-    """Up, down to a twentieth, out (Meunier et al., 2022, section 5.1).
+    """Rise, fall to a twentieth, then to 0 (Meunier et al., 2022, section 5.1).
 
     Example:
         >>> [piecewise_triangular(p) for p in (0.0, 0.2, 0.4, 0.8, 1.0)]
@@ -22,7 +22,7 @@ def piecewise_triangular(progress: float) -> float:
 
 
 def triangular(progress: float) -> float:
-    """Up to the middle and down again (Trockman and Kolter, 2021).
+    """Rise up to the middle, then fall (Trockman and Kolter, 2021).
 
     Example:
         >>> [triangular(p) for p in (0.0, 0.25, 0.5, 1.0)]
@@ -32,7 +32,7 @@ def triangular(progress: float) -> float:
 
 
 def one_cycle(progress: float) -> float:
-    """Up over the first 30 % and down, along cosines (Smith, Topin, 2018).
+    """Rise over the first 30 % and fall, along cosines (Smith, Topin, 2018).
 
     Example:
         >>> [round(one_cycle(p), 3) for p in (0.0, 0.15, 0.3, 0.65, 1.0)]
@@ -44,7 +44,7 @@ def one_cycle(progress: float) -> float:
 
 
 def exponential(progress: float) -> float:
-    """Down by a factor of about 2000 over the run (Li et al., 2019).
+    """Fall by a factor of about 2000 over the run (Li et al., 2019).
 
     Example:
         >>> round(exponential(1.0), 6)
@@ -54,7 +54,7 @@ def exponential(progress: float) -> float:
 
 
 def late_exponential(progress: float, *, start: float) -> float:
-    """The peak rate up to ``start``, then down to a thousandth (Leino et al., 2021).
+    """Keep the peak rate up to ``start``, then fall to a thousandth (Leino et al., 2021).
 
     Example:
         >>> [round(late_exponential(p, start=0.5), 6) for p in (0.0, 0.5, 0.75, 1.0)]
@@ -64,7 +64,7 @@ def late_exponential(progress: float, *, start: float) -> float:
 
 
 def steps(progress: float) -> float:
-    """A tenth from the middle on, a hundredth from three quarters on (Singla, Feizi, 2021).
+    """Drop to a tenth at the middle, a hundredth at three quarters (Singla, Feizi, 2021).
 
     Example:
         >>> [steps(p) for p in (0.0, 0.5, 0.75)]

@@ -1,4 +1,4 @@
-"""What gradient attacks let ascend: one number per image, positive where the image is broken.
+"""Objectives that gradient attacks maximise: one number per image, positive where it is broken.
 
 With targets, the image is to become one of a given class; without, any wrong one counts.
 """

@@ -24,7 +24,7 @@ ATTACKS: dict[str, Callable[[int, int], tuple[Attack, ...]]] = {
     "boundary": lambda *_: (Boundary(),),
     "pointwise": lambda *_: (Pointwise(),),
 }
-"""From steps and restarts of gradient attacks to what runs in turn.
+"""Attacks by name: functions of steps and restarts to the attacks that run in turn.
 
 ``auto`` is of AutoAttack's class (Croce and Hein, 2020): its steps, targets and queries are fixed.
 """

@@ -1,4 +1,4 @@
-"""What foolbox needs around a call: a wrapped model, seeded random numbers, silence."""
+"""Context of a foolbox call: a wrapped model, seeded random numbers, no warnings."""
 
 import contextlib
 import warnings

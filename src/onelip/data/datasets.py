@@ -46,7 +46,7 @@ class ImageSet:
         return len(self.labels)
 
     def to(self, device: torch.device | str) -> "ImageSet":
-        """The same set on a device."""
+        """The set on another device."""
         return ImageSet(self.images.to(device), self.labels.to(device), self.classes, self.note)
 
     def subset(self, indices: Tensor) -> "ImageSet":

@@ -14,7 +14,7 @@ Pixels = npt.NDArray[np.uint8]
 
 
 class Decoded(NamedTuple):
-    """What the files of one split hold; `jpeg` tells whether any image was a JPEG."""
+    """Decoded images of one split; `jpeg` tells whether any of them was a JPEG."""
 
     images: Tensor
     labels: Tensor

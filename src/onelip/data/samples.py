@@ -202,7 +202,7 @@ def _of_folder(folder: Path) -> Tensor:
 
 
 def _in_layout(values: Tensor, name: str) -> Tensor:
-    """As (n, d) or (n, channels, height, width)."""
+    """Samples of shape (n, d) or (n, channels, height, width)."""
     if values.ndim not in (1, 2, 4) or 0 in values.shape[1:]:
         raise UsageError(f"{name} has shape {tuple(values.shape)}: bring it to {SHAPES_READ}")
     if values.dtype == torch.uint8 and values.ndim == 4 and values.shape[1] > 4 >= values.shape[3]:

@@ -29,7 +29,7 @@ def find(folder: Path) -> Path | None:
 
 
 def sources(root: Path, split: str) -> list[Path]:
-    """What the split depends on: lists, and the folders of images.
+    """Files that the split depends on: lists, and the folders of images.
 
     A folder changes when images are added or removed, not when one is rewritten in place.
 
@@ -87,7 +87,7 @@ def _trained(root: Path, names: Sequence[str]) -> tuple[list[Path], list[int]]:
 
 
 def _annotated(root: Path, names: Sequence[str]) -> tuple[list[Path], list[int]]:
-    """In the order of the annotations; each line holds a file, its class and a box."""
+    """Images in the order of the annotations, whose lines hold a file, its class and a box."""
     numbered = {name: label for label, name in enumerate(names)}
     files: list[Path] = []
     labels: list[int] = []

@@ -58,7 +58,7 @@ class ExactFlow(LipschitzModule):
         return z
 
     def lipschitz_bound(self) -> Tensor:
-        """See the class."""
+        """Proved bound, by the formula in the class docstring."""
         step = step_of(self, self.fixed_step).to("cpu", torch.float64)
         return truncated_exponential(upward(step * proved_norm(self.skew), 1), self.terms)
 

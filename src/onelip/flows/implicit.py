@@ -46,7 +46,7 @@ _LOWERED = 1 - 1e-6  # room for weights that are rounded to float32 after a plan
 
 
 class Plan(NamedTuple):
-    """How a fixed point is approached: tau, and how many times."""
+    """Plan of a fixed-point iteration: the relaxation tau, and the number of steps."""
 
     rate: float
     iterations: int
@@ -113,7 +113,7 @@ class ImplicitEuler(LipschitzModule):
         self.plan()
 
     def plan(self) -> Plan | None:
-        """How ``forward`` iterates now; None for a closed form.
+        """Plan that ``forward`` follows now; None for a closed form.
 
         Raises:
             NotApplicableError: the potential is not smooth, or takes too many iterations.
@@ -153,7 +153,7 @@ class ImplicitEuler(LipschitzModule):
         return residual
 
     def lipschitz_bound(self) -> Tensor:
-        """See the class.
+        """Proved bound, by the formula in the class docstring.
 
         Raises:
             UnboundedModuleError: a fixed rate is too fast for the weights, which were changed.
@@ -173,7 +173,7 @@ class ImplicitEuler(LipschitzModule):
         return upward(limit + left * upward(step * low, 1) * limit, 4).clamp(max=1)
 
     def export(self) -> "ImplicitEuler":
-        """The same, its plan fixed."""
+        """The step with its plan fixed."""
         potential, plan = copy.deepcopy(self.potential), self.plan()
         return ImplicitEuler(potential, self.fixed_step, tolerance=self.tolerance, plan=plan)
 

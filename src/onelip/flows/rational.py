@@ -53,7 +53,7 @@ class RationalStep(ConstrainedLayer):
         return self.skew.measure(self.weight)
 
     def export(self) -> nn.Module:
-        """The same blocks, computed in float64 and rounded once."""
+        """Blocks computed in float64 and rounded once."""
         refuse_inherited(self.skew, "plain")
         return self.skew.plain(self.fixed_weight())
 

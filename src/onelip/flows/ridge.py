@@ -27,7 +27,7 @@ from onelip.norms.rounding import downward, upward
 
 
 class RidgePotential(Potential):
-    """What the dense and the convolutional potential share. See the module's docstring."""
+    """Base of the dense and the convolutional ridge potential."""
 
     image_size: tuple[int, int] | None = None
     padding_mode: str = "zeros"

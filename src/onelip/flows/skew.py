@@ -105,7 +105,7 @@ class SkewLinear(SkewPart):
         return F.linear(x, self.blocks())
 
     def norm(self) -> Tensor:
-        """See the class."""
+        """The operation that the class docstring defines."""
         return norms.dense(self.blocks())
 
     @override
@@ -178,7 +178,7 @@ class SkewConv2d(SkewPart):
         return convolve(x, self.kernel(), None, self.padding_mode)
 
     def norm(self) -> Tensor:
-        """See the class."""
+        """The operation that the class docstring defines."""
         return norms.convolution(
             self.kernel(),
             image_size=self.image_size,

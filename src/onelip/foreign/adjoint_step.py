@@ -61,7 +61,7 @@ class AdjointStep(LipschitzModule):
         return x - self.step * outer
 
     def lipschitz_bound(self) -> Tensor:
-        """See the class."""
+        """Proved bound, by the formula in the class docstring."""
         norm = norms.convolution(self.weight, padding=self.padding, groups=self.groups)
         step = torch.tensor(self.step, dtype=torch.float64)
         return gradient_step_bound(step, norm, slopes(self.activation))

@@ -1,4 +1,4 @@
-"""What is 1-Lipschitz only on inputs of the right shape, with a look at the input."""
+"""Layers that are 1-Lipschitz on inputs of the right shape only, and check the input."""
 
 from collections.abc import Callable
 from typing import Any
@@ -121,7 +121,7 @@ class HalvesHouseHolder(LipschitzModule):
         return torch.cat([first, second], dim=1) * self.scale
 
     def lipschitz_bound(self) -> Tensor:
-        """See the class."""
+        """Proved bound, by the formula in the class docstring."""
         squares = exact(self.theta.cos()).square() + exact(self.theta.sin()).square()
         reflection = upward(squares, 3).sqrt().max().clamp(min=1)
         return upward(reflection * factor_above(self.scale), 2).cpu()

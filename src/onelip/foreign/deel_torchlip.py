@@ -60,7 +60,7 @@ def _scaled_isometry(module: Any) -> float:
 
 
 def _max_min(module: Any) -> float:
-    """Of the positive and the negative parts: closer than the numbers, or as far."""
+    """Bound of the split into positive and negative parts, which moves no two inputs apart."""
     if module._dim is not None and module._dim < 1:
         raise UnboundedModuleError(f"MaxMin along dim={module._dim} may mix the batch: dim=1")
     return _scaled_isometry(module)

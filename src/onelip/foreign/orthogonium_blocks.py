@@ -30,7 +30,7 @@ def block(module: Any) -> AdjointStep:
 
 
 def plain_orthogonal_block(module: Any) -> AdjointStep:
-    """The same, without any padding: what the arguments ask for is not what ``forward`` does."""
+    """Block without padding: its ``forward`` ignores what the arguments ask for."""
     if module.padding_mode != "zeros" and module.padding:
         raise UnboundedModuleError("AOCLipschitzResBlock wraps pixels: its maps are no adjoints")
     module = fixed(module)

@@ -40,7 +40,7 @@ def plain_conv(module: Any) -> nn.Conv1d | nn.Conv2d:
     the constructor asked for, and so does the result.
 
     Raises:
-        UnboundedModuleError: such a kernel wraps other amounts of pixels before and behind.
+        UnboundedModuleError: such a kernel wraps other amounts of pixels before and after.
     """
     weight, mode = module.weight.detach(), module.padding_mode
     wrapped = list(module._reversed_padding_repeated_twice)

@@ -46,12 +46,12 @@ class WeightedResidual(LipschitzModule):
         return self.skip * x + self.branch * _same_shape(self.fn(self.inner * x), x)
 
     def lipschitz_bound(self) -> Tensor:
-        """See the class."""
+        """Proved bound, by the formula in the class docstring."""
         skip, branch, inner = (exact(t).abs().cpu() for t in (self.skip, self.branch, self.inner))
         return upward(skip + branch * inner * bound_of_part(self.fn), 3)
 
     def export(self) -> "WeightedResidual":
-        """With fn exported."""
+        """The residual with ``fn`` exported."""
         return WeightedResidual(export(self.fn), self.skip, self.branch, self.inner)
 
 
@@ -88,11 +88,11 @@ class MeanSquareResidual(LipschitzModule):
         return torch.sqrt(0.5 * x**2 + 0.5 * y**2 + self.eps)
 
     def lipschitz_bound(self) -> Tensor:
-        """See the class."""
+        """Proved bound, by the formula in the class docstring."""
         return upward(((1 + bound_of_part(self.fn).square()) / 2).sqrt(), 4)
 
     def export(self) -> "MeanSquareResidual":
-        """With f exported."""
+        """The residual with f exported."""
         return MeanSquareResidual(export(self.fn), eps=self.eps)
 
 

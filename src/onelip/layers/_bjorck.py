@@ -13,7 +13,7 @@ from onelip.layers.orthogonal import OrthogonalLayer, bjorck, cholesky_qr, orien
 
 
 class _OrthogonalLinear(OrthogonalLayer, ConstrainedLinear):
-    """What the two layers of this file share."""
+    """Base of the dense layers with an orthogonal weight."""
 
     @abc.abstractmethod
     def __init__(

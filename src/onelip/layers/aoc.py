@@ -1,7 +1,7 @@
 r"""Adaptive orthogonal convolutions (Boissin, Mamalet, Fel, Picard, Massena, Serrurier, ICML 2025).
 
 A strided orthogonal kernel of any size k >= s is composed of two: a BCOP kernel of size k - s + 1
-and stride 1, and behind it a reshaped orthogonal matrix of size s and stride s, whose windows do
+and stride 1, and after it a reshaped orthogonal matrix of size s and stride s, whose windows do
 not overlap. Block convolution makes one plain kernel of size k and stride s of them. Groups and
 dilation act on each alike, and the adjoint is the transposed convolution.
 """
@@ -32,7 +32,7 @@ def inner_channels(inputs: int, outputs: int, kernel_size: int, stride: int) -> 
 def strided_kernel(
     matrix: Tensor, bases: Tensor, strides: tuple[int, int], axes: tuple[int, ...] = (1, 2)
 ) -> Tensor:
-    """A strided matrix behind a BCOP kernel, as one kernel.
+    """Kernel of a BCOP convolution followed by a strided matrix.
 
     Args:
         matrix: ``(groups, out, n height_stride width_stride)``.

@@ -49,7 +49,7 @@ def cayley(matrices: Tensor) -> Tensor:
 
 
 def of_length(matrices: Tensor, weight: Tensor, length: Tensor) -> Tensor:
-    """What is linear in a weight, for that weight scaled to a length; 0 stays 0."""
+    """The weight scaled to a length; 0 stays 0."""
     norm = torch.linalg.vector_norm(weight).clamp_min(torch.finfo(weight.dtype).tiny)
     result: Tensor = length * (matrices / norm)
     return result

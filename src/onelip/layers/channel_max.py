@@ -14,7 +14,7 @@ from onelip.lipschitz import LipschitzModule
 class ChannelMaxPool(LipschitzModule):
     """``max(x_i, x_{i + c/2})``: half of the channels, at every pixel.
 
-    Behind invertible downsampling and an orthogonal convolution this is the pooling of LipConvnets.
+    After invertible downsampling and an orthogonal convolution this is the pooling of LipConvnets.
 
     Bound: 1, attained; the Jacobian selects.
     Shape: ``(batch, channels, ...)`` to ``(batch, channels / 2, ...)``.

@@ -113,7 +113,7 @@ class ConstrainedLayer(ComputedOnce):
 
     @overridable
     def batch_key(self) -> object:
-        """By default a layer computes alone."""
+        """Key of the layers that compute together; by default a layer computes alone."""
         return id(self)
 
     @classmethod
@@ -164,7 +164,7 @@ class ConstrainedLinear(ConstrainedLayer):
         return plain_linear(self.fixed_weight(), self.bias)
 
     def extra_repr(self) -> str:
-        """As torch prints linear layers."""
+        """Arguments, printed as torch prints those of linear layers."""
         return f"{self.in_features}, {self.out_features}, bias={self.bias is not None}"
 
     def to_chain(self, value: Value) -> Value:
@@ -226,7 +226,7 @@ class ConstrainedConv2d(ConstrainedLayer):
         return F.conv2d(x, weight, bias, self.stride, padding, self.dilation, self.groups)
 
     def _around(self) -> tuple[int, int]:
-        """Pixels that circular padding adds before and behind, as in ``nn.Conv2d``."""
+        """Pixels that circular padding adds before and after, as in ``nn.Conv2d``."""
         if isinstance(self.padding, int):
             return self.padding, self.padding
         if self.padding == "valid":
@@ -268,7 +268,7 @@ class ConstrainedConv2d(ConstrainedLayer):
         return FixedConv2d(plain, image_size=self.image_size)
 
     def extra_repr(self) -> str:
-        """As torch prints convolutions."""
+        """Arguments, printed as torch prints those of convolutions."""
         return (
             f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, "
             f"stride={self.stride}, padding={self.padding}, padding_mode={self.padding_mode}"
@@ -313,7 +313,7 @@ def checksum(weight: Tensor) -> Tensor:
 
 
 def full_precision(tensor: Tensor) -> AbstractContextManager[object]:
-    """What decides about contraction is not left to autocast."""
+    """Context in which autocast is off: it must not decide about contraction."""
     return no_autocast(tensor.device.type)
 
 

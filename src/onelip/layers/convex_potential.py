@@ -45,7 +45,7 @@ _WARM_UP = 20  # power iterations at construction
 
 
 class ConvexPotential(PowerSteps):
-    """What the dense and the convolutional layer share. See the module's docstring."""
+    """Base of the dense and the convolutional Convex Potential layer."""
 
     own_power_steps = True  # see onelip.layers.computed_once
     direction: Tensor

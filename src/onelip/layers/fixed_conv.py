@@ -47,7 +47,7 @@ class FixedConv2d(LipschitzModule):
         return y
 
     def lipschitz_bound(self) -> Tensor:
-        """See the class.
+        """Proved bound, by the formula in the class docstring.
 
         Raises:
             UnboundedModuleError: the convolution is no plain ``nn.Conv2d`` any more.

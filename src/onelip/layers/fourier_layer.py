@@ -39,7 +39,7 @@ _CHUNK = 2**24  # complex numbers whose norms are proved at a time
 
 
 def at_least_single(tensor: Tensor) -> Tensor:
-    """The same numbers in float32, if they are in half precision."""
+    """Numbers in at least float32."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
@@ -174,7 +174,7 @@ class FixedFourierConv2d(LipschitzModule):
         return convolve(x, self.weight, self.bias, self.image_size, self.stride)
 
     def lipschitz_bound(self) -> Tensor:
-        """See the class."""
+        """Proved bound, by the formula in the class docstring."""
         return spectrum_bound(self.weight)
 
     def extra_repr(self) -> str:
@@ -255,13 +255,13 @@ class FourierConv2d(ConstrainedLayer):
         return spectrum_bound(self.weight)
 
     def export(self) -> FixedFourierConv2d:
-        """The same blocks, computed in float64 and rounded once."""
+        """Blocks computed in float64 and rounded once."""
         return FixedFourierConv2d(
             self.fixed_weight(), self.bias, image_size=self.image_size, stride=self.stride
         )
 
     def extra_repr(self) -> str:
-        """As torch prints convolutions."""
+        """Arguments, printed as torch prints those of convolutions."""
         return (
             f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, "
             f"image_size={self.image_size}, stride={self.stride}, bias={self.bias is not None}"

@@ -85,7 +85,7 @@ class GradientStep(LipschitzModule):
         return x - step
 
     def lipschitz_bound(self) -> Tensor:
-        """See the class.
+        """Proved bound, by the formula in the class docstring.
 
         Raises:
             UnboundedModuleError: a weight was changed, and ``outer`` is no longer the adjoint.
@@ -118,7 +118,7 @@ class GradientStep(LipschitzModule):
         return gradient_step_chain(self, value, self.inner.weight, self.inner.bias, step)
 
     def forward_error(self, run: Run) -> Local:
-        """What its parts add."""
+        """Rounding of its parts, added up."""
         arithmetic = run.arithmetic
         norm = norm_bound(self.inner.weight, self.image_size, self.padding_mode)
         hidden = through(self.inner, run.x, arithmetic, lipschitz=norm)
@@ -184,7 +184,7 @@ def gradient_step_chain(
 def block_of(
     layer: Any, value: Value, hidden: Value, outer: LinearMap, skip: LinearMap | None
 ) -> Value:
-    """A block with the constant that its layer proves, times that of the map in front of it."""
+    """A block with the constant that its layer proves, times that of the map before it."""
     constant = product([bound_of_part(layer), norm_of_parts(value.linear)])
     plain = activated(layer.activation, hidden).point.block
     assert plain is not None

@@ -15,7 +15,7 @@ from onelip.norms.rounding import product
 class MLPHead(LipschitzModule):
     r"""``outer(activation(inner(x)))``: logits of a network that need no Lipschitz constant.
 
-    Behind a body that is 1-Lipschitz, ``certify(model, x, method=HeadCurvature())`` finds
+    After a 1-Lipschitz body, ``certify(model, x, method=HeadCurvature())`` finds
     how far the features may move before the prediction changes, from the second derivative of the
     differences of two logits: the weights of this head are free.
 
@@ -64,7 +64,7 @@ class MLPHead(LipschitzModule):
         return logits
 
     def lipschitz_bound(self) -> Tensor:
-        """See the class."""
+        """Proved bound, by the formula in the class docstring."""
         return product([bound_of_part(part) for part in self.parts()])
 
     def export(self) -> nn.Sequential:

@@ -23,7 +23,7 @@ from onelip.layers.options import FactoryOptions
 from onelip.lipschitz import overridable
 
 Orthogonalise = Callable[[Tensor], Tensor]
-"""From a batch of tall matrices to matrices with (nearly) orthonormal columns."""
+"""Function from a batch of tall matrices to matrices with (nearly) orthonormal columns."""
 
 _NO_SECOND = (
     "a weight by cholesky_qr has no second derivatives: orthogonalise=bjorck, or a BjorckLinear"
@@ -128,7 +128,7 @@ class _CholeskyQR(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        """See the class."""
+        """The operation that the class docstring defines."""
         matrices, q, upper, length = ctx.saved_tensors
         gradient = gradients[0]
         product = q.mT @ gradient
@@ -182,7 +182,7 @@ def bjorck(
 
 @torch.no_grad()
 def _norm_estimate(matrices: Tensor, iterations: int) -> Tensor:
-    """From below: power iteration from a fixed vector, and no less than the longest column."""
+    """Estimate of the norm from below: power iteration, and no less than the longest column."""
     peak = matrices.abs().amax((-2, -1), keepdim=True)
     scaled = matrices / torch.where(peak > 0, peak, 1)  # squares may overflow
     columns = torch.arange(1.0, scaled.shape[-1] + 1, dtype=scaled.dtype, device=scaled.device)

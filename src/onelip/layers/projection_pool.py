@@ -26,8 +26,8 @@ class ProjectionPool2d(LipschitzModule):
     Channels i and i + channels / 2 are a point of the plane; its distance is positive on the side
     that holds the angle pi. With e the direction of the upper ray, s the distance to its line and
     t the position along it, both of the point mirrored to the upper half plane, it is s for t >= 0,
-    and the distance to 0 behind (t < 0), positive for theta < pi / 2. The paper's equation (9) is
-    the same up to pi / 2 and another function above, where its third case is never reached.
+    and the distance to 0 for t < 0, positive for theta < pi / 2. The paper's equation (9) is the
+    same up to pi / 2 and another function above, where its third case is never reached.
 
     The rays depend on the cosine of theta and the size of its sine only, so theta may be any
     number; it starts uniform on (0, pi).
@@ -70,9 +70,9 @@ class ProjectionPool2d(LipschitzModule):
         cos, sin = self.ray().view(2, -1, *(1,) * (x.ndim - 2))
         across = cos * upper - sin * first
         along = cos * first + sin * upper
-        behind = along < 0
-        safe = torch.hypot(across.where(behind, 1), along.where(behind, 0))  # never at 0
-        return torch.where(behind, cos.sign() * safe, across)
+        beyond = along < 0
+        safe = torch.hypot(across.where(beyond, 1), along.where(beyond, 0))  # never at 0
+        return torch.where(beyond, cos.sign() * safe, across)
 
     def lipschitz_bound(self) -> Tensor:
         """The largest length of a direction."""

@@ -81,7 +81,7 @@ class RKOConv2d(OrthogonalLayer, ConstrainedConv2d):
 
 
 def windows_of_a_pixel(kernel_size: int, stride: int, dilation: int) -> int:
-    """How many windows along one axis share a pixel, at most."""
+    """Largest number of windows along one axis that share a pixel."""
     if dilation > 1:
         return kernel_size
     return -(-kernel_size // stride)

@@ -106,7 +106,7 @@ class Sandwich(LipschitzModule):
         return y
 
     def lipschitz_bound(self) -> Tensor:
-        """See the class.
+        """Proved bound, by the formula in the class docstring.
 
         Raises:
             UnboundedModuleError: a part is no plain ``nn.Linear`` any more.
@@ -124,7 +124,7 @@ class Sandwich(LipschitzModule):
         return block_of(self, value, hidden, outer.linear, None)
 
     def forward_error(self, run: Run) -> Local:
-        """What its parts add."""
+        """Rounding of its parts, added up."""
         x = run.x
         for part in (self.inner, self.activation, self.outer):
             x = through(part, x, run.arithmetic)
@@ -200,7 +200,7 @@ class SandwichLinear(ComputedOnce):
         return self.compute_maps() if self._held is None else self._held
 
     def compute_maps(self) -> Maps:
-        """The same from the parameters, never in half precision."""
+        """Maps computed from the parameters, never in half precision."""
         with full_precision(self.raw_weight):
             both = math.sqrt(2) * cayley(at_least_single(self.raw_weight))
             psi = at_least_single(self.log_psi).exp()
@@ -240,7 +240,7 @@ class SandwichLinear(ComputedOnce):
         return Sandwich(inner, self.bias, copy.deepcopy(self.activation), outer, psi)
 
     def extra_repr(self) -> str:
-        """As torch prints linear layers."""
+        """Arguments, printed as torch prints those of linear layers."""
         return f"{self.in_features}, {self.out_features}, bias={self.bias is not None}"
 
     def to_chain(self, value: Value) -> Value:

@@ -27,7 +27,7 @@ from onelip.norms.rounding import exact
 
 
 class SkewExponential(LipschitzModule):
-    """What ``SOCConv2d`` and its export share: all but where the kernel comes from."""
+    """Base of ``SOCConv2d`` and its export, which differ in where the kernel comes from."""
 
     bias: nn.Parameter | None
     exact_gradient = True
@@ -78,7 +78,7 @@ class SkewExponential(LipschitzModule):
 
     @property
     def sides(self) -> tuple[int, int] | None:
-        """Of the images that it convolves; None for any."""
+        """Height and width of the images that are convolved; None for any."""
         if self.image_size is None:
             return None
         return self.image_size[0] // self.stride, self.image_size[1] // self.stride
@@ -96,7 +96,7 @@ class SkewExponential(LipschitzModule):
         return z if self.bias is None else z + self.bias[:, None, None]
 
     def lipschitz_bound(self) -> Tensor:
-        """From a proved norm of the kernel in use and the number of terms.
+        """Proved bound from the norm of the kernel in use and the number of terms.
 
         Raises:
             UnboundedModuleError: the kernel was overwritten by one that is not skew.
@@ -118,7 +118,7 @@ class SkewExponential(LipschitzModule):
         )
 
     def extra_repr(self) -> str:
-        """As torch prints convolutions."""
+        """Arguments, printed as torch prints those of convolutions."""
         return (
             f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, "
             f"stride={self.stride}, padding_mode={self.padding_mode}, terms={self.terms}"

@@ -60,7 +60,7 @@ def row_scales(gram: Tensor, log_q: Tensor) -> Tensor:
 
 
 class SLL(ComputedOnce):
-    """What the dense and the convolutional layer share. See the module's docstring."""
+    """Base of the dense and the convolutional SLL layer."""
 
     image_size: tuple[int, int] | None = None
     padding_mode: str = "zeros"

@@ -204,7 +204,7 @@ class SOCConv2d(PowerSteps, ConstrainedLayer, SkewExponential):
     @override
     @classmethod
     def begin(cls, layers: Sequence[Self]) -> None:
-        """In training mode, after one power step."""
+        """Compute the kernels once; in training mode, after one power step."""
         if layers[0].training:
             cls.advance(layers)
         super().begin(layers)

@@ -44,7 +44,7 @@ def exact_series(x: Tensor, kernel: Tensor, terms: int, padding_mode: str) -> Te
 
 
 def fast_series(x: Tensor, kernel: Tensor, terms: int, padding_mode: str) -> Tensor:
-    """The same value and gradient in x, and the gradient in the kernel by equation 5.
+    """Truncated exponential with the exact gradient in x, and that in the kernel by equation 5.
 
     The kernel must be skew-symmetric (``skew``), for the backward pass takes -L for its adjoint.
     Under autocast all of the series runs in the lower precision. A gradient penalty, which
@@ -89,7 +89,7 @@ class _FastSeries(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
-        """The same series with -L; equation 5 for the kernel."""
+        """Apply the series of -L to the gradient; equation 5 gives that of the kernel."""
         x, kernel, first = ctx.saved_tensors
         g = gradients[0]
         settings = ctx.terms, ctx.padding_mode

@@ -17,7 +17,7 @@ class CertificateRegularized(nn.Module):
     Args:
         gamma: weight of the radius.
         constant: Lipschitz constant of the difference of two logits; ``sqrt(2)`` for a 1-Lipschitz
-            network, and ``|w_y - w_i|``, at most 2, behind a head with rows of length 1.
+            network, and ``|w_y - w_i|``, at most 2, with a head of rows of length 1.
 
     Raises:
         ValueError: a negative gamma, or a constant that is not positive.

@@ -46,7 +46,7 @@ class CRC(HeadLoss):
     def forward(
         self, features: Tensor, labels: Tensor, head: nn.Module, curvature: PairCurvature | None
     ) -> Tensor:
-        """See the class."""
+        """The formula in the class docstring."""
         logits: Tensor = head(features + self.perturbation(features.detach(), labels, head))
         loss: Tensor = F.cross_entropy(logits, labels)
         if curvature is None or not self.weight:
@@ -58,7 +58,7 @@ class CRC(HeadLoss):
         return loss + self.weight * bends
 
     def perturbation(self, features: Tensor, labels: Tensor, head: nn.Module) -> Tensor:
-        """Where projected gradient ascent on the cross-entropy leads, at most ``radius`` away."""
+        """Inputs at most ``radius`` away, by projected gradient ascent on the cross-entropy."""
         moved = torch.zeros_like(features)
         for _ in range(self.steps if self.radius else 0):
             moved.requires_grad_()

@@ -54,7 +54,7 @@ class CRM(RadiusLoss):
         self.start_epoch = start_epoch
 
     def forward(self, logits: Tensor, labels: Tensor, constants: Tensor) -> Tensor:
-        """See the class."""
+        """The formula in the class docstring."""
         radii = rival_radii(logits, labels, constants)
         soft = -torch.logsumexp(-self.temperature * radii, 1) / self.temperature
         hard = radii.amin(1)

@@ -19,7 +19,7 @@ class EMMA(nn.Module):
     Args:
         epsilon: the radius to train for, in units of the input.
         constant: Lipschitz constant of the difference of two logits; ``sqrt(2)`` for a 1-Lipschitz
-            network, and ``|w_y - w_i|``, at most 2, behind a head with rows of length 1.
+            network, and ``|w_y - w_i|``, at most 2, with a head of rows of length 1.
         floor: smallest eps_i as a share of epsilon.
 
     Raises:

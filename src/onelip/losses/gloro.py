@@ -39,7 +39,7 @@ class GloRo(RadiusLoss):
         self.epsilon, self.weight = epsilon, weight
 
     def forward(self, logits: Tensor, labels: Tensor, constants: Tensor) -> Tensor:
-        """See the class."""
+        """The formula in the class docstring."""
         known = F.log_softmax(logits, 1)
         # The divergence of p from the extended q; p has no mass on the extra class.
         extended = F.log_softmax(self.extended(logits, constants), 1)[:, :-1]
@@ -47,7 +47,7 @@ class GloRo(RadiusLoss):
         return F.cross_entropy(logits, labels) + self.weight * divergence
 
     def extended(self, logits: Tensor, constants: Tensor) -> Tensor:
-        """The logits, and behind them the extra one."""
+        """The logits, and the extra one after them."""
         if logits.shape[1] < 2:
             raise UsageError("one class has no rival")
         predicted = logits.argmax(1)

@@ -34,9 +34,9 @@ def lip_convnet(
         input_shape: channels, height and width of an image; 32 must divide the sides.
         classes: number of logits.
         depth: n of LipConvnet-n, a multiple of 5.
-        channels: behind the first convolution; each block doubles them.
+        channels: after the first convolution; each block doubles them.
         convolution: family of the convolutions.
-        activation: behind each convolution that is not pooled.
+        activation: after each convolution that is not pooled.
         pooling: what ends a block: the maximum of two halves of the channels, their projection
             pooling, or a strided convolution with an activation (the first LipConvnets).
         exact_gradient: of ``"soc"``; its fast gradient otherwise.

@@ -44,7 +44,7 @@ def mcnf(
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
 ) -> nn.Sequential:
-    """Convolutions and dense layers of torch, with an activation behind each but the last.
+    """Convolutions and dense layers of torch, with an activation after each but the last.
 
     Nothing in it is 1-Lipschitz; its constant is kept small by the loss, and bounded afterwards.
 
@@ -54,7 +54,7 @@ def mcnf(
         blocks: output channels, kernel size, stride and zero padding of each convolution.
         features: width of each dense layer.
         width: factor of all channels and features, which are rounded to even numbers.
-        activation: behind each layer.
+        activation: after each layer.
         mean: subtracted from the image, per channel.
         std: divides the image, per channel; part of the network, and so of its constant.
 

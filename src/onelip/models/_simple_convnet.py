@@ -29,7 +29,7 @@ def simple_convnet(
         width: channels to which the image is padded: 16, 32, 64 and 128 for XS, S, M and L.
         depth: convolutions of a block; 3 x 3, and 1 x 1 in the last block.
         convolution: family of the convolutions.
-        activation: behind each convolution of a family that has none inside.
+        activation: after each convolution of a family that has none inside.
         head: rows of length 1, orthonormal rows, the first features, a free matrix, or an MLP.
         hidden: width of the hidden layer of ``head="mlp"``.
 

@@ -44,7 +44,7 @@ def convex_potential_network(
         channels: channels to which the image is padded.
         hidden_channels: inner width of a convolutional layer.
         kernel_size: odd.
-        pool: side of the average pooling behind the convolutions; it must divide the image.
+        pool: side of the average pooling after the convolutions; it must divide the image.
         linear_layers: number of dense Convex Potential layers.
         features: inner width of a dense layer.
         head: rows of length 1, orthonormal rows, the first features, a free matrix, or an MLP.

@@ -20,7 +20,7 @@ def dense_critic(
         features: size of a sample.
         widths: of the layers.
         linear: family of the layers.
-        activation: behind each layer but the last.
+        activation: after each layer but the last.
 
     Raises:
         UsageError: a name is not known.
@@ -58,7 +58,7 @@ def dcgan_critic(
         widths: output channels of each convolution.
         convolution: family of the convolutions.
         linear: family of the last layer.
-        activation: behind each convolution.
+        activation: after each convolution.
 
     Raises:
         UsageError: a name is not known, or the images are too small for so many convolutions.

@@ -83,7 +83,7 @@ def convolution(
     activation: str | None = None,
     **options: Any,
 ) -> list[nn.Module]:
-    """A convolution of a family, and the activation behind it.
+    """A convolution of a family, and the activation after it.
 
     Residual families (``"cpl"``, ``"liresnet"``, ``"sll"``) keep the number of channels and the
     image's size: they get channels padded or truncated and invertible downsampling around them.
@@ -105,7 +105,7 @@ def convolution(
     shape = {"image_size": image_size, "stride": stride, **options}
     if stride == 1:
         del shape["stride"]
-    elif family == "soc":  # whose odd kernel acts behind invertible downsampling
+    elif family == "soc":  # whose odd kernel acts after invertible downsampling
         kernel_size = max(1, kernel_size // stride) | 1
     if family == "svcm":  # which projects onto kernels that fit into the image
         kernel_size = min(kernel_size, *image_size)

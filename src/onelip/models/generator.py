@@ -68,7 +68,7 @@ def plain_critic(input_shape: Shape, *, widths: tuple[int, ...] = (32, 64)) -> n
 
     Args:
         input_shape: channels, height and width of an image.
-        widths: channels behind each convolution, which halves the sides.
+        widths: channels after each convolution, which halves the sides.
 
     Raises:
         UsageError: a size is not positive, or the image is too small to be halved that often.
@@ -95,7 +95,7 @@ def plain_critic(input_shape: Shape, *, widths: tuple[int, ...] = (32, 64)) -> n
 
 
 def latent_features(generator: nn.Module) -> int:
-    """How many numbers of noise a generator takes: those of its first dense layer.
+    """Number of noise inputs of a generator: those of its first dense layer.
 
     Raises:
         UsageError: it has no dense layer.

@@ -31,7 +31,7 @@ def convolutional_network(
     hidden: int = 4096,
     mean: tuple[float, ...] | None = None,
 ) -> nn.Sequential:
-    """Convolutions, dense layers, head, with an activation behind each layer but the last.
+    """Convolutions, dense layers, head, with an activation after each layer but the last.
 
     Args:
         input_shape: channels, height and width of an image.
@@ -41,7 +41,7 @@ def convolutional_network(
         width: factor of all channels and features; 3 in Cayley's KW3.
         convolution: family of the convolutions.
         linear: family of the dense layers.
-        activation: behind each layer.
+        activation: after each layer.
         head: rows of length 1, orthonormal rows, the first features, a free matrix, or an MLP.
         hidden: width of the hidden layer of ``head="mlp"``.
         mean: subtracted from the image, per channel.

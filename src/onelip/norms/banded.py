@@ -41,14 +41,14 @@ class _Factor(NamedTuple):
     below: Tensor  # (blocks - 1, size, size)
 
     def solve(self, vector: Tensor) -> Tensor:
-        """``(L L^T)^-1 x`` for ``x`` of shape ``(blocks, size)``."""
+        """Compute ``(L L^T)^-1 x`` for ``x`` of shape ``(blocks, size)``."""
         parts = list(vector[..., None])
         for i in range(len(parts)):
             ahead = self.below[i - 1] @ parts[i - 1] if i else 0
             parts[i] = _triangular(self.diagonal[i], parts[i] - ahead, upper=False)
         for i in reversed(range(len(parts))):
-            behind = self.below[i].mT @ parts[i + 1] if i + 1 < len(parts) else 0
-            parts[i] = _triangular(self.diagonal[i].mT, parts[i] - behind, upper=True)
+            after = self.below[i].mT @ parts[i + 1] if i + 1 < len(parts) else 0
+            parts[i] = _triangular(self.diagonal[i].mT, parts[i] - after, upper=True)
         return torch.stack(parts).squeeze(-1)
 
 
@@ -59,19 +59,20 @@ class Tridiagonal(NamedTuple):
     below: Tensor  # (blocks - 1, size, size)
 
     def shifted(self, level: Tensor, sign: int) -> "Tridiagonal":
-        """See ``Hermitian``."""
+        """Return ``sign (G - level I)``, each entry of the diagonal rounded once."""
         diagonal = sign * self.diagonal
         diagonal.diagonal(dim1=-2, dim2=-1).add_(level, alpha=-sign)
         return Tridiagonal(diagonal, sign * self.below)
 
     def factor(self) -> _Factor:
-        """Block Cholesky."""
+        """Compute a block Cholesky factor; nothing that it holds is trusted."""
         return _factor(self.diagonal, self.below)
 
     def remainder(self, factor: _Factor) -> Remainder:
-        """See ``Hermitian``; a block on the diagonal is the sum of two products."""
+        """Compute ``G - L L^T``; a block on the diagonal is the sum of two products."""
         squares = factor.diagonal @ factor.diagonal.mT
         squares[1:] += factor.below @ factor.below.mT
+        # a block below the diagonal stands in the symmetric matrix twice: hence 2 * off
         on = frobenius(self.diagonal - squares).square().sum()
         off = frobenius(self.below - factor.below @ factor.diagonal[:-1].mT).square().sum()
         lengths = frobenius(factor.diagonal).square().sum() + frobenius(factor.below).square().sum()
@@ -82,7 +83,7 @@ class Tridiagonal(NamedTuple):
 
 
 def block_size(rows: Rows, inputs: int, outputs: int) -> tuple[int, int]:
-    """Size and number of blocks of the smaller of the two Gram matrices.
+    """Return size and number of blocks of the smaller of the two Gram matrices.
 
     Args:
         rows: how rows are read.
@@ -128,7 +129,7 @@ def squared_norm(maps: Tensor, rows: Rows) -> Tensor:
 
 
 def _reach(rows: Rows, of_outputs: bool) -> int:
-    """How many rows apart two rows may still interact, at least 1."""
+    """Largest distance, at least 1, at which two rows may still interact."""
     apart = (rows.taps - 1) * rows.dilation
     return max(1, apart // rows.stride if of_outputs else apart)
 
@@ -177,7 +178,7 @@ def _met(rows: Rows, row: int, tap: int, of_outputs: bool) -> int | None:
 
 
 def _largest_eigenvalue(maps: Tensor, rows: Rows) -> Tensor:
-    """Of the Gram matrix of the operator: a guess, not a bound."""
+    """Estimate the largest eigenvalue of the Gram matrix: a guess, not a bound."""
     shapes = (rows.outputs, maps.shape[1]), (rows.inputs, maps.shape[2])
     smaller = math.prod(shapes[0]) < math.prod(shapes[1])
     there, back = (_backward, _forward) if smaller else (_forward, _backward)
@@ -191,7 +192,7 @@ def _start(shape: Sequence[int], like: Tensor) -> Tensor:
 
 
 def lanczos(operator: Callable[[Tensor], Tensor], start: Tensor, steps: int) -> Tensor:
-    """Estimate from below of the largest eigenvalue of a symmetric map, reorthogonalised."""
+    """Estimate the largest eigenvalue of a symmetric map from below (Lanczos, reorthogonalised)."""
     basis = [start / start.norm()]
     alphas: list[Tensor] = []
     betas: list[Tensor] = []
@@ -199,7 +200,7 @@ def lanczos(operator: Callable[[Tensor], Tensor], start: Tensor, steps: int) -> 
         image = operator(basis[-1])
         alphas.append((image * basis[-1]).sum())
         known = torch.stack(basis).flatten(1)
-        for _ in range(2):
+        for _ in range(2):  # twice is enough to be orthogonal up to rounding
             image = image - ((known @ image.flatten()) @ known).reshape(start.shape)
         betas.append(image.norm())
         if not betas[-1] > 1e-14 * alphas[0].abs():
@@ -214,7 +215,7 @@ def lanczos(operator: Callable[[Tensor], Tensor], start: Tensor, steps: int) -> 
 
 
 def _forward(maps: Tensor, rows: Rows, x: Tensor) -> Tensor:
-    """The operator on ``(input rows, numbers in a row)``."""
+    """Apply the operator to ``(input rows, numbers in a row)``."""
     image = x.new_zeros(rows.outputs, maps.shape[1])
     for matrix, (outputs, inputs) in zip(maps, _reads(rows, x.device), strict=True):
         image[outputs] += x[inputs] @ matrix.T
@@ -222,7 +223,7 @@ def _forward(maps: Tensor, rows: Rows, x: Tensor) -> Tensor:
 
 
 def _backward(maps: Tensor, rows: Rows, y: Tensor) -> Tensor:
-    """Its adjoint, on ``(output rows, numbers in a row)``."""
+    """Apply the adjoint of the operator to ``(output rows, numbers in a row)``."""
     image = y.new_zeros(rows.inputs, maps.shape[2])
     for matrix, (outputs, inputs) in zip(maps, _reads(rows, y.device), strict=True):
         image[inputs] += y[outputs] @ matrix
@@ -230,7 +231,7 @@ def _backward(maps: Tensor, rows: Rows, y: Tensor) -> Tensor:
 
 
 def _reads(rows: Rows, device: torch.device) -> list[tuple[Tensor, Tensor]]:
-    """For each tap, the output rows that read an input row, and which."""
+    """Pairs (output rows, input rows that they read), one pair for each tap."""
     outputs = torch.arange(rows.outputs, device=device)
     read = [outputs * rows.stride + tap * rows.dilation - rows.before for tap in range(rows.taps)]
     inside = [(inputs >= 0) & (inputs < rows.inputs) for inputs in read]
@@ -238,7 +239,7 @@ def _reads(rows: Rows, device: torch.device) -> list[tuple[Tensor, Tensor]]:
 
 
 def _factor(diagonal: Tensor, below: Tensor) -> _Factor:
-    """Block Cholesky of a block tridiagonal matrix; never trusted."""
+    """Compute a block Cholesky factor of a block tridiagonal matrix; it is never trusted."""
     blocks, links = [torch.linalg.cholesky_ex(diagonal[0]).L], []
     for block, off in zip(diagonal[1:], below, strict=True):
         link = _triangular(blocks[-1], off.mT, upper=False).mT

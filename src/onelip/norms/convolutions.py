@@ -74,7 +74,7 @@ class _Axis:
 
     @property
     def degree(self) -> int:
-        """Of the symbol, as a trigonometric polynomial."""
+        """Degree of the symbol, as a trigonometric polynomial."""
         return -(-self.reach // self.phases) - 1
 
     @property

@@ -1,4 +1,4 @@
-r"""How much a truncated exponential of a skew-symmetric matrix can stretch.
+r"""Norm of a truncated exponential of a skew-symmetric matrix.
 
 The eigenvalues of a skew-symmetric A are :math:`i \theta` with :math:`|\theta| \le \|A\|`, and A
 is normal, so the norm of :math:`p(A) = \sum_{j<k} A^j / j!` is the largest :math:`|p(i \theta)|`.
@@ -93,7 +93,7 @@ def _largest(bernstein: list[Fraction]) -> Fraction:
     while pending:
         part = pending.pop()
         reached = max(reached, part[0], part[-1])
-        above = max(part)
+        above = max(part)  # on its interval the polynomial lies below this coefficient
         if above <= reached * (1 + _TOLERANCE):
             bound = max(bound, above)
         else:

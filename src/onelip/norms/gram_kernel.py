@@ -44,7 +44,7 @@ def squared_norm(kernels: Tensor) -> Tensor:
 
 
 def _bound(kernel: Tensor) -> tuple[Tensor, Tensor]:
-    """For one kernel, from the Gram kernel over its first dimension, and the mean diagonal."""
+    """Bound of the squared norm of one kernel, and the mean diagonal of its Gram kernel."""
     rows, _, height, width = kernel.shape
     # each entry is a sum of products; its error is below gamma times the product of two lengths
     lengths = frobenius(kernel.flatten(1)[:, None])
@@ -67,7 +67,7 @@ def _bound(kernel: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _gram_tap(kernel: Tensor, down: int, right: int) -> Tensor:
-    """``sum_t K_t K_{t + d}^T`` for one displacement, as one product of matrices."""
+    """Compute ``sum_t K_t K_{t + d}^T`` for one displacement, as one product of matrices."""
     height, width = kernel.shape[2:]
     left = kernel[:, :, : height - down, max(0, -right) : width - max(0, right)]
     moved = kernel[:, :, down:, max(0, right) : width - max(0, -right)]

@@ -1,4 +1,4 @@
-"""Norms that are needed more than once are proved once, inside an explicit context."""
+"""Context in which a norm that is needed more than once is proved once."""
 
 import contextlib
 import math

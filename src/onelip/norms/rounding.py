@@ -1,4 +1,4 @@
-"""What binary floating-point arithmetic can be trusted to do (Higham, 2002, chapters 2 and 3).
+"""Rounding-error bounds of binary floating-point arithmetic (Higham, 2002, chapters 2 and 3).
 
 The standard model: a float64 operation returns the exact result times ``1 + d`` with ``|d| <= u``,
 up to underflow. A sum of n products, in any order, fused or not, is off by at most ``gamma(n)``
@@ -97,7 +97,7 @@ def _above(wanted: Fraction) -> Tensor:
         value = float(wanted)
     except OverflowError:
         value = math.inf
-    if value < wanted:
+    if value < wanted:  # float() rounds to nearest, which may be below
         value = math.nextafter(value, math.inf)
     return torch.tensor(value, dtype=torch.float64)
 
@@ -132,7 +132,7 @@ def asked_once() -> Iterator[None]:
 
 
 def refuse_flushing() -> None:
-    """No proof is possible where subnormal numbers are taken for 0.
+    """Refuse to prove anything where subnormal numbers are taken for 0.
 
     Worker threads are asked, too: they keep the mode in which they were started.
 
@@ -152,7 +152,7 @@ def refuse_flushing() -> None:
 
 
 def exact(tensor: Tensor) -> Tensor:
-    """The same numbers in float64 (complex128), without loss, detached.
+    """Return the same numbers in float64 (complex128), without loss, detached.
 
     Raises:
         NonFiniteError: an entry is infinite or not a number.

@@ -70,7 +70,7 @@ def largest_norm(matrices: Tensor, error: Tensor | None = None) -> Tensor:
 
 
 def ends_above(norm: Tensor) -> Tensor:
-    """The last rounding of a norm, of subnormal numbers too."""
+    """Round a norm upwards for the last time; of subnormal numbers too."""
     norm = upward(norm, 4)
     return torch.nextafter(norm, torch.full_like(norm, math.inf))
 
@@ -89,7 +89,7 @@ def _norm_of_gram(matrices: Tensor) -> Tensor:
     level, margin = torch.zeros_like(bounds[0]), _MARGIN
     for _ in range(_ROUNDS):
         guess = torch.linalg.eigvalsh(gram[pending[:_GUESSES]]).amax()
-        if guess <= level:
+        if guess <= level:  # the guess was high enough: the margin did not cover the rounding
             margin *= 100
         level = torch.maximum(level, guess)
         proved = above(Dense(gram[pending]), level * (1 + margin)).bound
@@ -101,7 +101,7 @@ def _norm_of_gram(matrices: Tensor) -> Tensor:
 
 
 def _look(gram: Tensor) -> Tensor:
-    """How large each block looks after a few power steps: no bound, only the order to try them."""
+    """Estimate the norm of each block by power steps: no bound, only the order to try them."""
     vector = gram.sum(-1, keepdim=True)
     for _ in range(_POWER_STEPS):
         vector = gram @ (vector / torch.linalg.vector_norm(vector, dim=1, keepdim=True))

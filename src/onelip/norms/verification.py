@@ -1,4 +1,4 @@
-r"""Bounds of extreme eigenvalues: whoever guesses a level, one factor and one residual prove it.
+r"""Proved bounds of extreme eigenvalues from a guessed level, a factor and its residual.
 
 For a Hermitian matrix G, a number s and *any* matrix L,
 
@@ -35,7 +35,7 @@ _ROWS = 256  # of a residual that are computed at a time
 
 
 class Remainder(NamedTuple):
-    """What a factor leaves of a matrix, as computed.
+    """Residual of a matrix and a factor, as computed.
 
     Attributes:
         norm: not below the Frobenius norm of the computed difference.
@@ -52,13 +52,13 @@ class Hermitian(Protocol[FactorT]):
     """A Hermitian matrix G, or a batch, as it is stored."""
 
     def shifted(self, level: Tensor, sign: int) -> Self:
-        """``sign (G - level I)``, each entry of the diagonal rounded once."""
+        """Return ``sign (G - level I)``, each entry of the diagonal rounded once."""
 
     def factor(self) -> FactorT:
-        """Some L with ``L L^H`` close to G; anything, NaN most often, where G is not positive."""
+        """Return some L with ``L L^H`` close to G; anything, NaN most often, where G is not positive."""
 
     def remainder(self, factor: FactorT) -> Remainder:
-        """``G - L L^H``, for any L."""
+        """Compute ``G - L L^H``, for any L."""
 
 
 def gap(matrix: Hermitian[FactorT], factor: FactorT) -> Tensor:
@@ -77,12 +77,12 @@ class Trial(Generic[FactorT]):
 
     @cached_property
     def factor(self) -> FactorT:
-        """Of what is left of G and the level; from it follow better guesses."""
+        """Factor of the shifted matrix; from it follow better guesses."""
         return self._shifted.factor()
 
     @cached_property
     def bound(self) -> Tensor:
-        """The level and the gap: the proof. NaN where the factorisation failed."""
+        """Proved bound: the level and the gap. NaN where the factorisation failed."""
         lost = gap(self._shifted, self.factor) + 2 * UNIT * self.level.abs()  # of this sum
         lost = upward(lost, 4)
         return self.level - lost if self.sign > 0 else self.level + lost
@@ -109,7 +109,7 @@ def below(matrix: Hermitian[FactorT], level: Tensor) -> Trial[FactorT]:
 
 
 def cholesky(matrix: Tensor) -> Tensor:
-    """Cholesky factors of a batch, NaN where there is none."""
+    """Compute Cholesky factors of a batch, NaN where there is none."""
     factor: Tensor
     factor, failed = torch.linalg.cholesky_ex(matrix)
     if failed.any():
@@ -119,7 +119,7 @@ def cholesky(matrix: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Dense:
-    """All entries of a matrix, or of each in a batch, ``(..., n, n)``: real or complex.
+    """A Hermitian matrix, or a batch, with all its entries, ``(..., n, n)``: real or complex.
 
     Attributes:
         matrix: the entries.
@@ -130,24 +130,24 @@ class Dense:
     factorise: Callable[[Tensor], Tensor] = cholesky
 
     def shifted(self, level: Tensor, sign: int) -> "Dense":
-        """See ``Hermitian``; a level for each matrix of the batch, or one for all."""
+        """Return ``sign (G - level I)``; a level for each matrix of the batch, or one for all."""
         matrix = self.matrix.clone() if sign > 0 else -self.matrix
         matrix.diagonal(dim1=-2, dim2=-1).add_(level[..., None], alpha=-sign)
         return Dense(matrix, self.factorise)
 
     def factor(self) -> Tensor:
-        """See ``Hermitian``."""
+        """Factor the matrix; nothing that is returned is trusted."""
         return self.factorise(self.matrix)
 
     def remainder(self, factor: Tensor) -> Remainder:
-        """See ``Hermitian``."""
+        """Compute ``G - L L^H``, with the number of products and the size of L."""
         size = self.matrix.shape[-1]
         products = 8 * (size + 4) if self.matrix.is_complex() else size
         left = self._left(factor) if size > _ROWS else frobenius(self.matrix - factor @ factor.mH)
         return Remainder(left, products, frobenius(factor).square())
 
     def _left(self, factor: Tensor) -> Tensor:
-        """The norm of the difference, some rows at a time; of a triangular factor half of it."""
+        """Compute the norm of the difference by rows; only half of it for a triangular factor."""
         size = self.matrix.shape[-1]
         half = not factor.triu(1).any() and torch.equal(self.matrix, self.matrix.mH)
         squares = factor.real.new_zeros(factor.shape[:-2])

@@ -1,4 +1,4 @@
-"""What is known of one elementwise activation: a record, by exact type.
+"""Records of elementwise activations, by exact type.
 
 Every entry but the slopes may be missing, which ``docs/known.md`` shows. What asks for a missing
 entry is refused by name.
@@ -44,7 +44,7 @@ class Pieces(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Activation:
-    """What is known of an elementwise activation f of one exact type, given its settings.
+    """Facts about an elementwise activation f of one exact type, given its settings.
 
     Attributes:
         slopes: an interval that contains every ``(f(a) - f(b)) / (a - b)``. Its largest absolute

@@ -37,7 +37,7 @@ class Product(BoundMethod):
         seconds: after which those maps take the cheaper norm all the same.
 
     Example:
-        >>> from onelip.chains import Dense, Elementwise
+        >>> from onelip.chains import Block, Dense, Elementwise
         >>> hidden = Block(Dense(3 * torch.eye(2)), Elementwise.of(nn.ReLU()))
         >>> Product().bound(Chain((hidden,), Dense(torch.eye(2))))
         tensor(3.0000, dtype=torch.float64)

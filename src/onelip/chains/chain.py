@@ -48,7 +48,7 @@ class Elementwise:
         )
 
     def outputs(self, shape: Shape) -> Shape:
-        """As the inputs."""
+        """Shape of the outputs, that of the inputs."""
         return shape
 
     @property
@@ -78,7 +78,7 @@ class GroupSorting:
     constant: float = 1.0
 
     def outputs(self, shape: Shape) -> Shape:
-        """As the inputs."""
+        """Shape of the outputs, that of the inputs."""
         return shape
 
     def split(self, shape: Shape) -> Split:
@@ -96,7 +96,7 @@ class Opaque:
     shape: Shape
 
     def outputs(self, shape: Shape) -> Shape:  # noqa: ARG002
-        """What the module returns."""
+        """Shape of the module's output."""
         return self.shape
 
     def split(self, shape: Shape) -> Split:
@@ -115,7 +115,7 @@ class Block:
     Attributes:
         inner: the linear map in front of the nonlinearity.
         nonlinearity: what happens to its output.
-        outer: the linear map behind it, None for none.
+        outer: the linear map after it, None for none.
         skip: the linear map around all, None for none.
         constant: a proved Lipschitz constant of the whole block, if one is known otherwise.
         name: of the layers, for messages and tables.
@@ -135,7 +135,7 @@ class Block:
 
     @property
     def hidden(self) -> Shape:
-        """Shape behind the nonlinearity."""
+        """Shape after the nonlinearity."""
         return self.nonlinearity.outputs(self.inner.outputs)
 
     @property
@@ -152,7 +152,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Chain:
-    """Blocks, and a linear map behind them."""
+    """Blocks, and a linear map after them."""
 
     blocks: tuple[Block, ...]
     last: LinearMap
@@ -179,7 +179,7 @@ class Chain:
         return self.last.affine(x)
 
     def exact(self) -> "Chain":
-        """With maps and the parameters of activations in float64 on the CPU."""
+        """Chain with maps and parameters of activations in float64 on the CPU."""
         blocks = tuple(
             Block(
                 block.inner.exact(),

@@ -1,4 +1,4 @@
-"""The linear maps of ordinary layers, put behind a value."""
+"""Linear maps of ordinary layers, applied to a value."""
 
 import copy
 from collections.abc import Callable
@@ -26,9 +26,9 @@ from onelip.errors import UnboundedModuleError, UsageError
 from onelip.norms.convolutions import Pair
 from onelip.norms.rounding import upward
 
-Sides = tuple[Pair, Pair]  # pixels before and behind, of rows and of columns
+Sides = tuple[Pair, Pair]  # pixels before and after, of rows and of columns
 UNPADDED: Sides = ((0, 0), (0, 0))
-_ROOT = 6  # roundings in float64 behind the factor of a batch normalisation
+_ROOT = 6  # roundings in float64 in the factor of a batch normalisation
 
 
 def expect(value: Value, wanted: str, fits: bool) -> None:
@@ -42,7 +42,7 @@ def expect(value: Value, wanted: str, fits: bool) -> None:
 
 
 def tried(function: Callable[[Tensor], Tensor], sample: Tensor) -> Tensor:
-    """What a function makes of a batch.
+    """Output of a function for a batch.
 
     Raises:
         UsageError: it does not take it, or mixes the inputs.
@@ -93,7 +93,7 @@ def taking(inputs: Shape, outputs: Shape, index: Tensor) -> Taking:
 
 
 def reshaped(value: Value, shape: Shape) -> Value:
-    """The same numbers in another shape; several reshapings in a row are one."""
+    """Value in another shape; several reshapings in a row are one."""
     if value.maps and isinstance(value.maps[-1], Reshape):
         return reshaped(Value(value.point, value.maps[:-1]), shape)
     return value if shape == value.shape else value.then(Reshape(value.shape, shape))
@@ -256,7 +256,7 @@ def standardised(
 
 
 def _wrapped_by_hand(value: Value) -> tuple[Value, Pair] | None:
-    """What the last maps pad circularly, as files write it with slices and joins, and how much."""
+    """Value before circular padding that a file writes with slices and joins, and its width."""
     maps, index = list(value.maps), torch.arange(torch.Size(value.shape).numel())
     found = None
     while maps and isinstance(maps[-1], Taking | Reshape):
@@ -272,7 +272,7 @@ def _wrapped_by_hand(value: Value) -> tuple[Value, Pair] | None:
 
 
 def _circular(inputs: Shape, outputs: Shape, index: Tensor) -> Pair | None:
-    """How many pixels are added around each side of an image, if they are those opposite."""
+    """Pixels added around each side of an image, if they are those of the opposite side."""
     if len(inputs) != 3 or len(outputs) != 3 or inputs[0] != outputs[0]:
         return None
     sides = [(n, m - n) for n, m in zip(inputs[1:], outputs[1:], strict=True)]
@@ -285,7 +285,7 @@ def _circular(inputs: Shape, outputs: Shape, index: Tensor) -> Pair | None:
 
 
 def _uneven(sides: Sides) -> bool:
-    return any(before != behind for before, behind in sides)
+    return any(before != after for before, after in sides)
 
 
 def _evened(weight: Tensor, sides: Sides, dilation: Pair) -> Tensor:

@@ -48,17 +48,17 @@ class LinearMap(abc.ABC):
         return self(x)
 
     def exact(self) -> Self:
-        """The same numbers in float64 on the CPU, detached."""
+        """Map in float64 on the CPU, detached."""
         return self
 
     @property
     def rounding(self) -> float:
-        """See the top of the file; 0 for a map that only moves numbers."""
+        """Relative rounding error (top of the file); 0 for a map that only moves numbers."""
         return 0.0
 
     @property
     def underflow(self) -> float:
-        """What is lost to underflow, in Euclidean norm, per column."""
+        """Loss to underflow, in Euclidean norm, per column."""
         return 2.0**-490 * (self.rounding > 0)
 
     def norm(self) -> Tensor | None:
@@ -67,12 +67,12 @@ class LinearMap(abc.ABC):
 
     @property
     def rows(self) -> int:
-        """How many numbers the map returns."""
+        """Number of outputs."""
         return math.prod(self.outputs)
 
     @property
     def columns(self) -> int:
-        """How many numbers the map takes."""
+        """Number of inputs."""
         return math.prod(self.inputs)
 
 
@@ -90,7 +90,7 @@ class Scale(LinearMap):
 
     @property
     def outputs(self) -> Shape:  # type: ignore[override]
-        """As the inputs."""
+        """Shape of the outputs, that of the inputs."""
         return self.inputs
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -106,7 +106,7 @@ class Scale(LinearMap):
         return self(x) if self.shift is None else self(x) + self.shift.to(x.dtype)
 
     def exact(self) -> "Scale":
-        """In float64."""
+        """Map in float64 on the CPU."""
         return Scale(self.inputs, _exact(self.factor), _maybe(self.shift), self.operations)
 
     @property
@@ -150,7 +150,7 @@ class Dense(LinearMap):
         return F.linear(x, self.weight, self.bias)
 
     def exact(self) -> "Dense":
-        """In float64."""
+        """Map in float64 on the CPU."""
         return Dense(_exact(self.weight), _maybe(self.bias))
 
     @cached_property
@@ -159,7 +159,7 @@ class Dense(LinearMap):
         return _error(max(self.weight.shape), float(frobenius(exact(self.weight))))
 
     def norm(self) -> Tensor:
-        """That of the matrix."""
+        """Spectral norm of the matrix."""
         return dense(self.weight).cpu()
 
 
@@ -197,7 +197,7 @@ class Convolution(LinearMap):
         return self._convolved(x, None)
 
     def affine(self, x: Tensor) -> Tensor:
-        """With the bias."""
+        """Convolution with the bias."""
         return self._convolved(x, self.bias)
 
     def adjoint(self, y: Tensor) -> Tensor:
@@ -217,7 +217,7 @@ class Convolution(LinearMap):
         return unwrapped(x, ((rows, rows), (columns, columns))) if self.circular else x
 
     def exact(self) -> "Convolution":
-        """In float64."""
+        """Map in float64 on the CPU."""
         return replace(self, weight=_exact(self.weight), bias=_maybe(self.bias))
 
     @cached_property
@@ -230,7 +230,7 @@ class Convolution(LinearMap):
         return _error(terms, size * math.sqrt(patches))
 
     def norm(self) -> Tensor:
-        """That of the convolution on images of this size."""
+        """Norm of the convolution on images of this size."""
         return convolution(
             self.weight,
             image_size=(self.inputs[1], self.inputs[2]),
@@ -272,7 +272,7 @@ class Taking(LinearMap, abc.ABC):
         return image
 
     def exact(self) -> Self:
-        """On the CPU."""
+        """Map with its index on the CPU."""
         return replace(self, index=self.index.cpu())
 
 
@@ -296,13 +296,13 @@ class Repeat(Taking):
 
     @cached_property
     def most(self) -> int:
-        """How often the map takes one number."""
+        """Largest number of times that one input is taken."""
         taken = self.index[self.index >= 0]
         return int(taken.bincount().max()) if len(taken) else 0
 
     @property
     def rounding(self) -> float:
-        """Of the sums of the adjoint."""
+        """Rounding of the sums in the adjoint."""
         return gamma(self.most) * math.sqrt(self.most)
 
     def norm(self) -> Tensor:
@@ -343,22 +343,22 @@ class Adjoint(LinearMap):
         return y + self.bias.to(y.dtype).view(-1, *(1,) * (y.ndim - 2))
 
     def exact(self) -> "Adjoint":
-        """In float64."""
+        """Map in float64 on the CPU."""
         return Adjoint(self.of.exact(), _maybe(self.bias))
 
     @property
     def rounding(self) -> float:
-        """That of the other, which is known for both directions."""
+        """Rounding of the other map, known for both directions."""
         return self.of.rounding
 
     def norm(self) -> Tensor | None:
-        """That of the other."""
+        """Norm of the other map."""
         return self.of.norm()
 
 
 @dataclass(frozen=True)
 class Reshape(LinearMap):
-    """The same numbers in another shape; the identity where the shapes are equal."""
+    """Change of shape; the identity where the shapes are equal."""
 
     inputs: Shape
     outputs: Shape
@@ -386,7 +386,7 @@ class GroupMean(LinearMap):
 
     @property
     def outputs(self) -> Shape:  # type: ignore[override]
-        """As the inputs."""
+        """Shape of the outputs, that of the inputs."""
         return self.inputs
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -417,21 +417,21 @@ class Combination(LinearMap, abc.ABC):
 
     @property
     def inputs(self) -> Shape:  # type: ignore[override]
-        """Of the first map."""
+        """Inputs of the first map."""
         return self.maps[0].inputs
 
     @property
     def outputs(self) -> Shape:  # type: ignore[override]
-        """Of the last map."""
+        """Outputs of the last map."""
         return self.maps[-1].outputs
 
     @property
     def rounding(self) -> float:
-        """Of its parts, which depends on their norms: nothing is known of the whole."""
+        """Refuse: the rounding of the whole depends on the norms of its parts."""
         raise TypeError("go through the parts of a composition or a sum")
 
     def exact(self) -> Self:
-        """In float64."""
+        """Map in float64 on the CPU."""
         return replace(self, maps=tuple(linear.exact() for linear in self.maps))
 
 
@@ -452,7 +452,7 @@ class Composition(Combination):
         return y
 
     def affine(self, x: Tensor) -> Tensor:
-        """With all biases."""
+        """Image with all biases."""
         for linear in self.maps:
             x = linear.affine(x)
         return x
@@ -471,7 +471,7 @@ class Sum(Combination):
         return torch.stack([linear.adjoint(y) for linear in self.maps]).sum(0)
 
     def affine(self, x: Tensor) -> Tensor:
-        """With all biases."""
+        """Image with all biases."""
         return torch.stack([linear.affine(x) for linear in self.maps]).sum(0)
 
 
@@ -486,7 +486,7 @@ class BoundedSum(Sum):
     bound: Tensor | None = None
 
     def norm(self) -> Tensor | None:
-        """What is known."""
+        """The bound, if one is known."""
         return self.bound
 
 

@@ -1,4 +1,4 @@
-"""What flows through a network while it is read: a linear map of what a nonlinearity returned.
+"""Values that flow through a network while it is read: linear maps of a nonlinearity's output.
 
 A ``Point`` is the network's input or what a block returns; a ``Value`` is a linear map of a point.
 Points know the point before them, so they form a tree, and the way from its root to the point of
@@ -81,7 +81,7 @@ class Value:
         return composed(self.maps or [identity(self.point.shape)])
 
     def then(self, linear: LinearMap) -> "Value":
-        """A linear map behind the others; a shift goes into what is in front of it."""
+        """Value with one more linear map; a shift is merged into the map before it."""
         merged = _merged(self.maps[-1], linear) if self.maps else None
         if merged is not None:
             return Value(self.point, (*self.maps[:-1], merged))
@@ -93,11 +93,11 @@ class Value:
         return Value(Point(block.outputs, self.point.like, self.point, block, self))
 
     def behind(self, block: Block) -> "Value":
-        """What a block makes of this value's point."""
+        """Output of a block that takes this value's point."""
         return Value(Point(block.outputs, self.point.like, self.point, block))
 
     def named(self, name: str) -> "Value":
-        """With a name for the block that leads to it, if it has none."""
+        """Value whose block has a name, if it had none."""
         block = self.point.block
         if block is None or block.name:
             return self
@@ -109,7 +109,7 @@ class Value:
 
 
 def shared_maps(first: Value, second: Value) -> int:
-    """With how many of the same maps two values of one point begin."""
+    """Number of maps that two values of one point have in common at the beginning."""
     pairs = zip(first.maps, second.maps, strict=False)
     return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] is pair[1], pairs))
 
@@ -118,7 +118,7 @@ Operand = Value | Tensor | float
 
 
 def constant(operand: Operand, value: Value) -> tuple[Tensor, int]:
-    """What is added to a value or multiplied with it, and how often it may have been rounded.
+    """Constant operand of a value, and how often it may have been rounded.
 
     A Python number is rounded to the dtype of the network when it is used, which is as much as
     many roundings in float64.
@@ -157,6 +157,6 @@ def _merged(before: LinearMap, after: LinearMap) -> LinearMap | None:
 
 
 def _shift(linear: Scale) -> Tensor | None:
-    """What is added, if nothing is multiplied."""
+    """Shift of a map that only adds, else None."""
     one = linear.factor.ndim == 0 and not linear.operations and float(linear.factor) == 1
     return linear.shift if one else None

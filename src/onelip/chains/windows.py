@@ -13,7 +13,7 @@ class Ones(Convolution):
     """A convolution with a kernel of 1 that follows the numbers' dtype, having none of its own."""
 
     def adjoint(self, y: Tensor) -> Tensor:
-        """That of the convolution."""
+        """Adjoint of the convolution."""
         return Convolution.adjoint(replace(self, weight=self.weight.to(y)), y)
 
     def _convolved(self, x: Tensor, bias: Tensor | None) -> Tensor:
@@ -30,4 +30,4 @@ class Windows(Ones):
 
 
 class Wrapping(Ones):
-    """Circular padding, as a convolution with one pixel of 1; the one behind takes it over."""
+    """Circular padding, as a convolution with one pixel of 1, merged into the next one."""

@@ -89,7 +89,7 @@ def _start(inputs: int, box: Box | None) -> _Cell:
 
 
 def _pieces(blocks: tuple[Block, ...], image: _Affine, cell: _Cell) -> Iterator[_Affine]:
-    """What comes out of the blocks, on each cell."""
+    """Outputs of the blocks, on each cell."""
     if not blocks:
         yield image
         return

@@ -71,7 +71,7 @@ def lower_estimate(
 
 
 def _reaches(count: int, shape: Shape, generator: torch.Generator) -> Tensor:
-    """How far each point of a round lies from where it starts: every scale is tried."""
+    """Distance of each point of a round from its start: every scale is tried."""
     exponents = torch.rand(count, generator=generator, dtype=torch.float64) - 0.5
     return 10 ** (_DECADES * exponents).reshape(-1, *[1] * len(shape))
 

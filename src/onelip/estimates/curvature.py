@@ -13,7 +13,7 @@ class CurvatureEstimate(nn.Module):
     r"""Estimates of the numbers that ``onelip.bounds.head_curvature`` proves, from below.
 
     Power steps on :math:`W^T \mathrm{diag}(u) W`, whose vectors are kept from call to call, and the
-    Rayleigh quotient behind them, which is differentiated as if the vectors did not move.
+    Rayleigh quotient at their end, which is differentiated as if the vectors did not move.
 
     Cost: ``POWER_STEPS + 1`` products with the inner weight and its transpose, one row per pair.
 
@@ -38,7 +38,7 @@ class CurvatureEstimate(nn.Module):
         self.register_buffer("vectors", start)
 
     def forward(self, inner: Tensor, outer: Tensor, first: Tensor, second: Tensor) -> Tensor:
-        """How much ``z_first - z_second`` bends downwards at most, ``(pairs,)``.
+        """Largest downward curvature of ``z_first - z_second``, ``(pairs,)``.
 
         Args:
             inner: ``(hidden, features)``.

@@ -15,7 +15,7 @@ _WRITTEN_OUT = 16  # up to this many outputs or inputs a Jacobian is computed wh
 
 
 class Stretch(NamedTuple):
-    """How far a function stretches near each point of a batch, and in which direction."""
+    """Largest stretch of a function near each point of a batch, and its direction."""
 
     norms: Tensor  # (batch,)
     directions: Tensor  # like the points, each of length 1
@@ -113,7 +113,7 @@ class _Jacobian:
         return torch.stack([self.back(unit).flatten(1) for unit in _units(self.values)], 1)
 
     def columns(self) -> Tensor:
-        """The same, one input at a time."""
+        """Stretch, one input at a time."""
         return torch.stack([self.forth(unit).flatten(1) for unit in _units(self.points)], 2)
 
     @staticmethod
@@ -124,7 +124,7 @@ class _Jacobian:
 
 
 def _units(like: Tensor) -> list[Tensor]:
-    """For each entry of a sample, the batch that is 1 there and 0 elsewhere."""
+    """Batches that are 1 at one entry of each sample and 0 elsewhere."""
     shape = like.shape[1:]
     units = torch.eye(math.prod(shape), dtype=like.dtype, device=like.device)
     return [unit.reshape(shape).expand_as(like) for unit in units]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from onelip.chains import Block, Chain, LinearMap, Shape, Split, composed, identity
 
 Path = tuple[int, int]
-"""Source and target: 0 is the input, j + 1 is behind nonlinearity j; target k is in front of k."""
+"""Source and target: 0 is the input, j + 1 the output of nonlinearity j; k is the input of k."""
 
 
 class _Stage(NamedTuple):
@@ -24,7 +24,7 @@ class _Stage(NamedTuple):
 
     block: Block
     split: Split
-    out: LinearMap  # behind the nonlinearity
+    out: LinearMap  # after the nonlinearity
 
     @classmethod
     def of(cls, block: Block) -> "_Stage":
@@ -33,7 +33,7 @@ class _Stage(NamedTuple):
 
     @property
     def enters(self) -> LinearMap:
-        """From behind the 1-Lipschitz nonlinearity to the block's output."""
+        """Map from the 1-Lipschitz nonlinearity's output to the block's."""
         return composed([self.split.after, self.out])
 
     @property
@@ -124,7 +124,7 @@ class LipLTEstimate(nn.Module):
         return distances(chain.last.adjoint(_basis(chain.last)).flatten(1)) * reach[-1]
 
     def _directions(self) -> dict[Path, Tensor]:
-        """Where the power iterations are, by path, as leaves of a new graph."""
+        """Vectors of the power iterations, by path, as leaves of a new graph."""
         return {path: self.get_buffer(_name(path)).clone().requires_grad_() for path in self.paths}
 
     def _move(self, directions: dict[Path, Tensor], images: dict[Path, Tensor]) -> None:
@@ -138,7 +138,7 @@ class LipLTEstimate(nn.Module):
 
 
 class ProductEstimate(nn.Module):
-    """The same constants from the product of the layers' norms, as GloRo networks are trained.
+    """Constants from the product of the layers' norms, as GloRo networks are trained.
 
     Shape: a call on a chain gives ``(classes, classes)``, symmetric, 0 on the diagonal.
     Cost: that of a batch of one sample, forwards and backwards.

@@ -1,4 +1,4 @@
-r"""What rounding does to one part of a network: the form of the rules.
+r"""Rounding in one part of a network: the arithmetic, and the form of the rules.
 
 A part with the exact function f is followed with two numbers, a bound of the exact vector and one
 of the distance between it and the computed vector. A rule adds what happens inside the part,
@@ -39,7 +39,7 @@ class Arithmetic:
 
     @classmethod
     def of(cls, dtype: torch.dtype) -> Self:
-        """That of float32 or float64."""
+        """Arithmetic of float32 or float64."""
         info = torch.finfo(dtype)
         return cls(info.eps / 2, 4 * info.tiny, info.max)
 
@@ -51,7 +51,7 @@ class Arithmetic:
         return total / (1 - total) * ABOVE
 
     def rounding(self, operations: int, magnitude: float, count: int) -> float:
-        """What a vector is off by, each of whose entries is a sum of products.
+        """Error of a vector whose entries are sums of products.
 
         Args:
             operations: on the way of each term to the result.
@@ -80,7 +80,7 @@ class Arithmetic:
 
 @dataclass(frozen=True)
 class Computed:
-    """What is known of a vector in the middle of a network.
+    """Bounds of a vector in the middle of a network, exact and computed.
 
     Attributes:
         shape: without the batch.
@@ -127,12 +127,12 @@ class Run:
         return math.prod(self.shape)
 
     def rounding(self, operations: int, magnitude: float) -> float:
-        """See ``Arithmetic.rounding``."""
+        """Rounding error of the output, by ``Arithmetic.rounding``."""
         return self.arithmetic.rounding(operations, magnitude, self.count)
 
 
 class Local(NamedTuple):
-    """What a rule returns: a bound of ``|f(0)|``, and of what rounding inside f does."""
+    """Result of a rule: bounds of ``|f(0)|`` and of the rounding inside f."""
 
     offset: float
     error: float

@@ -1,4 +1,4 @@
-r"""What rounding does to sums of products: linear modules and what they share.
+r"""Rounding of sums of products: linear modules, and helpers of other rules.
 
 For :math:`W x + b` the sums of absolute terms are at most :math:`\||W|\| |x| + |b|`, with the norm
 of the matrix of absolute values. This holds for every order of summation, fused or not. It does not

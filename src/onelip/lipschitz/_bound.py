@@ -41,7 +41,7 @@ def lipschitz_bound(module: nn.Module) -> Tensor:
 
 @torch.no_grad()
 def bound_of_part(module: nn.Module) -> Tensor:
-    """The same of a part of a module that ``refuse_hidden_behaviour`` has walked through already.
+    """Bound of a part of a module that ``refuse_hidden_behaviour`` has walked through already.
 
     For rules of modules that hold others, and for queries that have many parts: hooks and patched
     methods are not looked for again.

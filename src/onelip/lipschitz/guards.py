@@ -29,7 +29,7 @@ def refuse_hidden_behaviour(module: nn.Module) -> None:
 
 
 def _what_is_hidden(part: nn.Module, patched: list[str]) -> str:
-    """What changes the outputs of a module out of sight, and the way out."""
+    """Name of what changes a module's outputs out of sight, and the way out."""
     if hasattr(part, "_orig_mod"):
         return "a compiled forward: pass the module that was compiled, model._orig_mod"
     if patched:

@@ -28,7 +28,7 @@ class LipschitzModule(nn.Module, abc.ABC):
         """
 
     def export(self) -> nn.Module:
-        """The same function from fixed weights; a layer without reparametrisation copies itself.
+        """Module with fixed weights and the same function; by default a copy of the layer.
 
         Raises:
             UnboundedModuleError: it holds other layers, whose export it would have to arrange.

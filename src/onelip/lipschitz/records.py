@@ -1,4 +1,4 @@
-"""What is known of modules that are not ours: one record by exact type."""
+"""Records of modules that are not ours, by exact type."""
 
 import importlib
 from collections.abc import Callable
@@ -18,7 +18,7 @@ RuleT = TypeVar("RuleT", bound=Rule)
 
 @dataclass(frozen=True, kw_only=True)
 class ModuleRecord:
-    """What is known of modules of one exact type: what a ``LipschitzModule`` says by its methods.
+    """Answers for modules of one exact type that a ``LipschitzModule`` gives by its methods.
 
     Attributes:
         lipschitz_bound: an upper bound of the Lipschitz constant, rounded upwards.

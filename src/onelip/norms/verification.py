@@ -55,7 +55,7 @@ class Hermitian(Protocol[FactorT]):
         """Return ``sign (G - level I)``, each entry of the diagonal rounded once."""
 
     def factor(self) -> FactorT:
-        """Return some L with ``L L^H`` close to G; anything, NaN most often, where G is not positive."""
+        """Return some L with ``L L^H`` close to G; anything, mostly NaN, if G is not positive."""
 
     def remainder(self, factor: FactorT) -> Remainder:
         """Compute ``G - L L^H``, for any L."""

@@ -7,7 +7,7 @@ Windows = list[tuple[int, int]]  # kernel size and stride along each axis
 
 
 def overlap_of_sums(windows: Windows) -> int:
-    """Return the squared norm of sums over windows: the taps of each phase of the stride, squared."""
+    """Return the squared norm of sums over windows: taps by phase of the stride, squared."""
     return math.prod(
         sum(len(range(phase, kernel, stride)) ** 2 for phase in range(stride))
         for kernel, stride in windows
@@ -15,7 +15,7 @@ def overlap_of_sums(windows: Windows) -> int:
 
 
 def overlap_of_maxima(windows: Windows, dilations: tuple[int, int] = (1, 1)) -> int:
-    """Return the squared Lipschitz constant of maxima over windows: how many windows share a pixel."""
+    """Return the squared Lipschitz constant of maxima: the number of windows that share a pixel."""
     return math.prod(
         -(-kernel // (stride // math.gcd(stride, dilation)))
         for (kernel, stride), dilation in zip(windows, dilations, strict=True)

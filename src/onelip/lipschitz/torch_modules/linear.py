@@ -30,7 +30,7 @@ def _linear_error(module: nn.Linear, run: Run) -> Local:
 
 
 def _conv2d_bound(module: nn.Conv2d) -> Tensor:
-    """For every image size, since the module does not know its own."""
+    """Bound for every image size, since the module does not know its own."""
     return norms.convolution(
         module.weight,
         padding=module.padding,  # type: ignore[arg-type]
@@ -42,7 +42,7 @@ def _conv2d_bound(module: nn.Conv2d) -> Tensor:
 
 
 def _conv2d_chain(module: nn.Conv2d, value: Value) -> Value:
-    """With the padding on each side that torch takes."""
+    """Convolution with the padding on each side that torch takes."""
     check_padding_mode(module.padding_mode)
     return convolution(
         value,
@@ -69,7 +69,7 @@ def _conv1d_bound(module: nn.Conv1d) -> Tensor:
 
 
 def _conv1d_chain(module: nn.Conv1d, value: Value) -> Value:
-    """As an image of one row."""
+    """Convolution of an image of one row."""
     check_padding_mode(module.padding_mode)
     expect(value, f"({module.in_channels}, length)", len(value.shape) == 2)
     weight, dilation = module.weight[:, :, None], (1, module.dilation[0])
@@ -122,7 +122,7 @@ def _conv_transpose2d_error(module: nn.ConvTranspose2d, run: Run) -> Local:
 
 
 def sides_of(weight: Tensor, padding: int | tuple[int, ...] | str, dilation: Pair) -> Sides:
-    """Pixels before and behind; ``"same"`` puts the odd one behind."""
+    """Pixels before and after; ``"same"`` puts the odd one after."""
     if padding == "valid":
         return (0, 0), (0, 0)
     if isinstance(padding, str):

@@ -25,7 +25,7 @@ def _average_bound(module: nn.AvgPool2d) -> float:
 
 
 def _average_chain(module: nn.AvgPool2d, value: Value) -> Value:
-    """Where every window is divided by the same number."""
+    """Average over windows that are all divided by the same number."""
     _average_bound(module)
     return average(
         value,
@@ -61,7 +61,7 @@ def _adaptive_bound(module: nn.AdaptiveAvgPool2d) -> float:
 
 
 def _adaptive_chain(module: nn.AdaptiveAvgPool2d, value: Value) -> Value:
-    """Where the windows do not overlap and are all of the same size."""
+    """Average over windows of one size that do not overlap."""
     expect(value, "(channels, height, width)", len(value.shape) == 3)
     size = module.output_size
     asked = (size, size) if size is None or isinstance(size, int) else tuple(size)

@@ -98,7 +98,7 @@ def _objections(parts: dict[str, bytes]) -> Iterator[str]:
 
 
 def _of_entry(entry: dict[str, Any]) -> Iterator[str]:
-    """What speaks against an object in the description of the graph."""
+    """Reason to refuse an object in the description of the graph."""
     if "inputs" in entry and "target" in entry and not _named(_OPERATORS, entry["target"]):
         yield f"it calls {entry['target']!r}"
     if "as_operator" in entry:

@@ -32,7 +32,7 @@ def _elu(value: Value, alpha: float, scale: float, input_scale: float) -> Value:
 
 
 def prelu(value: Value, weight: Tensor) -> Value:
-    """With one slope, or one per channel."""
+    """PReLU with one slope, or one per channel."""
     module = nn.PReLU(weight.numel())
     module.weight = nn.Parameter(weight.detach().flatten(), requires_grad=False)
     return on.layer(module, value)

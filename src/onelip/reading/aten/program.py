@@ -86,7 +86,7 @@ def _loaded(path: Path, trust: bool) -> ExportedProgram:
 
 
 def _functional(program: ExportedProgram) -> ExportedProgram:
-    """Without operators that work in place, which would change values behind our back."""
+    """Program without in-place operators, which would change values that are still in use."""
     targets = [node.target for node in program.graph.nodes]
     if any(isinstance(t, OpOverload) and t._schema.is_mutable for t in targets):
         program = program.run_decompositions({})
@@ -120,7 +120,7 @@ def _constants(program: ExportedProgram) -> dict[str, Tensor]:
 
 
 def _targets(program: ExportedProgram) -> dict[str, str]:
-    """Where parameters and buffers belong, by the names of their placeholders."""
+    """Targets of parameters and buffers, by the names of their placeholders."""
     specs = program.graph_signature.input_specs
     return {spec.arg.name: str(spec.target) for spec in specs if spec.kind in _STORED}
 

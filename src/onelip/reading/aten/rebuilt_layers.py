@@ -145,7 +145,7 @@ def _built(kind: str, stored: Mapping[str, Tensor], value: Value) -> nn.Module |
 
 
 def _is_batch_size(node: Node, known: Mapping[str, Any]) -> bool:
-    """Of the network's input, the only one that may be dynamic."""
+    """Batch size of the network's input, the only one that may be dynamic."""
     if node.kind != "aten.sym_size.int" or not isinstance(node.inputs[0], Reference):
         return False
     return isinstance(known.get(node.inputs[0].name), Value) and node.inputs[1] == 0

@@ -38,7 +38,7 @@ class Comparison:
 
     @classmethod
     def of(cls, first: Any, second: Any, above: bool) -> "Comparison":
-        """Of a value and a constant, on either side."""
+        """Comparison of a value and a constant, on either side."""
         if isinstance(first, Value) and not isinstance(second, Value):
             return cls(first, second, above)
         if isinstance(second, Value) and not isinstance(first, Value):
@@ -113,14 +113,14 @@ def _chosen_end(condition: Comparison, end: object, rest: Value) -> Value | None
 
 
 def _activated_by(value: Value, kind: type[nn.Module]) -> Value | None:
-    """What an activation was put on, if the value is its result."""
+    """Argument of an activation, if the value is its result."""
     block = value.point.block
     plain = block is not None and not value.maps and type(block.nonlinearity.module) is kind
     return value.point.source if plain else None
 
 
 def _plain_softplus(value: Value) -> Value | None:
-    """What a softplus of beta = 1 was put on: another one makes neither Mish nor softplus."""
+    """Argument of a softplus of beta = 1; another one makes neither Mish nor softplus."""
     before = _activated_by(value, nn.Softplus)
     block = value.point.block
     plain = block is not None and getattr(block.nonlinearity.module, "beta", None) == 1

@@ -1,4 +1,4 @@
-r"""Where two ways through a network meet and are added: residual blocks.
+r"""Residual blocks: two ways through a network that meet and are added.
 
 A way with one nonlinearity and one without are a block :math:`H x + G \phi(W x)`. Of a way with
 more of them the first and the last linear map become W and G, and what is between them is taken
@@ -43,7 +43,7 @@ class Ways(nn.Module):
         self.chains = tuple(chain.exact() for chain in chains)
 
     def forward(self, x: Tensor) -> Tensor:
-        """In the dtype and on the device of x."""
+        """Sum of the chains, in the dtype and on the device of x."""
         y: Tensor = sum(chain.forward(x.double().cpu()) for chain in self.chains)  # type: ignore[assignment]
         return y.to(x)
 
@@ -163,7 +163,7 @@ def _meeting(first: Point, second: Point) -> Point:
 
 
 def _unbiased(linear: LinearMap) -> LinearMap:
-    """What is left of the map where another way adds its bias already."""
+    """Map without its bias, which another way adds already."""
     if isinstance(linear, Adjoint | Dense | Convolution):
         return replace(linear, bias=None)
     if isinstance(linear, Scale):

@@ -34,7 +34,7 @@ def side_by_side(first: Value, second: Value) -> Value | None:
 
 
 def _places(maps: Sequence[LinearMap], count: int) -> Tensor | None:
-    """Where each number comes from, -1 for zeros; None for maps that do more than move."""
+    """Index from which each number is taken, -1 for zeros; None for maps that do more than move."""
     index = torch.arange(count)
     for linear in maps:
         if isinstance(linear, Reshape):

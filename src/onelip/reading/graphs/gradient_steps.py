@@ -28,7 +28,7 @@ from onelip.norms.rounding import gamma
 def gradient_step_constant(
     inner: LinearMap, nonlinearity: Nonlinearity, outer: LinearMap, skip: LinearMap
 ) -> Tensor | None:
-    r"""Bound of the step behind the maps that both ways begin with, or None if it is no step.
+    r"""Bound of the step after the maps that both ways begin with, or None if it is no step.
 
     Args:
         inner: of the input of both ways, W at its end.

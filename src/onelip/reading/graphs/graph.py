@@ -34,7 +34,7 @@ class Node:
         kind: the operation, as the file calls it.
         inputs: constants, and references to results, in lists or not.
         outputs: the names of what it returns.
-        operation: how it is put behind values; None where nothing is known about it.
+        operation: how it is applied to values; None where nothing is known about it.
         compute: how it is computed on constants.
         origin: path and class of the module that it was traced from, as the file claims.
     """
@@ -75,7 +75,7 @@ def walked(nodes: Sequence[Node], known: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _results(node: Node, results: Mapping[str, Any]) -> Sequence[Any]:
-    """What a node returns."""
+    """Result of a node."""
     name = f"node {node.name!r} ({node.kind})"
     try:
         inputs = [_resolved(part, results) for part in node.inputs]
@@ -106,7 +106,7 @@ def needed(nodes: Sequence[Node], output: str) -> list[Node]:
 
 
 def names(part: Any) -> list[str]:
-    """Of the results that inputs refer to."""
+    """Names of the results that inputs refer to."""
     if isinstance(part, Reference):
         return [part.name]
     return [name for inner in part for name in names(inner)] if is_list(part) else []

@@ -39,7 +39,7 @@ def total(parts: Sequence[Operand]) -> Operand:
 
 
 def multiply(first: Operand, second: Operand) -> Value:
-    """By a constant; of two values, the products that are an activation."""
+    """Product with a constant; of two values, the products that are an activation."""
     if isinstance(first, Value):
         if isinstance(second, Value):
             return gated(first, second)
@@ -62,7 +62,7 @@ def times(operand: Any, number: float) -> Any:
 
 
 def divide(first: Operand, second: Operand) -> Value:
-    """By a constant."""
+    """Quotient by a constant."""
     if not isinstance(first, Value) or isinstance(second, Value):
         raise UnboundedModuleError("a division by what depends on the input has no bound")
     return linear.divided(first, *constant(second, first))
@@ -128,7 +128,7 @@ def batch_norm(
     epsilon: float,
     training: bool = False,
 ) -> Value:
-    """With fixed statistics."""
+    """Batch normalisation with fixed statistics."""
     if training or mean is None or variance is None:
         raise UnboundedModuleError("divides by batch statistics: model.eval() before the export")
     return linear.standardised(value, mean, variance, weight=weight, bias=bias, epsilon=epsilon)

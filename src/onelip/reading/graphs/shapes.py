@@ -18,7 +18,7 @@ from onelip.reading.graphs.operations import add
 
 
 def reshape(value: Value, shape: Sequence[int]) -> Value:
-    """With the batch as the first axis."""
+    """Shape with the batch as the first axis."""
     numbers = torch.empty(1, *value.shape, device="meta")
     target = tuple(linear.tried(lambda x: x.reshape([int(n) for n in shape]), numbers).shape)
     return linear.reshaped(value, target[1:])
@@ -39,14 +39,14 @@ def squeeze(value: Value, axes: Sequence[int]) -> Value:
 
 
 def unsqueeze(value: Value, axis: int) -> Value:
-    """With one more axis of size 1."""
+    """Value with one more axis of size 1."""
     if axis % (len(value.shape) + 2) == 0:
         raise UsageError("puts an axis in front of the batch")
     return linear.moved(value, lambda x: x.unsqueeze(axis))
 
 
 def pad(value: Value, pads: Sequence[int], mode: str = "constant", number: float = 0.0) -> Value:
-    """With zeros, or circularly; ``pads`` begins with the last axis."""
+    """Pad with zeros, or circularly; ``pads`` begins with the last axis."""
     if any(pads[2 * len(value.shape) :]):
         raise UsageError("pads the batch")
     pads = list(pads)[: 2 * len(value.shape)]

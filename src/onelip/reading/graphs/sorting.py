@@ -69,7 +69,7 @@ class Lengths(nn.Module):
 
 
 def lengths(value: Value, order: float, axes: Any, keep: bool, *_: Any) -> Value:
-    """Of vectors that share no number, which differ by no more than the vectors do."""
+    """Lengths of vectors that share no number; they differ by no more than the vectors do."""
     count = len(value.shape) + 1
     along = range(count) if axes is None else [int(a) % count for a in axes]
     if order != 2 or 0 in along or not along:

@@ -58,7 +58,7 @@ def sparse_step_constant(
 
 
 def _entries(linear: LinearMap) -> Entries | None:
-    """Of a map that moves, scales and adds numbers; None for another one, or an inexact entry."""
+    """Matrix of a map that moves, scales and adds numbers; None for others, or inexact entries."""
     if isinstance(linear, Composition):
         result = _entries(linear.maps[0])
         for part in linear.maps[1:]:

@@ -115,7 +115,7 @@ def _is_skew(linear: Convolution) -> bool:
 def _exponential_bound(
     base: Convolution, coefficients: Sequence[Fraction], spread: Sequence[Fraction]
 ) -> Tensor | None:
-    """That of the exponential with as many terms, and of what the coefficients are off by."""
+    """Bound of the truncated exponential, plus that of the error of its coefficients."""
     exact = [Fraction(1, math.factorial(k)) for k in range(len(coefficients))]
     off = [abs(c - e) + s for c, e, s in zip(coefficients, exact, spread, strict=True)]
     if any(o > e * _CLOSE for o, e in zip(off, exact, strict=True)):

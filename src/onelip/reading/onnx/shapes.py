@@ -15,7 +15,7 @@ Attributes = dict[str, Any]
 
 
 def _numbers(attributes: Attributes, name: str, given: Tensor | None) -> list[int] | None:
-    """What later versions of the format give as an input, and earlier ones as an attribute."""
+    """Argument that later versions of the format give as an input, earlier ones as an attribute."""
     return attributes.get(name) if given is None else [int(n) for n in given.flatten()]
 
 

@@ -40,7 +40,7 @@ def _sides(
     stride: Sequence[int],
     dilation: Sequence[int],
 ) -> list[tuple[int, int]]:
-    """Pixels before and behind, along each axis."""
+    """Pixels before and after, along each axis."""
     axes, mode = len(kernel), attributes.get("auto_pad", "NOTSET")
     if mode == "NOTSET":
         pads = attributes.get("pads", [0] * 2 * axes)
@@ -69,7 +69,7 @@ def max_pool(attributes: Attributes, value: Value) -> Value:
 
 
 def average_pool(attributes: Attributes, value: Value) -> Value:
-    """Where every window is divided by the same number."""
+    """Average over windows that are all divided by the same number."""
     kernel, stride, dilation, sides = _pool(attributes, value)
     counted = bool(attributes.get("count_include_pad", 0))
     if dilation != (1, 1) or (any(map(any, sides)) and not counted):

@@ -201,7 +201,8 @@ def test_never_above_the_modules_own_bound_nor_any_method(seed: int) -> None:
     found = Best(0.3).report(model, shape)
     bounds = [tried.bound for tried in found.tried if tried.bound is not None]
     assert float(found.bound) == min(bounds)
-    assert float(found.bound) <= own
+    layers = next(tried.bound for tried in found.tried if tried.method == "layer by layer")
+    assert float(found.bound) <= own * (1 + 1e-9 * (layers is None))  # it may run out of time
     assert found.lower.bound <= float(found.bound)
     assert float(Product().bound(chain)) <= own * (1 + 1e-9)
     assert float(LipLT().bound(chain)) <= float(Product().bound(chain)) * (1 + 1e-9)

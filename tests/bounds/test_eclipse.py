@@ -69,7 +69,7 @@ def test_random_networks(sizes) -> None:
         weights = random_weights(*sizes)
         chain, truth = chain_of(weights), exact_relu(weights)
         best, quick = float(ECLipsE().bound(chain)), float(ECLipsE(fast=True).bound(chain))
-        assert truth <= best <= quick <= float(matrices(chain).naive)
+        assert truth <= best <= quick <= float(matrices(chain).product)
         assert best <= truth * 1.2
 
 
@@ -95,7 +95,7 @@ def test_sorting() -> None:
         weights = random_weights(4, 4, 2)
         chain, truth = sorting_chain(weights), exact_max_min(weights)
         best, quick = float(ECLipsE().bound(chain)), float(ECLipsE(fast=True).bound(chain))
-        assert truth <= best <= quick <= float(matrices(chain).naive)
+        assert truth <= best <= quick <= float(matrices(chain).product)
     assert sampled(deep := sorting_chain(random_weights(3, 6, 4, 2))) <= float(
         ECLipsE().bound(deep)
     )

@@ -107,7 +107,7 @@ def _certified(
     """Predict a batch in full precision, and prove its radii."""
     _check_input(model, x)
     refuse_hidden_behaviour(model)
-    model = _of_two_logits(model, x)
+    single, model = model, _of_two_logits(model, x)
     proved = radius_proof(method, model, tuple(x.shape[1:]))
     body, head = proved.split(model)
     with full_precision(x.device):
@@ -128,6 +128,8 @@ def _certified(
         found = again._replace(radius=within)
     # A logit that is infinite or NaN proves nothing for its sample.
     sure = torch.isfinite(logits).all(1)
+    if model is not single:  # half of a subnormal logit was rounded
+        sure &= (logits.abs() >= torch.finfo(logits.dtype).tiny).all(1)
     if labels is not None:
         sure &= prediction == labels.to(prediction.device)
     radius = torch.where(sure, found.radius.to(sure.device), 0.0)
@@ -167,7 +169,7 @@ def _of_two_logits(model: nn.Module, x: Tensor) -> nn.Module:
         return model
     if logit.ndim != 2 or logit.shape[1] != 1:
         return model
-    halves = plain_linear(x.new_tensor([[-0.5], [0.5]]), None)  # their difference is z, exactly
+    halves = plain_linear(x.new_tensor([[-0.5], [0.5]]), None)  # their difference is z
     return nn.Sequential(model, halves).eval()
 
 

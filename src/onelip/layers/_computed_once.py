@@ -1,4 +1,4 @@
-"""What layers compute from their weights alone: once a step, batched over layers of equal shape."""
+"""Computation from the weights alone: once a step, batched over layers of equal shape."""
 
 import contextlib
 from collections import defaultdict

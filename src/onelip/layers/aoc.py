@@ -1,7 +1,7 @@
 r"""Adaptive orthogonal convolutions (Boissin, Mamalet, Fel, Picard, Massena, Serrurier, ICML 2025).
 
 A strided orthogonal kernel of any size k >= s is composed of two: a BCOP kernel of size k - s + 1
-and stride 1, and behind it a reshaped orthogonal matrix of size s and stride s, whose windows do
+and stride 1, and after it a reshaped orthogonal matrix of size s and stride s, whose windows do
 not overlap. Block convolution makes one plain kernel of size k and stride s of them. Groups and
 dilation act on each alike, and the adjoint is the transposed convolution.
 """
@@ -24,7 +24,7 @@ from onelip.layers.orthogonal import (
 
 
 def inner_channels(inputs: int, outputs: int, kernel_size: int, stride: int) -> int:
-    """Channels of the BCOP kernel in front: at least 2, for a projector of rank 1 / 2 is none."""
+    """Channels of the inner BCOP kernel: at least 2, as projectors have rank ``channels / 2``."""
     needed = inputs if stride > 1 else max(inputs, outputs)
     return needed if kernel_size == stride else max(needed, 2)
 
@@ -32,7 +32,7 @@ def inner_channels(inputs: int, outputs: int, kernel_size: int, stride: int) -> 
 def strided_kernel(
     matrix: Tensor, bases: Tensor, strides: tuple[int, int], axes: tuple[int, ...] = (1, 2)
 ) -> Tensor:
-    """A strided matrix behind a BCOP kernel, as one kernel.
+    """Kernel of a BCOP convolution followed by a strided matrix.
 
     Args:
         matrix: ``(groups, out, n height_stride width_stride)``.
@@ -53,6 +53,7 @@ def strided_kernel(
     spread = taps.unflatten(1, (outputs, tall, wide))
     height, width = taps.shape[-2:]
     kernel = taps.new_zeros(groups, outputs, taps.shape[2], height + tall - 1, width + wide - 1)
+    # tap (u, v) of the strided matrix shifts the BCOP kernel by (u, v): the product of the two maps
     for u in range(tall):
         for v in range(wide):
             kernel[..., u : u + height, v : v + width] += spread[:, :, u, v]
@@ -124,4 +125,5 @@ class AOCConv2d(OrthogonalLayer, ConstrainedConv2d):
         inputs, outputs = self.group_channels
         matrix = oriented(matrices[0], outputs, self._inner * self.stride**2)
         bases = by_group(matrices[1], self.groups)
+        # dropping input channels keeps the norm at most 1
         return strided_kernel(matrix, bases, (self.stride, self.stride))[:, :inputs]

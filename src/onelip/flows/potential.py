@@ -1,8 +1,8 @@
 r"""Convex potentials: the symmetric part of a vector field (Meunier et al., ICML 2022, section 3).
 
 A field whose Jacobian is symmetric is the gradient of a function f. If f is convex, the flow of
-:math:`\dot x = -\nabla f(x)` does not increase distances. Whether a scheme in discrete time does
-depends on the curvature of f, on two numbers :math:`0 \le \mu \le L` with
+:math:`\dot x = -\nabla f(x)` does not increase distances. Whether a scheme in discrete time
+keeps this depends on the curvature of f, on two numbers :math:`0 \le \mu \le L` with
 
 .. math:: \mu \|x - z\|^2 \le \langle \nabla f(x) - \nabla f(z), x - z \rangle
    \quad \text{and} \quad \|\nabla f(x) - \nabla f(z)\| \le L \|x - z\| .

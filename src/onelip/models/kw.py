@@ -1,4 +1,4 @@
-"""The networks of BCOP's experiments: Wong and Kolter's two shapes, and three dense layers."""
+"""Networks of BCOP's experiments (Li et al., 2019): Wong and Kolter's two, and a dense one."""
 
 from functools import partial
 
@@ -31,7 +31,7 @@ def convolutional_network(
     hidden: int = 4096,
     mean: tuple[float, ...] | None = None,
 ) -> nn.Sequential:
-    """Convolutions, dense layers, head, with an activation behind each layer but the last.
+    """Convolutions, dense layers, head, with an activation after each layer but the last.
 
     Args:
         input_shape: channels, height and width of an image.
@@ -41,10 +41,10 @@ def convolutional_network(
         width: factor of all channels and features; 3 in Cayley's KW3.
         convolution: family of the convolutions.
         linear: family of the dense layers.
-        activation: behind each layer.
+        activation: after each layer.
         head: rows of length 1, orthonormal rows, the first features, a free matrix, or an MLP.
         hidden: width of the hidden layer of ``head="mlp"``.
-        mean: subtracted from the image, per channel.
+        mean: mean to subtract from the image, per channel.
 
     Raises:
         UsageError: a name is not known, or a stride does not divide the image.

@@ -1,4 +1,4 @@
-"""The networks of "1-Lipschitz Layers Compared" (Prach, Brau, Buttazzo, Lampert, CVPR 2024)."""
+"""Networks of "1-Lipschitz Layers Compared" (Prach, Brau, Buttazzo, Lampert, CVPR 2024)."""
 
 from functools import partial
 
@@ -21,7 +21,7 @@ def simple_convnet(
     head: families.Head = "unit-rows",
     hidden: int = 4096,
 ) -> nn.Sequential:
-    """Pad the channels, mix them, five blocks that halve the image and double the channels, head.
+    """Build a network of five blocks, each of which halves the image and doubles the channels.
 
     Args:
         input_shape: channels, height and width of an image; 32 must divide the sides.
@@ -29,7 +29,7 @@ def simple_convnet(
         width: channels to which the image is padded: 16, 32, 64 and 128 for XS, S, M and L.
         depth: convolutions of a block; 3 x 3, and 1 x 1 in the last block.
         convolution: family of the convolutions.
-        activation: behind each convolution of a family that has none inside.
+        activation: after each convolution of a family that has none inside.
         head: rows of length 1, orthonormal rows, the first features, a free matrix, or an MLP.
         hidden: width of the hidden layer of ``head="mlp"``.
 
@@ -63,6 +63,7 @@ def simple_convnet(
                 image_size=(height, side),
                 activation=activation,
             )
+        # half of the channels go, and downsampling multiplies the rest by 4: twice as many in all
         parts += [TruncateChannels(width // 2), InvertibleDownsampling(2)]
         width, height, side = 2 * width, height // 2, side // 2
     features = width * height * side

@@ -11,8 +11,8 @@ class CRM(RadiusLoss):
     r"""Cross-entropy, minus the soft certified radius of correct samples with a small radius.
 
     The radius :math:`\min_i (z_y - z_i) / L_{yi}` (equation 5) is replaced by its soft lower bound
-    :math:`-\frac1t \log \sum_i \exp(-t (z_y - z_i) / L_{yi})` (equation 6). For correct samples with
-    a radius below ``radius`` it is maximised, with gradients through logits and constants; the
+    :math:`-\frac1t \log \sum_i \exp(-t (z_y - z_i) / L_{yi})` (equation 6). For correct samples
+    with a radius below ``radius`` it is maximised, with gradients through logits and constants; the
     others have cross-entropy alone (equation 8).
 
     Shape: logits ``(batch, classes)``, labels ``(batch,)``, constants ``(classes, classes)`` to a

@@ -37,8 +37,8 @@ def lip_convnet(
         channels: after the first convolution; each block doubles them.
         convolution: family of the convolutions.
         activation: after each convolution that is not pooled.
-        pooling: end of a block: the maximum of two halves of the channels, projection pooling, or
-            a strided convolution with an activation (the first LipConvnets).
+        pooling: what ends a block: the maximum of two halves of the channels, their projection
+            pooling, or a strided convolution with an activation (the first LipConvnets).
         exact_gradient: whether ``"soc"`` uses its exact gradient instead of the fast one.
         head: rows of length 1, orthonormal rows, the first features, a free matrix, or an MLP.
         hidden: width of the hidden layer of ``head="mlp"``.

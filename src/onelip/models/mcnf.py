@@ -55,7 +55,7 @@ def mcnf(
         features: width of each dense layer.
         width: factor of all channels and features, which are rounded to even numbers.
         activation: after each layer.
-        mean: mean to subtract from the image, per channel.
+        mean: subtracted from the image, per channel.
         std: divisor of the image, per channel; it counts in the constant.
 
     Raises:

@@ -93,12 +93,14 @@ class _Ascent:
         value, gradient, broken = self._look(point)
         found, done = point.clone(), broken.clone()
         best, best_value, best_gradient = point, value, gradient
+        # first step size 2 eps; checks after 22 % of the steps, then 3 % sooner each, 6 % at least
         length = torch.full_like(value, 2 * self.eps)
         window, least, shrink = (max(steps * share // 100, 1) for share in (22, 6, 3))
         increases, since = torch.zeros_like(value), 0
         halved, value_then = torch.zeros_like(broken), best_value
         for step in range(steps):
             moved = self._project(point + per_image(length, point) * normalised(gradient))
+            # the first step has no predecessor, hence no momentum
             momentum = _MOMENTUM if step else 1.0
             blend = point + momentum * (moved - point) + (1 - momentum) * (point - previous)
             previous, point = point, self._project(blend)

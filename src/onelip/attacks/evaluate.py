@@ -91,6 +91,7 @@ def attack_radii(
     """
     broken = mistakes(model, images, labels)
     batches = list(zip(images.split(batch_size), labels.split(batch_size), strict=True))
+    # the closest example does not depend on the radius: one run serves all of them
     closest = [
         torch.cat([method(model, *batch, max(radii)) for batch in batches])
         for method in attacks

@@ -63,6 +63,7 @@ def _seed(seed: int, device: torch.device) -> Iterator[None]:
         for cuda in devices:
             with torch.cuda.device(cuda):
                 torch.cuda.manual_seed(seed)
+        # numpy takes seeds of 32 bits only
         np.random.seed(seed % 2**32)
         try:
             yield

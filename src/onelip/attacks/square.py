@@ -82,6 +82,7 @@ class Square:
         """Move the energy of two windows, and what the ball has left, into one (algorithm 3)."""
         height, width = delta.shape[2:]
         passed = sum(query * 10_000 >= limit * self.queries for limit in _SCHEDULE)
+        # a square that covers the present share of the image, which halves by the schedule
         side = int((self.share / 2**passed * height * width) ** 0.5)
         side = min(max(side, 1), height, width)
         into, out = (_window(height, width, side, generator) for _ in range(2))

@@ -96,6 +96,7 @@ class Batches:
     def _generator(self, *stream: int, device: torch.device | str = "cpu") -> torch.Generator:
         """Generator of random numbers that are independent for every (seed, epoch, stream)."""
         mixed = np.random.SeedSequence((self._seed, self._epoch, *stream))
+        # 63 bits: torch reads seeds as signed integers
         seed = int(mixed.generate_state(1, np.uint64)[0]) >> 1
         return torch.Generator(device).manual_seed(seed)
 

@@ -141,6 +141,7 @@ def _digits(split: str) -> ImageSet:
         np.arange(len(labels)), test_size=450, stratify=labels, random_state=0
     )
     rows = np.sort(train if split == "train" else test)
+    # pixels of the digits are whole numbers from 0 to 16
     images = np.rint(pixels[rows] * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
     return ImageSet(torch.from_numpy(images), torch.from_numpy(labels[rows].astype(np.int64)), 10)
 

@@ -33,6 +33,7 @@ def least_eigenvalue(weight: Tensor) -> Tensor:
     matrix, zero = exact(weight), torch.zeros((), dtype=torch.float64)
     if matrix.shape[0] < matrix.shape[1] or not matrix.any():
         return zero
+    # a power of two scales without rounding
     scale = power_of_two(matrix)
     scaled = matrix * scale
     # Weyl: the rounding of the computed Gram matrix moves eigenvalues by at most its norm

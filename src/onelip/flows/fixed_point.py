@@ -35,6 +35,7 @@ def fixed_point(
     try:
         y: Tensor = _FixedPoint.apply(x, settings, *potential.parameters())  # type: ignore[no-untyped-call]
     except RuntimeError as error:
+        # torch.func refuses functions without setup_context by a RuntimeError that names it
         if "setup_context" not in str(error):
             raise
         raise NotApplicableError(

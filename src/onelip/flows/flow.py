@@ -138,6 +138,7 @@ class Flow(nn.Module):
                 low, high = piece.rates()
                 # exponents: L dt rounded up for the lower factor, mu dt rounded down for the upper
                 least, most = least + upward(-spent * low, 3), most - downward(-spent * high, 3)
+        # roundings of the sum of exponents, at most two per piece
         count = 2 * len(self.pieces)
         slowest = downward((-upward(least, count)).exp(), 8)
         fastest = upward((-downward(-most, count)).exp(), 8)

@@ -130,6 +130,7 @@ class ImplicitEuler(LipschitzModule):
         shrinks = float(downward(rate.double().cpu() * (1 + h * low), 3))
         # 1 - q; log1p keeps its digits where q is close to 1
         wanted = 1.0 if shrinks >= 1 else math.inf
+        # q = 0 needs one step; q = 1 means that no number of steps is proved to suffice
         if 0 < shrinks < 1:
             wanted = max(1.0, math.log(self.tolerance) / math.log1p(-shrinks))
         if wanted > _MOST:

@@ -121,4 +121,5 @@ class ImplicitEulerSkew(RationalStep):
     @override
     def of_blocks(self, blocks: Tensor) -> Tensor:
         eye = torch.eye(blocks.shape[-1], dtype=blocks.dtype, device=blocks.device)
+        # I - h A has Hermitian part I, since A is skew
         return accretive_inverse(eye - blocks)

@@ -55,6 +55,7 @@ class SumPotential(Potential):
     def smoothness(self) -> Tensor:
         """Proved upper bound ``sum_i c_i L_i``."""
         parts = [curvature(part)[1] for part in self._potentials()]
+        # one rounding per product and one per sum
         return upward(self._sum(parts), 2 * len(parts))
 
     @override

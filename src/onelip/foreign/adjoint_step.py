@@ -57,6 +57,7 @@ class AdjointStep(LipschitzModule):
         padding, groups = self.padding, self.groups
         inner = F.conv2d(x, self.weight, self.bias, padding=padding, groups=groups)
         hidden = self.activation(inner)
+        # the transposed convolution with the same kernel and padding is the exact adjoint
         outer = F.conv_transpose2d(hidden, self.weight, padding=padding, groups=groups)
         return x - self.step * outer
 

@@ -71,6 +71,7 @@ class Centering(LipschitzModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``x - mean + bias``."""
+        # dimension 0 is the batch: a mean over it would couple samples
         if any(axis % x.ndim == 0 for axis in self.axes):
             raise ValueError(f"axes {self.axes} hold the batch of an input with {x.ndim} axes")
         centered = x - x.mean(self.axes, keepdim=True)

@@ -48,6 +48,7 @@ class WeightedResidual(LipschitzModule):
     def lipschitz_bound(self) -> Tensor:
         """Proved bound, by the formula in the class docstring."""
         skip, branch, inner = (exact(t).abs().cpu() for t in (self.skip, self.branch, self.inner))
+        # triangle inequality, and the chain rule for the branch
         return upward(skip + branch * inner * bound_of_part(self.fn), 3)
 
     def export(self) -> "WeightedResidual":

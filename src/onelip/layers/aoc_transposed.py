@@ -74,6 +74,7 @@ class AOCConvTranspose2d(OrthogonalLayer):
         if stride == 1 and kernel_size % 2 == 0:
             raise ValueError(f"kernel_size must be odd for stride 1, got {kernel_size}")
         self.kernel_size, self.stride, self.groups = kernel_size, stride, groups
+        # chosen such that the output has stride times the sides of the input
         self.padding = (kernel_size - stride + 1) // 2
         self.output_padding = stride - kernel_size + 2 * self.padding
         self.orthogonalise = orthogonalise

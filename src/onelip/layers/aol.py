@@ -100,6 +100,7 @@ class AOLLinear(ConstrainedLinear):
 
     @override
     def compute_weight(self) -> Tensor:
+        # diag(d)^-2 - P^T P is diagonally dominant, so W^T W <= I whatever P is
         gram = self.raw_weight.T @ self.raw_weight
         return self.raw_weight * scales(gram.abs().sum(0))
 

@@ -131,6 +131,7 @@ class ConstrainedLayer(ComputedOnce):
     @torch.no_grad()
     def fixed_weight(self) -> Tensor:
         """Return the weight for ``export``, computed in float64 and rounded once."""
+        # in float64 the construction adds no error beside the last rounding
         twin = copy.deepcopy(self).eval().double()
         return twin.compute_weight().to(next(self.parameters()).dtype)
 
@@ -195,6 +196,7 @@ class ConstrainedConv2d(ConstrainedLayer):
         check_channels(in_channels, out_channels, groups, kernel_size, stride, dilation)
         if padding is None:
             reach = dilation * (kernel_size - 1) + 1
+            # windows centred such that the output has the image's size divided by the stride
             padding = "same" if stride == 1 else max(0, reach - stride + 1) // 2
         _check_padding(padding, stride)
         self.in_channels, self.out_channels = in_channels, out_channels

@@ -48,6 +48,7 @@ def height(point: Pair, ray: Tensor, peak: Tensor) -> Tensor:
     """Return the height of the tent, ``p - d(phi, r)``, with d the distance on the circle."""
     cos, sin = ray
     x, y = point
+    # atan2 of the absolute cross product and the dot product: the angle between point and ray
     return peak - torch.atan2((sin * x - cos * y).abs(), cos * x + sin * y)
 
 
@@ -137,6 +138,7 @@ class Householder(LipschitzModule):
     def lipschitz_bound(self) -> Tensor:
         """The largest norm of a reflection ``|I - 2 v v^T|``, times that of its turn; 1 or more."""
         rays, turns, _ = self.tents()
+        # I - 2 v v^T has the eigenvalues 1 and 1 - 2 |v|^2, and |v| is 1 up to rounding
         reflections = upward(2 * _squared_length(rays) - 1, 2).clamp(min=1)
         turned = _squared_length(turns).sqrt().clamp(min=1)  # of the exact pieces, too
         return upward(reflections * turned, 2).max().cpu()

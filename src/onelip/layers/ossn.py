@@ -106,6 +106,7 @@ class SpectralConv2d(PowerSteps, ConstrainedConv2d):
                 size, kernel, y, self.stride, 0, self.dilation, self.groups
             )
             if self.padding_mode == "circular":
+                # adjoint of circular padding: wrapped pixels are added to their originals
                 return unwrapped(image, ((first, last), (first, last)))
             return image[..., first : shape[0] - last, first : shape[1] - last]
 

@@ -66,6 +66,7 @@ class ProjectionPool2d(LipschitzModule):
     def forward(self, x: Tensor) -> Tensor:
         """Return the signed distance to the rays."""
         first, second = _plane(x, self.channels)
+        # the two rays mirror each other: the distance depends on the upper half plane only
         upper = second.abs()
         cos, sin = self.ray().view(2, -1, *(1,) * (x.ndim - 2))
         across = cos * upper - sin * first
@@ -167,6 +168,7 @@ def squared_distance(point: Plane, start: Tensor, end: Tensor) -> Tensor:
     (x, y), along = (p - s for p, s in zip(point, start, strict=True)), end - start
     square = along.square().sum(0)
     share = (x * along[0] + y * along[1]) / square.where(square > 0, 1)
+    # nearest point of the line, then of the segment
     share = share.clamp(0, 1)
     missed: Tensor = (x - share * along[0]).square() + (y - share * along[1]).square()
     return missed

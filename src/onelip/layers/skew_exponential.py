@@ -136,6 +136,7 @@ class SkewExponential(LipschitzModule):
         series: LinearMap = identity(image.shape)
         for i in range(self.terms - 1, 0, -1):
             share = Scale(image.shape, reciprocal(torch.tensor(float(i))), operations=1)
+            # only the outermost sum is the whole series, for which the layer proves a norm
             bound = bound_of_part(self) if i == 1 else None
             series = BoundedSum((identity(image.shape), composed([series, conv, share])), bound)
         whole = moved(image.then(series), lambda x: x[:, : self.out_channels])

@@ -99,6 +99,7 @@ class SLL(ComputedOnce):
     def compute_rows(self) -> Rows:
         """Compute K and c from the parameters, never in half precision."""
         with full_precision(self.weight):
+            # K = (2 T / s)^(1/2) W: |K|^2 <= 2 / s is what a step of size 1 needs
             longest = (2 / steepest(self.activation)) ** 0.5
             scale = row_scales(self.absolute_gram(), self.log_q) * longest
             return (scale * self.weight.movedim(0, -1)).movedim(-1, 0), scale * self.bias

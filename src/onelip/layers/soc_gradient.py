@@ -95,6 +95,7 @@ class _FastSeries(torch.autograd.Function):
         x, kernel, first = ctx.saved_tensors
         g = gradients[0]
         settings = ctx.terms, ctx.padding_mode
+        # the adjoint of the skew convolution is its negative: the same series with -L
         to_x, v = _FastSeries.apply(g, -kernel, *settings)  # type: ignore[no-untyped-call]
         to_kernel = None
         if ctx.needs_input_grad[1]:

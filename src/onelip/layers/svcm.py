@@ -128,6 +128,7 @@ class SVCMConv2d(ProjectedLayer, ConstrainedConv2d):
         )
         height, width = pair(image_size)
         check_whole_strides(torch.empty(height, width), (stride, stride), self.padding_mode)
+        # zero padding is circular padding on a torus that is larger by the border
         border = 0 if self.padding_mode == "circular" else max(self._around())
         self._grid = -(-(height + border) // stride), -(-(width + border) // stride)
         self._reach = self.dilation * (kernel_size - 1) + 1

@@ -54,6 +54,7 @@ class CRC(HeadLoss):
         # each pair of classes once, weighted by how often it occurs in the batch
         rivals = logits.detach().scatter(1, labels[:, None], -torch.inf).argmax(1)
         pairs, times = torch.stack([labels, rivals]).unique(dim=1, return_counts=True)
+        # curvature down of either sign of the difference: up and down
         bend = torch.maximum(curvature(pairs[0], pairs[1]), curvature(pairs[1], pairs[0]))
         bends: Tensor = (bend * times).sum() / len(labels)
         return loss + self.weight * bends

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from onelip.data import augmentation, crop_and_flip, rotate_and_translate
-from onelip.data.augment import _moved
+from onelip.data.augment import _rotate_and_shift
 from onelip.errors import UsageError
 
 
@@ -93,14 +93,16 @@ def test_moved_as_defined(each):
         image = torch.rand(shape, generator=generator(1), dtype=torch.float64)
         angles = torch.deg2rad(torch.tensor([float(degrees)], dtype=torch.float64))
         offsets = torch.tensor([[row], [column]], dtype=torch.float64)
-        found = _moved(image[None], angles, offsets[0], offsets[1])[0]
+        found = _rotate_and_shift(image[None], angles, offsets[0], offsets[1])[0]
         torch.testing.assert_close(found, moved_slowly(image, degrees, row, column))
 
 
 def test_turns_are_counterclockwise():
     image = torch.rand(1, 2, 6, 6, generator=generator(1))
     quarter, none = torch.tensor([math.pi / 2]), torch.zeros(1)
-    torch.testing.assert_close(_moved(image, quarter, none, none), image.rot90(1, (2, 3)))
+    torch.testing.assert_close(
+        _rotate_and_shift(image, quarter, none, none), image.rot90(1, (2, 3))
+    )
 
 
 @pytest.mark.parametrize(("height", "width", "share"), [(10, 20, 0.2), (28, 28, 0.1), (5, 5, 1.0)])

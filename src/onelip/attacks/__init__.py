@@ -1,4 +1,4 @@
-"""Attacks in the l2 norm: what looks for examples, and what judges them."""
+"""Attacks in the l2 norm: search for adversarial examples, and one judge of their success."""
 
 from onelip.attacks._judge import AttackResult, judge
 from onelip.attacks.apgd import APGD

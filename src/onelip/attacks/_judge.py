@@ -1,4 +1,4 @@
-"""The one place where the success of an attack is judged."""
+"""Judgement of the success of attacks, at one place for all of them."""
 
 import contextlib
 import math
@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from onelip.attacks.ball import lengths, per_image
 from onelip.errors import UsageError
 
+# relative shortenings, tried in turn until the rounded image lies in the ball; the last gives 0
 _SLACKS = (1e-12, *(10.0**power for power in range(-8, 0)), 0.5, 1.0)
 
 
 @dataclass(frozen=True, eq=False)
 class AttackResult:
-    """Judged images.
+    """Images after judgement.
 
     Args:
         adversarial: Images in [0, 1], within the ball around the clean ones.
@@ -38,7 +39,7 @@ def judge(
     *,
     batch_size: int = 512,
 ) -> AttackResult:
-    """Bring candidates into the ball of radius ``eps`` and ask the model about them.
+    """Project candidates onto the ball of radius ``eps``, and classify them.
 
     A candidate outside the ball is shrunk towards its image and clamped to [0, 1]; one that is
     not finite counts as the clean image. Distances are measured in float64 on the tensors that
@@ -48,7 +49,7 @@ def judge(
         model: Maps images to logits of shape ``(n, classes)``; run in evaluation mode.
         images: Clean images, floats in [0, 1].
         labels: Their labels.
-        candidates: What an attack proposes, one per image.
+        candidates: Proposals of an attack, one per image.
         eps: Radius of the ball, in pixel units of [0, 1].
         batch_size: Number of images per call of the model.
 
@@ -66,7 +67,11 @@ def judge(
 
 
 def check_inputs(images: Tensor, labels: Tensor, eps: float) -> None:
-    """Raise `UsageError` unless these are images in [0, 1], their labels and a radius."""
+    """Check images in [0, 1], their labels and a radius.
+
+    Raises:
+        UsageError: If one of them has another shape, type or range.
+    """
     if not (math.isfinite(eps) and eps >= 0):
         raise UsageError(f"eps is {eps}: choose a finite number, 0 or more")
     if labels.shape != images.shape[:1] or labels.dtype != torch.int64:
@@ -79,7 +84,7 @@ def check_inputs(images: Tensor, labels: Tensor, eps: float) -> None:
 
 @torch.no_grad()
 def mistakes(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int = 512) -> Tensor:
-    """Whether the prediction differs from the label; a NaN among the logits is a mistake."""
+    """Return which predictions differ from the label; a NaN among the logits is a mistake."""
     wrong = [torch.empty(0, dtype=torch.bool, device=images.device)]
     with evaluation_mode(model):
         for first in range(0, len(images), batch_size):
@@ -103,6 +108,7 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 
 def _check_logits(logits: Tensor, count: int) -> None:
+    """Refuse outputs that are not logits of two classes or more."""
     if logits.ndim != 2 or len(logits) != count or logits.shape[1] < 2:
         raise UsageError(
             f"the model returns shape {tuple(logits.shape)}: "
@@ -112,7 +118,10 @@ def _check_logits(logits: Tensor, count: int) -> None:
 
 @torch.no_grad()
 def _into_ball(images: Tensor, candidates: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """Shrink by growing slacks until the rounded images are in the ball; the last one ends at 0."""
+    """Shrink by growing slacks until the rounded images lie in the ball.
+
+    The last slack is 1 and gives the clean image. Returns images and float64 distances.
+    """
     delta = candidates.double() - images.double()
     finite = delta.flatten(1).isfinite().all(1)
     delta = torch.where(per_image(finite, delta), delta, 0.0)
@@ -127,6 +136,7 @@ def _into_ball(images: Tensor, candidates: Tensor, eps: float) -> tuple[Tensor, 
 
 
 def _step(images: Tensor, delta: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
+    """Return images moved by a share of delta and rounded, and their distances in float64."""
     moved = images.double() + per_image(factor, delta) * delta
     adversarial = moved.clamp(0, 1).to(images.dtype)
     return adversarial, lengths(adversarial.double() - images.double())

@@ -1,4 +1,4 @@
-"""Several attacks in turn, each on what the ones before left standing."""
+"""Several attacks in turn, each on the images that the attacks before did not break."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -11,18 +11,18 @@ from onelip.errors import UsageError
 
 
 class Attack(Protocol):
-    """Proposes one candidate per image; `judge` decides which of them count."""
+    """An attack: proposes one candidate per image; `judge` decides which of them count."""
 
     @property
     def name(self) -> str:
-        """The name in tables."""
+        """Name in tables."""
 
     @property
     def minimises(self) -> bool:
         """Whether candidates are as close as the attack can bring them, whatever ``eps`` is."""
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, eps: float) -> Tensor:
-        """Candidates, of the shape of ``images``, ideally within ``eps`` of them."""
+        """Return candidates, of the shape of ``images``, ideally within ``eps`` of them."""
 
 
 def attack(
@@ -41,7 +41,7 @@ def attack(
         images: Clean images, floats in [0, 1], on the device of the model.
         labels: Their labels.
         eps: Radius of the ball, in pixel units of [0, 1].
-        attacks: What to run; each sees only images that are not broken yet.
+        attacks: Attacks to run; each sees only images that are not broken yet.
         batch_size: Number of images attacked together.
 
     Returns:
@@ -73,17 +73,17 @@ def attack_radii(
     *,
     batch_size: int = 256,
 ) -> list[Tensor]:
-    """Which images are broken at each of several radii, in ascending order.
+    """Return which images are broken at each of several radii, in ascending order.
 
-    What is broken in a ball is broken in a larger one, and is not attacked again. Attacks that look
-    for the closest example run once for all radii.
+    An image that is broken in a ball is broken in a larger one, and is not attacked again. Attacks
+    that minimise the distance run once for all radii.
 
     Args:
         model: Maps images to logits; run in evaluation mode.
         images: Clean images, floats in [0, 1], on the device of the model.
         labels: Their labels.
         radii: In pixel units of [0, 1].
-        attacks: What to run.
+        attacks: Attacks to run.
         batch_size: Number of images attacked together.
 
     Raises:
@@ -91,6 +91,7 @@ def attack_radii(
     """
     broken = mistakes(model, images, labels)
     batches = list(zip(images.split(batch_size), labels.split(batch_size), strict=True))
+    # the closest example does not depend on the radius: one run serves all of them
     closest = [
         torch.cat([method(model, *batch, max(radii)) for batch in batches])
         for method in attacks

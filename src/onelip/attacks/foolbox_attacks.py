@@ -1,4 +1,4 @@
-"""Attacks of foolbox, reduced to one call: model, images, labels, eps to candidates.
+"""Attacks of foolbox as functions of model, images, labels and eps that return candidates.
 
 Foolbox's own verdicts are never used: `onelip.attacks.judge` has the only say.
 """
@@ -23,8 +23,8 @@ class PGD:
     Args:
         steps: Number of gradient steps.
         restarts: Number of random starts; later ones only for images not yet broken.
-        loss: What ascends: the largest other logit minus the label's, the cross-entropy, or `dlr`.
-        rel_stepsize: Length of a step, as a share of eps.
+        loss: Objective: the largest other logit minus the label's, the cross-entropy, or `dlr`.
+        rel_stepsize: Step size, as a share of eps.
         seed: Seed of the random starts.
     """
 
@@ -42,7 +42,7 @@ class PGD:
             raise UsageError("PGD needs at least one step and one restart")
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, eps: float) -> Tensor:
-        """Candidates within ``eps``, up to rounding."""
+        """Return candidates within ``eps``, up to rounding."""
         check_inputs(images, labels, eps)
         candidates, rows = images.clone(), torch.arange(len(images), device=images.device)
         with wrapped(model, images.device, self.seed) as target:
@@ -62,7 +62,7 @@ class FGM:
     """One gradient step of length eps from the image itself.
 
     Args:
-        loss: What ascends.
+        loss: Objective to maximise.
     """
 
     name: ClassVar[str] = "fgm"
@@ -73,7 +73,7 @@ class FGM:
         objective(self.loss)
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, eps: float) -> Tensor:
-        """Candidates within ``eps``, up to rounding."""
+        """Return candidates within ``eps``, up to rounding."""
         check_inputs(images, labels, eps)
         if not len(images):
             return images.clone()
@@ -85,7 +85,7 @@ class FGM:
 
 @dataclass(frozen=True)
 class Boundary:
-    """A walk along the decision boundary, from noise towards the image; no gradients.
+    """Random walk along the decision boundary, from noise towards the image; no gradients.
 
     Args:
         steps: Number of steps of the walk.
@@ -102,7 +102,7 @@ class Boundary:
             raise UsageError("Boundary needs at least one step: choose 1 or more")
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, eps: float) -> Tensor:
-        """Candidates near the image, whatever ``eps`` is."""
+        """Return candidates close to the image, independent of ``eps``."""
         foolbox = import_foolbox()
         start = foolbox.attacks.LinearSearchBlendedUniformNoiseAttack(directions=100, steps=50)
         refine = foolbox.attacks.BoundaryAttack(steps=self.steps)
@@ -112,7 +112,7 @@ class Boundary:
 
 @dataclass(frozen=True)
 class Pointwise:
-    """Noise of which pixel after pixel is taken back; no gradients.
+    """Salt-and-pepper noise, reset pixel by pixel as far as the model stays wrong; no gradients.
 
     Args:
         seed: Seed of the noise and of the order of the pixels.
@@ -123,7 +123,7 @@ class Pointwise:
     seed: int = 0
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, eps: float) -> Tensor:
-        """Candidates near the image, whatever ``eps`` is."""
+        """Return candidates close to the image, independent of ``eps``."""
         foolbox = import_foolbox()
         start, refine = (
             foolbox.attacks.SaltAndPepperNoiseAttack(),
@@ -135,7 +135,7 @@ class Pointwise:
 
 @dataclass(frozen=True)
 class FMN:
-    """Fast minimum-norm (Pintor et al., 2021): gradient steps, in a ball that shrinks and grows.
+    """Fast minimum-norm attack (Pintor et al., 2021): gradient steps in a ball of adaptive radius.
 
     Args:
         steps: Number of gradient steps.
@@ -150,7 +150,7 @@ class FMN:
             raise UsageError("FMN needs at least one step: choose 1 or more")
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, eps: float) -> Tensor:
-        """Candidates near the image, whatever ``eps`` is."""
+        """Return candidates close to the image, independent of ``eps``."""
         foolbox = import_foolbox()
         check_inputs(images, labels, eps)
         if not len(images):
@@ -164,7 +164,7 @@ class FMN:
 def _minimise(
     model: nn.Module, images: Tensor, labels: Tensor, *, start: Any, refine: Any, seed: int
 ) -> Tensor:
-    """Refine those starts that the model gets wrong; the other candidates are clean images."""
+    """Refine the starts that the model gets wrong; the other candidates are clean images."""
     candidates = images.clone()
     with wrapped(model, images.device, seed) as target:
         rows = (_predictions(model, images) == labels).nonzero().squeeze(1)
@@ -183,13 +183,14 @@ def _minimise(
 
 
 def _predictions(model: nn.Module, images: Tensor) -> Tensor:
+    """Predicted classes."""
     with torch.no_grad():
         logits: Tensor = model(images)
     return logits.argmax(1)
 
 
 def _ascent(loss: Loss, steps: int, rel_stepsize: float, *, random_start: bool) -> Any:
-    """Foolbox's ascent, leaving the gradients of the parameters alone (foolbox adds to them)."""
+    """Return foolbox's ascent, without its changes to the gradients of the parameters."""
     from eagerpy.astensor import astensor
 
     class Ascent(import_foolbox().attacks.L2ProjectedGradientDescentAttack):  # type: ignore[misc]

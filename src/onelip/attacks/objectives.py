@@ -1,6 +1,6 @@
 """Objectives that gradient attacks maximise: one number per image, positive where it is broken.
 
-With targets, the image is to become one of a given class; without, any wrong one counts.
+With targets, a given class is the goal; without, any wrong class counts.
 """
 
 from collections.abc import Callable
@@ -15,11 +15,11 @@ from onelip.errors import UsageError
 Loss = Literal["margin", "cross-entropy", "dlr"]
 
 Objective = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-"""Logits ``(n, classes)``, labels and targets ``(n,)`` to values ``(n,)``."""
+"""Function of logits ``(n, classes)``, labels and targets ``(n,)`` to values ``(n,)``."""
 
 
 def margin(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor:
-    """The target's logit, or the largest other one, minus the label's."""
+    """Return the logit of the target, or the largest other one, minus the label's."""
     own = logits.gather(1, labels[:, None]).squeeze(1)
     if targets is None:
         return logits.scatter(1, labels[:, None], -torch.inf).amax(1) - own
@@ -27,17 +27,17 @@ def margin(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Ten
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor:
-    """The cross-entropy of the labels, or minus that of the targets."""
+    """Return the cross-entropy of the labels, or minus that of the targets."""
     if targets is None:
         return F.cross_entropy(logits, labels, reduction="none")
     return -F.cross_entropy(logits, targets, reduction="none")
 
 
 def dlr(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor:
-    """The margin by a difference of ordered logits: no scale of the logits can flatten it.
+    """Return the margin divided by a difference of ordered logits: independent of their scale.
 
-    Croce and Hein (2020), section 4 and eq. (7); of three logits or two, whose differences are
-    all margins, it is the margin.
+    Difference of logits ratio, Croce and Hein (2020), section 4 and eq. (7). For two or three
+    logits, whose differences are all margins, it is the margin itself.
     """
     numerator = margin(logits, labels, targets)
     if logits.shape[1] < 4:
@@ -55,14 +55,18 @@ OBJECTIVES: dict[str, Objective] = {
 
 
 def objective(loss: str) -> Objective:
-    """The objective of a name, or `UsageError`."""
+    """Return the objective of a name.
+
+    Raises:
+        UsageError: If the name is unknown.
+    """
     if loss not in OBJECTIVES:
         raise UsageError(f"unknown loss {loss!r}: choose one of {', '.join(OBJECTIVES)}")
     return OBJECTIVES[loss]
 
 
 def other_classes(logits: Tensor, labels: Tensor, count: int) -> list[Tensor]:
-    """Up to ``count`` classes per image, the one with the largest logit first, never the label."""
+    """Return up to ``count`` classes per image, largest logit first, never the label."""
     others = logits.nan_to_num(nan=-torch.inf).scatter(1, labels[:, None], -torch.inf)
     ranked = others.topk(min(count, logits.shape[1] - 1), dim=1).indices
     return list(ranked.unbind(1))

@@ -8,7 +8,7 @@ from onelip.attacks.foolbox_attacks import FGM, FMN, PGD, Boundary, Pointwise
 from onelip.attacks.square import Square
 
 DEFAULT_ATTACKS = ("fmn", "apgd-t")
-"""Strong and cheap: the closest examples once for all radii, then the three likeliest classes."""
+"""Default attacks, strong and cheap: FMN once for all radii, then APGD on three targets."""
 
 ATTACKS: dict[str, Callable[[int, int], tuple[Attack, ...]]] = {
     "fmn": lambda steps, _: (FMN(steps),),

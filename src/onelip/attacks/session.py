@@ -14,7 +14,7 @@ from onelip.errors import missing_extra
 
 
 def import_foolbox() -> Any:
-    """Foolbox, or the error that names the extra."""
+    """Return foolbox, or raise the error that names the extra to install."""
     try:
         import foolbox
     except ImportError as error:
@@ -24,15 +24,15 @@ def import_foolbox() -> Any:
 
 @contextlib.contextmanager
 def wrapped(model: nn.Module, device: torch.device, seed: int) -> Iterator[Any]:
-    """The model as foolbox wants it, with random numbers of its own and without its warnings.
+    """Wrap the model for foolbox, with seeded random numbers and without foolbox's warnings.
 
-    Gradients are on, but not those of the parameters, to which foolbox would add.
+    Gradients are on, except those of the parameters, which foolbox would accumulate.
     """
     foolbox = import_foolbox()
     with (
         evaluation_mode(model),
-        _frozen(model),
-        _seeded(seed, device),
+        _freeze(model),
+        _seed(seed, device),
         torch.enable_grad(),
         warnings.catch_warnings(),
     ):
@@ -41,8 +41,8 @@ def wrapped(model: nn.Module, device: torch.device, seed: int) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def _frozen(model: nn.Module) -> Iterator[None]:
-    """No gradients of parameters, until the end."""
+def _freeze(model: nn.Module) -> Iterator[None]:
+    """Turn off the gradients of the parameters until the end."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for parameter in trained:
         parameter.requires_grad_(False)
@@ -54,7 +54,7 @@ def _frozen(model: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+def _seed(seed: int, device: torch.device) -> Iterator[None]:
     """Seed the global generators that foolbox draws from, and restore them at the end."""
     devices = [device] if device.type == "cuda" else []
     numpy_state = np.random.get_state()
@@ -63,6 +63,7 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
         for cuda in devices:
             with torch.cuda.device(cuda):
                 torch.cuda.manual_seed(seed)
+        # numpy takes seeds of 32 bits only
         np.random.seed(seed % 2**32)
         try:
             yield

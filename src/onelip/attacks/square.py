@@ -1,4 +1,4 @@
-"""The Square attack (Andriushchenko et al., 2020) in the l2 norm: random search, no gradients."""
+"""Square attack (Andriushchenko et al., 2020) in the l2 norm: random search, no gradients."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -16,13 +16,13 @@ _SCHEDULE = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # of 10,000 querie
 
 @dataclass(frozen=True)
 class Square:
-    """Moves the energy of one random square of the perturbation into another, if that helps.
+    """Random search that moves the energy of one square of the perturbation into another.
 
-    What it finds and gradient attacks do not is a sign that gradients mislead them.
+    An example that only this attack finds is a sign that gradients are misleading.
 
     Args:
         queries: Number of calls of the model per image.
-        share: Of the image that the first squares cover.
+        share: Share of the image that the first squares cover.
         seed: Seed of the search.
     """
 
@@ -38,7 +38,7 @@ class Square:
 
     @torch.no_grad()
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, eps: float) -> Tensor:
-        """Candidates within ``eps``, up to rounding."""
+        """Return candidates within ``eps``, up to rounding."""
         check_inputs(images, labels, eps)
         if images.ndim != 4:
             raise UsageError(
@@ -54,7 +54,7 @@ class Square:
                     break
                 clean, delta = images[rows], candidates[rows] - images[rows]
                 moved = (
-                    self._moved(delta, eps, query, generator)
+                    self._move(delta, eps, query, generator)
                     if query
                     else self._start(delta, eps, generator)
                 )
@@ -67,7 +67,7 @@ class Square:
         return candidates
 
     def _start(self, delta: Tensor, eps: float, generator: torch.Generator) -> Tensor:
-        """A tiling of squares with random signs, of norm ``eps``."""
+        """Return a tiling of squares with random signs, of norm ``eps``."""
         height, width = delta.shape[2:]
         side = max(1, min(height, width) // 5)
         pattern = torch.zeros_like(delta)
@@ -78,15 +78,17 @@ class Square:
                 pattern[:, :, top : top + side, left : left + side] = sign * bump
         return eps * normalised(pattern)
 
-    def _moved(self, delta: Tensor, eps: float, query: int, generator: torch.Generator) -> Tensor:
-        """Algorithm 3: one window gets the energy of two, and what the ball has left."""
+    def _move(self, delta: Tensor, eps: float, query: int, generator: torch.Generator) -> Tensor:
+        """Move the energy of two windows, and what the ball has left, into one (algorithm 3)."""
         height, width = delta.shape[2:]
         passed = sum(query * 10_000 >= limit * self.queries for limit in _SCHEDULE)
+        # a square that covers the present share of the image, which halves by the schedule
         side = int((self.share / 2**passed * height * width) ** 0.5)
         side = min(max(side, 1), height, width)
         into, out = (_window(height, width, side, generator) for _ in range(2))
         both = torch.zeros_like(delta[:1, :1])
         both[..., *into], both[..., *out] = 1, 1
+        # energy (squared norm) that the ball leaves beside the present perturbation
         left = per_image(eps**2 - lengths(delta) ** 2, delta).clamp_min(0)
         energy = (delta * both).square().sum((2, 3), keepdim=True) + left / delta.shape[1]
         old = delta[..., *into]
@@ -99,13 +101,14 @@ class Square:
 
 
 def _window(height: int, width: int, side: int, generator: torch.Generator) -> tuple[slice, slice]:
+    """Draw the rows and columns of a square."""
     top = int(torch.randint(height - side + 1, (), generator=generator))
     left = int(torch.randint(width - side + 1, (), generator=generator))
     return slice(top, top + side), slice(left, left + side)
 
 
 def _pattern(side: int, generator: torch.Generator) -> Tensor:
-    """Two bumps of opposite sign side by side, of norm 1, lying or standing."""
+    """Return two bumps of opposite sign side by side, of norm 1, transposed at random."""
     if side == 1:
         return torch.ones(1, 1)
     pattern: Tensor = torch.cat([_bump(side // 2, side), -_bump(side - side // 2, side)])
@@ -115,7 +118,7 @@ def _pattern(side: int, generator: torch.Generator) -> Tensor:
 
 
 def _bump(height: int, width: int) -> Tensor:
-    """Rings that add up towards the middle, each by one over its squared distance to it."""
+    """Return a bump: rings that add up towards the middle, by one over a squared distance."""
     rows = torch.minimum(torch.arange(height), torch.arange(height).flip(0))
     columns = torch.minimum(torch.arange(width), torch.arange(width).flip(0))
     depth = torch.minimum(rows[:, None], columns)
@@ -124,12 +127,13 @@ def _bump(height: int, width: int) -> Tensor:
 
 
 def _signs(shape: torch.Size, generator: torch.Generator) -> Tensor:
+    """Draw random signs, one per image and channel."""
     signs: Tensor = torch.randint(2, (*shape, 1, 1), generator=generator) * 2 - 1
     return signs
 
 
 def _unit(windows: Tensor) -> Tensor:
-    """Each channel scaled to norm 1; one of zeros stays."""
+    """Scale each channel to norm 1; one of zeros stays."""
     norms: Tensor = torch.linalg.vector_norm(windows, dim=(2, 3), keepdim=True)
     scaled: Tensor = windows / norms.clamp_min(torch.finfo(windows.dtype).tiny)
     return scaled

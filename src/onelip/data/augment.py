@@ -1,4 +1,4 @@
-"""Augmentation of a whole batch at once, on its device."""
+"""Random augmentation of a whole batch of images at once, on its device."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ Augment = Callable[[Tensor, torch.Generator], Tensor]
 def augmentation(
     *, crop: int = 0, flip: bool = False, rotate: float = 0.0, translate: float = 0.0
 ) -> Augment | None:
-    """Rotations and translations, then crops and flips; None if there is nothing to do.
+    """Return the augmentation: rotations, translations, crops, flips; None if none is asked.
 
     See `rotate_and_translate` and `crop_and_flip`, which are called with the same generator.
 
@@ -36,7 +36,7 @@ def augmentation(
 
 
 def crop_and_flip(padding: int, flip: bool) -> Augment:
-    """Random crops after zero padding and, if ``flip``, random horizontal flips.
+    """Return random crops after zero padding and, if ``flip``, random horizontal flips.
 
     The result is called with images of shape ``(n, channels, height, width)`` and a generator on
     their device. Each image gets its own offsets, uniform in ``0..2 * padding``, and is mirrored
@@ -56,11 +56,11 @@ def crop_and_flip(padding: int, flip: bool) -> Augment:
 
 
 def rotate_and_translate(degrees: float, share: float) -> Augment:
-    """Random rotations about the centre, then random translations by whole pixels.
+    """Return random rotations about the centre, then random translations by whole pixels.
 
     Each image gets its own angle, uniform in ``-degrees..degrees``, and its own offsets, uniform in
-    ``-share..share`` of height and of width and rounded. Pixels are interpolated bilinearly; what
-    comes from outside the image is 0.
+    ``-share..share`` of height and of width and rounded. Pixels are interpolated bilinearly; those
+    from outside the image are 0.
 
     Raises:
         UsageError: If ``degrees`` is outside 0 to 180, or ``share`` outside 0 to 1.
@@ -80,6 +80,7 @@ def rotate_and_translate(degrees: float, share: float) -> Augment:
 def _crop_and_flip(
     images: Tensor, generator: torch.Generator, *, padding: int, flip: bool
 ) -> Tensor:
+    """Crop a padded batch at random offsets, and mirror each image with probability one half."""
     count, channels, height, width = images.shape
     device = images.device
 
@@ -90,6 +91,7 @@ def _crop_and_flip(
     columns = draw(2 * padding + 1) + torch.arange(width, device=device)
     if flip:
         columns = torch.where(draw(2) == 1, columns.flip(1), columns)
+    # one gather for the whole batch: rows and columns of each image by index
     padded = F.pad(images, (padding, padding, padding, padding))
     image = torch.arange(count, device=device)[:, None, None, None]
     channel = torch.arange(channels, device=device)[None, :, None, None]
@@ -99,16 +101,17 @@ def _crop_and_flip(
 def _rotate_and_translate(
     images: Tensor, generator: torch.Generator, *, degrees: float, share: float
 ) -> Tensor:
+    """Draw one angle and two offsets per image, and apply them."""
     count, _, height, width = images.shape
     drawn = 2 * torch.rand(3, count, generator=generator, device=images.device) - 1
     angles = torch.deg2rad(degrees * drawn[0])
-    return _moved(
+    return _rotate_and_shift(
         images, angles, (share * height * drawn[1]).round(), (share * width * drawn[2]).round()
     )
 
 
-def _moved(images: Tensor, angles: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Each image turned counterclockwise by its angle, then moved down and to the right."""
+def _rotate_and_shift(images: Tensor, angles: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Rotate each image counterclockwise by its angle, then shift it down and to the right."""
     height, width = images.shape[2:]
     cos, sin = angles.cos(), angles.sin()
     # Where each pixel comes from, in halves of the width and of the height from the centre.
@@ -124,6 +127,7 @@ def _moved(images: Tensor, angles: Tensor, rows: Tensor, columns: Tensor) -> Ten
 
 
 def _in_turn(images: Tensor, generator: torch.Generator, *, steps: Sequence[Augment]) -> Tensor:
+    """Apply several augmentations in turn, with the same generator."""
     for step in steps:
         images = step(images, generator)
     return images

@@ -1,4 +1,4 @@
-"""Minibatches from memory: one permutation and one stream of random numbers per epoch."""
+"""Minibatches from memory, with one permutation and one random stream per epoch."""
 
 from collections.abc import Iterator
 
@@ -10,14 +10,14 @@ from onelip.data.augment import Augment
 from onelip.data.datasets import ImageSet
 from onelip.errors import UsageError
 
-_ORDER, _AUGMENT = 0, 1
+_ORDER, _AUGMENT = 0, 1  # independent random streams
 
 
 class Batches:
     """Minibatches of (images as floats in [0, 1], labels).
 
-    The order and the augmentation of an epoch depend on nothing but ``seed`` and the epoch, so
-    that a resumed run sees what an uninterrupted one sees. Iterating twice without `set_epoch`
+    The order and the augmentation of an epoch depend only on ``seed`` and the epoch, so that a
+    resumed run gets the same batches as an uninterrupted one. Iterating twice without `set_epoch`
     gives the same epoch twice. The order is the same on every device.
 
     With several processes each takes its own slice of the same batch, and its own stream of
@@ -27,7 +27,7 @@ class Batches:
         data: The images; they stay uint8 on the device.
         batch_size: Size of the batch over all processes together.
         seed: Non-negative seed of the order and of the augmentation.
-        device: Where images and labels live.
+        device: Device of images and labels.
         shuffle: Draw a new order for every epoch; otherwise keep the order of ``data``.
         augment: Called with the float images of a batch and a generator on their device.
         rank: Index of this process.
@@ -86,19 +86,23 @@ class Batches:
             yield images, self._labels[rows]
 
     def _order(self) -> Tensor:
+        """Order of the images in this epoch."""
         count, device = len(self._labels), self._images.device
         if not self._shuffle:
             return torch.arange(count, device=device)
+        # drawn on the CPU: the same order on every device
         return torch.randperm(count, generator=self._generator(_ORDER)).to(device)
 
     def _generator(self, *stream: int, device: torch.device | str = "cpu") -> torch.Generator:
-        """Independent random numbers for every (seed, epoch, stream)."""
+        """Generator of random numbers that are independent for every (seed, epoch, stream)."""
         mixed = np.random.SeedSequence((self._seed, self._epoch, *stream))
+        # 63 bits: torch reads seeds as signed integers
         seed = int(mixed.generate_state(1, np.uint64)[0]) >> 1
         return torch.Generator(device).manual_seed(seed)
 
 
 def _check_sizes(count: int, batch_size: int, *, drop_last: bool) -> None:
+    """Refuse a batch size below 1, or one that leaves no batch."""
     if batch_size < 1:
         raise UsageError(f"batch size {batch_size} is not positive: choose 1 or more")
     if drop_last and batch_size > count:
@@ -108,6 +112,7 @@ def _check_sizes(count: int, batch_size: int, *, drop_last: bool) -> None:
 
 
 def _check_ranks(batch_size: int, rank: int, world_size: int) -> None:
+    """Refuse a rank outside the processes, or a batch that they cannot share equally."""
     if not 0 <= rank < world_size:
         raise UsageError(f"rank {rank} is outside 0..{world_size - 1}: check world_size")
     if batch_size % world_size:

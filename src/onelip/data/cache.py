@@ -1,4 +1,4 @@
-"""A cache of decoded data sets on disk; a file that cannot be used is rebuilt."""
+"""Cache of decoded data sets on disk; a file that cannot be used is rebuilt."""
 
 import contextlib
 import hashlib
@@ -19,7 +19,7 @@ _FORMAT = "1"  # raise it when decoding changes
 def load_or_build(
     name: str, split: str, sources: Sequence[Path], shape: Shape, build: Callable[[], Decoded]
 ) -> Decoded:
-    """The cached result of ``build``, which depends on the files ``sources``."""
+    """Return the cached result of ``build``, which depends on the files ``sources``."""
     path = _folder() / f"{name}-{split}-{_fingerprint(sources)}.safetensors"
     cached = _read(path, shape)
     if cached is not None:
@@ -31,10 +31,12 @@ def load_or_build(
 
 
 def _folder() -> Path:
+    """Folder of the cache: ``$ONELIP_CACHE``, or ``~/.cache/onelip``."""
     return Path(os.environ.get("ONELIP_CACHE") or "~/.cache/onelip").expanduser()
 
 
 def _fingerprint(sources: Sequence[Path]) -> str:
+    """Hash of the paths, sizes and times of change of the sources."""
     digest = hashlib.sha256(_FORMAT.encode())
     for source in sources:
         resolved = source.resolve()
@@ -44,6 +46,7 @@ def _fingerprint(sources: Sequence[Path]) -> str:
 
 
 def _read(path: Path, shape: Shape) -> Decoded | None:
+    """Return the stored images, or None if the file is missing, damaged or of another shape."""
     try:
         with safe_open(path, framework="pt") as stored:
             images, labels = stored.get_tensor("images"), stored.get_tensor("labels")
@@ -59,7 +62,7 @@ def _read(path: Path, shape: Shape) -> Decoded | None:
 
 
 def _write(path: Path, decoded: Decoded) -> None:
-    """Write to a temporary name first, so that no reader meets half a file."""
+    """Write to a temporary name first, so that no reader gets half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     data = save(
         {"images": decoded.images, "labels": decoded.labels},

@@ -1,4 +1,4 @@
-"""Data sets by name: the embedded digits, and the others from files or the hub."""
+"""Data sets by name: scikit-learn's digits, and the others from files or the hub."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -24,11 +24,11 @@ class ImageSet:
         images: uint8, shape ``(n, channels, height, width)``.
         labels: int64, shape ``(n,)``.
         classes: Number of classes; labels lie in ``range(classes)``.
-        note: What a reader of a number computed from this set has to know, such as
-            ``"CIFAR-10 (JPEG copy)"``; empty if the pixels are the published ones.
+        note: Caveat for results computed from this set, such as ``"CIFAR-10 (JPEG copy)"``; empty
+            if the pixels are the published ones.
 
     Raises:
-        UsageError: If a type or a shape is another.
+        UsageError: If a type or a shape differs from these.
     """
 
     images: Tensor
@@ -50,12 +50,14 @@ class ImageSet:
         return ImageSet(self.images.to(device), self.labels.to(device), self.classes, self.note)
 
     def subset(self, indices: Tensor) -> "ImageSet":
-        """The images at ``indices``, in that order."""
+        """Return the images at ``indices``, in that order."""
         return ImageSet(self.images[indices], self.labels[indices], self.classes, self.note)
 
 
 @dataclass(frozen=True)
 class _Published:
+    """A data set on the hub: its repository, columns, files and notes."""
+
     title: str
     repository: str
     label_columns: tuple[str, ...] = ("label", "fine_label")
@@ -64,6 +66,7 @@ class _Published:
     lossy: bool = False  # published as JPEG files
 
     def note(self, split: str, jpeg: bool) -> str:
+        """Return the caveat of a split, empty if there is none."""
         if jpeg and not self.lossy:
             return f"{self.title} (JPEG copy)"
         return self.test_note if split == "test" else ""
@@ -108,12 +111,13 @@ def load(name: str, split: str, folder: str | Path | None = None) -> ImageSet:
         return _digits(split)
     published = _PUBLISHED[name]
     root = _download(published.repository) if folder is None else Path(folder).expanduser()
-    decoded = _decoded(name, split, root)
+    decoded = _decode(name, split, root)
     note = published.note(split, decoded.jpeg)
     return ImageSet(decoded.images, decoded.labels, SHAPES[name][1], note)
 
 
-def _decoded(name: str, split: str, root: Path) -> Decoded:
+def _decode(name: str, split: str, root: Path) -> Decoded:
+    """Decode a split from the files below a folder, or take it from the cache."""
     published, (shape, classes) = _PUBLISHED[name], SHAPES[name]
     archive = tiny_imagenet.find(root) if name == "tiny-imagenet" else None
     if archive is None:
@@ -126,7 +130,7 @@ def _decoded(name: str, split: str, root: Path) -> Decoded:
 
 
 def _digits(split: str) -> ImageSet:
-    """The 1797 digits of scikit-learn, 8x8, always split the same way into 1347 and 450."""
+    """Return a split of the 1797 digits of scikit-learn, 8x8: always the same 1347 and 450."""
     try:
         from sklearn.datasets import load_digits
         from sklearn.model_selection import train_test_split
@@ -137,11 +141,13 @@ def _digits(split: str) -> ImageSet:
         np.arange(len(labels)), test_size=450, stratify=labels, random_state=0
     )
     rows = np.sort(train if split == "train" else test)
+    # pixels of the digits are whole numbers from 0 to 16
     images = np.rint(pixels[rows] * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
     return ImageSet(torch.from_numpy(images), torch.from_numpy(labels[rows].astype(np.int64)), 10)
 
 
 def _download(repository: str) -> Path:
+    """Download the Parquet files of a repository of the hub, and return their folder."""
     try:
         from huggingface_hub import snapshot_download
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Find and decode image data sets in the hub's Parquet layout."""
+"""Image data sets in the hub's Parquet layout: finding and decoding their files."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ _ROWS_PER_READ = 4096
 
 
 def find(folder: Path, name: str, split: str) -> list[Path]:
-    """The files ``{split}-*.parquet`` of the data set ``name`` in or below ``folder``.
+    """Return the files ``{split}-*.parquet`` of the data set ``name`` in or below ``folder``.
 
     Raises:
         UsageError: If the folder or the files are missing.
@@ -36,7 +36,7 @@ def find(folder: Path, name: str, split: str) -> list[Path]:
 
 
 def _named_subfolders(folder: Path, name: str) -> list[Path]:
-    """Subfolders such as ``cifar10`` or ``cifar10-jpeg``, but not ``cifar100``; exact first."""
+    """Return subfolders such as ``cifar10`` or ``cifar10-jpeg``, not ``cifar100``; exact first."""
     pattern = re.compile(re.escape(name) + r"(?![0-9a-z])")
     spelled = {p: p.name.lower().replace("_", "-") for p in folder.iterdir() if p.is_dir()}
     named = [path for path, spelling in spelled.items() if pattern.match(spelling)]
@@ -94,6 +94,7 @@ def _read(
 
 
 def _columns(schema: Any, file: Path, label_columns: Sequence[str]) -> tuple[str, str]:
+    """Return the names of the image and the label column, after a check of their types."""
     import pyarrow.types as kinds
 
     image = _first_present(schema, IMAGE_COLUMNS, "image", file)
@@ -107,6 +108,7 @@ def _columns(schema: Any, file: Path, label_columns: Sequence[str]) -> tuple[str
 
 
 def _first_present(schema: Any, wanted: Sequence[str], what: str, file: Path) -> str:
+    """Return the first of the wanted column names that the file has."""
     for name in wanted:
         if name in schema.names:
             return name
@@ -119,6 +121,7 @@ def _first_present(schema: Any, wanted: Sequence[str], what: str, file: Path) ->
 def _values(
     piece: Any, columns: tuple[str, str], file: Path
 ) -> tuple[list[bytes], npt.NDArray[np.int64]]:
+    """Return encoded images and labels of some rows; a missing image becomes empty bytes."""
     image, label = (piece.column(name) for name in columns)
     if label.null_count:
         raise UsageError(f"column {columns[1]} of {file} has missing labels: remove those rows")
@@ -127,6 +130,7 @@ def _values(
 
 
 def _check_labels(labels: npt.NDArray[np.int64], classes: int, file: Path, first_row: int) -> None:
+    """Refuse labels outside ``range(classes)``."""
     wrong = np.flatnonzero((labels < 0) | (labels >= classes))
     if wrong.size:
         raise UsageError(
@@ -136,6 +140,7 @@ def _check_labels(labels: npt.NDArray[np.int64], classes: int, file: Path, first
 
 
 def _decode_rows(encoded: Sequence[bytes], shape: Shape, file: Path, first_row: int) -> Pixels:
+    """Decode images into one array of shape ``(n, channels, height, width)``."""
     pixels = np.empty((len(encoded), *shape), dtype=np.uint8)
     for index, data in enumerate(encoded):
         where = f"the image in row {first_row + index} of {file}"

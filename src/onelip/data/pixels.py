@@ -1,4 +1,4 @@
-"""Decode images, and check that they are what the data set holds."""
+"""Decoding of image files, with a check of their shape."""
 
 import io
 from typing import NamedTuple
@@ -22,17 +22,17 @@ class Decoded(NamedTuple):
 
 
 def is_jpeg(encoded: bytes) -> bool:
-    """Whether the bytes begin as a JPEG file does."""
+    """Return whether the bytes begin like a JPEG file."""
     return encoded[:2] == b"\xff\xd8"
 
 
 def decode_image(encoded: bytes, shape: Shape, where: str) -> Pixels:
-    """The pixels of a file; a gray image fills every channel.
+    """Decode the pixels of a file; a gray image fills every channel.
 
     Args:
         encoded: Content of a PNG or JPEG file.
         shape: The ``(channels, height, width)`` that it must have.
-        where: What errors call it, such as ``"the image in row 3 of FILE"``.
+        where: Name of the image in errors, such as ``"the image in row 3 of FILE"``.
 
     Raises:
         UsageError: If it cannot be decoded or has another shape.
@@ -45,7 +45,7 @@ def decode_image(encoded: bytes, shape: Shape, where: str) -> Pixels:
 
 
 def decode_pixels(encoded: bytes, where: str) -> Pixels:
-    """The pixels of a file, of any size: one channel if it is gray, else three.
+    """Decode the pixels of a file, of any size: one channel if it is gray, else three.
 
     Raises:
         UsageError: If it cannot be decoded.
@@ -59,6 +59,7 @@ def decode_pixels(encoded: bytes, where: str) -> Pixels:
 
 
 def _pixels(encoded: bytes) -> Pixels:
+    """Decode an image by Pillow, to channels first."""
     from PIL import Image
 
     with Image.open(io.BytesIO(encoded)) as opened:

@@ -1,4 +1,4 @@
-"""Samples of a distribution: arrays in files, folders of images, data sets by name."""
+"""Samples of a distribution, from array files, folders of images, or data sets by name."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,8 +24,8 @@ class Samples:
 
     Args:
         values: floats of shape (n, d) or (n, channels, height, width); images are in [0, 1].
-        name: what the user called them.
-        note: what a reader of a number computed from them has to know.
+        name: the word by which the user named them.
+        note: caveat for results computed from them.
     """
 
     values: Tensor
@@ -44,7 +44,7 @@ def read_samples(
     count: int | None = None,
     seed: int = 0,
 ) -> Samples:
-    """Samples from what a user can name in one word.
+    """Read samples that the user names in one word.
 
     ============================= =============================================================
     ``a.npy``, ``a.npz:key``      an array; the key may be left out if the file holds one array
@@ -59,10 +59,10 @@ def read_samples(
 
     Args:
         text: the word.
-        split: of a data set, where the word does not say.
+        split: split of a data set, if the word names none.
         data: folder of the data set, as for ``onelip.data.load``.
-        count: take so many, drawn without replacement; all by default.
-        seed: of the draw.
+        count: number of samples, drawn without replacement; all by default.
+        seed: seed of the draw.
 
     Raises:
         UsageError: there is no such file, or it holds something else, or fewer than 4 samples.
@@ -80,10 +80,10 @@ def read_samples(
 
 
 def drawn(values: Tensor, count: int | None, seed: int, name: str) -> Tensor:
-    """So many of the samples, without replacement, in their order.
+    """Draw ``count`` of the samples without replacement, and keep their order.
 
     Raises:
-        UsageError: there are not so many, or fewer than 4.
+        UsageError: there are fewer samples than that, or fewer than 4.
     """
     total = len(values)
     if total < FEWEST:
@@ -115,6 +115,7 @@ def check_pair(p: Samples, q: Samples) -> None:
 
 
 def _of_data_set(text: str, split: str, data: str | Path | None) -> tuple[Tensor, str]:
+    """Load the images that ``NAME[:SPLIT[:CLASS]]`` names, and their note."""
     name, *rest = text.split(":")
     if len(rest) > 2:
         raise UsageError(f"{text} is no data set: write NAME, NAME:SPLIT or NAME:SPLIT:CLASS")
@@ -127,6 +128,7 @@ def _of_data_set(text: str, split: str, data: str | Path | None) -> tuple[Tensor
 
 
 def _of_path(text: str) -> Tensor:
+    """Read the tensor of an array file, or the images of a folder."""
     path, key = Path(text).expanduser(), ""
     if not path.exists() and ".npz:" in text:
         place, _, key = text.rpartition(":")
@@ -154,6 +156,7 @@ def _of_path(text: str) -> Tensor:
             f"cannot read {path} ({type(error).__name__}): save one array or tensor of numbers"
         ) from None
     if isinstance(content, np.ndarray) and content.dtype.kind in "fu" and content.itemsize <= 8:
+        # torch knows no other byte order than the machine's, and no strides below 0
         little = content.astype(content.dtype.newbyteorder("="), copy=False)
         content = torch.from_numpy(np.ascontiguousarray(little))
     if not isinstance(content, Tensor) or not _is_plain(content):
@@ -163,7 +166,7 @@ def _of_path(text: str) -> Tensor:
 
 
 def _is_plain(tensor: Tensor) -> bool:
-    """Whether every number lies in memory as it is: not sparse, nested, quantized or on meta."""
+    """Return whether the tensor is dense: not sparse, nested, quantized or on meta."""
     return (
         tensor.layout == torch.strided
         and not tensor.is_nested
@@ -173,6 +176,7 @@ def _is_plain(tensor: Tensor) -> bool:
 
 
 def _of_archive(file: Path, key: str) -> Any:
+    """Read one array of an ``.npz`` file: that of the key, or the only one."""
     with np.load(file, allow_pickle=False) as archive:
         names = list(archive.files)
         if key not in names and (key or len(names) != 1):
@@ -181,6 +185,7 @@ def _of_archive(file: Path, key: str) -> Any:
 
 
 def _of_folder(folder: Path) -> Tensor:
+    """Read the images of a folder, in the order of their names; gray ones fill all channels."""
     files = sorted(
         file
         for file in folder.iterdir()
@@ -213,6 +218,7 @@ def _in_layout(values: Tensor, name: str) -> Tensor:
 
 
 def _as_floats(values: Tensor, name: str) -> Tensor:
+    """Convert pixels to floats in [0, 1], and refuse numbers that are not finite."""
     if values.dtype == torch.uint8:
         return values.to(torch.float32).div(255)
     if values.dtype in (torch.float16, torch.bfloat16):

@@ -1,4 +1,4 @@
-"""Hold out a validation set."""
+"""Random split into a training and a validation set."""
 
 import torch
 

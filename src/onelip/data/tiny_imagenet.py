@@ -1,9 +1,9 @@
-"""Find and decode Tiny-ImageNet in the folders of its archive.
+"""Tiny-ImageNet in the folders of its archive: finding and decoding its files.
 
 ``wnids.txt`` lists the classes, ``train/CLASS/images/*.JPEG`` are the training images, and
 ``val/val_annotations.txt`` names the class of each of ``val/images/*.JPEG``. Classes are numbered
-in alphabetical order, as in the hub's copy, not in that of ``wnids.txt``: a network trained on the
-one is tested on the other.
+in alphabetical order, as in the hub's copy, not in that of ``wnids.txt``: a network trained on one
+copy can be tested on the other.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ _LIST, _ANNOTATIONS = "wnids.txt", "val/val_annotations.txt"
 
 
 def find(folder: Path) -> Path | None:
-    """The folder of the archive's files: ``folder`` or one below it; None if there is none."""
+    """Return the folder of the archive's files: ``folder`` or one below it; None if missing."""
     places = (folder, folder / _ARCHIVE, folder / "tiny-imagenet")
     return next((place for place in places if (place / _LIST).is_file()), None)
 
@@ -34,7 +34,7 @@ def sources(root: Path, split: str) -> list[Path]:
     A folder changes when images are added or removed, not when one is rewritten in place.
 
     Raises:
-        UsageError: If one of them is missing, or the list of classes is another.
+        UsageError: If one of them is missing, or the list of classes has another length.
     """
     if split == "train":
         wanted = [root / "train" / name / "images" for name in _classes(root)]
@@ -66,6 +66,7 @@ def decode(root: Path, split: str) -> Decoded:
 
 
 def _classes(root: Path) -> list[str]:
+    """Names of the classes, in alphabetical order."""
     names = {*_read(root / _LIST).decode(errors="replace").split()}
     if len(names) != _CLASSES:
         raise UsageError(
@@ -76,7 +77,7 @@ def _classes(root: Path) -> list[str]:
 
 
 def _trained(root: Path, names: Sequence[str]) -> tuple[list[Path], list[int]]:
-    """Class by class, files by name."""
+    """Training images and labels, class by class, files by name."""
     files: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(names):
@@ -106,6 +107,7 @@ def _annotated(root: Path, names: Sequence[str]) -> tuple[list[Path], list[int]]
 
 
 def _read(file: Path) -> bytes:
+    """Read a file of the archive."""
     try:
         return file.read_bytes()
     except OSError as error:

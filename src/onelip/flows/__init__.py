@@ -1,4 +1,4 @@
-"""The dynamical-system view: convex potentials, skew parts, and schemes that discretise them."""
+"""Dynamical systems (Meunier et al., ICML 2022): convex potentials, skew parts and schemes."""
 
 from onelip.flows.exact import ExactFlow
 from onelip.flows.explicit import ExplicitEuler, ExplicitEulerSkew

@@ -1,4 +1,4 @@
-"""The smallest eigenvalue of a Gram matrix, proved from below."""
+"""Proved lower bound of the smallest eigenvalue of a Gram matrix."""
 
 import torch
 from torch import Tensor
@@ -6,8 +6,8 @@ from torch import Tensor
 from onelip.norms.rounding import downward, exact, power_of_two, product_error
 from onelip.norms.verification import Dense, below
 
-_MARGINS = (1e-15, 1e-13, 1e-11, 1e-9, 1e-7)  # below the guess, relative to the largest one
-_LEAST = 1e-250  # of the scaled matrix: what is smaller may have been lost to underflow
+_MARGINS = (1e-15, 1e-13, 1e-11, 1e-9, 1e-7)  # below the guess, relative to the largest eigenvalue
+_LEAST = 1e-250  # for the scaled matrix: a smaller eigenvalue may come from underflow
 
 
 def least_eigenvalue(weight: Tensor) -> Tensor:
@@ -33,8 +33,10 @@ def least_eigenvalue(weight: Tensor) -> Tensor:
     matrix, zero = exact(weight), torch.zeros((), dtype=torch.float64)
     if matrix.shape[0] < matrix.shape[1] or not matrix.any():
         return zero
+    # a power of two scales without rounding
     scale = power_of_two(matrix)
     scaled = matrix * scale
+    # Weyl: the rounding of the computed Gram matrix moves eigenvalues by at most its norm
     left = downward(_least(scaled.mT @ scaled).cpu() - product_error(scaled).cpu(), 1)
     if left < _LEAST:
         return zero
@@ -42,8 +44,9 @@ def least_eigenvalue(weight: Tensor) -> Tensor:
 
 
 def _least(gram: Tensor) -> Tensor:
-    """The smallest eigenvalue of a matrix, from below; 0 where nothing is proved."""
+    """Lower bound of the smallest eigenvalue of a matrix; 0 where nothing is proved."""
     values = torch.linalg.eigvalsh(gram)
+    # the guess of eigvalsh is not trusted: the level is lowered until a Cholesky factor proves it
     for margin in _MARGINS:
         found = below(Dense(gram), values[0] - margin * values[-1]).bound
         if torch.isfinite(found):

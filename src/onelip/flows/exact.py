@@ -1,9 +1,9 @@
-r"""The exact flow of a skew part, by the series of its exponential.
+r"""Exact flow of a skew part, by the truncated series of its exponential.
 
 :math:`\dot u = A u` takes x to :math:`e^{h A} x` in time h (Meunier et al., 2022, section 3.3). A
-truncated series is not orthogonal; what it can stretch follows from a proved norm of :math:`h A`
-and the number of terms (``norms/exponential.py``): nothing at all up to 3.37 for 13 terms. What is
-left out is at most :math:`\|h A\|^{13} / 13!\; e^{\|h A\|}`.
+truncated series is not orthogonal; its norm is bounded by a proved norm of :math:`h A` and the
+number of terms (``norms/exponential.py``): by 1 up to :math:`\|h A\| = 3.37` for 13 terms. The
+remainder of the series is at most :math:`\|h A\|^{13} / 13!\; e^{\|h A\|}`.
 """
 
 import copy
@@ -30,7 +30,7 @@ class ExactFlow(LipschitzModule):
     Args:
         skew: A; its parameters are this layer's.
         step: the time h.
-        terms: of the series.
+        terms: number of terms of the series, counting the identity.
 
     Raises:
         ValueError: a step that is not positive, or fewer than 2 terms.
@@ -51,7 +51,7 @@ class ExactFlow(LipschitzModule):
         self.skew, self.fixed_step, self.terms = skew, checked_step(step), terms
 
     def forward(self, x: Tensor) -> Tensor:
-        """The series, by Horner's rule."""
+        """Return the series ``sum_j (h A)^j x / j!``, by Horner's rule."""
         step, z = step_of(self, self.fixed_step), x
         for j in range(self.terms - 1, 0, -1):
             z = x + step * self.skew(z) / j
@@ -64,10 +64,11 @@ class ExactFlow(LipschitzModule):
 
     @torch.no_grad()
     def export(self) -> nn.Module:
-        """A plain linear layer, or a ``FixedSOCConv2d``; a copy, of other skew parts."""
+        """Return a plain linear layer, a ``FixedSOCConv2d``, or a copy for other skew parts."""
         skew = self.skew
         if type(skew) is SkewLinear:
             twin = copy.deepcopy(self).double()
+            # the images of the unit vectors, as rows: the transposed matrix of the map
             rows = twin(torch.eye(len(skew.weight), dtype=torch.float64, device=skew.weight.device))
             return skew.plain(rows.T.to(skew.weight.dtype))
         if type(skew) is not SkewConv2d:
@@ -83,5 +84,5 @@ class ExactFlow(LipschitzModule):
         )
 
     def extra_repr(self) -> str:
-        """The time and the terms."""
+        """Time and number of terms."""
         return f"step={self.fixed_step}, terms={self.terms}"

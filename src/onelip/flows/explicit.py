@@ -6,10 +6,10 @@ in :math:`[\mu, L]` (a mean of Hessians). Its norm is at most
 
 .. math:: \max(1 - h \mu,\; h L - 1) ,
 
-which is 1 or less for :math:`h \le 2 / L` (Proposition 3) and grows from there on.
+which is at most 1 for :math:`h \le 2 / L` (Proposition 3) and grows beyond.
 
 On a skew part, :math:`I + h A` is normal with eigenvalues :math:`1 + i h \theta`: its norm is
-:math:`\sqrt{1 + h^2 \|A\|^2}`, more than 1 for every A but 0. This is why the two are split.
+:math:`\sqrt{1 + h^2 \|A\|^2}`, more than 1 for every A except 0. Hence the splitting.
 """
 
 import copy
@@ -26,20 +26,21 @@ from onelip.layers.gradient_step import GradientStep
 from onelip.lipschitz import LipschitzModule
 from onelip.norms.rounding import downward, upward
 
-_LONGEST = 2.0**14  # a step for potentials that are flat
-_ROOM = 1 + 1e-8  # for a second proof that comes out looser than the first
+_LONGEST = 2.0**14  # largest step size, for potentials that are flat
+_ROOM = 1 + 1e-8  # margin for a second proof whose bound is larger than the first
 
 
 def explicit_bound(step: Tensor, convexity: Tensor, smoothness: Tensor) -> Tensor:
-    """``max(1 - h mu, h L - 1)``, rounded up, for h > 0 and ``0 <= mu <= L``."""
+    """Return ``max(1 - h mu, h L - 1)``, rounded up, for h > 0 and ``0 <= mu <= L``."""
     h = step.detach().to("cpu", torch.float64)
+    # a negative 1 - h mu may be replaced by 0: h L - 1 is at least h mu - 1 then
     above = upward(1 - downward(h * convexity, 1), 1).clamp(0, 1)
-    below = upward(h * smoothness, 1) - 1  # exact up to 1
+    below = upward(h * smoothness, 1) - 1  # exact if at most 1: no rounding up needed
     return torch.maximum(above, upward(below, 1) if below > 1 else below)
 
 
 def longest_step(potential: Potential, like: Tensor) -> Tensor:
-    """The largest h that is proved not to stretch, 1e-8 short of ``2 / L``.
+    """Return the largest step size proved 1-Lipschitz, smaller than ``2 / L`` by 1e-8.
 
     Raises:
         NotApplicableError: the potential is not smooth.
@@ -57,7 +58,7 @@ class ExplicitEuler(LipschitzModule):
     r"""``x - h grad f(x)``.
 
     Bound: ``max(1 - h mu, h L - 1)``, the curvature of f between mu and L: at most 1 for
-    ``h <= 2 / L``, and the step is never shortened in silence.
+    ``h <= 2 / L``. A given step is never shortened.
     Shape: that of the potential's gradient.
     Cost: one gradient. ``step=None`` proves L anew in every forward pass, as costly as asking for
     the bound, and lets no gradient through h. To train at scale on an estimate of L, use
@@ -65,7 +66,7 @@ class ExplicitEuler(LipschitzModule):
 
     Args:
         potential: f; its parameters are this layer's.
-        step: h; None for the longest that is proved not to stretch, ``2 / L``.
+        step: h; None for the largest step size proved 1-Lipschitz, about ``2 / L``.
 
     Raises:
         ValueError: a step that is not positive.
@@ -87,13 +88,13 @@ class ExplicitEuler(LipschitzModule):
         self.fixed_step = None if step is None else checked_step(step)
 
     def step(self) -> Tensor:
-        """The h that ``forward`` takes now."""
+        """Return the step size h in use."""
         if self.fixed_step is not None:
             return step_of(self, self.fixed_step)
         return longest_step(self.potential, step_of(self, 1.0))
 
     def forward(self, x: Tensor) -> Tensor:
-        """One step down the gradient."""
+        """Return ``x - h grad f(x)``."""
         return x - self.step() * self.potential.gradient(x)
 
     def lipschitz_bound(self) -> Tensor:
@@ -101,7 +102,7 @@ class ExplicitEuler(LipschitzModule):
         return explicit_bound(self.step(), *curvature(self.potential))
 
     def export(self) -> LipschitzModule:
-        """The step fixed; of a ridge potential, a ``GradientStep`` of plain modules."""
+        """Return the layer with a fixed step; for a ridge potential, a plain ``GradientStep``."""
         step, potential = self.step(), copy.deepcopy(self.potential)
         if type(potential) is RidgeLinear or type(potential) is RidgeConv2d:
             return GradientStep(
@@ -115,14 +116,14 @@ class ExplicitEuler(LipschitzModule):
         return ExplicitEuler(potential, float(step) if self.fixed_step is None else self.fixed_step)
 
     def extra_repr(self) -> str:
-        """The step."""
+        """Step size."""
         return f"step={self.fixed_step}"
 
 
 class ExplicitEulerSkew(LipschitzModule):
-    r"""``x + h A x``: the scheme that stretches, for comparison.
+    r"""``x + h A x``: a scheme of norm above 1, for comparison.
 
-    Bound: ``sqrt(1 + h^2 |A|^2)``; attained, but for rounding.
+    Bound: ``sqrt(1 + h^2 |A|^2)``; attained up to rounding.
     Shape: that of the skew part.
     Cost: one call of the skew part.
 
@@ -145,7 +146,7 @@ class ExplicitEulerSkew(LipschitzModule):
         self.skew, self.fixed_step = skew, checked_step(step)
 
     def forward(self, x: Tensor) -> Tensor:
-        """One step along A x."""
+        """Return ``x + h A x``."""
         turned: Tensor = self.skew(x)
         return x + step_of(self, self.fixed_step) * turned
 
@@ -155,5 +156,5 @@ class ExplicitEulerSkew(LipschitzModule):
         return upward((1 + reach.square()).sqrt(), 6)
 
     def extra_repr(self) -> str:
-        """The step."""
+        """Step size."""
         return f"step={self.fixed_step}"

@@ -1,6 +1,6 @@
-r"""The fixed point of an implicit step, and its gradient without unrolling.
+r"""Fixed point of an implicit step, with its gradient by implicit differentiation.
 
-From :math:`y + h \nabla f(y; \theta) = x` follows, with H the Hessian at y,
+With H the Hessian at y, :math:`y + h \nabla f(y; \theta) = x` implies
 :math:`(I + h H)\, dy = dx - h\, \partial_\theta \nabla f(y)\, d\theta`. So for a gradient g of y:
 solve :math:`(I + h H) v = g` by the contraction :math:`v \leftarrow v + \tau (g - v - h H v)`;
 then v is the gradient of x and :math:`-h (\partial_\theta \nabla f(y))^T v` that of
@@ -20,7 +20,7 @@ from onelip.flows.potential import Potential
 def fixed_point(
     x: Tensor, potential: Potential, step: float, rate: float, iterations: int
 ) -> Tensor:
-    """Iterate ``y <- y + rate (x - y - step grad f(y))`` from x on.
+    """Iterate ``y <- y + rate (x - y - step grad f(y))``, starting at x.
 
     Cost: one gradient an iteration; backwards, one product with the Hessian. Only y is kept.
 
@@ -29,12 +29,13 @@ def fixed_point(
         potential: f.
         step: h.
         rate: at most ``2 / (2 + h L)``.
-        iterations: how many; the same for all samples.
+        iterations: number of iterations, the same for all samples.
     """
     settings = potential, step, rate, iterations
     try:
         y: Tensor = _FixedPoint.apply(x, settings, *potential.parameters())  # type: ignore[no-untyped-call]
     except RuntimeError as error:
+        # torch.func refuses functions without setup_context by a RuntimeError that names it
         if "setup_context" not in str(error):
             raise
         raise NotApplicableError(
@@ -45,7 +46,7 @@ def fixed_point(
 
 
 class _Gradient(nn.Module):
-    """The gradient as a forward pass, so that it can be called with the parameters of before."""
+    """Gradient as a forward pass, so that it can be called with the saved parameters."""
 
     def __init__(self, potential: Potential) -> None:
         super().__init__()
@@ -56,6 +57,8 @@ class _Gradient(nn.Module):
 
 
 class _FixedPoint(torch.autograd.Function):
+    """Iteration that keeps its result only, and solves for the gradient by the same iteration."""
+
     @staticmethod
     def forward(ctx: Any, x: Tensor, settings: Any, *parameters: Tensor) -> Tensor:
         potential, step, rate, iterations = ctx.settings = settings
@@ -80,6 +83,7 @@ class _FixedPoint(torch.autograd.Function):
             gradient = functional_call(_Gradient(potential), used, point)
         (g,) = upstream
         v = g
+        # I + h H is symmetric: the same relaxation converges at the same rate as in forward
         for _ in range(iterations):
             v = v + rate * (g - v - step * _products(gradient, [point], v)[0])
         wanted = [p for p, need in zip(parameters, ctx.needs_input_grad[2:], strict=True) if need]
@@ -89,7 +93,7 @@ class _FixedPoint(torch.autograd.Function):
 
 
 def _products(gradient: Tensor, inputs: list[Tensor], v: Tensor) -> tuple[Tensor, ...]:
-    """The transposed derivative of a gradient, times a vector; 0 where nothing depends on it."""
+    """Return vector-Jacobian products of a gradient; 0 for inputs that it does not depend on."""
     if not inputs or not gradient.requires_grad:
         return tuple(torch.zeros_like(part) for part in inputs)
     return torch.autograd.grad(

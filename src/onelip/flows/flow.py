@@ -2,8 +2,8 @@ r"""Flows in continuous time (Meunier et al., 2022, section 3).
 
 .. math:: \dot x = -\nabla f_t(x) + A_t x, \qquad f_t \text{ convex}, \quad A_t^T = -A_t
 
-with f and A constant on pieces of time. The distance of two solutions changes at a rate that the
-symmetric part of the Jacobian bounds, :math:`-\nabla^2 f_t`, whatever A is: with curvatures in
+with f and A piecewise constant in time. The distance of two solutions changes at a rate bounded by
+the symmetric part of the Jacobian, :math:`-\nabla^2 f_t`, for every A: with curvatures in
 :math:`[\mu_t, L_t]`,
 
 .. math:: e^{-\int L_t dt}\, \|x_0 - z_0\| \le \|x_t - z_t\| \le e^{-\int \mu_t dt}\, \|x_0 - z_0\|
@@ -29,12 +29,12 @@ from onelip.norms.rounding import downward, upward
 
 
 class Piece(nn.Module):
-    """A potential, a skew part or both, for some time.
+    """A potential, a skew part or both, constant for some time.
 
     Args:
         potential: f, or None.
         skew: A, or None.
-        duration: for how long.
+        duration: length of time.
 
     Raises:
         ValueError: neither is given, or the duration is not positive.
@@ -53,7 +53,7 @@ class Piece(nn.Module):
         self.potential, self.skew, self.duration = potential, skew, checked_step(duration)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The velocity, ``A x - grad f(x)``."""
+        """Return the velocity ``A x - grad f(x)``."""
         if self.potential is None:
             assert self.skew is not None
             turning: Tensor = self.skew(x)
@@ -62,7 +62,7 @@ class Piece(nn.Module):
         return falling if self.skew is None else falling + self.skew(x)
 
     def rates(self) -> tuple[Tensor, Tensor]:
-        """Proved ``(-L, -mu)``, between which the symmetric part of the Jacobian lies."""
+        """Proved ``(-L, -mu)``, between which the eigenvalues of the symmetric part lie."""
         if self.potential is None:
             return torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
         low, high = curvature(self.potential)
@@ -70,13 +70,13 @@ class Piece(nn.Module):
 
 
 class Flow(nn.Module):
-    """A vector field that is constant in time on pieces, ``forward(t, x)``.
+    """A vector field that is piecewise constant in time, ``forward(t, x)``.
 
     ``torchdiffeq.odeint(flow, x, times, options={"jump_t": flow.jumps})`` solves it: solvers of
     variable step must know where the field jumps.
 
     Args:
-        pieces: one after the other, from time 0 on; the last one goes on for ever.
+        pieces: in order, from time 0 on; the last one has no end.
 
     Raises:
         ValueError: no pieces.
@@ -101,33 +101,33 @@ class Flow(nn.Module):
 
     @property
     def duration(self) -> float:
-        """The time at which the last piece ends."""
+        """Sum of the durations of the pieces."""
         return self._ends()[-1]
 
     @property
     def jumps(self) -> Tensor:
-        """The times at which one piece gives way to the next, float64."""
+        """Times at which one piece ends and the next begins, float64."""
         return torch.tensor(self._ends()[:-1], dtype=torch.float64)
 
     def parts(self) -> list[Piece]:
-        """The pieces, one after the other."""
+        """Return the pieces, in order."""
         return cast(list[Piece], list(self.pieces))
 
     def forward(self, t: Tensor | float, x: Tensor) -> Tensor:
-        """The velocity at time t."""
+        """Return the velocity at time t."""
         velocity: Tensor = self._at(t)(x)
         return velocity
 
     def rates(self, t: Tensor | float) -> tuple[Tensor, Tensor]:
-        """Proved bounds of the symmetric part of the Jacobian at time t, from both sides."""
+        """Proved lower and upper bound of the symmetric part of the Jacobian at time t."""
         return self._at(t).rates()
 
     @torch.no_grad()
     def distance_bounds(self, start: float, end: float) -> tuple[Tensor, Tensor]:
-        """Proved factors by which the distance of two solutions changes, from both sides.
+        """Proved bounds, lower and upper, of the factor by which the distance of solutions changes.
 
         Raises:
-            ValueError: the end comes before the start, or the start before time 0, or never.
+            ValueError: unless ``0 <= start <= end < inf``.
         """
         if not 0 <= start <= end < math.inf:
             raise ValueError(f"times must satisfy 0 <= start <= end < inf, got {start} and {end}")
@@ -136,10 +136,13 @@ class Flow(nn.Module):
             spent = max(0.0, min(end, ended) - max(start, begun))
             if spent:
                 low, high = piece.rates()
+                # exponents: L dt rounded up for the lower factor, mu dt rounded down for the upper
                 least, most = least + upward(-spent * low, 3), most - downward(-spent * high, 3)
+        # roundings of the sum of exponents, at most two per piece
         count = 2 * len(self.pieces)
         slowest = downward((-upward(least, count)).exp(), 8)
         fastest = upward((-downward(-most, count)).exp(), 8)
+        # exp(0) is 1 exactly: no rounding there
         return torch.where(least == 0, 1.0, slowest), torch.where(most == 0, 1.0, fastest)
 
     def discretise(
@@ -149,15 +152,15 @@ class Flow(nn.Module):
         *,
         steps: int = 1,
     ) -> nn.Sequential:
-        """A network: for each piece, ``steps`` times a step on f and then one on A.
+        """Return a network: for each piece, ``steps`` times a step on f and then one on A.
 
-        The layers share the parameters of the flow. No step is shortened: an explicit one that is
-        longer than ``2 / L`` stretches, and its bound says so.
+        The layers share the parameters of the flow. No step is shortened: the bound of an explicit
+        step longer than ``2 / L`` exceeds 1.
 
         Args:
             potential: scheme for f, called with the potential and the step.
             skew: scheme for A, likewise.
-            steps: for each piece; a step takes ``duration / steps``.
+            steps: number of steps for each piece, of size ``duration / steps``.
 
         Raises:
             ValueError: fewer than one step.
@@ -175,13 +178,15 @@ class Flow(nn.Module):
         return nn.Sequential(*layers)
 
     def _at(self, t: Tensor | float) -> Piece:
+        """Piece at time t; at a jump, the one that begins."""
         now = float(torch.as_tensor(t).detach())
         return self.parts()[bisect.bisect_right(self._ends()[:-1], now)]
 
     def _ends(self) -> list[float]:
+        """Times at which the pieces end."""
         return list(accumulate(piece.duration for piece in self.parts()))
 
     def _spans(self) -> Iterator[tuple[Piece, float, float]]:
-        """Each piece, when it begins and when it ends."""
+        """Yield each piece with its start and its end; the last one ends at infinity."""
         ends = self._ends()
         yield from zip(self.parts(), [0.0, *ends[:-1]], [*ends[:-1], float("inf")], strict=True)

@@ -2,7 +2,7 @@ r"""Implicit Euler steps on a potential: proximal steps (Meunier et al., 2022, a
 
 :math:`y = x - h \nabla f(y)` has one solution, :math:`p(x)`, the minimiser of
 :math:`\frac12 \|y - x\|^2 + h f(y)`, with Lipschitz constant :math:`1 / (1 + h \mu)`. Without a
-closed form it is the fixed point of
+closed form it is computed as the fixed point of
 
 .. math:: y_{k+1} = T(y_k) + \tau x, \qquad T(y) = y - \tau (y + h \nabla f(y)) ,
 
@@ -10,21 +10,21 @@ and T is a gradient step on a function with curvature in :math:`[1 + h \mu, 1 + 
 :math:`\tau \le 2 / (2 + h (L + \mu))` its Lipschitz constant is
 :math:`q = 1 - \tau (1 + h \mu) < 1`.
 
-**What forward computes is a contraction, not only the limit.** Let :math:`l_k` be the constant of
+**Every iterate is 1-Lipschitz in x, not only the limit.** Let :math:`l_k` be the constant of
 :math:`x \mapsto y_k`. From :math:`y_0 = x` we have :math:`l_0 = 1` and
 :math:`l_{k+1} \le q\, l_k + \tau`. The fixed point of that recursion is
 :math:`\tau / (1 - q) = 1 / (1 + h \mu)`, hence
 
 .. math:: l_K \le \frac{1}{1 + h \mu} + q^K \frac{h \mu}{1 + h \mu} \le 1
 
-for **every number of iterations that does not depend on x**. A stopping rule that looks at x breaks
-this: where the number changes, the output jumps. Here the number follows from q: as
+for **every number of iterations that does not depend on x**. A stopping rule that depends on x
+breaks this: where the number changes, the output jumps. Here the number follows from q: as
 :math:`\|y_K - p\| \le q^K \|x - p\|`, a relative tolerance takes
 :math:`K = \lceil \log(\mathrm{tolerance}) / \log q \rceil` steps, about
 :math:`h L / 2` for each factor of e.
 
-Afterwards, :math:`\|y - x + h \nabla f(y)\| \ge (1 + h \mu) \|y - p(x)\|` for any y, since the left
-side is the gradient of a :math:`(1 + h \mu)`-convex function at y.
+A posteriori, :math:`\|y - x + h \nabla f(y)\| \ge (1 + h \mu) \|y - p(x)\|` for any y, since the
+left side is the gradient of a :math:`(1 + h \mu)`-convex function at y.
 """
 
 import copy
@@ -41,8 +41,8 @@ from onelip.flows.step import checked_step, rounded_down, step_of
 from onelip.lipschitz import LipschitzModule
 from onelip.norms.rounding import downward, upward
 
-_MOST = 1000  # iterations
-_LOWERED = 1 - 1e-6  # room for weights that are rounded to float32 after a plan was fixed
+_MOST = 1000  # largest number of iterations
+_LOWERED = 1 - 1e-6  # margin for weights that are rounded to float32 after a plan was fixed
 
 
 class Plan(NamedTuple):
@@ -53,21 +53,21 @@ class Plan(NamedTuple):
 
 
 def implicit_bound(step: Tensor, convexity: Tensor) -> Tensor:
-    """``1 / (1 + h mu)``, rounded up."""
+    """Return ``1 / (1 + h mu)``, rounded up."""
     h = step.detach().to("cpu", torch.float64)
     least = downward(h * convexity, 1).clamp(max=torch.finfo(torch.float64).max / 4)
     return upward(1 / (1 + least), 2).clamp(max=1)
 
 
 class ImplicitEuler(LipschitzModule):
-    r"""The proximal step ``y = x - h grad f(y)``.
+    r"""Proximal step: the solution y of ``y = x - h grad f(y)``.
 
     Bound: ``1 / (1 + h mu)`` in closed form, of the exact step; with K iterations of rate q, that
     plus ``q^K h mu / (1 + h mu)``. At most 1 for every convex f and every h.
     Shape: that of the potential's gradient.
     Cost: a closed form, or about ``log(1 / tolerance) h L / 2`` gradients; as many products with
     the Hessian for the backward pass, which keeps nothing but the output. Every forward pass proves
-    L anew, as costly as asking for the bound; ``export`` fixes what follows from it.
+    L anew, as costly as asking for the bound; ``export`` fixes the plan that follows from L.
 
     Args:
         potential: f; its parameters are this layer's.
@@ -125,9 +125,12 @@ class ImplicitEuler(LipschitzModule):
         step = step_of(self, self.fixed_step)
         low, high = curvature(self.potential)
         h = step.to("cpu", torch.float64)
+        # rounded down: the rate q is proved up to 2 / (2 + h (L + mu)) only
         rate = rounded_down(downward(_LOWERED * 2 / upward(2 + h * (low + high), 4), 3), step)
         shrinks = float(downward(rate.double().cpu() * (1 + h * low), 3))
+        # 1 - q; log1p keeps its digits where q is close to 1
         wanted = 1.0 if shrinks >= 1 else math.inf
+        # q = 0 needs one step; q = 1 means that no number of steps is proved to suffice
         if 0 < shrinks < 1:
             wanted = max(1.0, math.log(self.tolerance) / math.log1p(-shrinks))
         if wanted > _MOST:
@@ -139,7 +142,7 @@ class ImplicitEuler(LipschitzModule):
         return Plan(float(rate), math.ceil(wanted))
 
     def forward(self, x: Tensor) -> Tensor:
-        """One proximal step."""
+        """Return the solution y of ``y = x - h grad f(y)``, in closed form or by iteration."""
         plan, step = self.plan(), step_of(self, self.fixed_step)
         if plan is not None:
             return fixed_point(x, self.potential, float(step), plan.rate, plan.iterations)
@@ -147,7 +150,7 @@ class ImplicitEuler(LipschitzModule):
 
     @torch.no_grad()
     def residual(self, x: Tensor, y: Tensor) -> Tensor:
-        """``|y - x + h grad f(y)|`` per sample: y is no further than that from the exact output."""
+        """Return ``|y - x + h grad f(y)|`` per sample: an upper bound of the error of y."""
         step = step_of(self, self.fixed_step)
         residual: Tensor = (y - x + step * self.potential.gradient(y)).flatten(1).norm(dim=1)
         return residual
@@ -169,6 +172,7 @@ class ImplicitEuler(LipschitzModule):
                 "the weights are no longer those that the fixed plan was made for: export again"
             )
         shrinks = downward(rate * (1 + step * low), 3)
+        # q^K, rounded up; then 1 / (1 + h mu) + q^K h mu / (1 + h mu)
         left = upward(upward(1 - shrinks, 1).clamp(0, 1) ** plan.iterations, 16)
         return upward(limit + left * upward(step * low, 1) * limit, 4).clamp(max=1)
 
@@ -178,5 +182,5 @@ class ImplicitEuler(LipschitzModule):
         return ImplicitEuler(potential, self.fixed_step, tolerance=self.tolerance, plan=plan)
 
     def extra_repr(self) -> str:
-        """The step, and how it is solved."""
+        """Step size and tolerance."""
         return f"step={self.fixed_step}, tolerance={self.tolerance}"

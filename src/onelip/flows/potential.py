@@ -1,8 +1,8 @@
 r"""Convex potentials: the symmetric part of a vector field (Meunier et al., ICML 2022, section 3).
 
-A field whose Jacobian is symmetric is the gradient of a function. Where that function f is convex,
-the flow of :math:`\dot x = -\nabla f(x)` brings no two points further apart. What a scheme in
-discrete time keeps of that depends on how curved f is: on two numbers :math:`0 \le \mu \le L` with
+A field whose Jacobian is symmetric is the gradient of a function f. If f is convex, the flow of
+:math:`\dot x = -\nabla f(x)` does not increase distances. Whether a scheme in discrete time
+keeps this depends on the curvature of f, on two numbers :math:`0 \le \mu \le L` with
 
 .. math:: \mu \|x - z\|^2 \le \langle \nabla f(x) - \nabla f(z), x - z \rangle
    \quad \text{and} \quad \|\nabla f(x) - \nabla f(z)\| \le L \|x - z\| .
@@ -19,10 +19,10 @@ from onelip.lipschitz import overridable, refuse_inherited
 
 
 class Potential(nn.Module, abc.ABC):
-    """A convex function that proves how curved it is; yours derives from this class.
+    """Base class of convex functions with proved bounds of their curvature.
 
-    It writes ``forward`` and ``smoothness``, and whatever else it knows better than the defaults.
-    Like layers, potentials are final. ``onelip.testing.check_potential`` puts one to the test.
+    A subclass writes ``forward`` and ``smoothness``, and overrides defaults that it can improve.
+    Like layers, potentials are final. ``onelip.testing.check_potential`` tests one.
 
     Example:
         >>> class Hills(Potential):
@@ -37,13 +37,13 @@ class Potential(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def forward(self, x: Tensor) -> Tensor:
-        """The value of each sample, ``(batch,)``."""
+        """Return the value of each sample, ``(batch,)``."""
 
     @abc.abstractmethod
     def smoothness(self) -> Tensor:
         """Proved upper bound L of the Lipschitz constant of the gradient: 0-d float64, rounded up.
 
-        Infinity means that nothing is known; a closed-form ``proximal`` needs nothing.
+        Infinity means that none is known; a closed-form ``proximal`` needs none.
         """
 
     @overridable
@@ -53,10 +53,11 @@ class Potential(nn.Module, abc.ABC):
 
     @overridable
     def gradient(self, x: Tensor) -> Tensor:
-        """The gradient at each sample, differentiable; by default, that of the values."""
+        """Return the gradient at each sample, differentiable; by default by autograd."""
         tracked = x.requires_grad or any(part.requires_grad for part in self.parameters())
         wanted = torch.is_grad_enabled() and tracked
         with torch.inference_mode(False), torch.enable_grad():
+            # inference tensors cannot require gradients: a clone can
             apart = x.clone() if x.is_inference() else x.detach()
             point = x if x.requires_grad else apart.requires_grad_()
             values = self(point).sum()
@@ -69,22 +70,22 @@ class Potential(nn.Module, abc.ABC):
 
     @overridable
     def proximal(self, x: Tensor, step: Tensor) -> Tensor:
-        """The exact minimiser of ``|y - x|^2 / 2 + step f(y)``; leave it out for no closed form."""
+        """Return the exact minimiser of ``|y - x|^2 / 2 + step f(y)``; optional."""
         raise NotImplementedError(f"{type(self).__name__} has no closed form of proximal()")
 
     @property
     def has_proximal(self) -> bool:
-        """Whether ``proximal`` is written."""
+        """Whether the class has a closed form of ``proximal``."""
         return type(self).proximal is not Potential.proximal
 
 
 @torch.no_grad()
 def curvature(potential: Potential) -> tuple[Tensor, Tensor]:
-    """The proved interval ``(mu, L)`` of a potential, from the weights in use.
+    """Proved interval ``(mu, L)`` of the curvature of a potential, for the weights in use.
 
     Raises:
-        UnboundedModuleError: the potential inherits its proof from another one, or what it proves
-            is no interval of numbers >= 0, or a backward hook may change its gradient.
+        UnboundedModuleError: the potential inherits its proof from another one, or its bounds are
+            no interval of numbers >= 0, or a backward hook may change its gradient.
     """
     for method in ("smoothness", "convexity", "proximal"):
         refuse_inherited(potential, method)
@@ -100,7 +101,7 @@ def curvature(potential: Potential) -> tuple[Tensor, Tensor]:
 
 
 def _refuse_backward_hooks(potential: Potential) -> None:
-    """A gradient by autograd passes through them, so ``forward`` of a scheme does."""
+    """Refuse backward hooks: a gradient by autograd, and so a scheme's forward, runs them."""
     everywhere = torch_module._global_backward_hooks, torch_module._global_backward_pre_hooks
     inside = [
         hooks

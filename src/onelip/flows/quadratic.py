@@ -1,4 +1,4 @@
-"""Quadratic potentials: what flows linearly."""
+"""Quadratic potentials, whose flow is linear."""
 
 import math
 from typing import Unpack
@@ -24,7 +24,8 @@ class QuadraticPotential(Potential):
 
     Args:
         features: size of the input.
-        rows: of W; ``features`` by default. With fewer, the potential is flat in some directions.
+        rows: number of rows of W; ``features`` by default. With fewer, the potential is flat in
+            some directions.
         **factory: ``device`` and ``dtype`` of the parameters.
 
     Raises:
@@ -50,7 +51,7 @@ class QuadraticPotential(Potential):
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
 
     def forward(self, x: Tensor) -> Tensor:
-        """The value of each sample."""
+        """Return ``|W x|^2 / 2 + b x`` for each sample."""
         return F.linear(x, self.weight).square().sum(-1) / 2 + x @ self.bias
 
     @override
@@ -58,7 +59,7 @@ class QuadraticPotential(Potential):
         return F.linear(F.linear(x, self.weight), self.weight.T, self.bias)
 
     def smoothness(self) -> Tensor:
-        """``|W|^2``."""
+        """Proved upper bound of ``|W|^2``."""
         norm = norms.dense(self.weight)
         return torch.where(norm > 0, ends_above(norm.square()), norm)  # 0 of zeros
 
@@ -68,13 +69,14 @@ class QuadraticPotential(Potential):
 
     @override
     def proximal(self, x: Tensor, step: Tensor) -> Tensor:
-        """``(I + h W^T W)^{-1} (x - h b)``, from a QR factorisation of ``sqrt(h) W`` over I.
+        """Return ``(I + h W^T W)^{-1} (x - h b)``, by a QR factorisation of ``sqrt(h) W`` over I.
 
-        A Cholesky factor of ``I + h W^T W`` would forget the identity beside long rows, as would a
-        factorisation that meets it first.
+        A Cholesky factor of ``I + h W^T W`` would lose the identity to rounding beside long rows,
+        as would a QR factorisation of I over ``sqrt(h) W``.
         """
         eye = torch.eye(len(self.bias), dtype=x.dtype, device=x.device)
         q, r = torch.linalg.qr(torch.cat([step.sqrt() * self.weight, eye]))
+        # the lower block of Q is R^{-1}, so this is R^{-T} (x - h b) for each sample
         right = (x - step * self.bias) @ q[len(self.weight) :]
         result: Tensor = torch.linalg.solve_triangular(r, right.mT, upper=True).mT
         return result

@@ -1,9 +1,9 @@
-r"""Schemes that solve with a skew part: the midpoint rule and implicit Euler.
+r"""Implicit schemes for a skew part: the midpoint rule and implicit Euler.
 
 The midpoint rule :math:`y = x + h A (x + y) / 2` is the Cayley transform
 :math:`(I - \frac h2 A)^{-1} (I + \frac h2 A)`, an orthogonal map (Meunier et al., 2022, section
 3.3). Implicit Euler, :math:`y = x + h A y`, has :math:`\|x\|^2 = \|y\|^2 + h^2 \|A y\|^2`: it
-*shrinks*, though it is said to increase the norm there.
+*decreases* the norm, though that section says that it increases it.
 """
 
 import abc
@@ -22,16 +22,16 @@ from onelip.lipschitz import refuse_inherited
 
 
 class RationalStep(ConstrainedLayer):
-    """A rational function of a skew part: that function of each of its blocks."""
+    """Base of schemes that apply a rational function to each block of a skew part."""
 
     def __init__(self, skew: SkewPart, step: float = 1.0) -> None:
         super().__init__()
         self.skew, self.fixed_step = skew, checked_step(step)
-        self.compute_weight()  # refuses parts without blocks
+        self.compute_weight()  # refuses parts without blocks, at construction
 
     @abc.abstractmethod
     def of_blocks(self, blocks: Tensor) -> Tensor:
-        """The function of ``h A``."""
+        """Compute the rational function of the blocks of ``h A``."""
 
     @override
     def compute_weight(self) -> Tensor:
@@ -44,7 +44,7 @@ class RationalStep(ConstrainedLayer):
         return twin.compute_weight().to(self.weight.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply the blocks."""
+        """Apply the map with the blocks in use."""
         return self.skew.act(x, self.weight)
 
     def lipschitz_bound(self) -> Tensor:
@@ -58,7 +58,7 @@ class RationalStep(ConstrainedLayer):
         return self.skew.plain(self.fixed_weight())
 
     def extra_repr(self) -> str:
-        """The step."""
+        """Step size."""
         return f"step={self.fixed_step}"
 
 
@@ -90,11 +90,13 @@ class Midpoint(RationalStep):
 
     @override
     def of_blocks(self, blocks: Tensor) -> Tensor:
-        return cayley(-blocks / 4)  # of U - U^H = -h A / 2
+        return cayley(
+            -blocks / 4
+        )  # cayley takes U - U^H = -h A / 2; for skew A that is U = -h A / 4
 
 
 class ImplicitEulerSkew(RationalStep):
-    """``(I - h A)^{-1} x``: implicit Euler on a skew part, which shrinks.
+    """``(I - h A)^{-1} x``: implicit Euler on a skew part, which decreases norms.
 
     Bound: the proved norm of the largest block: ``1 / sqrt(1 + h^2 theta^2)``, with i theta the
     eigenvalue of A closest to 0. In odd dimensions that is 1.
@@ -119,4 +121,5 @@ class ImplicitEulerSkew(RationalStep):
     @override
     def of_blocks(self, blocks: Tensor) -> Tensor:
         eye = torch.eye(blocks.shape[-1], dtype=blocks.dtype, device=blocks.device)
+        # I - h A has Hermitian part I, since A is skew
         return accretive_inverse(eye - blocks)

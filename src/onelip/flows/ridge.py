@@ -48,16 +48,16 @@ class RidgePotential(Potential):
         nn.init.uniform_(self.bias, -limit, limit)
 
     def inner(self, x: Tensor) -> Tensor:
-        """``W x + b``."""
+        """Return ``W x + b``."""
         check_image_size(x, self.image_size)
         return applied(x, self.weight, self.bias, self.padding_mode)
 
     def adjoint(self, y: Tensor) -> Tensor:
-        """``W^T y``."""
+        """Return ``W^T y``."""
         return applied(y, mirrored(self.weight), None, self.padding_mode)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The sum of the primitives; the gradient needs no closed form of them."""
+        """Return ``sum_i phi(w_i x + b_i)``; the gradient does not need phi."""
         return primitive(self.activation, self.inner(x)).flatten(1).sum(1)
 
     @override
@@ -65,14 +65,14 @@ class RidgePotential(Potential):
         return self.adjoint(self.activation(self.inner(x)))
 
     def smoothness(self) -> Tensor:
-        """``s |W|^2``, s the largest slope."""
+        """Proved upper bound of ``s |W|^2``, s the largest slope."""
         norm = norm_bound(self.weight, self.image_size, self.padding_mode)
         return upward(norm.square() * slopes(self.activation)[1], 2)
 
     @override
     def convexity(self) -> Tensor:
         low = slopes(self.activation)[0]
-        if low <= 0:  # a learned slope may turn negative: the interval says so
+        if low <= 0:  # a learned slope may turn negative: ``curvature`` refuses it
             return torch.tensor(low, dtype=torch.float64)
         return downward(low * self.least_eigenvalue(), 1)
 
@@ -133,7 +133,7 @@ class RidgeConv2d(RidgePotential):
         channels: channels of the input.
         hidden_channels: rows of W.
         kernel_size: odd.
-        image_size: height and width, on which the norm is taken.
+        image_size: height and width of the images for which the norm is proved.
         padding_mode: ``"zeros"``, the default of residual layers, or ``"circular"``.
         activation: non-decreasing; ``nn.ReLU()`` by default.
         **factory: ``device`` and ``dtype`` of the parameters.

@@ -1,10 +1,10 @@
-r"""Skew-symmetric parts: what turns without stretching (Meunier et al., 2022, section 3).
+r"""Skew-symmetric parts, whose flow keeps norms (Meunier et al., 2022, section 3).
 
 A field whose Jacobian is skew-symmetric everywhere is linear (appendix C.1):
 :math:`\dot x = A x` with :math:`A^T = -A`, and :math:`\frac{d}{dt} \|x\|^2 = 2 x^T A x = 0`.
 
-Schemes that solve with A need its matrix, or its blocks over frequencies. For these a part gives
-``blocks`` of A, and ``act``, ``measure`` and ``plain`` for whatever function of them comes out.
+Implicit schemes need the matrix of A, or its blocks over frequencies. For these a part returns the
+``blocks`` of A, and ``act``, ``measure`` and ``plain`` take blocks of any function of A.
 """
 
 import abc
@@ -27,44 +27,44 @@ from onelip.lipschitz import refuse_inherited
 
 
 class SkewPart(nn.Module, abc.ABC):
-    """A linear map ``x -> A x`` with ``A^T = -A``; yours derives from this class.
+    """Base class of linear maps ``x -> A x`` with ``A^T = -A``.
 
-    It writes ``forward`` and ``norm``. The other methods are for schemes that solve with A.
+    A subclass writes ``forward`` and ``norm``. The other methods are for implicit schemes.
     """
 
     @abc.abstractmethod
     def forward(self, x: Tensor) -> Tensor:
-        """``A x``, sample by sample."""
+        """Return ``A x`` for each sample."""
 
     @abc.abstractmethod
     def norm(self) -> Tensor:
         """Proved upper bound of the norm of A: 0-d float64, rounded up."""
 
     def blocks(self) -> Tensor:
-        """The matrices that A consists of, ``(..., n, n)``.
+        """Return the diagonal blocks of A in some unitary basis, ``(..., n, n)``.
 
         Raises:
-            NotApplicableError: there are none to solve with.
+            NotApplicableError: the class has no blocks.
         """
         raise NotApplicableError(
             f"{type(self).__name__} has no blocks to solve with: ExactFlow needs none"
         )
 
     def act(self, x: Tensor, blocks: Tensor) -> Tensor:
-        """Apply the map that consists of other blocks than those of A."""
+        """Apply the map with the given blocks in place of those of A."""
         raise NotImplementedError
 
     def measure(self, blocks: Tensor) -> Tensor:
-        """Proved norm of the map that consists of these blocks."""
+        """Proved norm of the map with the given blocks."""
         raise NotImplementedError
 
     def plain(self, blocks: Tensor) -> nn.Module:
-        """A fixed module for the map that consists of these blocks."""
+        """Return a fixed module for the map with the given blocks."""
         raise NotImplementedError
 
 
 def proved_norm(part: SkewPart) -> Tensor:
-    """The norm that a part proves.
+    """Proved norm of a skew part, as a 0-d float64 tensor on the CPU.
 
     Raises:
         UnboundedModuleError: the part inherits its proof from another one.
@@ -76,7 +76,7 @@ def proved_norm(part: SkewPart) -> Tensor:
 class SkewLinear(SkewPart):
     """``(M - M^T) x`` with a free square matrix M.
 
-    Bound: the norm of ``M - M^T``, proved.
+    Bound: the proved norm of ``M - M^T``.
     Shape: ``(*, features)`` to the same.
     Cost: one product with the matrix.
 
@@ -101,7 +101,7 @@ class SkewLinear(SkewPart):
         nn.init.normal_(self.weight, std=(2 * features) ** -0.5)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(M - M^T) x``."""
+        """Return ``(M - M^T) x``."""
         return F.linear(x, self.blocks())
 
     def norm(self) -> Tensor:
@@ -128,7 +128,7 @@ class SkewLinear(SkewPart):
 class SkewConv2d(SkewPart):
     """Convolution with a free kernel minus that of its adjoint.
 
-    Bound: the norm on images of this size, proved.
+    Bound: the proved norm on images of this size.
     Shape: ``(batch, channels, height, width)`` to the same.
     Cost: one convolution.
 
@@ -169,11 +169,11 @@ class SkewConv2d(SkewPart):
         nn.init.normal_(self.weight, std=(2 * channels * kernel_size**2) ** -0.5)
 
     def kernel(self) -> Tensor:
-        """The skew kernel in use."""
+        """Return the skew kernel in use."""
         return skew(self.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve."""
+        """Convolve with the skew kernel in use."""
         check_image_size(x, self.image_size)
         return convolve(x, self.kernel(), None, self.padding_mode)
 
@@ -188,7 +188,7 @@ class SkewConv2d(SkewPart):
 
     @override
     def blocks(self) -> Tensor:
-        """One block for each frequency of the half spectrum.
+        """Return one block for each frequency of the half spectrum.
 
         Raises:
             NotApplicableError: zero padding.

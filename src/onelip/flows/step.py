@@ -1,4 +1,4 @@
-"""Steps in time: the number h that a scheme uses, as ``forward`` sees it."""
+"""Step sizes h in time: checks, and the rounded number that ``forward`` multiplies by."""
 
 import math
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 def checked_step(step: float) -> float:
-    """A step that a scheme can take.
+    """Return the step size as a float, after a check.
 
     Raises:
         ValueError: it is not positive, or not finite.
@@ -18,7 +18,7 @@ def checked_step(step: float) -> float:
 
 
 def step_of(module: nn.Module, step: float) -> Tensor:
-    """The step in the precision of the parameters: the number that multiplies, and is bounded.
+    """Return the step size in the precision of the parameters, for ``forward`` and the bound.
 
     Raises:
         ValueError: in that precision it is 0 or infinite.
@@ -33,6 +33,6 @@ def step_of(module: nn.Module, step: float) -> Tensor:
 
 
 def rounded_down(step: Tensor, like: Tensor) -> Tensor:
-    """A positive float64 number in the precision and place of another, never above itself."""
+    """Round a positive float64 number down to the dtype and device of another tensor."""
     near = step.to(like)
     return torch.nextafter(near, torch.zeros_like(near)) if near.double().cpu() > step else near

@@ -1,4 +1,4 @@
-"""Sums of potentials."""
+"""Weighted sums of convex potentials."""
 
 import math
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from onelip.norms.rounding import downward, upward
 class SumPotential(Potential):
     """``sum_i c_i f_i(x)`` with fixed c_i > 0.
 
-    Bound: the sums of the bounds of the parts.
+    Bound: curvature between ``sum_i c_i mu_i`` and ``sum_i c_i L_i``.
     Shape: that of the parts.
     Cost: that of the parts.
 
@@ -45,7 +45,7 @@ class SumPotential(Potential):
         self.parts = nn.ModuleList(parts)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The value of each sample."""
+        """Return ``sum_i c_i f_i(x)`` for each sample."""
         return self._sum([part(x) for part in self._potentials()])
 
     @override
@@ -53,8 +53,9 @@ class SumPotential(Potential):
         return self._sum([part.gradient(x) for part in self._potentials()])
 
     def smoothness(self) -> Tensor:
-        """The sum of those of the parts."""
+        """Proved upper bound ``sum_i c_i L_i``."""
         parts = [curvature(part)[1] for part in self._potentials()]
+        # one rounding per product and one per sum
         return upward(self._sum(parts), 2 * len(parts))
 
     @override
@@ -63,8 +64,10 @@ class SumPotential(Potential):
         return downward(self._sum(parts), 2 * len(parts))
 
     def _potentials(self) -> list[Potential]:
+        """Parts of the sum."""
         return cast(list[Potential], list(self.parts))
 
     def _sum(self, values: Sequence[Tensor]) -> Tensor:
+        """Weighted sum of one value per part."""
         scaled = [weight * value for weight, value in zip(self.weights, values, strict=True)]
         return torch.stack(scaled).sum(0)

@@ -1,4 +1,4 @@
-"""A gradient step with one kernel, of any size and padding: forwards and transposed."""
+"""Gradient step with a zero-padded convolution of any kernel size, and its adjoint."""
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ class AdjointStep(LipschitzModule):
         bias: ``(hidden,)`` or None.
         activation: an elementwise activation of torch.
         step: a number >= 0 that float32 holds exactly.
-        padding: zeros on each side.
+        padding: number of zeros on each side.
         groups: blocks of channels.
 
     Example:
@@ -53,10 +53,11 @@ class AdjointStep(LipschitzModule):
         self.padding, self.groups = padding, groups
 
     def forward(self, x: Tensor) -> Tensor:
-        """``x - step * K^T activation(K x + b)``."""
+        """Return ``x - step * K^T activation(K x + b)``."""
         padding, groups = self.padding, self.groups
         inner = F.conv2d(x, self.weight, self.bias, padding=padding, groups=groups)
         hidden = self.activation(inner)
+        # the transposed convolution with the same kernel and padding is the exact adjoint
         outer = F.conv_transpose2d(hidden, self.weight, padding=padding, groups=groups)
         return x - self.step * outer
 
@@ -67,5 +68,5 @@ class AdjointStep(LipschitzModule):
         return gradient_step_bound(step, norm, slopes(self.activation))
 
     def extra_repr(self) -> str:
-        """The shape of the kernel."""
+        """Shape of the kernel, step and padding."""
         return f"{tuple(self.weight.shape)}, step={self.step}, padding={self.padding}"

@@ -16,13 +16,13 @@ UNCHECKED = "stretches inputs of another shape than it is made for, and does not
 
 
 def factor_above(factor: float) -> float:
-    """The size of a Python number as tensors of float32 or float64 are multiplied by it."""
+    """Upper bound of the size of a Python factor after rounding to float32 or float64."""
     rounded = float(torch.tensor(factor, dtype=torch.float32))
     return max(abs(float(factor)), abs(rounded))
 
 
 def export_first(reason: str) -> Rule:
-    """The rule of modules of which ``onelip.export`` makes something that has a bound."""
+    """Return the rule that refuses modules which have a bound only after ``onelip.export``."""
 
     def refuse(module: nn.Module) -> Tensor:
         raise UnboundedModuleError(
@@ -34,12 +34,12 @@ def export_first(reason: str) -> Rule:
 
 
 def unchecked(convert: Callable[[Any], nn.Module]) -> ModuleRecord:
-    """The record of modules that are 1-Lipschitz on inputs of the right shape only."""
+    """Return the record of modules that are 1-Lipschitz on inputs of the right shape only."""
     return ModuleRecord(lipschitz_bound=export_first(UNCHECKED), export=convert)
 
 
 def normalized(mean: Tensor, std: Tensor) -> Normalize:
-    """``(x - mean) / std``, with the dtype and device of these."""
+    """Return the layer ``(x - mean) / std``, with the dtype and device of ``mean`` and ``std``."""
     layer = Normalize([0.0] * len(mean), [1.0] * len(mean))
     layer.mean, layer.std = mean.detach().clone(), std.detach().clone()
     return layer
@@ -70,7 +70,8 @@ class Centering(LipschitzModule):
         self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
 
     def forward(self, x: Tensor) -> Tensor:
-        """``x - mean + bias``."""
+        """Return ``x - mean + bias``."""
+        # dimension 0 is the batch: a mean over it would couple samples
         if any(axis % x.ndim == 0 for axis in self.axes):
             raise ValueError(f"axes {self.axes} hold the batch of an input with {x.ndim} axes")
         centered = x - x.mean(self.axes, keepdim=True)
@@ -80,7 +81,7 @@ class Centering(LipschitzModule):
         return centered + self.bias.view(-1, *(1,) * (x.ndim - 2))
 
     def lipschitz_bound(self) -> Tensor:
-        """1."""
+        """Return 1."""
         return torch.ones((), dtype=torch.float64)
 
 
@@ -96,7 +97,7 @@ class HalvesHouseHolder(LipschitzModule):
 
     Args:
         theta: ``(channels / 2,)``.
-        scale: of the output.
+        scale: factor of the output.
 
     Raises:
         ValueError: in ``forward``, another number of channels.
@@ -111,7 +112,7 @@ class HalvesHouseHolder(LipschitzModule):
         self.theta, self.scale = nn.Parameter(theta.detach().flatten().clone()), scale
 
     def forward(self, z: Tensor) -> Tensor:
-        """Fold."""
+        """Reflect the points beyond the line, and scale."""
         _check_channels(z, 2 * len(self.theta))
         theta = self.theta.view(-1, *(1,) * (z.ndim - 2))
         x, y = z.chunk(2, dim=1)
@@ -123,10 +124,12 @@ class HalvesHouseHolder(LipschitzModule):
     def lipschitz_bound(self) -> Tensor:
         """Proved bound, by the formula in the class docstring."""
         squares = exact(self.theta.cos()).square() + exact(self.theta.sin()).square()
+        # the computed reflection has norm sqrt(cos^2 + sin^2) of the rounded cosine and sine
         reflection = upward(squares, 3).sqrt().max().clamp(min=1)
         return upward(reflection * factor_above(self.scale), 2).cpu()
 
 
 def _check_channels(x: Tensor, channels: int) -> None:
+    """Refuse an input whose channels would be broadcast."""
     if x.ndim < 2 or x.shape[1] != channels:
         raise ValueError(f"{channels} channels are asked, got {tuple(x.shape)}")

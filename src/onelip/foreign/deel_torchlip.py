@@ -1,7 +1,7 @@
 """deel-torchlip's layers (DEEL team, MIT licence), as of version 1.0.5.
 
-A coefficient that a ``Sequential`` hands out reaches pools and activations, which multiply by it,
-and not the weights, which were fixed before: what counts is what each ``forward`` multiplies by.
+The coefficient of a ``Sequential`` reaches pools and activations, which multiply by it, but not the
+weights, which are computed before. Rules use the factor that each ``forward`` multiplies by.
 """
 
 from collections import OrderedDict
@@ -36,13 +36,14 @@ from onelip.norms.windows import overlap_of_maxima, root_above
 
 
 def unpadded(module: Any) -> Any:
-    """The convolution itself, if the padding that its class adds to torch's does nothing.
+    """Return the convolution itself, if its class adds no padding to torch's own.
 
     Raises:
         UnboundedModuleError: symmetric padding.
     """
+    # ``pad`` is the identity only if its code is the lambda in the constructor of the class
     owner = deel.PadConv1d if isinstance(module, deel.PadConv1d) else deel.PadConv2d
-    code = getattr(module.pad, "__code__", None)  # of a lambda that returns its argument
+    code = getattr(module.pad, "__code__", None)  # that lambda returns its argument
     if code is None or code not in owner.__init__.__code__.co_consts:
         raise UnboundedModuleError(
             f"{type(module).__name__} pads by {module.pad!r} of its own (padding_mode="
@@ -52,10 +53,12 @@ def unpadded(module: Any) -> Any:
 
 
 def _isometry(_: Any) -> float:
+    """Return 1, the constant of an isometry."""
     return 1.0
 
 
 def _scaled_isometry(module: Any) -> float:
+    """Return the factor that ``forward`` multiplies a 1-Lipschitz map by."""
     return factor_above(module._coefficient_lip)
 
 
@@ -67,24 +70,26 @@ def _max_min(module: Any) -> float:
 
 
 def _lp_relu(module: Any) -> Tensor:
+    """Return the largest slope: 1 or the clamped learned one."""
     limit = module._coefficient_lip
     return exact(torch.clamp(module.weight, -limit, limit)).abs().max().clamp(min=1)
 
 
 def _average_pool(module: Any) -> Tensor:
+    """Return the bound of torch's average pooling, times the factor."""
     average = torch.as_tensor(OF_TORCH[nn.AvgPool2d].lipschitz_bound(module), dtype=torch.float64)
     factor = factor_above(module._coefficient_lip * module.scalingFactor)
     return product([average, torch.tensor(factor, dtype=torch.float64)])
 
 
 def _whole_average(module: Any) -> Tensor:
-    """The root of the number of pixels is rounded to float32 at worst."""
+    """Return the factor; the root of the number of pixels is rounded to float32 at worst."""
     factor = torch.tensor(factor_above(module._coefficient_lip), dtype=torch.float64)
     return upward(factor * (1 + 2**-23), 4)
 
 
 def _l2_pool(module: Any) -> Tensor:
-    """Norms of windows: a pixel is in as many as overlap there."""
+    """Return the root of the number of windows that share a pixel, times the factor."""
     if module.ceil_mode or module.norm_type != 2:
         raise UnboundedModuleError(
             "ScaledL2NormPool2d stretches windows that leave the image: ceil_mode=False"
@@ -96,19 +101,23 @@ def _l2_pool(module: Any) -> Tensor:
 
 
 def _sequential(module: Any) -> Tensor:
+    """Return the product of the bounds of the parts."""
     return product([bound_of_part(part) for part in module])
 
 
 def _export_sequential(module: Any) -> nn.Sequential:
+    """Return a plain ``nn.Sequential`` of the exported parts."""
     names = module._modules  # unlike named_children(), with modules that occur twice
     return nn.Sequential(OrderedDict(zip(names, map(export, module), strict=True)))
 
 
 def _export_batch_norm(module: Any) -> Normalize:
-    """``(x - mean) scale + bias`` with one scale, as ``(x - (mean - bias / scale)) / std``.
+    """Return ``(x - mean) scale + bias``, one scale for all, as ``(x - mean') / std``.
 
-    In eval mode ``forward`` first turns sums over batches into means; that changes no value but
-    the number of samples that the variance is corrected for, so it is done here, on numbers.
+    The new mean is ``mean - bias / scale``.
+
+    In eval mode ``forward`` first turns sums over batches into means. That affects only the number
+    of samples that the variance is corrected for, so it is done here, once.
     """
     batches, sums = module.running_num_batches.item(), module.running_sum_bmean
     mean = sums / batches if batches else torch.zeros_like(sums)
@@ -123,7 +132,7 @@ def _export_batch_norm(module: Any) -> Normalize:
 
 
 def _export_scale_bias(module: Any) -> Normalize:
-    """``x scale + bias`` as ``(x - (-bias / scale)) / (1 / scale)``."""
+    """Return ``x scale + bias`` as ``(x - (-bias / scale)) / (1 / scale)``."""
     if module.bias is None or not torch.as_tensor(module.scalar).all():
         raise UnboundedModuleError("ScaleBiasLayer without bias or with a scale of 0: leave it out")
     std = (1 / torch.as_tensor(module.scalar).to(module.bias)).expand_as(module.bias)
@@ -131,6 +140,7 @@ def _export_scale_bias(module: Any) -> Normalize:
 
 
 def _export_centering(module: Any) -> Centering:
+    """Return a centering that checks its input."""
     axes = (module.dim,) if isinstance(module.dim, int) else tuple(module.dim)
     return Centering(axes, module.bias)
 
@@ -175,4 +185,4 @@ RECORDS: dict[type[nn.Module], ModuleRecord] = {
     deel.BatchLipNorm: unchecked(_export_batch_norm),
     deel.ScaleBiasLayer: unchecked(_export_scale_bias),
 }
-"""What is known of the library's modules, by exact type."""
+"""Bound, reading and export of the library's modules, by exact type."""

@@ -1,7 +1,7 @@
 """orthogonium's layers (Thibaut Boissin, MIT licence), as of version 0.0.4.
 
-Most of its kernels are divided by a power iteration that goes on with every reading, in eval mode
-too. ``lipschitz_bound`` refuses those; ``onelip.export`` reads them once.
+Most of its kernels are divided by a power iteration that takes a step at every reading, in eval
+mode too. ``lipschitz_bound`` refuses those; ``onelip.export`` reads them once.
 """
 
 import copy
@@ -47,42 +47,48 @@ from onelip.lipschitz import ModuleRecord, bound_of_part
 
 
 def _read(module: Any) -> Any:
-    """A copy whose weight is a property, to be read as ``forward`` does, caching included."""
+    """Return a copy in eval mode, whose weight property is read as ``forward`` reads it."""
     return copy.deepcopy(module).eval()
 
 
 def _isometry(_: Any) -> float:
+    """Return 1, the constant of the absolute value and of a permutation."""
     return 1.0
 
 
 def _max_min(module: Any) -> float:
+    """Return 1, if the axis is not that of the batch."""
     if module.axis < 1:
         raise UnboundedModuleError(f"MaxMin along axis={module.axis} may mix the batch: axis=1")
     return 1.0
 
 
 def _soft_huber(module: Any) -> float:
-    """The slope is ``z / sqrt(delta^2 + z^2)``."""
+    """Return 1: the slope is ``z / sqrt(delta^2 + z^2)``."""
     if not 0 < abs(module.delta) < math.inf:
         raise UnboundedModuleError(f"SoftHuber with delta={module.delta} is not a number")
     return 1.0
 
 
 def _concat_residual(module: Any) -> Tensor:
+    """Return ``max(1, L)``: fn acts on one half of the channels, the other half is kept."""
     return bound_of_part(module.fn).clamp(min=1)
 
 
 def _export_additive(module: Any) -> WeightedResidual:
+    """Return ``alpha x + (1 - alpha) fn(x)`` with the current alpha."""
     alpha = torch.sigmoid(module.alpha)
     return WeightedResidual(export(module.fn), alpha, 1 - alpha, torch.ones_like(alpha))
 
 
 def _export_prescaled(module: Any) -> WeightedResidual:
+    """Return ``(x + fn(alpha x)) / (1 + |alpha|)`` with the current alpha."""
     share = 1 / (1 + module.alpha.abs())
     return WeightedResidual(export(module.fn), share, share, module.alpha)
 
 
 def _export_house_holder(module: Any) -> HalvesHouseHolder:
+    """Return the same folds and scale, with a check of the channels."""
     if module.axis != 1:
         raise UnboundedModuleError(
             f"HouseHolder has an angle per channel and folds axis {module.axis}: axis=1"
@@ -91,6 +97,7 @@ def _export_house_holder(module: Any) -> HalvesHouseHolder:
 
 
 def _export_batch_centering(module: Any) -> Normalize:
+    """Return ``x - mean + bias`` with the running mean."""
     bias = module.bias.flatten()
     return normalized(module.running_mean.flatten() - bias, torch.ones_like(bias))
 
@@ -113,7 +120,7 @@ _LINEAR = (ortho.OrthoLinear, ortho.UnitNormLinear)
 
 
 def _recomputed(convert: Plain) -> ModuleRecord:
-    """The record of blocks whose weights have to be fixed first."""
+    """Return the record of blocks whose weights have to be fixed by export first."""
     return ModuleRecord(
         lipschitz_bound=export_first("computes its kernels anew with every reading"),
         export=convert,
@@ -163,4 +170,4 @@ RECORDS: dict[type[nn.Module], ModuleRecord] = {
     SLL.AOCLipschitzResBlock: _recomputed(plain_orthogonal_block),
     SLL.SLLxAOCLipschitzResBlock: _recomputed(plain_strided_block),
 }
-"""What is known of the library's modules, by exact type."""
+"""Bound, reading and export of the library's modules, by exact type."""

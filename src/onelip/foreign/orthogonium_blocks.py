@@ -1,4 +1,4 @@
-"""orthogonium's residual blocks, which are gradient steps around a convolution or a matrix."""
+"""Residual blocks of orthogonium: gradient steps with a convolution or a matrix."""
 
 import copy
 from typing import Any
@@ -18,7 +18,7 @@ from onelip.norms.spectral import largest_norm
 
 
 def block(module: Any) -> AdjointStep:
-    """``x - 2 K^T activation(K x + b)``."""
+    """Return ``x - 2 K^T activation(K x + b)`` with the block's kernel."""
     return AdjointStep(
         module.kernel,
         module.bias.flatten(),
@@ -45,10 +45,10 @@ def plain_orthogonal_block(module: Any) -> AdjointStep:
 
 
 def plain_strided_block(module: Any) -> nn.Sequential:
-    """The convolutions that ``forward`` fuses, one by one around a gradient step.
+    """Return the convolutions that ``forward`` fuses, one by one around a gradient step.
 
-    With all its zeros padded in front of the first, a fused kernel does the same as its factors.
-    Both branches must then read the same pixels, and the inner kernel no more than there are.
+    With all its zeros padded before the first, a fused kernel does the same as its factors. Both
+    branches must then read the same pixels, and the inner kernel must stay within the image.
 
     Raises:
         UnboundedModuleError: the branches are shifted against each other, or cropped.
@@ -75,6 +75,7 @@ def plain_strided_block(module: Any) -> nn.Sequential:
 
 
 def _conv(weight: Tensor, stride: int, padding: int, groups: int) -> nn.Conv2d:
+    """Return a plain convolution with this weight, without bias."""
     conv = nn.Conv2d(
         weight.shape[1] * groups,
         weight.shape[0],
@@ -89,17 +90,18 @@ def _conv(weight: Tensor, stride: int, padding: int, groups: int) -> nn.Conv2d:
 
 
 def dense_block_bound(module: Any) -> Tensor:
-    """``x - 2 W^T T activation(W x + b)``: a step of length 1 with ``(2 T)^{1/2} W``."""
+    """Proved bound of ``x - 2 W^T T activation(W x + b)``: a unit step with ``(2 T)^{1/2} W``."""
     matrix = (2 * exact(module.compute_t())).sqrt()[:, None] * exact(module.weight)
+    # each entry of the float64 product is off by a few roundings: 2^-50 of the Frobenius norm
     norm = largest_norm(matrix[None], frobenius(matrix) * 2**-50 + UNDERFLOW)
     return gradient_step_bound(torch.ones(()), norm, slopes(module.activation))
 
 
 def plain_dense_block(module: Any) -> GradientStep:
-    """Two linear layers; the root of ``2 T`` goes through an activation that scales.
+    """Return two linear layers; the root of ``2 T`` passes a positively homogeneous activation.
 
     Raises:
-        UnboundedModuleError: another activation.
+        UnboundedModuleError: the activation is not positively homogeneous.
     """
     if not is_homogeneous(module.activation):
         raise UnboundedModuleError(f"{module.activation} does not scale: SDPBasedLipschitzDense")

@@ -1,4 +1,4 @@
-"""Plain torch modules with the weights that other classes compute, and with their padding."""
+"""Plain torch modules with the weights and the padding of modules of other libraries."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,12 +15,12 @@ Plain = Callable[[Any], nn.Module]
 
 
 def bound_of(plain: Plain) -> Rule:
-    """The rule of modules that do what a plain one does with the same numbers."""
+    """Return the rule of modules that compute the same as a plain one: its bound."""
     return lambda module: bound_of_part(plain(module))
 
 
 def as_plain(plain: Plain, *, export: Plain) -> ModuleRecord:
-    """The record of modules that do what a plain one does with the same numbers."""
+    """Return the record of modules that compute the same as a plain one."""
     return ModuleRecord(
         lipschitz_bound=bound_of(plain),
         to_chain=lambda module, value: read_module(plain(module), value),
@@ -29,20 +29,21 @@ def as_plain(plain: Plain, *, export: Plain) -> ModuleRecord:
 
 
 def plain_linear(module: Any) -> nn.Linear:
-    """``nn.Linear`` with the module's weight and bias."""
+    """Return ``nn.Linear`` with the module's weight and bias."""
     return constrained.plain_linear(module.weight.detach(), module.bias)
 
 
 def plain_conv(module: Any) -> nn.Conv1d | nn.Conv2d:
-    """``nn.Conv1d`` or ``nn.Conv2d`` with the module's weight and bias.
+    """Return ``nn.Conv1d`` or ``nn.Conv2d`` with the module's weight and bias.
 
-    A kernel may have outgrown its module. Torch goes on to wrap as many pixels as the kernel that
-    the constructor asked for, and so does the result.
+    The kernel may be larger than the constructor's ``kernel_size``. Torch still wraps as many
+    pixels as for the latter, and so does the result.
 
     Raises:
         UnboundedModuleError: such a kernel wraps other amounts of pixels before and after.
     """
     weight, mode = module.weight.detach(), module.padding_mode
+    # torch fixes the wrapped pixels at construction: left, right, top, bottom, last axis first
     wrapped = list(module._reversed_padding_repeated_twice)
     conv = _conv(module, weight, module.padding, mode)
     if mode != "zeros" and not any(wrapped):
@@ -59,7 +60,7 @@ def plain_conv(module: Any) -> nn.Conv1d | nn.Conv2d:
 
 
 def checked_conv(module: Any) -> nn.Conv1d | nn.Conv2d | FixedConv2d:
-    """A plain convolution, in a layer that looks at the image where the proof depends on it."""
+    """Return a plain convolution, in a ``FixedConv2d`` where its proof depends on the image."""
     conv = plain_conv(module)
     if isinstance(conv, nn.Conv2d) and conv.padding_mode == "circular" and max(conv.stride) > 1:
         return FixedConv2d(conv, image_size=None)
@@ -67,6 +68,7 @@ def checked_conv(module: Any) -> nn.Conv1d | nn.Conv2d | FixedConv2d:
 
 
 def _conv(module: Any, weight: Tensor, padding: Any, mode: str) -> nn.Conv1d | nn.Conv2d:
+    """Return an empty plain convolution of the weight's shape and the module's settings."""
     kind: Any = nn.Conv2d if weight.ndim == 4 else nn.Conv1d
     conv: nn.Conv1d | nn.Conv2d = kind(
         weight.shape[1] * module.groups,
@@ -83,7 +85,7 @@ def _conv(module: Any, weight: Tensor, padding: Any, mode: str) -> nn.Conv1d | n
 
 
 def plain_conv_transpose(module: Any) -> nn.ConvTranspose2d:
-    """``nn.ConvTranspose2d`` with the module's weight and bias."""
+    """Return ``nn.ConvTranspose2d`` with the module's weight and bias."""
     weight = module.weight.detach()
     conv = nn.ConvTranspose2d(
         weight.shape[0],

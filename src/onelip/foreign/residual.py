@@ -1,4 +1,4 @@
-"""Residual connections whose branch keeps the shape of its input, which is looked at."""
+"""Residual connections that check that the branch keeps the shape of its input."""
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from onelip.norms.rounding import exact, upward
 class WeightedResidual(LipschitzModule):
     """``skip * x + branch * fn(inner * x)``.
 
-    Bound: ``|skip| + |branch inner| L``, L that of fn.
+    Bound: ``|skip| + |branch inner| L``, L the bound of fn.
     Shape: that of fn, which must be its input's.
     Cost: that of fn.
 
@@ -42,12 +42,13 @@ class WeightedResidual(LipschitzModule):
             self.register_buffer(name, value.detach().clone())
 
     def forward(self, x: Tensor) -> Tensor:
-        """The weighted sum."""
+        """Return ``skip * x + branch * fn(inner * x)``."""
         return self.skip * x + self.branch * _same_shape(self.fn(self.inner * x), x)
 
     def lipschitz_bound(self) -> Tensor:
         """Proved bound, by the formula in the class docstring."""
         skip, branch, inner = (exact(t).abs().cpu() for t in (self.skip, self.branch, self.inner))
+        # triangle inequality, and the chain rule for the branch
         return upward(skip + branch * inner * bound_of_part(self.fn), 3)
 
     def export(self) -> "WeightedResidual":
@@ -56,16 +57,16 @@ class WeightedResidual(LipschitzModule):
 
 
 class MeanSquareResidual(LipschitzModule):
-    r""":math:`\sqrt{(x^2 + f(x)^2) / 2 + \epsilon}`, number by number.
+    r""":math:`\sqrt{(x^2 + f(x)^2) / 2 + \epsilon}`, elementwise.
 
-    Bound: ``sqrt((1 + L^2) / 2)``, L that of f: as a function of two numbers the root has a
+    Bound: ``sqrt((1 + L^2) / 2)``, L the bound of f: as a function of two numbers the root has a
     gradient of length at most ``sqrt(1 / 2)``.
     Shape: that of f, which must be its input's.
     Cost: that of f.
 
     Args:
         fn: f, a module with a bound.
-        eps: not negative; it rounds the corner at 0.
+        eps: not negative; it makes the root smooth at 0.
 
     Raises:
         UnboundedModuleError: a negative eps, which makes the root steep without limit.
@@ -83,7 +84,7 @@ class MeanSquareResidual(LipschitzModule):
         self.fn, self.eps = fn, eps
 
     def forward(self, x: Tensor) -> Tensor:
-        """The root of the mean square."""
+        """Return the root of the mean square of x and ``f(x)``."""
         y = _same_shape(self.fn(x), x)
         return torch.sqrt(0.5 * x**2 + 0.5 * y**2 + self.eps)
 
@@ -97,6 +98,7 @@ class MeanSquareResidual(LipschitzModule):
 
 
 def _same_shape(y: Tensor, x: Tensor) -> Tensor:
+    """Return y, if it has the shape of x: broadcasting would repeat numbers."""
     if y.shape != x.shape:
         raise ValueError(f"a residual branch turned {tuple(x.shape)} into {tuple(y.shape)}")
     return y

@@ -34,7 +34,7 @@ class _OrthogonalLinear(OrthogonalLayer, ConstrainedLinear):
 class BjorckLinear(_OrthogonalLinear):
     r"""``Q x + b`` with Q near the polar factor of a free matrix, by Bjorck's iteration.
 
-    Bound: the proved norm of Q as it is after the iterations that were made.
+    Bound: the proved norm of Q after the given number of iterations.
     Shape: ``(*, in_features)`` to ``(*, out_features)``.
     Cost: ``iterations`` times two products ``n m^2``, m the smaller side. ``CholeskyLinear`` spans
     the same matrices at a fraction of it.
@@ -43,7 +43,7 @@ class BjorckLinear(_OrthogonalLinear):
         in_features: size of the input.
         out_features: size of the output.
         bias: whether to add b.
-        iterations: of Bjorck's method, of order 1.
+        iterations: number of Bjorck steps, of order 1.
         **factory: ``device`` and ``dtype`` of the parameters.
 
     Example:

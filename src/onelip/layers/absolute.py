@@ -1,4 +1,4 @@
-"""The absolute value, which keeps the norm of gradients."""
+"""The absolute value, which keeps the norm of gradients (Anil, Lucas, Grosse, ICML 2019)."""
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from onelip.lipschitz import LipschitzModule
 
 
 class Abs(LipschitzModule):
-    """``|x|``, number by number; torch has the function and no module.
+    """``|x|``, elementwise; torch has the function and no module.
 
     Bound: 1, attained; the Jacobian is diagonal with entries 1 and -1, except at 0.
     Shape: any to the same.
@@ -27,19 +27,19 @@ class Abs(LipschitzModule):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Drop the signs."""
+        """Return ``|x|``."""
         return x.abs()
 
     def lipschitz_bound(self) -> Tensor:
-        """1."""
+        """Return 1."""
         return torch.ones((), dtype=torch.float64)
 
     def to_chain(self, value: Value) -> Value:
-        """Slopes between -1 and 1."""
+        """Read the layer as an activation with slopes between -1 and 1."""
         return value.activated(Elementwise.of(self))
 
     def forward_error(self, run: Run) -> Local:
-        """Nothing is computed."""
+        """No error: nothing is rounded."""
         return no_error(self, run)
 
 

@@ -8,9 +8,9 @@ pivots between blocks. With
 .. math:: M = \begin{pmatrix} P & B \\ C & D \end{pmatrix}, \qquad S = D - C P^{-1} B,
 
 both P and the Schur complement S have a Hermitian part of at least I again, for
-:math:`x^H S x = z^H M z` with :math:`z = (-P^{-1} B x, x)`. So halving ends in blocks that the
-factorisation gets right, and all that is left is products: right forward, backward, in forward mode
-and under ``vmap``, on every device and with every number of threads.
+:math:`x^H S x = z^H M z` with :math:`z = (-P^{-1} B x, x)`. Halving ends in blocks of a size
+for which LU is right; the rest is products. They are right in the forward and the backward pass, in
+forward mode and under ``vmap``, on every device and with every number of threads.
 """
 
 import torch
@@ -39,8 +39,9 @@ def accretive_inverse(matrices: Tensor) -> Tensor:
     """
     size = matrices.shape[-1]
     if size <= _LARGEST:
-        return _factored(matrices)
+        return _lu_inverse(matrices)
     half = -(-size // 2)
+    # block inverse by the Schur complement of the first block, which needs no pivots
     first, right = matrices[..., :half, :half], matrices[..., :half, half:]
     below, last = matrices[..., half:, :half], matrices[..., half:, half:]
     inverse = accretive_inverse(first)
@@ -51,8 +52,8 @@ def accretive_inverse(matrices: Tensor) -> Tensor:
     return torch.cat([top, torch.cat([-complement @ from_below, complement], -1)], -2)
 
 
-def _factored(matrices: Tensor) -> Tensor:
-    """The inverses of small matrices, by LU."""
+def _lu_inverse(matrices: Tensor) -> Tensor:
+    """Invert small matrices by LU, at most ``_BATCH`` in one call."""
     if matrices.shape[:-2].numel() > _BATCH:
         parts = matrices.flatten(0, -3).split(_BATCH)
         return torch.cat([torch.linalg.inv_ex(part).inverse for part in parts]).view_as(matrices)

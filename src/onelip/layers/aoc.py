@@ -24,7 +24,7 @@ from onelip.layers.orthogonal import (
 
 
 def inner_channels(inputs: int, outputs: int, kernel_size: int, stride: int) -> int:
-    """Channels of the BCOP kernel in front: at least 2, for a projector of rank 1 / 2 is none."""
+    """Channels of the inner BCOP kernel: at least 2, as projectors have rank ``channels / 2``."""
     needed = inputs if stride > 1 else max(inputs, outputs)
     return needed if kernel_size == stride else max(needed, 2)
 
@@ -53,6 +53,7 @@ def strided_kernel(
     spread = taps.unflatten(1, (outputs, tall, wide))
     height, width = taps.shape[-2:]
     kernel = taps.new_zeros(groups, outputs, taps.shape[2], height + tall - 1, width + wide - 1)
+    # tap (u, v) of the strided matrix shifts the BCOP kernel by (u, v): the product of the two maps
     for u in range(tall):
         for v in range(wide):
             kernel[..., u : u + height, v : v + width] += spread[:, :, u, v]
@@ -124,4 +125,5 @@ class AOCConv2d(OrthogonalLayer, ConstrainedConv2d):
         inputs, outputs = self.group_channels
         matrix = oriented(matrices[0], outputs, self._inner * self.stride**2)
         bases = by_group(matrices[1], self.groups)
+        # dropping input channels keeps the norm at most 1
         return strided_kernel(matrix, bases, (self.stride, self.stride))[:, :inputs]

@@ -1,4 +1,4 @@
-"""Adaptive orthogonal convolution of sequences; the construction is in ``aoc.py``."""
+"""Adaptive orthogonal convolution of sequences (Boissin et al., ICML 2025); see ``aoc.py``."""
 
 from typing import Unpack
 
@@ -80,6 +80,7 @@ class AOCConv1d(OrthogonalLayer):
             raise ValueError(f"stride must be from 1 to kernel_size={kernel_size}, got {stride}")
         check_channels(in_channels, out_channels, groups)
         self.stride, self.padding_mode, self.groups = stride, padding_mode, groups
+        # "same" of an even kernel pads one more pixel on the right, as torch does
         self.padding: str | tuple[int, int] = "same"
         self._around = ((kernel_size - 1) // 2, kernel_size // 2)
         if stride > 1:
@@ -104,7 +105,7 @@ class AOCConv1d(OrthogonalLayer):
         return strided_kernel(matrix, bases, (1, self.stride), (2,))[:, : self._channels[0]]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve."""
+        """Convolve the sequence with the weight in use, as an image of height 1."""
         image = x[:, :, None]
         check_whole_strides(image, (1, self.stride), self.padding_mode)
         padding = self.padding
@@ -126,7 +127,7 @@ class AOCConv1d(OrthogonalLayer):
         )
 
     def export(self) -> nn.Sequential:
-        """A plain convolution of images of height 1, between two views."""
+        """Return a plain convolution of images of height 1, between two views."""
         outputs, inputs = self._channels[1] * self.groups, self._channels[0] * self.groups
         conv = nn.Conv2d(
             inputs,
@@ -144,7 +145,7 @@ class AOCConv1d(OrthogonalLayer):
         return nn.Sequential(nn.Unflatten(2, (1, -1)), fixed, nn.Flatten(2))
 
     def to_chain(self, value: Value) -> Value:
-        """A convolution of images of one row with the kernel in use."""
+        """Read the layer as a convolution of images of one row with the kernel in use."""
         weight = self.weight
         expect(value, "(channels, length)", len(value.shape) == 2)
         rows = reshaped(value, (value.shape[0], 1, value.shape[1]))

@@ -1,4 +1,4 @@
-"""The adjoint of adaptive orthogonal convolutions, which enlarges images."""
+"""Adjoint of adaptive orthogonal convolutions (Boissin et al., 2025), which enlarges images."""
 
 from typing import Unpack
 
@@ -28,7 +28,7 @@ class AOCConvTranspose2d(OrthogonalLayer):
     r"""Transposed convolution: the adjoint of an orthogonal one of any kernel size and stride.
 
     Bound: the proved norm of the kernel, at most 1 up to rounding. The map is orthogonal where the
-    kernel's size is the stride; otherwise what reaches over the border is cut, as torch does.
+    kernel's size is the stride; otherwise pixels beyond the border are cut, as torch does.
     Shape: ``(batch, in_channels, h, w)`` to ``(batch, out_channels, stride h, stride w)``.
     Cost: a transposed convolution, and per step that of BCOP's kernel on the output's channels.
 
@@ -74,9 +74,11 @@ class AOCConvTranspose2d(OrthogonalLayer):
         if stride == 1 and kernel_size % 2 == 0:
             raise ValueError(f"kernel_size must be odd for stride 1, got {kernel_size}")
         self.kernel_size, self.stride, self.groups = kernel_size, stride, groups
+        # chosen such that the output has stride times the sides of the input
         self.padding = (kernel_size - stride + 1) // 2
         self.output_padding = stride - kernel_size + 2 * self.padding
         self.orthogonalise = orthogonalise
+        # torch stores the kernel of the adjoint: its rows are the channels of this layer's input
         self._rows, self._columns = in_channels // groups, out_channels // groups
         self._inner = inner_channels(self._columns, self._rows, kernel_size, stride)
         count = 2 * (kernel_size - stride)
@@ -95,7 +97,7 @@ class AOCConvTranspose2d(OrthogonalLayer):
         return strided_kernel(matrix, bases, (self.stride, self.stride))[:, : self._columns]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve."""
+        """Apply the transposed convolution with the weight in use."""
         return F.conv_transpose2d(
             x, self.weight, self.bias, self.stride, self.padding, self.output_padding, self.groups
         )
@@ -107,7 +109,7 @@ class AOCConvTranspose2d(OrthogonalLayer):
         )
 
     def export(self) -> nn.ConvTranspose2d:
-        """A plain transposed convolution."""
+        """Return a plain transposed convolution."""
         plain = nn.ConvTranspose2d(
             self._rows * self.groups,
             self._columns * self.groups,
@@ -123,7 +125,7 @@ class AOCConvTranspose2d(OrthogonalLayer):
         return plain
 
     def to_chain(self, value: Value) -> Value:
-        """The adjoint of the convolution with the kernel in use."""
+        """Read the layer as the adjoint of the convolution with the kernel in use."""
         return transposed_convolution(
             value,
             self.weight,

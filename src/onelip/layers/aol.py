@@ -21,11 +21,11 @@ from typing_extensions import override
 from onelip.layers.constrained import ConstrainedConv2d, ConstrainedLinear, orthogonal_
 from onelip.layers.options import Conv2dOptions, FactoryOptions, placed
 
-_EPSILON = 1e-12  # the least sum that is divided by, so that scales err on the short side
+_EPSILON = 1e-12  # the smallest sum that is divided by: scales are too short rather than too long
 
 
 def scales(sums: Tensor) -> Tensor:
-    """``sums^{-1/2}``, finite for empty columns."""
+    """Return ``sums^{-1/2}``, finite for columns of zeros."""
     return sums.clamp_min(max(_EPSILON, torch.finfo(sums.dtype).tiny)).rsqrt()
 
 
@@ -36,6 +36,7 @@ def gram_sums(kernels: Tensor) -> Tensor:
     Cost: ``4 out in^2`` times the square of the number of taps, in multiplications.
     """
     groups, height, width = kernels.shape[0], *kernels.shape[-2:]
+    # full correlation of the kernel with itself: one tap for each displacement of two pixels
     turned = kernels.transpose(1, 2)
     gram = F.conv2d(
         turned.transpose(0, 1).flatten(1, 2),
@@ -47,9 +48,10 @@ def gram_sums(kernels: Tensor) -> Tensor:
 
 
 def unshuffled(kernel: Tensor, stride: int, dilation: int) -> Tensor:
-    """The kernel of stride 1 that does the same on the image's unshuffled pixels.
+    """Kernel of stride 1 that acts on unshuffled pixels as the given one does on the image.
 
-    Shape: ``(out, in, k, k)`` to ``(out, in stride^2, h, h)`` with ``h`` the strides it spans.
+    Shape: ``(out, in, k, k)`` to ``(out, in stride^2, h, h)`` with ``h`` the number of strides
+    that the kernel spans.
     """
     reach = dilation * (kernel.shape[-1] - 1) + 1
     side = -(-reach // stride) * stride
@@ -59,6 +61,7 @@ def unshuffled(kernel: Tensor, stride: int, dilation: int) -> Tensor:
 
 
 def _identity_like(rows: int, columns: int, **factory: Unpack[FactoryOptions]) -> Tensor:
+    """Return the identity, or an orthogonal matrix if the shape is not square."""
     matrix = torch.empty(rows, columns, **factory)
     return nn.init.eye_(matrix) if rows == columns else orthogonal_(matrix)
 
@@ -97,6 +100,7 @@ class AOLLinear(ConstrainedLinear):
 
     @override
     def compute_weight(self) -> Tensor:
+        # diag(d)^-2 - P^T P is diagonally dominant, so W^T W <= I whatever P is
         gram = self.raw_weight.T @ self.raw_weight
         return self.raw_weight * scales(gram.abs().sum(0))
 
@@ -146,7 +150,7 @@ class AOLConv2d(ConstrainedConv2d):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """An identity, or else an orthogonal matrix, at the central tap (taps, with a stride)."""
+        """Set the central tap (taps, with a stride) to the identity or an orthogonal matrix."""
         inputs, outputs = self.group_channels
         side = min(self.stride, self.kernel_size)
         start = (self.kernel_size - side) // 2
@@ -165,6 +169,7 @@ class AOLConv2d(ConstrainedConv2d):
         kernel = unshuffled(self.raw_weight, stride, dilation).unflatten(0, (self.groups, -1))
         phases = scales(gram_sums(kernel)).view(self.groups, 1, -1, stride, stride)
         phase = torch.arange(self.kernel_size, device=kernel.device) * dilation % stride
+        # all taps that read pixels of one phase share that phase's scale
         per_tap = phases[..., phase[:, None], phase]
         scaled: Tensor = self.raw_weight.unflatten(0, (self.groups, -1)) * per_tap
         return scaled.flatten(0, 1)

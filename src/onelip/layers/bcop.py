@@ -30,7 +30,7 @@ from onelip.layers.orthogonal import (
 
 
 def block_kernel(matrix: Tensor, bases: Tensor, axes: tuple[int, ...] = (1, 2)) -> Tensor:
-    r"""``H`` composed with ``[Q Q^T, I - Q Q^T]`` for each basis, vertical and horizontal in turn.
+    r"""Compose H with ``[Q Q^T, I - Q Q^T]`` for each basis, vertical and horizontal in turn.
 
     Args:
         matrix: H, ``(groups, out, n)``.
@@ -43,13 +43,13 @@ def block_kernel(matrix: Tensor, bases: Tensor, axes: tuple[int, ...] = (1, 2)) 
     kernel = matrix[:, None, None]  # (groups, height, width, out, n)
     for i, basis in enumerate(bases.unbind(1)):
         columns = basis[:, None, None]
-        kept = (kernel @ columns) @ columns.mT
+        kept = (kernel @ columns) @ columns.mT  # X Q Q^T without forming the projector
         kernel = _shifted_sum(kept, kernel - kept, axis=axes[i % len(axes)])
     return kernel.permute(0, 3, 4, 1, 2)
 
 
 def _shifted_sum(kept: Tensor, moved: Tensor, axis: int) -> Tensor:
-    """Taps of two kernels added, the second one tap further along an axis."""
+    """Add the taps of two kernels, the second shifted by one tap along an axis."""
     edge = torch.zeros_like(kept.narrow(axis, 0, 1))
     return torch.cat([kept, edge], axis) + torch.cat([edge, moved], axis)
 
@@ -62,7 +62,7 @@ def projector_bases(
 
 
 def by_group(bases: Tensor, groups: int) -> Tensor:
-    """A stack of bases, which may be empty, as ``(groups, count, n, rank)``."""
+    """Reshape a stack of bases, which may be empty, to ``(groups, count, n, rank)``."""
     grouped: Tensor = bases.unflatten(0, (groups, len(bases) // groups))
     return grouped
 
@@ -74,7 +74,7 @@ class BCOPConv2d(OrthogonalLayer, ConstrainedConv2d):
     the paper, folded into one strided kernel. ``AOCConv2d`` strides without that restriction.
 
     Bound: the proved norm of the kernel; 1 up to rounding. Under circular padding the map is
-    orthogonal (an isometry on the smaller side), from 2 channels per group on. Of one channel,
+    orthogonal (an isometry on the smaller side), from 2 channels per group on. For one channel,
     whose orthogonal kernels are shifts, and under zero padding it is 1-Lipschitz only.
     Shape: ``(batch, in_channels, h, w)`` to ``(batch, out_channels, h / stride, w / stride)``.
     Cost: a convolution, and per step ``k^2 + (k - 1)^2`` products of n x n matrices,
@@ -122,6 +122,7 @@ class BCOPConv2d(OrthogonalLayer, ConstrainedConv2d):
             )
         self.orthogonalise = orthogonalise
         inputs, outputs = self.group_channels
+        # at least 2 channels: a projector of rank n / 2 needs them
         self._inner = max(inputs * stride**2, outputs, 2)
         groups, count, factory = self.groups, 2 * (kernel_size // stride - 1), placed(options)
         self.raw_matrix = tall(outputs, self._inner, count=groups, **factory)

@@ -4,16 +4,16 @@ A free matrix V of few columns gives the block reflector
 
 .. math:: W = I - 2 V (V^H V)^{-1} V^H ,
 
-minus the identity on the span of V and the identity across it: unitary, Hermitian, and cheap, for
-the solve has the size of the rank only. Layers that change the number of features use the first
-rows or columns of the reflector on the larger side. A convolution does this for each frequency of
-the symbol of a small kernel V.
+minus the identity on the span of V and the identity on its orthogonal complement: unitary and
+Hermitian. It is cheap, since the linear system has the size of the rank only. Layers that change
+the number of features use the first rows or columns of the reflector on the larger side. A
+convolution does this for each frequency of the symbol of a small kernel V.
 
-Columns that depend on each other, or vanish, must not blow up: with
+Linearly dependent or vanishing columns must not blow up: with
 :math:`P = V (V^H V + \delta I)^{-1} V^H` for some units of rounding :math:`\delta`, and columns of
 length 1, the eigenvalues p of P are between 0 and 1. The reflector is made of :math:`2 P - P^2`,
-with eigenvalues :math:`1 - (1 - p)^2`: still between 0 and 1, and off by the square of what
-:math:`\delta` took.
+with eigenvalues :math:`1 - (1 - p)^2`: still between 0 and 1, and wrong by the square of the error
+that :math:`\delta` causes.
 """
 
 from typing import Unpack
@@ -30,7 +30,7 @@ _SHIFT = 2  # delta in units of rounding per column
 
 
 def block_reflector(vectors: Tensor, rows: int, columns: int) -> Tensor:
-    r"""The first rows and columns of :math:`I - 2 V (V^H V)^{-1} V^H`, in batches.
+    r"""Return the first rows and columns of :math:`I - 2 V (V^H V)^{-1} V^H`, in batches.
 
     Shape: ``(..., features, rank)``, real or complex, to ``(..., rows, columns)``.
     Cost: ``4 features rank^2 + rows columns rank`` multiplications, at most.
@@ -40,6 +40,7 @@ def block_reflector(vectors: Tensor, rows: int, columns: int) -> Tensor:
         tensor([[-1.,  0.],
                 [ 0.,  1.]])
     """
+    # up to delta the reflector depends on the span only: lengths need no gradient
     lengths = torch.linalg.vector_norm(vectors.detach(), dim=-2, keepdim=True)
     unit = vectors / lengths.clamp_min(torch.finfo(vectors.dtype).tiny)
     rank, epsilon = unit.shape[-1], torch.finfo(unit.dtype).eps
@@ -47,16 +48,17 @@ def block_reflector(vectors: Tensor, rows: int, columns: int) -> Tensor:
     small = eye[:rank, :rank]
     factor = torch.linalg.cholesky_ex(unit.mH @ unit + _SHIFT * rank * epsilon * small).L
     basis = torch.linalg.solve_triangular(factor.mH, unit, upper=True, left=False)
+    # 2 P - P^2 instead of P: see the module's docstring
     polished = basis[..., :rows, :] @ (2 * small - basis.mH @ basis)
     reflector: Tensor = eye[:rows, :columns] - 2 * polished @ basis[..., :columns, :].mH
     return reflector
 
 
 def default_rank(features: int, rank: int | None) -> int:
-    """The rank to use: half of the features if none is given.
+    """Return the rank: half of the features if none is given.
 
     Raises:
-        ValueError: no column, or more than features.
+        ValueError: a rank below 1, or above the number of features.
     """
     rank = max(1, features // 2) if rank is None else rank
     if not 1 <= rank <= features:

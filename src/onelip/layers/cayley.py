@@ -27,7 +27,7 @@ from onelip.layers.options import FactoryOptions, LayerOptions, placed
 
 
 def cayley(matrices: Tensor) -> Tensor:
-    """Orthonormal columns (rows, of a wide matrix) from a free matrix, in batches.
+    """Map free matrices to orthonormal columns (rows, if the matrix is wide), in batches.
 
     Shape: ``(..., rows, columns)``, real or complex, to the same.
     Cost: one inverse on the smaller side m, and two products of ``rows m^2`` multiplications.
@@ -42,6 +42,7 @@ def cayley(matrices: Tensor) -> Tensor:
         return cayley(matrices.mT).mT
     square, rest = matrices[..., :columns, :], matrices[..., columns:, :]
     eye = torch.eye(columns, dtype=matrices.dtype, device=matrices.device)
+    # I + A has Hermitian part I + V^H V, at least I: accretive, and never singular
     twice = 2 * accretive_inverse(eye + square - square.mH + rest.mH @ rest)
     # (I - A)(I + A)^{-1} = 2 (I + A)^{-1} - I
     result: Tensor = torch.cat([twice - eye, -rest @ twice], -2)

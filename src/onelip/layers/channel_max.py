@@ -1,4 +1,4 @@
-"""The maximum of the two halves of the channels."""
+"""Maximum of the two halves of the channels (Singla, Feizi, NeurIPS 2022)."""
 
 import torch
 from torch import Tensor
@@ -31,22 +31,22 @@ class ChannelMaxPool(LipschitzModule):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pool."""
+        """Return ``max(x_i, x_{i + c/2})``."""
         if x.shape[1] % 2:
             raise ValueError(f"{x.shape[1]} channels have no halves: an even number is asked")
         first, second = x.chunk(2, 1)
         return torch.maximum(first, second)
 
     def lipschitz_bound(self) -> Tensor:
-        """1."""
+        """Return 1."""
         return torch.ones((), dtype=torch.float64)
 
     def to_chain(self, value: Value) -> Value:
-        """The first of each sorted pair of channels."""
+        """Read the layer as a sort of pairs of channels, of which the first is kept."""
         expect(value, "(an even number, ...)", value.shape[0] % 2 == 0)
         pairs = moved(value, lambda x: x.unflatten(1, (2, -1)).transpose(1, 2).flatten(1, 2))
         return moved(sorted_channels(MaxMin(), 2, pairs), lambda x: x[:, ::2])
 
     def forward_error(self, run: Run) -> Local:
-        """Nothing is computed."""
+        """No error: nothing is rounded."""
         return no_error(self, run)

@@ -1,4 +1,4 @@
-"""Changing the number of channels or the size of an image without stretching anything."""
+"""1-Lipschitz changes of the number of channels or of the size of an image."""
 
 import torch
 from torch import Tensor
@@ -37,22 +37,22 @@ class ZeroPadChannels(LipschitzModule):
         self.out_channels = out_channels
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pad dimension 1."""
+        """Pad dimension 1 with zeros."""
         missing = self.out_channels - x.shape[1]
         if missing < 0:
             raise ValueError(f"{x.shape[1]} channels do not fit into {self.out_channels}")
         return F.pad(x, (0, 0) * (x.ndim - 2) + (0, missing))
 
     def lipschitz_bound(self) -> Tensor:
-        """1."""
+        """Return 1."""
         return torch.ones((), dtype=torch.float64)
 
     def to_chain(self, value: Value) -> Value:
-        """Numbers that are moved."""
+        """Read the layer as a map that moves numbers."""
         return moved(value, self)
 
     def forward_error(self, run: Run) -> Local:
-        """Nothing is computed."""
+        """No error: nothing is rounded."""
         return no_error(self, run)
 
 
@@ -87,20 +87,20 @@ class TruncateChannels(LipschitzModule):
         return x[:, : self.out_channels]
 
     def lipschitz_bound(self) -> Tensor:
-        """1."""
+        """Return 1."""
         return torch.ones((), dtype=torch.float64)
 
     def to_chain(self, value: Value) -> Value:
-        """Numbers that are moved."""
+        """Read the layer as a map that moves numbers."""
         return moved(value, self)
 
     def forward_error(self, run: Run) -> Local:
-        """Nothing is computed."""
+        """No error: nothing is rounded."""
         return no_error(self, run)
 
 
 def unshuffled(x: Tensor, block_size: int) -> Tensor:
-    """Pixels of each block as channels; torch leaves the shape of an empty batch as it is."""
+    """Move the pixels of each block into channels; torch gives an empty batch a wrong shape."""
     if x.numel():
         return F.pixel_unshuffle(x, block_size)
     count, channels, height, width = x.shape
@@ -130,19 +130,19 @@ class InvertibleDownsampling(LipschitzModule):
         self.block_size = block_size
 
     def forward(self, x: Tensor) -> Tensor:
-        """Unshuffle."""
+        """Move the pixels of each block into channels."""
         return unshuffled(x, self.block_size)
 
     def lipschitz_bound(self) -> Tensor:
-        """1."""
+        """Return 1."""
         return torch.ones((), dtype=torch.float64)
 
     def to_chain(self, value: Value) -> Value:
-        """Numbers that are moved."""
+        """Read the layer as a map that moves numbers."""
         return moved(value, self)
 
     def forward_error(self, run: Run) -> Local:
-        """Nothing is computed."""
+        """No error: nothing is rounded."""
         return no_error(self, run)
 
 

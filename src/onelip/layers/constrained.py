@@ -1,8 +1,8 @@
-"""Layers whose weight is a function of free parameters: what every family of kernels shares.
+"""Base classes of layers whose weight is a function of free parameters.
 
 A family writes ``compute_weight`` (and, to be computed in batches, ``compute_weights``). The bound
-is measured on the weight that comes out, so nothing is promised by construction, and ``export``
-leaves a plain ``nn.Linear`` or ``nn.Conv2d``.
+is proved for the computed weight and relies on no property of the construction. ``export`` returns
+a plain ``nn.Linear`` or ``nn.Conv2d``.
 """
 
 import abc
@@ -29,40 +29,40 @@ _OF_A_CONTEXT = ("begun", "_held", "own_power_steps")
 
 
 class ComputedOnce(LipschitzModule):
-    """A layer with work that does not depend on the input; see ``onelip.layers.computed_once``."""
+    """A layer whose weight takes work that is independent of the input; see ``computed_once``."""
 
     begun = False
     """Whether a context holds the result; it alone sets this."""
 
     @abc.abstractmethod
     def batch_key(self) -> object:
-        """Layers of equal keys do that work together."""
+        """Key of the layers that do that work together: those of equal keys."""
 
     @classmethod
     @abc.abstractmethod
     def begin(cls, layers: Sequence[Any]) -> None:
-        """Do it for layers of equal keys, and keep the results until ``end``."""
+        """Do that work for layers of equal keys, and keep the results until ``end``."""
 
     @abc.abstractmethod
     def end(self) -> None:
         """Drop the result."""
 
     def __getstate__(self) -> dict[str, Any]:
-        """Copies follow their own parameters, also those that are made inside a context."""
+        """State without the results of a context: a copy computes its own from its parameters."""
         return {name: value for name, value in vars(self).items() if name not in _OF_A_CONTEXT}
 
 
 class PowerSteps(ComputedOnce):
-    """A layer that rests on power iterations, one of them (or a few) for each training step.
+    """A layer that takes one power iteration, or a few, in each training step.
 
-    A training step is known by its weights. In training mode ``forward`` takes a power step if the
-    weights have changed since the last one, and repeats its numbers if they have not: under
-    gradient checkpointing, with several forward passes before one backward pass, with gradient
-    accumulation. In eval mode, and in queries, nothing moves.
+    A training step is recognised by changed weights. In training mode ``forward`` takes a power
+    step if the weights have changed since the last one. If not, it repeats the same numbers: under
+    gradient checkpointing, with several forward passes before one backward pass, and with
+    gradient accumulation. In eval mode, and in queries, the direction stays as it is.
     """
 
     known: Tensor
-    """A checksum of the weights that the last power step was taken for."""
+    """Checksum of the weights at the last power step."""
 
     def forget(self) -> None:
         """Take a power step in the next forward pass, whatever the weights."""
@@ -70,11 +70,11 @@ class PowerSteps(ComputedOnce):
 
     @abc.abstractmethod
     def stepped_weight(self) -> Tensor:
-        """The free weight that the power iterations are about."""
+        """Return the free weight whose norm the power iterations estimate."""
 
     @torch.no_grad()
     def changed(self) -> Tensor:
-        """Whether the weight is another one than when this was last asked: 0-d, boolean."""
+        """Return whether the weight has changed since the last call: 0-d, boolean."""
         new = checksum(self.stepped_weight())
         other = new != self.known
         self.known.copy_(new)
@@ -83,7 +83,7 @@ class PowerSteps(ComputedOnce):
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *arguments: Any
     ) -> None:
-        """Also from before ``known`` was stored."""
+        """Load a state, also one that was saved before ``known`` existed."""
         state_dict.setdefault(f"{prefix}known", torch.tensor(-1))
         super()._load_from_state_dict(state_dict, prefix, *arguments)
 
@@ -103,12 +103,12 @@ class ConstrainedLayer(ComputedOnce):
 
     @abc.abstractmethod
     def compute_weight(self) -> Tensor:
-        """The weight from the parameters."""
+        """Compute the weight from the parameters."""
 
     @classmethod
     @overridable
     def compute_weights(cls, layers: Sequence[Self]) -> list[Tensor]:
-        """The weights of layers of equal keys; families that batch override it."""
+        """Compute the weights of layers of equal keys; families that batch override it."""
         return [layer.compute_weight() for layer in layers]
 
     @overridable
@@ -130,7 +130,8 @@ class ConstrainedLayer(ComputedOnce):
 
     @torch.no_grad()
     def fixed_weight(self) -> Tensor:
-        """The weight for ``export``, computed in float64 and rounded once."""
+        """Return the weight for ``export``, computed in float64 and rounded once."""
+        # in float64 the construction adds no error beside the last rounding
         twin = copy.deepcopy(self).eval().double()
         return twin.compute_weight().to(next(self.parameters()).dtype)
 
@@ -152,7 +153,7 @@ class ConstrainedLinear(ConstrainedLayer):
         self.bias = nn.Parameter(torch.zeros(out_features, **factory)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """``W x + b``."""
+        """Return ``W x + b``."""
         return F.linear(x, self.weight, self.bias)
 
     def lipschitz_bound(self) -> Tensor:
@@ -160,7 +161,7 @@ class ConstrainedLinear(ConstrainedLayer):
         return norms.dense(self.weight)
 
     def export(self) -> nn.Linear:
-        """A plain linear layer."""
+        """Return a plain linear layer with the weight in use."""
         return plain_linear(self.fixed_weight(), self.bias)
 
     def extra_repr(self) -> str:
@@ -168,7 +169,7 @@ class ConstrainedLinear(ConstrainedLayer):
         return f"{self.in_features}, {self.out_features}, bias={self.bias is not None}"
 
     def to_chain(self, value: Value) -> Value:
-        """The matrix in use."""
+        """Read the layer as the matrix in use."""
         return dense(value, self.weight, self.bias)
 
 
@@ -195,6 +196,7 @@ class ConstrainedConv2d(ConstrainedLayer):
         check_channels(in_channels, out_channels, groups, kernel_size, stride, dilation)
         if padding is None:
             reach = dilation * (kernel_size - 1) + 1
+            # windows centred such that the output has the image's size divided by the stride
             padding = "same" if stride == 1 else max(0, reach - stride + 1) // 2
         _check_padding(padding, stride)
         self.in_channels, self.out_channels = in_channels, out_channels
@@ -209,13 +211,13 @@ class ConstrainedConv2d(ConstrainedLayer):
         return self.in_channels // self.groups, self.out_channels // self.groups
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve."""
+        """Convolve with the weight in use, and add the bias."""
         check_image_size(x, self.image_size)
         check_whole_strides(x, (self.stride, self.stride), self.padding_mode)
         return self.convolve(x, self.weight, self.bias)
 
     def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        """``nn.Conv2d`` with this weight and the layer's padding."""
+        """Convolve as ``nn.Conv2d`` does, with the given weight and the layer's padding."""
         if self.padding_mode == "circular":
             around = self._around()
             if any(around):
@@ -248,7 +250,7 @@ class ConstrainedConv2d(ConstrainedLayer):
         )
 
     def export(self) -> nn.Conv2d | FixedConv2d:
-        """A plain convolution, in a ``FixedConv2d`` where its proof depends on the image."""
+        """Return a plain convolution, in a ``FixedConv2d`` where its proof depends on the image."""
         plain = nn.Conv2d(
             self.in_channels,
             self.out_channels,
@@ -262,6 +264,7 @@ class ConstrainedConv2d(ConstrainedLayer):
             device="meta",
         )
         fill(plain, self.fixed_weight(), self.bias)
+        # under zeros or stride 1 the norm bound holds for every image: no check is needed
         free = self.stride == 1 or self.padding_mode == "zeros"
         if free and self.image_size is None:
             return plain
@@ -275,7 +278,7 @@ class ConstrainedConv2d(ConstrainedLayer):
         )
 
     def to_chain(self, value: Value) -> Value:
-        """The kernel in use."""
+        """Read the layer as a convolution with the kernel in use."""
         weight, dilation = self.weight, pair(self.dilation)
         check_image(value, self.image_size, pair(self.stride), self.padding_mode)
         return convolution(
@@ -294,10 +297,10 @@ _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def checksum(weight: Tensor) -> Tensor:
-    """A whole number, 0-d int64, that is another one as soon as a bit of a weight is.
+    """Return an integer checksum of the bits of a weight, 0-d int64.
 
-    Sums of integers do not depend on their order, so it is the same on every device, however often
-    it is computed. Rows that change places are seen, columns are not.
+    Sums of integers do not depend on their order, so the result is the same on every device and in
+    every run. A permutation of the rows changes it, one of the columns does not.
     """
     rows = weight.detach().flatten(1).contiguous()
     bits = rows.view(_BITS[rows.element_size()])
@@ -308,6 +311,7 @@ def checksum(weight: Tensor) -> Tensor:
         sums = (low + (high << 32)).sum(1)
     else:  # the same numbers, two at a time: five times as fast
         sums = rows.view(torch.int64).sum(1)
+    # odd factors are invertible modulo 2^64: a change in one row never cancels itself
     odd = 2 * torch.arange(len(sums), device=sums.device) + 1
     return (odd * sums).sum()
 
@@ -318,10 +322,10 @@ def full_precision(tensor: Tensor) -> AbstractContextManager[object]:
 
 
 def check_channels(in_channels: int, out_channels: int, groups: int, *sizes: int) -> None:
-    """Numbers that a convolution can be built from.
+    """Check that a convolution can be built from these numbers.
 
     Raises:
-        ValueError: one is not positive, or the groups do not divide the channels.
+        ValueError: a number is not positive, or the groups do not divide the channels.
     """
     numbers = (in_channels, out_channels, groups, *sizes)
     if min(numbers) < 1:
@@ -331,10 +335,10 @@ def check_channels(in_channels: int, out_channels: int, groups: int, *sizes: int
 
 
 def _check_padding(padding: int | str, stride: int) -> None:
-    """Paddings that torch knows, and can be exported.
+    """Check that torch has this padding, so that the layer can be exported.
 
     Raises:
-        ValueError: another one.
+        ValueError: an unknown or negative padding, or ``"same"`` with a stride.
     """
     known = padding in ("same", "valid") if isinstance(padding, str) else isinstance(padding, int)
     if not known or (isinstance(padding, int) and padding < 0):
@@ -351,7 +355,7 @@ def orthogonal_(matrix: Tensor) -> Tensor:
 
 
 def plain_linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
-    """``nn.Linear`` with this weight and a copy of the bias, which draws no random ones first."""
+    """Return ``nn.Linear`` with this weight and a copy of the bias, without drawing numbers."""
     outputs, inputs = weight.shape
     plain = nn.Linear(inputs, outputs, bias=bias is not None, device="meta")
     fill(plain, weight, bias)

@@ -7,9 +7,9 @@ A gradient step on a convex function is a contraction if the step is short enoug
 .. math:: z = x - h\, W^T \sigma(W x + b)
 
 has Lipschitz constant at most :math:`\max(1, h s \|W\|^2 - 1)`: 1 for :math:`h \le 2 / (s \|W\|^2)`
-(Proposition 3). In training h comes from one warm-started power iteration (Algorithm 1), which
-is an estimate; the bound of a layer therefore uses a proved norm and the step that was used, and
-``export`` shortens the step to what is proved.
+(Proposition 3). In training h comes from one warm-started power iteration (Algorithm 1), an
+estimate from below, so h may be too long. The bound of a layer therefore uses a proved norm and the
+step in use, and ``export`` caps the step size at the proved limit.
 """
 
 import abc
@@ -40,7 +40,7 @@ from onelip.layers.same_size import applied, checked_image_size, convolve
 from onelip.lipschitz import overridable
 from onelip.norms.rounding import downward, exact, frobenius, upward
 
-_EPSILON = 1e-4  # added to the squared norm, so the step errs on the short side
+_EPSILON = 1e-4  # added to the squared norm, so that the step is too short rather than too long
 _WARM_UP = 20  # power iterations at construction
 
 
@@ -83,21 +83,21 @@ class ConvexPotential(PowerSteps):
         self.power_step(_WARM_UP)
 
     def inner(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        """``W x + b``."""
+        """Return ``W x + b``."""
         return applied(x, self.weight, bias, self.padding_mode)
 
     def adjoint(self, y: Tensor) -> Tensor:
-        """``W^T y``."""
+        """Return ``W^T y``."""
         return applied(y, mirrored(self.weight), None, self.padding_mode)
 
     def norm_bound(self) -> Tensor:
-        """Proved bound of the norm of W."""
+        """Proved bound of the spectral norm of W."""
         return norm_bound(self.weight, self.image_size, self.padding_mode)
 
     def power_step(self, iterations: int = 1) -> None:
-        """Move ``direction`` closer to the leading singular vector of W, changed or not.
+        """Move ``direction`` closer to the leading singular vector of W, even if W has not changed.
 
-        It stays where it is if W maps it to 0 or overflows: from there it would never come back.
+        It stays as it is if W maps it to 0 or overflows: it could not recover from there.
         """
         with torch.no_grad(), full_precision(self.weight):
             moved = leading_direction(
@@ -106,27 +106,31 @@ class ConvexPotential(PowerSteps):
             self.direction.copy_(torch.where(usable(moved), moved, self.direction))
 
     def stepped_weight(self) -> Tensor:
-        """W."""
+        """Return W."""
         return self.weight
 
     @torch.no_grad()
     def advance(self) -> None:
-        """One power step, if W has changed since the last one."""
+        """Take one power step, if W has changed since the last one."""
         with full_precision(self.weight):
-            self._turn(leading_direction(self.inner, self.adjoint, self.direction, iterations=1))
+            self._update_direction(
+                leading_direction(self.inner, self.adjoint, self.direction, iterations=1)
+            )
 
-    def _turn(self, moved: Tensor) -> None:
+    def _update_direction(self, moved: Tensor) -> None:
+        """Take over a new direction, if W has changed and the direction is usable."""
+        # a mask instead of a branch: no device has to be waited for
         turning = self.changed() & usable(moved)
         self.direction.copy_(torch.where(turning, moved, self.direction))
 
     @overridable
     def batch_key(self) -> object:
-        """Layers of equal keys may step together."""
+        """Key of the layers that take power steps together; by default a layer steps alone."""
         return id(self)
 
     @classmethod
     def begin(cls, layers: Sequence["ConvexPotential"]) -> None:
-        """One power step of the layers that are in training mode; none more until ``end``."""
+        """Take one power step in each layer in training mode, and no further one until ``end``."""
         moving = [layer for layer in layers if layer.training and layer.fixed_step is None]
         if moving:
             moving[0].advance_together(moving)
@@ -139,20 +143,21 @@ class ConvexPotential(PowerSteps):
 
     @overridable
     def advance_together(self, layers: Sequence["ConvexPotential"]) -> None:
-        """One power step of those of layers with the key of this one that have changed."""
+        """Take one power step in each of ``layers``, of this key, whose weight has changed."""
         for layer in layers:
             layer.advance()
 
     def step(self) -> Tensor:
-        """The step h that ``forward`` takes now: ``2 / (s (estimate^2 + 1e-4))`` or a fixed one."""
+        """Step size h in use: ``2 / (s (estimate^2 + 1e-4))`` or a fixed one."""
         if self.fixed_step is not None:
             return self.weight.new_tensor(self.fixed_step)
         with full_precision(self.weight):
+            # |W u|^2 of a unit vector u is never above |W|^2; clone: u may move before backward
             square = self.inner(self.direction.clone()).square().sum()
             return 2 / (steepest(self.activation) * (square + _EPSILON))
 
     def forward(self, x: Tensor) -> Tensor:
-        """``x - h W^T activation(W x + b)``; in training mode, after one power step."""
+        """Return ``x - h W^T activation(W x + b)``; in training mode, after one power step."""
         check_image_size(x, self.image_size)
         if self.training and self.fixed_step is None and self.own_power_steps:
             self.advance()
@@ -160,20 +165,21 @@ class ConvexPotential(PowerSteps):
         return x - self.adjoint(self.step().to(hidden.dtype) * hidden)
 
     def lipschitz_bound(self) -> Tensor:
-        """``max(1, h s norm^2 - 1)`` with the step in use and a proved norm."""
+        """Proved bound ``max(1, h s norm^2 - 1)`` with the step in use and a proved norm."""
         return gradient_step_bound(self.step(), self.norm_bound(), slopes(self.activation))
 
     def export(self) -> GradientStep:
-        """Plain modules with the step fixed, no longer than what is proved to be 1-Lipschitz.
+        """Return plain modules, with a fixed step size capped at the proved limit.
 
-        With an activation that scales, such as ReLU, the root of the step goes into the weights.
+        With a positively homogeneous activation, such as ReLU, the root of the step goes into the
+        weights.
         """
         step, root = self.proved_step(), None
         if is_homogeneous(self.activation):
             root = step.double().sqrt()
         return GradientStep(
-            _scaled(self.weight, root),
-            _scaled(self.bias, root),
+            _scale(self.weight, root),
+            _scale(self.bias, root),
             copy.deepcopy(self.activation),
             step if root is None else None,
             image_size=self.image_size,
@@ -181,14 +187,15 @@ class ConvexPotential(PowerSteps):
         )
 
     def proved_step(self) -> Tensor:
-        """The step in use, shortened if need be so that the layer is proved 1-Lipschitz.
+        """Step size in use, capped at the proved limit ``2 / (s |W|^2)``.
 
-        Room is left for rounding ``sqrt(step) W`` to the precision of W, and for a second proof
-        that comes out looser than the first by 1e-8.
+        A margin is left for rounding ``sqrt(step) W`` to the precision of W, and for a second proof
+        whose bound is larger than the first by 1e-8.
         """
         step = self.step().detach()
         if self.fixed_step is not None:
             return step  # a relaxed layer stays relaxed, and its bound says so
+        # margin for the rounding of sqrt(step) W: eps times the Frobenius norm of W
         lengths = frobenius(exact(self.weight).flatten(1)).cpu()
         norm = self.norm_bound() + torch.finfo(self.weight.dtype).eps * lengths
         smoothness = upward(norm.square() * (slopes(self.activation)[1] * (1 + 1e-8)), 8)
@@ -196,7 +203,7 @@ class ConvexPotential(PowerSteps):
         return torch.minimum(step, torch.nextafter(longest, torch.zeros_like(longest)).to(step))
 
     def to_chain(self, value: Value) -> Value:
-        """A block with the weight and the step in use, and the constant that the layer proves."""
+        """Read the layer as a block with the weight and step in use and the constant it proves."""
         return gradient_step_chain(self, value, self.weight, self.bias, self.step())
 
 
@@ -251,7 +258,7 @@ class ConvexPotentialConv2d(ConvexPotential):
         channels: channels of input and output.
         hidden_channels: rows of W; 5 in the paper.
         kernel_size: odd.
-        image_size: height and width, on which the norm is taken.
+        image_size: height and width of the images for which the norm is proved.
         padding_mode: ``"zeros"``, the default of residual layers, or ``"circular"``.
         activation: non-decreasing, 1-Lipschitz or not; ``nn.ReLU()`` by default.
         step: a fixed h instead of ``2 / |W|^2`` (appendix D.2); the layer may then stretch.
@@ -300,6 +307,7 @@ class ConvexPotentialConv2d(ConvexPotential):
         if len(layers) == 1:
             return self.advance()
         with torch.no_grad(), full_precision(self.weight):
+            # one grouped convolution steps all layers at once
             weights = torch.stack([layer.weight for layer in layers])
             mirrored = weights.flip(3, 4).transpose(1, 2).flatten(0, 1)
             directions = torch.cat([layer.direction for layer in layers], 1)
@@ -308,12 +316,12 @@ class ConvexPotentialConv2d(ConvexPotential):
             back = convolve(_unit_groups(images, groups), mirrored, None, mode, groups)
             parts = _unit_groups(back, groups).chunk(groups, 1)
             for layer, moved in zip(layers, parts, strict=True):
-                layer._turn(moved)
+                layer._update_direction(moved)
         return None
 
 
-def _scaled(parameter: Tensor, factor: Tensor | None) -> Tensor:
-    """A parameter times a float64 factor, rounded once."""
+def _scale(parameter: Tensor, factor: Tensor | None) -> Tensor:
+    """Multiply a parameter by a float64 factor, rounded once."""
     return parameter if factor is None else (factor * parameter).to(parameter.dtype)
 
 

@@ -1,4 +1,4 @@
-"""A plain convolution with the images that its bound holds for: what kernels are exported to."""
+"""A plain convolution that refuses images for which its bound is not proved; used by ``export``."""
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +12,10 @@ from onelip.norms.convolutions import Pair, pair
 
 
 class FixedConv2d(LipschitzModule):
-    """A plain convolution that knows which images its bound is proved for.
+    """A plain convolution that takes only images for which its bound is proved.
 
-    ``nn.Conv2d`` takes images of every size; a bound for all of them can be far above that for
-    those it was made for, above all with strides under circular padding.
+    ``nn.Conv2d`` takes images of every size. A bound for all of them can be far above the bound for
+    one size, above all with strides under circular padding.
 
     Bound: the proved norm of the kernel, on ``image_size`` or on all sides that the stride divides.
     Shape: that of ``conv``.
@@ -40,7 +40,7 @@ class FixedConv2d(LipschitzModule):
         self.conv, self.image_size = conv, image_size
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve."""
+        """Return ``conv(x)``, after a check of the image."""
         check_image_size(x, self.image_size)
         check_whole_strides(x, pair(self.conv.stride), self.conv.padding_mode)
         y: Tensor = self.conv(x)
@@ -67,18 +67,18 @@ class FixedConv2d(LipschitzModule):
         )
 
     def to_chain(self, value: Value) -> Value:
-        """The convolution, if the image fits."""
+        """Read the convolution, after a check of the image."""
         check_image(value, self.image_size, pair(self.conv.stride), self.conv.padding_mode)
         return read_module(self.conv, value)
 
     def forward_error(self, run: Run) -> Local:
-        """Sums of products."""
+        """Rounding of the sums of products."""
         refuse_fast_convolutions(self.conv.weight)
         return affine(self.conv, run, self.conv.weight[0].numel())
 
 
 def check_image_size(x: Tensor, expected: tuple[int, int] | None) -> None:
-    """A norm that was proved for one size of images says nothing about others.
+    """Refuse images of another size than the one for which a norm is proved.
 
     Raises:
         ValueError: the image has another size than expected.
@@ -92,7 +92,9 @@ def check_image_size(x: Tensor, expected: tuple[int, int] | None) -> None:
 
 
 def check_whole_strides(x: Tensor, strides: tuple[int, int], padding_mode: str) -> None:
-    """Circular windows that do not end where they began read some pixels twice.
+    """Refuse a stride under circular padding that does not divide the image.
+
+    The windows would not end where they began, and would read some pixels twice.
 
     Raises:
         ValueError: circular padding, and a stride that does not divide the image.

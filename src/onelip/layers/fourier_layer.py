@@ -1,8 +1,8 @@
 r"""Convolutions that are a matrix per frequency (Trockman and Kolter, ICLR 2021).
 
 A circular convolution maps :math:`\hat x(\omega)` to :math:`Q(\omega)\, \hat x(\omega)`, one block
-per frequency. Families differ in how they make the blocks from the symbol of a small free kernel;
-what they share is here.
+per frequency. Families differ in how they compute the blocks from the symbol of a small free
+kernel; this module holds their common part.
 
 **Norm.** The unnormalised transform F of N pixels is :math:`\sqrt N` times a unitary matrix, and
 the inverse transform divides by N, so the factors cancel: :math:`F^{-1} Q F` is unitarily
@@ -63,6 +63,7 @@ def symbol(kernel: Tensor, image_size: Pair) -> Tensor:
     taps = torch.arange(size, **some) - (size - 1) // 2
     rows = torch.outer(torch.fft.fftfreq(height, **some), taps)
     columns = torch.outer(torch.fft.rfftfreq(width, **some), taps)
+    # phases omega (t - c) in turns, all frequencies at once; a product then sums over the taps
     turns = rows[:, None, :, None] + columns[None, :, None, :]
     angles = 2 * math.pi * turns.flatten(2).flatten(0, 1)
     weights = kernel.flatten(2).permute(2, 0, 1).flatten(1)
@@ -101,14 +102,14 @@ def convolve(
 
 
 def spectrum_bound(spectrum: Tensor) -> Tensor:
-    """Proved norm of the largest block; see the module's docstring for why it is a bound."""
+    """Proved norm of the largest block, which bounds the map (see the module's docstring)."""
     blocks = spectrum.flatten(0, 1)
     parts = blocks.split(max(1, _CHUNK // blocks[0].numel()))
     return torch.stack([norms.dense(part) for part in parts]).max()
 
 
 class FixedFourierConv2d(LipschitzModule):
-    """A circular convolution with given blocks: what layers of the Fourier domain are exported to.
+    """A circular convolution with given blocks per frequency; layers of this room export to it.
 
     Bound: the proved norm of the largest block.
     Shape: ``(batch, in_channels, height, width)`` to
@@ -164,13 +165,13 @@ class FixedFourierConv2d(LipschitzModule):
 
     @property
     def weight(self) -> Tensor:
-        """The blocks, complex."""
+        """Complex blocks, one per frequency of the half spectrum."""
         height, _ = grid(self.image_size, self.stride)
         numbers = at_least_single(self.spectrum).view(height, -1, *self.block_shape, 2)
         return torch.view_as_complex(numbers)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve."""
+        """Multiply the Fourier transform of x by the blocks, and add the bias."""
         return convolve(x, self.weight, self.bias, self.image_size, self.stride)
 
     def lipschitz_bound(self) -> Tensor:
@@ -178,7 +179,7 @@ class FixedFourierConv2d(LipschitzModule):
         return spectrum_bound(self.weight)
 
     def extra_repr(self) -> str:
-        """The channels, and what the blocks are made for."""
+        """Channels, image size, stride and bias."""
         outputs, inputs = self.block_shape
         return (
             f"{inputs // self.stride**2}, {outputs}, image_size={self.image_size}, "
@@ -234,7 +235,7 @@ class FourierConv2d(ConstrainedLayer):
 
     @abc.abstractmethod
     def blocks(self, symbols: Tensor) -> Tensor:
-        """The blocks in use, from the symbol of ``raw_weight``; both ``(h, w // 2 + 1, ...)``."""
+        """Compute the blocks from the symbol of ``raw_weight``; both ``(h, w // 2 + 1, ...)``."""
 
     @override
     def compute_weight(self) -> Tensor:
@@ -247,7 +248,7 @@ class FourierConv2d(ConstrainedLayer):
         return twin.compute_weight().to(torch.promote_types(self.raw_weight.dtype, torch.cfloat))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve."""
+        """Multiply the Fourier transform of x by the blocks, and add the bias."""
         return convolve(x, self.weight, self.bias, self.image_size, self.stride)
 
     def lipschitz_bound(self) -> Tensor:
@@ -269,7 +270,7 @@ class FourierConv2d(ConstrainedLayer):
 
 
 def grid(image_size: Pair, stride: int) -> Pair:
-    """Height and width of the image, in strides.
+    """Return height and width of the image, in strides.
 
     Raises:
         ValueError: the stride does not divide them, or there is no pixel.

@@ -1,4 +1,4 @@
-"""A gradient step made of plain torch modules: what Convex Potential layers are exported to."""
+"""A gradient step of plain torch modules, to which Convex Potential and SLL layers export."""
 
 from dataclasses import replace
 from typing import Any
@@ -27,10 +27,12 @@ def gradient_step_bound(step: Tensor, norm: Tensor, slope: Interval) -> Tensor:
     interval: a symmetric matrix, whose eigenvalues for h >= 0 lie between ``1 - h high norm^2`` and
     ``1 - h min(low, 0) norm^2``. A negative step changes the sign of the slopes.
     """
+    # eigenvalues lie in [1 - reach high, 1 - reach low]; the norm is the larger absolute value
     low, high = slope if step >= 0 else (-slope[1], -slope[0])
     reach = upward(step.detach().double().cpu().abs() * norm.square(), 2)
     above = upward(1 + upward(reach * max(-low, 0.0), 2), 1) if low < 0 else torch.ones_like(reach)
     below = upward(reach * max(high, 0.0), 1) - 1
+    # max(1, .) is exactly 1 unless ``below`` exceeds 1: only then is there a number to round up
     one = torch.ones_like(reach)
     return torch.stack([one, upward(below, 2) if below > 1 else one, above]).max()
 
@@ -50,7 +52,7 @@ class GradientStep(LipschitzModule):
         activation: an elementwise activation of torch.
         step: 0-d, the step h >= 0; None for 1.
         image_size: height and width of the input of a convolution, None for any.
-        padding_mode: of a convolution.
+        padding_mode: padding of a convolution.
 
     Raises:
         ValueError: a negative step; in ``forward``, an image of another size than ``image_size``.
@@ -78,7 +80,7 @@ class GradientStep(LipschitzModule):
         self.register_buffer("step", step)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``x - outer(step * activation(inner(x)))``."""
+        """Return ``x - outer(step * activation(inner(x)))``."""
         check_image_size(x, self.image_size)
         hidden = self.activation(self.inner(x))
         step: Tensor = self.outer(hidden if self.step is None else self.step * hidden)
@@ -97,7 +99,7 @@ class GradientStep(LipschitzModule):
         return gradient_step_bound(step, norm, slopes(self.activation))
 
     def _is_adjoint(self) -> bool:
-        """Whether the weights match, number by number, and nothing else was changed."""
+        """Return whether the weights match, elementwise, and no setting was changed."""
         fresh = _plain(mirrored(self.inner.weight), None, self.padding_mode)
         settings = ("padding", "padding_mode", "stride", "dilation", "groups")
         return (
@@ -113,7 +115,7 @@ class GradientStep(LipschitzModule):
         )
 
     def to_chain(self, value: Value) -> Value:
-        """A block with the constant that the layer proves."""
+        """Read the layer as a block with the constant that it proves."""
         step = self.inner.weight.new_ones(()) if self.step is None else self.step
         return gradient_step_chain(self, value, self.inner.weight, self.inner.bias, step)
 
@@ -142,12 +144,12 @@ def norm_bound(weight: Tensor, image_size: tuple[int, int] | None, padding_mode:
 
 
 def mirrored(weight: Tensor) -> Tensor:
-    """The weight of the adjoint map."""
+    """Return the weight of the adjoint map: transposed, and flipped for a kernel."""
     return weight.t() if weight.ndim == 2 else weight.flip(2, 3).transpose(0, 1)
 
 
 def _plain(weight: Tensor, bias: Tensor | None, padding_mode: str) -> nn.Linear | nn.Conv2d:
-    """A torch module with copies of a weight and a bias, which draws no random ones first."""
+    """Return a torch module with copies of a weight and a bias, without drawing numbers."""
     outputs, inputs, *kernel = weight.shape
     part: nn.Linear | nn.Conv2d
     if kernel:
@@ -161,7 +163,7 @@ def _plain(weight: Tensor, bias: Tensor | None, padding_mode: str) -> nn.Linear 
 
 
 def _times(x: Computed, factor: float, arithmetic: Arithmetic) -> Computed:
-    """Multiply by a stored number that is not negative."""
+    """Multiply by a stored factor that is not negative, and add its rounding."""
     lost = arithmetic.rounding(1, factor * x.reach, x.count)
     return Computed(x.shape, factor * x.size, factor * x.error + lost, factor * x.offset)
 
@@ -169,10 +171,10 @@ def _times(x: Computed, factor: float, arithmetic: Arithmetic) -> Computed:
 def gradient_step_chain(
     layer: Any, value: Value, weight: Tensor, bias: Tensor | None, step: Tensor
 ) -> Value:
-    """``x - step W^T activation(W x + b)`` after a value, for a layer with these numbers.
+    """Append ``x - step W^T activation(W x + b)`` to a value, for a layer with these numbers.
 
-    The layer keeps the constant that it proves of itself, which no bound of the sum of two ways
-    would find.
+    The block carries the constant that the layer proves. A bound of the skip path plus the branch
+    would be larger.
     """
     check_image(value, layer.image_size, (1, 1), layer.padding_mode)
     hidden = _same_size(value, weight, bias, layer.padding_mode)
@@ -192,6 +194,7 @@ def block_of(
 
 
 def _same_size(value: Value, weight: Tensor, bias: Tensor | None, padding_mode: str) -> Value:
+    """Append ``W x + b`` to a value, W a matrix or a convolution that keeps the image's size."""
     if weight.ndim == 2:
         return dense(value, weight, bias)
     sides = sides_of(weight, weight.shape[-1] // 2, (1, 1))

@@ -39,19 +39,19 @@ class GroupSort(LipschitzModule):
         self.group_size = group_size
 
     def forward(self, x: Tensor) -> Tensor:
-        """Sort."""
-        return _grouped(x, self.group_size).sort(dim=2).values.flatten(1, 2)
+        """Sort each group of channels."""
+        return _groups(x, self.group_size).sort(dim=2).values.flatten(1, 2)
 
     def lipschitz_bound(self) -> Tensor:
-        """1."""
+        """Return 1."""
         return torch.ones((), dtype=torch.float64)
 
     def to_chain(self, value: Value) -> Value:
-        """Sorted groups of channels."""
+        """Read the layer as a sort within groups of channels."""
         return sorted_channels(self, self.group_size, value)
 
     def forward_error(self, run: Run) -> Local:
-        """Nothing is computed."""
+        """No error: nothing is rounded."""
         return no_error(self, run)
 
 
@@ -71,30 +71,30 @@ class MaxMin(LipschitzModule):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Sort pairs."""
-        first, second = _grouped(x, 2).unbind(2)
+        """Return the maximum and the minimum of each pair of channels."""
+        first, second = _groups(x, 2).unbind(2)
         if forward_mode():
             return _SortedPair.forward(first, second)
         y: Tensor = _SortedPair.apply(first, second)  # type: ignore[no-untyped-call]
         return y
 
     def lipschitz_bound(self) -> Tensor:
-        """1."""
+        """Return 1."""
         return torch.ones((), dtype=torch.float64)
 
     def to_chain(self, value: Value) -> Value:
-        """Sorted groups of channels."""
+        """Read the layer as a sort within groups of channels."""
         return sorted_channels(self, 2, value)
 
     def forward_error(self, run: Run) -> Local:
-        """Nothing is computed."""
+        """No error: nothing is rounded."""
         return no_error(self, run)
 
 
 class _SortedPair(torch.autograd.Function):
     """Maximum and minimum, with one mask for both gradients; autograd's own take six times as long.
 
-    Ties pass the gradient on as if nothing was swapped.
+    At ties the gradient passes as if no pair was swapped.
     """
 
     generate_vmap_rule = True
@@ -108,20 +108,21 @@ class _SortedPair(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:  # noqa: ARG004
-        """Remember where a pair was swapped."""
+        """Save the mask of swapped pairs."""
         first, second = inputs
         ctx.save_for_backward(first < second)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
-        """Swap the gradients where the pair was."""
+        """Swap the gradients of the pairs that were swapped."""
         (swapped,) = ctx.saved_tensors
         count, _, *rest = gradients[0].shape
         upper, lower = gradients[0].reshape(count, -1, 2, *rest).unbind(2)
         return torch.where(swapped, lower, upper), torch.where(swapped, upper, lower)
 
 
-def _grouped(x: Tensor, size: int) -> Tensor:
+def _groups(x: Tensor, size: int) -> Tensor:
+    """Split the channels into groups of neighbours, ``(batch, groups, size, ...)``."""
     if x.shape[1] % size:
         raise ValueError(f"{x.shape[1]} channels do not divide into groups of {size}")
     groups: Tensor = x.unflatten(1, (-1, size))
@@ -129,6 +130,6 @@ def _grouped(x: Tensor, size: int) -> Tensor:
 
 
 def sorted_channels(module: nn.Module, size: int, value: Value) -> Value:
-    """A module that sorts groups of channels, after a value."""
+    """Append a module that sorts groups of channels to a value."""
     expect(value, f"(a multiple of {size}, ...)", value.shape[0] % size == 0)
     return value.activated(GroupSorting(module, size))

@@ -29,7 +29,7 @@ Pair = tuple[Tensor, Tensor]
 
 
 def fold(point: Pair, ray: Tensor) -> Pair:
-    """``x - 2 v min(v.x, 0)``, with v normal to the ray: continuous for every v."""
+    """Return ``x - 2 v min(v.x, 0)``, with v normal to the ray: continuous for every v."""
     cos, sin = ray
     x, y = point
     twice = 2 * (sin * x - cos * y).clamp(max=0)
@@ -37,7 +37,7 @@ def fold(point: Pair, ray: Tensor) -> Pair:
 
 
 def turn(point: Pair, angle: Tensor) -> Pair:
-    """Rotate."""
+    """Rotate a point by an angle, given as cosine and sine."""
     cos, sin = angle
     x, y = point
     return cos * x - sin * y, sin * x + cos * y
@@ -45,18 +45,20 @@ def turn(point: Pair, angle: Tensor) -> Pair:
 
 @torch.no_grad()
 def height(point: Pair, ray: Tensor, peak: Tensor) -> Tensor:
-    """The tent ``p - d(phi, r)``."""
+    """Return the height of the tent, ``p - d(phi, r)``, with d the distance on the circle."""
     cos, sin = ray
     x, y = point
+    # atan2 of the absolute cross product and the dot product: the angle between point and ray
     return peak - torch.atan2((sin * x - cos * y).abs(), cos * x + sin * y)
 
 
 def highest_fold(point: Pair, rays: Tensor, turns: Tensor, peaks: Tensor) -> Pair:
-    """The image under the fold, turned to its peak, whose tent is the highest there."""
+    """Apply to each point the fold with the highest tent, and turn the result to its peak."""
     folded, highest = fold(point, rays[:, 0]), height(point, rays[:, 0], peaks[0])
     for k in range(1, len(peaks)):
         other = turn(fold(point, rays[:, k]), turns[:, k])
         tent = height(point, rays[:, k], peaks[k])
+        # at a tie the images agree, so a choice changed by rounding moves the output by rounding
         folded = _select(tent > highest, other, folded)
         highest = torch.maximum(highest, tent)
     return folded
@@ -112,7 +114,7 @@ class Householder(LipschitzModule):
             self.theta[:order] = math.pi * (0.5 + 4 * folds / order)
 
     def tents(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Rays and turns, cosines before sines, ``(2, order, pairs)`` each, and the peaks.
+        """Return rays and turns, cosines before sines, ``(2, order, pairs)`` each, and the peaks.
 
         The rays are at half of the first angles, and the turns lead from them to the peaks. The
         other angles say by how much twice a peak is above the first, which is on its own ray.
@@ -122,7 +124,7 @@ class Householder(LipschitzModule):
         return _directions(rays), _directions(peaks - rays), peaks
 
     def forward(self, x: Tensor) -> Tensor:
-        """Fold."""
+        """Fold each pair of neighbouring channels."""
         if x.shape[1] != self.channels:
             raise ValueError(f"Householder has angles for {self.channels}, got {x.shape[1]}")
         rays, turns, peaks = (t.reshape(*t.shape, *(1,) * (x.ndim - 2)) for t in self.tents())
@@ -136,6 +138,7 @@ class Householder(LipschitzModule):
     def lipschitz_bound(self) -> Tensor:
         """The largest norm of a reflection ``|I - 2 v v^T|``, times that of its turn; 1 or more."""
         rays, turns, _ = self.tents()
+        # I - 2 v v^T has the eigenvalues 1 and 1 - 2 |v|^2, and |v| is 1 up to rounding
         reflections = upward(2 * _squared_length(rays) - 1, 2).clamp(min=1)
         turned = _squared_length(turns).sqrt().clamp(min=1)  # of the exact pieces, too
         return upward(reflections * turned, 2).max().cpu()
@@ -145,10 +148,10 @@ class Householder(LipschitzModule):
         return f"{self.channels}, order={self.order}"
 
     def forward_error(self, run: Run) -> Local:
-        """``x - 2 v min(v.x, 0)``, of order 1.
+        """Rounding of ``x - 2 v min(v.x, 0)``, or of the pieces of higher orders.
 
-        A cosine or sine is taken as it was computed from the angle, as in the bound; but of order 2
-        and above the pieces only fit together where it is exact.
+        For order 1, cosines and sines count as computed from the angle, as in the bound. From order
+        2 on the pieces fit together only for exact cosines.
         """
         rays, _, _ = self.tents()
         if self.order > 1:
@@ -158,24 +161,27 @@ class Householder(LipschitzModule):
 
 
 def _directions(angles: Tensor) -> Tensor:
+    """Cosines and sines, stacked."""
     return torch.stack([angles.cos(), angles.sin()])
 
 
 def _squared_length(directions: Tensor) -> Tensor:
+    """Squared lengths, rounded up: the computed cosine and sine may be longer than 1."""
     return upward(exact(directions).square().sum(0), 3)
 
 
 def _select(condition: Tensor, first: Pair, second: Pair) -> Pair:
+    """Select points elementwise."""
     x, y = (torch.where(condition, a, b) for a, b in zip(first, second, strict=True))
     return x, y
 
 
 def _highest_fold(angles: float, run: Run) -> Local:
-    """Pieces of order 2 and above, for exact cosines, with angles up to a size.
+    """Rounding of the pieces of order 2 and above, for exact cosines and limited angles.
 
     In units u of ``|x|``: a fold is off by 45 and its turn by 11 and 3 per radian. A tent is off by
-    42 and 2 per radian, so a piece that was chosen wrongly by twice that; where the vector is so
-    small that the angle underflows, any piece is within its length.
+    42 and 2 per radian, so a wrongly chosen piece is off by twice that. Where the vector is so
+    small that the angle underflows, the error of any piece is within the vector's length.
     """
     small = run.arithmetic.lost / run.arithmetic.unit * math.sqrt(run.count)
     operations = 160 + 8 * math.ceil(angles)

@@ -1,4 +1,4 @@
-"""The old place of ``UnitNormLinear``, for files that name it."""
+"""Deprecated module: ``UnitNormLinear`` under its old path and name."""
 
 from onelip.errors import keep_old_names
 

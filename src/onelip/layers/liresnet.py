@@ -1,8 +1,8 @@
-r"""The linear residual block of LiResNets (Hu, Zou, Wang, Leino, Fredrikson, NeurIPS 2023).
+r"""Linear residual block of LiResNets (Hu, Zou, Wang, Leino, Fredrikson, NeurIPS 2023).
 
 A block :math:`x + W x` without an activation inside is one convolution, with the kernel of W plus
-the identity; its norm is that of one map, where a bound of a nonlinear branch would add 1 to that
-of W. The kernel is divided by an estimate of its norm in training, and the bound is measured.
+the identity. Its norm is that of one map; for a nonlinear branch a bound would add 1 to the norm of
+W. In training the kernel is divided by an estimate of its norm; the bound is proved.
 """
 
 from typing import Unpack
@@ -26,7 +26,7 @@ class LiResNetConv2d(SpectralConv2d):
     Args:
         channels: channels of input and output.
         kernel_size: odd.
-        image_size: height and width, on which the norm is taken.
+        image_size: height and width of the images for which the norm is proved.
         padding_mode: ``"zeros"``, the default of residual layers, or ``"circular"``.
         iterations: power iterations per forward pass in training; 10 in the paper.
         **options: ``bias``, ``device`` and ``dtype``, see ``options.LayerOptions``.

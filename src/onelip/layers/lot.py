@@ -7,8 +7,8 @@ the block W of a small kernel's symbol. The paper finds the root by a coupled Ne
 :math:`X \leftarrow \frac12 X (3 I - X^H X)`, the same matrices from two products instead of three;
 and rounding in X is corrected by the next step, where that in Z is not.
 
-Singular values s go to :math:`s (3 - s^2) / 2`, which rises to 1 from below and stays there. Scaled
-so that none is above 1 to begin with, a block that has not converged is short, not long.
+Singular values s go to :math:`s (3 - s^2) / 2`, which rises to 1 from below and stays there. They
+are scaled to at most 1 first, so a block that has not converged has norm below 1, not above.
 """
 
 from typing import Unpack
@@ -23,7 +23,7 @@ from onelip.layers.options import LayerOptions, placed
 
 
 def unitary_factor(matrices: Tensor, iterations: int) -> Tensor:
-    r"""Newton and Schulz's iteration towards the unitary factor, in batches.
+    r"""Iterate towards the unitary factor by Newton and Schulz's method, in batches.
 
     Matrices are divided by :math:`|W^H W|_F^{1/2}` first, which is at least the norm and closer to
     it than :math:`|W|_F`.
@@ -41,6 +41,7 @@ def unitary_factor(matrices: Tensor, iterations: int) -> Tensor:
     tiny = torch.finfo(matrices.dtype).tiny
     length = torch.linalg.vector_norm(matrices.detach(), dim=(-2, -1), keepdim=True)
     result: Tensor = matrices / length.clamp_min(tiny)  # the squares of small numbers would vanish
+    # |W^H W|_F is the root of the sum of s^4, at least the largest s^2; and at most |W|_F^2
     square = torch.linalg.vector_norm(result.mH @ result, dim=(-2, -1), keepdim=True)
     result = result / square.clamp_min(tiny).sqrt()
     for _ in range(iterations):
@@ -68,8 +69,8 @@ class LOTConv2d(FourierConv2d):
         stride: must divide ``kernel_size`` and ``image_size``; it is invertible downsampling
             followed by a kernel of ``kernel_size / stride``.
         image_size: height and width of the input.
-        iterations: of Newton and Schulz's method. Each multiplies small singular values by 1.5
-            until they are near 1, then squares what is missing.
+        iterations: steps of Newton and Schulz's method. Each multiplies small singular values by
+            1.5 until they are near 1; then the error is squared.
         **options: ``bias``, ``device`` and ``dtype``, see ``options.LayerOptions``.
 
     Raises:

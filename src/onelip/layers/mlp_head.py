@@ -53,13 +53,13 @@ class MLPHead(LipschitzModule):
     ) -> None:
         super().__init__()
         activation = nn.Softplus() if activation is None else activation
-        second_derivatives(activation)
+        second_derivatives(activation)  # refuses activations with a kink
         self.inner = nn.Linear(in_features, hidden, **factory)
         self.activation = activation
         self.outer = nn.Linear(hidden, classes, **factory)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The logits."""
+        """Return ``outer(activation(inner(x)))``."""
         logits: Tensor = self.outer(self.activation(self.inner(x)))
         return logits
 
@@ -68,7 +68,7 @@ class MLPHead(LipschitzModule):
         return product([bound_of_part(part) for part in self.parts()])
 
     def export(self) -> nn.Sequential:
-        """Three plain torch modules."""
+        """Return three plain torch modules."""
         return nn.Sequential(*(copy.deepcopy(part) for part in self.parts()))
 
     def parts(self) -> tuple[nn.Linear, nn.Module, nn.Linear]:
@@ -76,7 +76,7 @@ class MLPHead(LipschitzModule):
         return self.inner, self.activation, self.outer
 
     def to_chain(self, value: Value) -> Value:
-        """Its parts in turn."""
+        """Read the parts in turn."""
         for part in self.parts():
             value = read_module(part, value)
         return value

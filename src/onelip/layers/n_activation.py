@@ -1,4 +1,4 @@
-"""The N-activation: up, down and up again (Prach, Lampert, 2023)."""
+"""N-activation: piecewise linear with slopes 1, -1, 1 (Prach, Lampert, 2023)."""
 
 from typing import Unpack
 
@@ -55,18 +55,18 @@ class NActivation(LipschitzModule):
         nn.init.constant_(self.theta[0, ::2], _FAR)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Fold at both thresholds."""
+        """Return ``x - 2 clamp(x, a, b)``."""
         if x.shape[1] != self.channels:
             raise ValueError(f"NActivation has thresholds for {self.channels}, got {x.shape[1]}")
         first, second = self.theta.view(2, -1, *(1,) * (x.ndim - 2))
-        sorted_already = first <= second  # equal ones go their own ways, as in a stable sort
+        sorted_already = first <= second  # equal thresholds keep their order, as in a stable sort
         low = torch.where(sorted_already, first, second)
         high = torch.where(sorted_already, second, first)
         inner = torch.where(x > high, high, x)
         return x - 2 * torch.where(x < low, low, inner)  # a clamp would mix their gradients
 
     def lipschitz_bound(self) -> Tensor:
-        """1, for thresholds that are numbers."""
+        """Return 1; thresholds that are infinite or NaN are refused."""
         exact(self.theta)
         return torch.ones((), dtype=torch.float64)
 
@@ -75,13 +75,13 @@ class NActivation(LipschitzModule):
         return str(self.channels)
 
     def to_chain(self, value: Value) -> Value:
-        """Slopes between -1 and 1."""
+        """Read the layer as an activation with slopes between -1 and 1."""
         expect(value, f"({self.channels}, ...)", value.shape[0] == self.channels)
         one = self.lipschitz_bound()
         return value.activated(Elementwise(self, -one, one))
 
     def forward_error(self, run: Run) -> Local:
-        """``x - 2 clamp(x)``: a clamp and a double are exact; 1-Lipschitz, and so small."""
+        """Rounding of the difference in ``x - 2 clamp(x)``; clamp and doubling are exact."""
         low, high = exact(self.theta).cpu().sort(dim=0).values
         shift = low.relu() + (-high).relu()  # one of them is 0
         offset = 2 * repeated(shift, run)

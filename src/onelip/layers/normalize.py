@@ -57,7 +57,7 @@ class Normalize(LipschitzModule):
         self.register_buffer("std", torch.tensor(std, device=device, dtype=dtype))
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(x - mean) / std``."""
+        """Return ``(x - mean) / std``."""
         if x.ndim < 2 or x.shape[1] != len(self.mean):
             raise ValueError(f"{len(self.mean)} channels are normalised, got {tuple(x.shape)}")
         shape = (-1,) + (1,) * (x.ndim - 2)
@@ -70,17 +70,17 @@ class Normalize(LipschitzModule):
         return quotient(1, float(exact(self.std).abs().min()))
 
     def to_chain(self, value: Value) -> Value:
-        """A shift and a linear map."""
-        self.lipschitz_bound()  # refuses what is no scale
+        """Read the layer as a shift and a diagonal map."""
+        self.lipschitz_bound()  # refuses a std that has no quotient
         channels = len(self.mean)
         expect(value, f"({channels}, ...)", value.shape[0] == channels)
         shape = (-1, *(1,) * (len(value.shape) - 1))
         return divided(shifted(value, -self.mean.view(shape)), self.std.view(shape))
 
     def forward_error(self, run: Run) -> Local:
-        """A difference and a quotient."""
+        """Rounding of a difference and a quotient."""
         mean, std = exact(self.mean).abs().cpu(), exact(self.std).abs().cpu()
         offset = repeated(upward(mean / std, 1), run)
         run.arithmetic.check(2 * (run.x.reach + repeated(mean, run)))
-        lost = run.lipschitz * run.rounding(1, 0.0)  # what a difference lost, divided
+        lost = run.lipschitz * run.rounding(1, 0.0)  # underflow of the difference, divided by std
         return Local(offset, run.rounding(4, run.lipschitz * run.x.reach + offset) + lost)

@@ -1,4 +1,4 @@
-"""Arguments that constructors share: each is described once, and layers pass them on.
+"""Keyword arguments that the constructors of layers share, each described once.
 
 A layer that takes fewer says so in its signature, ``**options: Unpack[LayerOptions]``, and refuses
 others with a ``TypeError`` that names them.
@@ -10,11 +10,11 @@ import torch
 
 
 class FactoryOptions(TypedDict, total=False):
-    """Where parameters and buffers are made, as in torch; they are random where torch's are.
+    """Device and dtype of parameters and buffers, as in torch.
 
     Attributes:
-        device: of the numbers; torch's current default device if none is given.
-        dtype: of the numbers, floating; ``torch.get_default_dtype()`` if none is given.
+        device: device of the numbers; torch's current default device if none is given.
+        dtype: floating dtype of the numbers; ``torch.get_default_dtype()`` if none is given.
     """
 
     device: torch.types.Device
@@ -61,5 +61,5 @@ class Conv2dOptions(KernelOptions, total=False):
 
 
 def placed(options: FactoryOptions) -> FactoryOptions:
-    """The device and the dtype among the options of a layer, for the tensors that it makes."""
+    """Return the device and the dtype among the options of a layer."""
     return {"device": options.get("device"), "dtype": options.get("dtype")}

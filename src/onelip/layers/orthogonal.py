@@ -1,11 +1,11 @@
-r"""Matrices with orthonormal columns, from free ones, differentiably and in batches.
+r"""Differentiable maps from free matrices to orthonormal columns, in batches.
 
 ``cholesky_qr`` is the fast way: the Q of a QR factorisation, from the Gram matrix on the smaller
 side. ``bjorck`` is the iteration of the papers, which approaches the polar factor. Both span the
 same columns, so projectors ``Q Q^T`` are the same numbers either way.
 
-What comes out is orthonormal up to rounding (or as far as the iteration went). Layers do not take
-that on trust: their bounds are measured on the result.
+The result is orthonormal up to rounding (``cholesky_qr``) or up to convergence (``bjorck``). Bounds
+of layers do not rely on that: they are proved for the computed matrix.
 """
 
 import abc
@@ -34,11 +34,11 @@ _SHIFT = 4  # units of rounding of its norm, added to the diagonal of a Gram mat
 
 
 def cholesky_qr(matrices: Tensor) -> Tensor:
-    r"""The Q factor of tall matrices: ``V L^{-T}`` with ``L L^T = V^T V``.
+    r"""Return the Q factor of tall matrices: ``V L^{-T}`` with ``L L^T = V^T V``.
 
     In exact arithmetic it has orthonormal columns. In floating point one pass is off by about
-    ``condition^2`` units of rounding, and the pass is repeated where that is much. Columns that
-    depend on each other come out short, not long.
+    ``condition^2`` units of rounding; the pass is repeated where that is much. Linearly dependent
+    columns come out shorter than 1, never longer.
 
     Shape: ``(batch, rows, columns)``, rows >= columns, to the same.
     Cost: ``3/2 rows columns^2`` multiplications and a factorisation of ``columns^3 / 6``; the
@@ -60,33 +60,34 @@ def cholesky_qr(matrices: Tensor) -> Tensor:
 
 
 def _factors(matrices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Q, R and the length of V that R was divided by."""
+    """Return Q, R and the length of V that R was divided by."""
     peak = matrices.abs().amax((-2, -1), keepdim=True)
     peak = torch.where(peak > 0, peak, 1)  # first, for squares may overflow
     length = torch.linalg.vector_norm(matrices / peak, dim=(-2, -1), keepdim=True).clamp_min(1)
-    q, upper = _orthogonalised_once(matrices / peak / length)
+    q, upper = _orthogonalise_once(matrices / peak / length)
     if _needs_another_pass(q):
-        q, correction = _orthogonalised_once(q)
+        q, correction = _orthogonalise_once(q)
         upper = correction @ upper
     return q, upper, peak * length
 
 
-def _orthogonalised_once(matrices: Tensor) -> tuple[Tensor, Tensor]:
-    """Q and R from the Gram matrix, its diagonal raised by a few units of rounding."""
+def _orthogonalise_once(matrices: Tensor) -> tuple[Tensor, Tensor]:
+    """Return Q and R from the Gram matrix, its diagonal raised by a few units of rounding."""
     gram = matrices.mT @ matrices
     unit = torch.finfo(gram.dtype).eps
     norm = gram.abs().sum(-1).amax(-1, keepdim=True).clamp_min(unit)  # zeros stay zeros
     eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+    # raised: the factorisation exists for dependent columns, and makes Q shorter, not longer
     gram = gram + _SHIFT * unit * norm[..., None] * eye
     upper = torch.linalg.cholesky_ex(gram, upper=True).L
     return torch.linalg.solve_triangular(upper, matrices, upper=True, left=False), upper
 
 
 def _needs_another_pass(q: Tensor) -> bool:
-    """Whether Q is rough, as far as that can be asked.
+    """Return whether Q is not orthonormal enough, or whether that cannot be tested.
 
-    Other devices would have to be waited for, and neither a compiler nor ``vmap`` takes a branch:
-    there a second pass is always made.
+    On other devices the test would force a synchronisation, and neither a compiler nor ``vmap``
+    takes a branch: there a second pass is always made.
     """
     if q.device.type != "cpu" or torch.compiler.is_compiling():
         return True
@@ -97,8 +98,9 @@ def _needs_another_pass(q: Tensor) -> bool:
 
 
 def _is_rough(q: Tensor) -> bool:
-    """Whether ``Q^T Q`` looks far from I: its Frobenius norm from a few fixed probes."""
+    """Estimate from a few fixed probes whether ``|Q^T Q - I|_F`` is large."""
     count = q.shape[-1]
+    # for signs z, the mean of |E z|^2 estimates |E|_F^2 (Hutchinson)
     waves = torch.outer(torch.arange(1.0, count + 1), torch.tensor(_PROBES)).sin().sign()
     probes = waves.to(q).expand(len(q), -1, -1)
     error = torch.linalg.vector_norm(q.mT @ (q @ probes) - probes) / len(_PROBES) ** 0.5
@@ -106,7 +108,7 @@ def _is_rough(q: Tensor) -> bool:
 
 
 class _CholeskyQR(torch.autograd.Function):
-    """Autograd through the factorisation costs twice the products of the closed form below.
+    """QR factorisation with a gradient in closed form, half as costly as autograd's.
 
     From ``dV = dQ R + Q dR`` and ``Q^T dQ`` skew: the gradient g of Q becomes
     ``(g + Q (lower(M - M^T) - M)) R^{-T}`` with ``M = Q^T g``, lower the strictly lower part.
@@ -116,12 +118,12 @@ class _CholeskyQR(torch.autograd.Function):
 
     @staticmethod
     def forward(matrices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Q, R and a length, of which only Q has a gradient."""
+        """Return Q, R and a length, of which only Q has a gradient."""
         return _factors(matrices)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, ...]) -> None:
-        """Keep the factors."""
+        """Save the factors."""
         q, upper, length = output
         ctx.mark_non_differentiable(upper, length)
         ctx.save_for_backward(*inputs, q, upper, length)
@@ -141,7 +143,7 @@ class _CholeskyQR(torch.autograd.Function):
 def bjorck(
     matrices: Tensor, *, iterations: int = 20, order: int = 1, power_iterations: int = 10
 ) -> Tensor:
-    r"""Bjorck and Bowie's iteration towards the polar factor (BCOP's appendix).
+    r"""Iterate towards the polar factor by Bjorck and Bowie's method (BCOP's appendix).
 
     Order 1 is ``V <- V (3/2 - 1/2 V^T V)``; order p adds the next terms of the binomial series of
     ``(V^T V)^{-1/2}``. It converges from matrices of norm below ``sqrt(3)``; they are divided by an
@@ -153,9 +155,9 @@ def bjorck(
 
     Args:
         matrices: of full column rank; small singular values converge slowly.
-        iterations: how often.
+        iterations: number of iterations.
         order: terms of the series.
-        power_iterations: for the estimate of the norm.
+        power_iterations: power iterations for the estimate of the norm.
 
     Example:
         >>> q = bjorck(torch.tensor([[[3.0, 1.0], [4.0, 0.0]]]))
@@ -167,6 +169,7 @@ def bjorck(
     """
     if not matrices.numel():
         return matrices
+    # an estimate from below suffices: the iteration converges from norms below sqrt(3)
     result = matrices / _norm_estimate(matrices, power_iterations)
     eye = torch.eye(result.shape[-1], dtype=result.dtype, device=result.device)
     for _ in range(iterations):
@@ -209,11 +212,11 @@ class OrthogonalLayer(ConstrainedLayer):
 
     @abc.abstractmethod
     def free_matrices(self) -> list[Tensor]:
-        """Stacks ``(count, rows, columns)`` of tall matrices."""
+        """Return stacks ``(count, rows, columns)`` of tall free matrices."""
 
     @abc.abstractmethod
     def assemble(self, matrices: list[Tensor]) -> Tensor:
-        """The weight from the same stacks, orthogonalised."""
+        """Assemble the weight from the same stacks, orthogonalised."""
 
     @override
     def compute_weight(self) -> Tensor:
@@ -245,7 +248,10 @@ class OrthogonalLayer(ConstrainedLayer):
 def tall(
     rows: int, columns: int, count: int = 1, **factory: Unpack[FactoryOptions]
 ) -> nn.Parameter:
-    """A stack of matrices of the smaller number of columns, orthogonal to begin with."""
+    """Return a parameter of ``count`` tall matrices, orthogonal to begin with.
+
+    Each has as many columns as the smaller of ``rows`` and ``columns``.
+    """
     stack = torch.empty(count, max(rows, columns), min(rows, columns), **factory)
     for matrix in stack:
         orthogonal_(matrix)
@@ -253,5 +259,5 @@ def tall(
 
 
 def oriented(matrix: Tensor, rows: int, columns: int) -> Tensor:
-    """A tall matrix turned so that it has this many rows and columns."""
+    """Transpose a tall matrix if needed, so that it has this many rows and columns."""
     return matrix if rows >= columns else matrix.mT

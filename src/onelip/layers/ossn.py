@@ -1,9 +1,9 @@
 r"""One-sided spectral normalisation (Gouk, Frank, Pfahringer, Cree, 2018).
 
 A free kernel is divided by :math:`\max(1, \sigma)`, with :math:`\sigma` the norm of the convolution
-on images of one size. In training :math:`\sigma` comes from warm power iterations, an estimate from
-below: the layer may stretch by more than 1, and its bound says by how much. The paper of BCOP (Li
-et al., 2019, section 4.1) compares with it, at ten iterations per forward pass.
+on images of one size. In training :math:`\sigma` comes from warm-started power iterations, an
+estimate from below: the norm of the layer may exceed 1, and its bound says by how much. The paper
+of BCOP (Li et al., 2019, section 4.1) compares with it, at ten iterations per forward pass.
 """
 
 import abc
@@ -65,13 +65,13 @@ class SpectralConv2d(PowerSteps, ConstrainedConv2d):
 
     @abc.abstractmethod
     def free_kernel(self) -> Tensor:
-        """The kernel before it is divided."""
+        """Return the kernel before it is divided."""
 
     @torch.no_grad()
     def power_step(self, iterations: int = 1) -> None:
         """Move ``direction`` closer to the leading singular vector of the free kernel.
 
-        It stays where it is if the kernel maps it to 0 or overflows: it would never come back.
+        It stays as it is if the kernel maps it to 0 or overflows: it cannot recover then.
         """
         with full_precision(self.raw_weight):
             operator, adjoint = self._maps()
@@ -80,17 +80,18 @@ class SpectralConv2d(PowerSteps, ConstrainedConv2d):
 
     @torch.no_grad()
     def advance(self) -> None:
-        """The power iterations of a training step, if the kernel has changed since the last."""
+        """Take the power iterations of a training step, if the kernel has changed."""
         before = self.direction.clone()
+        # always computed, and undone by a mask: a branch would wait for the device
         self.power_step(self.iterations)
         self.direction.copy_(torch.where(self.changed(), self.direction, before))
 
     def stepped_weight(self) -> Tensor:
-        """The free kernel, without the identity that may be added."""
+        """Return the free kernel, without the identity that may be added."""
         return self.raw_weight
 
     def _maps(self) -> tuple[Operator, Operator]:
-        """The convolution with the free kernel, and its adjoint."""
+        """Return the convolution with the free kernel, and its adjoint."""
         kernel = self.free_kernel().detach()
 
         def operator(image: Tensor) -> Tensor:
@@ -105,12 +106,13 @@ class SpectralConv2d(PowerSteps, ConstrainedConv2d):
                 size, kernel, y, self.stride, 0, self.dilation, self.groups
             )
             if self.padding_mode == "circular":
+                # adjoint of circular padding: wrapped pixels are added to their originals
                 return unwrapped(image, ((first, last), (first, last)))
             return image[..., first : shape[0] - last, first : shape[1] - last]
 
         return operator, adjoint
 
-    # what is known of a convolution with the kernel in use holds: a power step comes first
+    # ``forward`` is overridden, but it is still the convolution with the kernel in use
     lipschitz_bound = ConstrainedConv2d.lipschitz_bound
     export = ConstrainedConv2d.export
     to_chain = ConstrainedConv2d.to_chain
@@ -148,15 +150,14 @@ class OSSNConv2d(SpectralConv2d):
     Bound: the proved norm of the kernel in use on ``image_size``. It may exceed 1, the more the
     less converged the power iteration is.
     Shape: ``(batch, in_channels, h, w)`` to ``(batch, out_channels, h / stride, w / stride)``.
-    Cost: a convolution; in training, ``2 iterations + 2`` more on a single image, and none while
-    the weights stay what they are.
+    Cost: a convolution; in training, ``2 iterations + 2`` more on a single image.
 
     Args:
         in_channels: channels of the input.
         out_channels: channels of the output.
         kernel_size: side of the kernel.
         stride: step of the window.
-        image_size: height and width, on which the norm is taken.
+        image_size: height and width of the images for which the norm is estimated and proved.
         iterations: power iterations per forward pass in training.
         **options: ``padding``, ``padding_mode``, ``dilation``, ``groups``, ``bias``, ``device`` and
             ``dtype``, see ``options.KernelOptions``.
@@ -198,12 +199,12 @@ class ProjectedOSSNConv2d(ProjectedLayer, SpectralConv2d):
         out_channels: channels of the output.
         kernel_size: side of the kernel.
         stride: step of the window.
-        image_size: height and width, on which the norm is taken.
+        image_size: height and width of the images for which the norm is estimated and proved.
         iterations: power iterations per projection.
-        **options: as of ``OSSNConv2d``.
+        **options: the same as for ``OSSNConv2d``.
 
     Raises:
-        ValueError: as ``OSSNConv2d``.
+        ValueError: the same as ``OSSNConv2d``.
         UnboundedModuleError: reflect or replicate padding.
 
     Example:
@@ -217,7 +218,7 @@ class ProjectedOSSNConv2d(ProjectedLayer, SpectralConv2d):
     2018, algorithm 1.
     """
 
-    # bounded and exported as the convolution that it is
+    # ``compute_weight`` is overridden: bound, export and reading hold for any kernel in use
     lipschitz_bound = ConstrainedConv2d.lipschitz_bound
     export = ConstrainedConv2d.export
     to_chain = ConstrainedConv2d.to_chain
@@ -232,12 +233,12 @@ class ProjectedOSSNConv2d(ProjectedLayer, SpectralConv2d):
 
     @override
     def advance(self) -> None:
-        """Nothing: what moves is moved by ``project``."""
+        """Do nothing: the direction moves in ``project`` only."""
 
     @override
     @torch.no_grad()
     def project(self) -> None:
-        """Power iterations, and the division."""
+        """Divide the kernel by ``max(1, estimate of its norm)``, after the power iterations."""
         self.power_step(self.iterations)
         norm = torch.linalg.vector_norm(self.convolve(self.direction, self.raw_weight))
         self.raw_weight.div_(norm.clamp_min(1))

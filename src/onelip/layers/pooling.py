@@ -25,7 +25,7 @@ class ScaledAvgPool2d(LipschitzModule):
     written as an average times a factor, since both of torch's ONNX exporters drop the divisor of
     ``avg_pool2d(divisor_override=...)``.)
 
-    Bound: 1, attained; overlap is counted.
+    Bound: 1, attained, also with overlapping windows.
     Shape: ``(batch, c, h, w)`` to ``(batch, c, (h - k) / stride + 1, (w - k) / stride + 1)``.
     Cost: one average pooling.
 
@@ -45,22 +45,22 @@ class ScaledAvgPool2d(LipschitzModule):
         self.scale = _quotient_below(self.kernel_size**2, overlap)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pool."""
+        """Return ``scale`` times the mean of each window."""
         return F.avg_pool2d(x, self.kernel_size, self.stride) * self.scale
 
     def lipschitz_bound(self) -> Tensor:
-        """1."""
+        """Return 1."""
         return torch.ones((), dtype=torch.float64)
 
     def to_chain(self, value: Value) -> Value:
-        """A linear map."""
+        """Read the layer as a linear map."""
         means = average(value, pair(self.kernel_size), pair(self.stride), (0, 0))
         return scaled(means, torch.tensor(self.scale, dtype=torch.float64))
 
     def forward_error(self, run: Run) -> Local:
-        """A sum, a quotient and a product; 1 is the length of the means after scaling."""
+        """Rounding of a sum, a quotient and a product; the scaled means are no longer than x."""
         run.arithmetic.check(run.x.reach * self.kernel_size**2)
-        lost = self.scale * run.rounding(1, 0.0)  # what a quotient lost, multiplied
+        lost = self.scale * run.rounding(1, 0.0)  # underflow of the quotient, times the scale
         return Local(0.0, run.rounding(self.kernel_size**2 + 3, run.x.reach) + lost)
 
 
@@ -89,7 +89,7 @@ class ScaledL2NormPool2d(LipschitzModule):
         self.scale = _quotient_below(1, overlap)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pool."""
+        """Return ``scale`` times the l2 norm of each window."""
         ends = [side - self.kernel_size + 1 for side in x.shape[-2:]]
         windows = [  # strided slices: ONNX has them, where nested unfolding loses its shape
             x[..., i : ends[0] + i : self.stride, j : ends[1] + j : self.stride]
@@ -100,11 +100,11 @@ class ScaledL2NormPool2d(LipschitzModule):
         return norms if self.scale == 1 else norms * self.scale
 
     def lipschitz_bound(self) -> Tensor:
-        """1."""
+        """Return 1."""
         return torch.ones((), dtype=torch.float64)
 
     def forward_error(self, run: Run) -> Local:
-        """Squares may underflow: their sum is off by ``window * lost``, its root by the root."""
+        """Rounding of a norm; squares that underflow change the root by ``sqrt(window * lost)``."""
         window = self.kernel_size**2
         run.arithmetic.check(2 * run.x.reach * run.x.reach)
         lost = math.sqrt(4 * window * run.arithmetic.lost * run.count)
@@ -134,22 +134,23 @@ class ScaledMaxPool2d(LipschitzModule):
         self.scale = _quotient_below(1, overlap)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pool."""
+        """Return ``scale`` times the maximum of each window."""
         pooled = F.max_pool2d(x, self.kernel_size, self.stride)
         return pooled if self.scale == 1 else pooled * self.scale
 
     def lipschitz_bound(self) -> Tensor:
-        """1."""
+        """Return 1."""
         return torch.ones((), dtype=torch.float64)
 
     def forward_error(self, run: Run) -> Local:
-        """One product."""
+        """Rounding of one product."""
         return one_product(self, run)
 
 
 def _quotient_below(number: int, square: int) -> float:
-    """A float32 number not above ``number / sqrt(square)``: the same in float32 and float64."""
+    """Round ``number / sqrt(square)`` down to float32: the same factor in float32 and float64."""
     rounded = torch.tensor(number / root_above(square), dtype=torch.float32)
+    # exact rational arithmetic decides: the scale must never exceed 1 over the constant
     while Fraction(float(rounded)) ** 2 * square > number**2:
         rounded = torch.nextafter(rounded, torch.zeros_like(rounded))
     return float(rounded)

@@ -60,12 +60,13 @@ class ProjectionPool2d(LipschitzModule):
         self.theta = nn.Parameter(torch.empty(channels // 2, **factory).uniform_(0, math.pi))
 
     def ray(self) -> Tensor:
-        """Directions of the upper rays, ``(2, channels / 2)``."""
+        """Return the directions of the upper rays, ``(2, channels / 2)``."""
         return torch.stack([self.theta.cos(), self.theta.sin().abs()])
 
     def forward(self, x: Tensor) -> Tensor:
-        """The signed distance."""
+        """Return the signed distance to the rays."""
         first, second = _plane(x, self.channels)
+        # the two rays mirror each other: the distance depends on the upper half plane only
         upper = second.abs()
         cos, sin = self.ray().view(2, -1, *(1,) * (x.ndim - 2))
         across = cos * upper - sin * first
@@ -75,7 +76,7 @@ class ProjectionPool2d(LipschitzModule):
         return torch.where(beyond, cos.sign() * safe, across)
 
     def lipschitz_bound(self) -> Tensor:
-        """The largest length of a direction."""
+        """Largest length of a direction, rounded up: about 1."""
         square = upward(exact(self.ray()).square().sum(0), 3)
         return upward(square.sqrt(), 1).max().cpu()
 
@@ -84,7 +85,7 @@ class ProjectionPool2d(LipschitzModule):
         return str(self.channels)
 
     def forward_error(self, run: Run) -> Local:
-        """Two sums of two products, and a length.
+        """Rounding of two sums of two products, and of a length.
 
         Where the sign of ``along`` is computed wrongly, its terms have opposite signs, so
         ``across`` has the sign of the cosine, and both branches agree up to ``|along|``, which is
@@ -130,17 +131,17 @@ class CurvePool2d(LipschitzModule):
         self.corners = nn.Parameter(torch.randn(corners, 2, channels // 2, **factory))
 
     def forward(self, x: Tensor) -> Tensor:
-        """The distance."""
+        """Return the distance to the polygon."""
         point = _plane(x, self.channels)
         corners = self.corners.view(*self.corners.shape, *(1,) * (x.ndim - 2)).unbind()
         segments = zip(corners, corners[1:] or corners, strict=False)
         square = reduce(torch.minimum, (squared_distance(point, *ends) for ends in segments))
-        away = square > 0
+        away = square > 0  # the root has no derivative at 0: a gradient of 0 is taken there
         distance: Tensor = square.where(away, 1).sqrt() * away
         return distance
 
     def lipschitz_bound(self) -> Tensor:
-        """1, for corners that are numbers."""
+        """Return 1; corners that are infinite or NaN are refused."""
         exact(self.corners)
         return torch.ones((), dtype=torch.float64)
 
@@ -149,7 +150,7 @@ class CurvePool2d(LipschitzModule):
         return f"{self.channels}, corners={len(self.corners)}"
 
     def forward_error(self, run: Run) -> Local:
-        """Distance to a segment: p - s and e - s, a share of the segment, the rest and its length.
+        """Rounding of the distance to a segment from s to e, by its nearest point.
 
         The share is off by at most ``8 u |p - s| / |e - s|``, which moves the point on the segment
         by ``8 u |p - s|``; a segment that is too short for that is no longer than
@@ -167,19 +168,21 @@ def squared_distance(point: Plane, start: Tensor, end: Tensor) -> Tensor:
     (x, y), along = (p - s for p, s in zip(point, start, strict=True)), end - start
     square = along.square().sum(0)
     share = (x * along[0] + y * along[1]) / square.where(square > 0, 1)
+    # nearest point of the line, then of the segment
     share = share.clamp(0, 1)
     missed: Tensor = (x - share * along[0]).square() + (y - share * along[1]).square()
     return missed
 
 
 def _even(channels: int) -> int:
+    """Return the number of channels, if it is even and positive."""
     if channels < 2 or channels % 2:
         raise ValueError(f"channels are pooled in pairs: an even number is asked, got {channels}")
     return channels
 
 
 def _plane(x: Tensor, channels: int) -> Plane:
-    """Channels i and i + channels / 2."""
+    """Split channels into pairs i and i + channels / 2: points of a plane."""
     if x.shape[1] != channels:
         raise ValueError(f"the pooling has curves for {channels} channels, got {x.shape[1]}")
     first, second = x.chunk(2, 1)

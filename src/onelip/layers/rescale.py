@@ -1,10 +1,10 @@
-r"""Multiplication by a trained number: how a network of 1-Lipschitz layers may contract less.
+r"""Multiplication by a trained number, which sets the constant of a network of 1-Lipschitz layers.
 
 Proposition 3.1 of Fazlyab et al. (2023): with slopes between :math:`\alpha` and :math:`\beta`,
 their sum s, and :math:`W W^T \preceq (2 \rho / s^2)\, T^{-1}`, the layer :math:`\sqrt\rho\, x -
-(s / \sqrt\rho)\, W^T T \phi(W x)` is :math:`\sqrt\rho`-Lipschitz. For activations that scale, put
-:math:`W = \sqrt\rho\, V`: it is :math:`\sqrt\rho` times an SLL layer,
-``nn.Sequential(SLLLinear(n, m), Rescale(rho**0.5))``. LipLT sees through both.
+(s / \sqrt\rho)\, W^T T \phi(W x)` is :math:`\sqrt\rho`-Lipschitz. For positively homogeneous
+activations, put :math:`W = \sqrt\rho\, V`: it is :math:`\sqrt\rho` times an SLL layer,
+``nn.Sequential(SLLLinear(n, m), Rescale(rho**0.5))``. LipLT reads both parts.
 """
 
 import math
@@ -57,7 +57,7 @@ class Rescale(LipschitzModule):
         self.factor = nn.Parameter(number, requires_grad=trained)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Multiply."""
+        """Return ``factor * x``."""
         return x * self.factor
 
     def lipschitz_bound(self) -> Tensor:
@@ -65,9 +65,9 @@ class Rescale(LipschitzModule):
         return exact(self.factor).abs()
 
     def to_chain(self, value: Value) -> Value:
-        """A linear map."""
+        """Read the layer as a linear map."""
         return scaled(value, self.factor)
 
     def forward_error(self, run: Run) -> Local:
-        """One product."""
+        """Rounding of one product."""
         return one_product(self, run)

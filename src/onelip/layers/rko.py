@@ -76,6 +76,7 @@ class RKOConv2d(OrthogonalLayer, ConstrainedConv2d):
     def assemble(self, matrices: list[Tensor]) -> Tensor:
         inputs, outputs = self.group_channels
         flat = oriented(matrices[0], outputs, inputs * self.kernel_size**2).flatten(0, 1)
+        # at most windows^2 windows share a pixel, so the norm grows by at most their root
         windows = windows_of_a_pixel(self.kernel_size, self.stride, self.dilation)
         return flat.reshape(-1, inputs, self.kernel_size, self.kernel_size) / windows
 

@@ -1,6 +1,6 @@
 """Linear maps whose adjoint has the mirrored weight: matrices, and same-size convolutions.
 
-Those convolutions have odd kernels and stride 1, and are padded on all sides alike.
+Such convolutions have odd kernels and stride 1, and equal padding on all sides.
 """
 
 from torch import Tensor
@@ -12,7 +12,7 @@ from onelip.norms.convolutions import Pair, check_padding_mode, pair
 def applied(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, padding_mode: str = "zeros"
 ) -> Tensor:
-    """``W x + b`` of a matrix, or of a kernel whose convolution keeps the image's size."""
+    """Return ``W x + b`` for a matrix, or for a kernel whose convolution keeps the image's size."""
     if weight.ndim == 2:
         return F.linear(x, weight, bias)
     return convolve(x, weight, bias, padding_mode)
@@ -21,13 +21,13 @@ def applied(
 def convolve(
     x: Tensor, weight: Tensor, bias: Tensor | None, padding_mode: str, groups: int = 1
 ) -> Tensor:
-    """``nn.Conv2d`` with zeros or the other side of the image around it."""
+    """Convolve as ``nn.Conv2d`` does, with zero or circular padding that keeps the image's size."""
     image, padding = padded(x, weight.shape[-1] // 2, padding_mode)
     return F.conv2d(image, weight, bias, padding=padding, groups=groups)
 
 
 def padded(x: Tensor, around: int, padding_mode: str) -> tuple[Tensor, int]:
-    """An image, and the zeros that its convolution is still to add."""
+    """Return the image, padded if circular, and the zero padding left to the convolution."""
     if padding_mode == "zeros" or not around:
         return x, around
     return F.pad(x, (around,) * 4, mode="circular"), 0
@@ -36,7 +36,7 @@ def padded(x: Tensor, around: int, padding_mode: str) -> tuple[Tensor, int]:
 def checked_image_size(
     kernel_size: int, image_size: int | tuple[int, int], padding_mode: str
 ) -> Pair:
-    """Height and width, if ``convolve`` is a linear map whose adjoint has the mirrored kernel.
+    """Return height and width, after a check that the adjoint of ``convolve`` is its mirror.
 
     Raises:
         ValueError: an even kernel, or one that wraps around the image.

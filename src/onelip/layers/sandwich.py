@@ -15,7 +15,7 @@ output changes by :math:`\sqrt 2 A^T y`. If :math:`A A^T + B B^T \preceq I`, the
 Otherwise let :math:`\lambda = \|[A, B]\|^2`. Both divided by :math:`\sqrt \lambda` satisfy the
 condition, and the layer is that one with its input and its output multiplied by
 :math:`\sqrt \lambda`. Hence **its constant is at most** :math:`\|[A, B]\|^2`, whatever U, V and
-:math:`\Psi` are, and s times that for slopes in [0, s]. The norm is measured.
+:math:`\Psi` are, and s times that for slopes in [0, s]. That norm is proved numerically.
 """
 
 import copy
@@ -46,7 +46,7 @@ Maps = tuple[Tensor, Tensor, Tensor]  # U, V and psi
 
 
 def sandwich_bound(inner: Tensor, outer: Tensor, psi: Tensor, slope: Interval) -> Tensor:
-    r"""Bound of ``V sigma(U x + b)``: half of ``|[psi U, (V / psi)^T]|^2``. See the module.
+    r"""Bound of ``V sigma(U x + b)``: half of ``s |[psi U, (V / psi)^T]|^2``, for slopes in [0, s].
 
     Raises:
         UnboundedModuleError: the activation decreases, or psi is not positive.
@@ -64,12 +64,13 @@ def sandwich_bound(inner: Tensor, outer: Tensor, psi: Tensor, slope: Interval) -
         raise UnboundedModuleError("psi of a sandwich layer must be positive")
     psi = exact(psi)
     both = exact(torch.cat([psi[:, None] * exact(inner), (exact(outer) / psi).mT], 1))
+    # each entry is one product or quotient: rounded once, or lost to underflow
     error = upward(UNIT * frobenius(both), 4) + math.sqrt(both.numel()) * UNDERFLOW
     return upward(norms.dense(both, error=error).square() / 2 * high, 4)
 
 
 class Sandwich(LipschitzModule):
-    """``outer(activation(inner(x)))`` with the numbers psi that prove it: exported sandwich layers.
+    """``outer(activation(inner(x)))`` with the multipliers psi of its proof: an exported sandwich.
 
     Bound: half of ``s |[psi U, (V / psi)^T]|^2``, U and V the weights of ``inner`` and ``outer``
     and s the largest slope of the activation.
@@ -81,7 +82,7 @@ class Sandwich(LipschitzModule):
         bias: ``(hidden,)``, or None.
         activation: an elementwise activation of torch that does not decrease.
         outer: V, ``(out_features, hidden)``.
-        psi: ``(hidden,)``, positive; ``forward`` has no use for it.
+        psi: ``(hidden,)``, positive; used by the bound only.
     """
 
     psi: Tensor
@@ -101,7 +102,7 @@ class Sandwich(LipschitzModule):
         self.register_buffer("psi", psi.detach().clone())
 
     def forward(self, x: Tensor) -> Tensor:
-        """``outer(activation(inner(x)))``."""
+        """Return ``outer(activation(inner(x)))``."""
         y: Tensor = self.outer(self.activation(self.inner(x)))
         return y
 
@@ -118,7 +119,7 @@ class Sandwich(LipschitzModule):
         return sandwich_bound(*weights, self.psi, slopes(self.activation))
 
     def to_chain(self, value: Value) -> Value:
-        """A block with the constant that the layer proves."""
+        """Read the layer as a block with the constant that it proves."""
         hidden = dense(value, self.inner.weight, self.inner.bias)
         outer = dense(Value.entering(hidden.shape, value.point.like), self.outer.weight, None)
         return block_of(self, value, hidden, outer.linear, None)
@@ -188,7 +189,7 @@ class SandwichLinear(ComputedOnce):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the free matrix with Xavier's variance; psi = 1."""
+        """Draw the free matrix with Xavier's variance, and set psi to 1."""
         nn.init.xavier_normal_(self.raw_weight)
         nn.init.zeros_(self.log_psi)
         if self.bias is not None:
@@ -196,7 +197,7 @@ class SandwichLinear(ComputedOnce):
             nn.init.uniform_(self.bias, -limit, limit)
 
     def maps(self) -> Maps:
-        """``U = sqrt2 B / psi``, ``V = sqrt2 A^T psi`` and psi, as ``forward`` uses them now."""
+        """Return ``U = sqrt2 B / psi``, ``V = sqrt2 A^T psi`` and psi in use."""
         return self.compute_maps() if self._held is None else self._held
 
     def compute_maps(self) -> Maps:
@@ -224,17 +225,17 @@ class SandwichLinear(ComputedOnce):
         self._held = None
 
     def forward(self, x: Tensor) -> Tensor:
-        """``V activation(U x + b)``."""
+        """Return ``V activation(U x + b)``."""
         inner, outer, _ = self.maps()
         return F.linear(self.activation(F.linear(x, inner, self.bias)), outer)
 
     def lipschitz_bound(self) -> Tensor:
-        """``s |[A, B]|^2``, measured."""
+        """Proved bound ``s |[A, B]|^2`` for the A and B in use."""
         return sandwich_bound(*self.maps(), slopes(self.activation))
 
     @torch.no_grad()
     def export(self) -> Sandwich:
-        """U and V as plain linear layers, computed in float64 and rounded once."""
+        """Return U and V as plain linear layers, computed in float64 and rounded once."""
         dtype, twin = self.raw_weight.dtype, copy.deepcopy(self).double()
         inner, outer, psi = (part.to(dtype) for part in twin.compute_maps())
         return Sandwich(inner, self.bias, copy.deepcopy(self.activation), outer, psi)
@@ -244,7 +245,7 @@ class SandwichLinear(ComputedOnce):
         return f"{self.in_features}, {self.out_features}, bias={self.bias is not None}"
 
     def to_chain(self, value: Value) -> Value:
-        """A block with the weights in use, and the constant that the layer proves."""
+        """Read the layer as a block with the weights in use and the constant that it proves."""
         weight, outer, _ = self.maps()
         hidden = dense(value, weight, self.bias)
         after = dense(Value.entering(hidden.shape, value.point.like), outer, None)

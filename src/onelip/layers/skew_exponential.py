@@ -1,4 +1,4 @@
-"""The truncated exponential of a skew-symmetric convolution, as a layer."""
+"""Truncated exponential of a skew-symmetric convolution (Singla, Feizi, ICML 2021), as a layer."""
 
 import abc
 import math
@@ -59,6 +59,7 @@ class SkewExponential(LipschitzModule):
         self._check_sides()
 
     def _check_sides(self) -> None:
+        """Refuse sides that the stride does not divide, or a kernel that wraps more than once."""
         if self.image_size is None:
             return
         if any(side % self.stride for side in self.image_size):
@@ -73,7 +74,7 @@ class SkewExponential(LipschitzModule):
 
     @property
     def channels(self) -> int:
-        """Inputs and outputs of the skew convolution."""
+        """Number of channels of the skew convolution."""
         return max(self.in_channels * self.stride**2, self.out_channels)
 
     @property
@@ -85,12 +86,12 @@ class SkewExponential(LipschitzModule):
 
     @abc.abstractmethod
     def kernel(self) -> Tensor:
-        """The skew kernel that ``forward`` uses now."""
+        """Return the skew kernel in use."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Unshuffle pixels, add channels of zeros, exponentiate, keep the first channels."""
         check_image_size(x, self.image_size)
-        x = self._widened(x)
+        x = self._widen(x)
         series = exact_series if self.exact_gradient else fast_series
         z = series(x, self.kernel(), self.terms, self.padding_mode)[:, : self.out_channels]
         return z if self.bias is None else z + self.bias[:, None, None]
@@ -102,6 +103,7 @@ class SkewExponential(LipschitzModule):
             UnboundedModuleError: the kernel was overwritten by one that is not skew.
         """
         kernel, norm = self.kernel(), self._norm()
+        # exactly skew, bit by bit: only then are the eigenvalues imaginary
         if not torch.equal(kernel, -mirrored(kernel)):
             raise UnboundedModuleError(
                 "the kernel is no longer skew, so nothing is known of its exponential"
@@ -109,7 +111,7 @@ class SkewExponential(LipschitzModule):
         return truncated_exponential(norm, self.terms)
 
     def _norm(self) -> Tensor:
-        """The proved norm of the skew convolution."""
+        """Proved norm of the skew convolution."""
         return norms.convolution(
             self.kernel(),
             image_size=self.sides,
@@ -125,36 +127,37 @@ class SkewExponential(LipschitzModule):
         )
 
     def to_chain(self, value: Value) -> Value:
-        """The series by Horner's rule, with the norm that the layer proves."""
+        """Read the layer as its series by Horner's rule, with the norm that the layer proves."""
         size = None if self.image_size is None else pair(self.image_size)
         check_image(value, size, pair(self.stride), "circular")
         expect(value, f"({self.in_channels}, ...)", value.shape[0] == self.in_channels)
-        image = moved(value, self._widened)
+        image = moved(value, self._widen)
         conv = self._convolution(image.shape)
         series: LinearMap = identity(image.shape)
         for i in range(self.terms - 1, 0, -1):
             share = Scale(image.shape, reciprocal(torch.tensor(float(i))), operations=1)
+            # only the outermost sum is the whole series, for which the layer proves a norm
             bound = bound_of_part(self) if i == 1 else None
             series = BoundedSum((identity(image.shape), composed([series, conv, share])), bound)
         whole = moved(image.then(series), lambda x: x[:, : self.out_channels])
         return whole if self.bias is None else shifted(whole, self.bias[:, None, None])
 
-    def _widened(self, x: Tensor) -> Tensor:
-        """Pixels unshuffled, and channels of zeros added."""
+    def _widen(self, x: Tensor) -> Tensor:
+        """Unshuffle pixels, and append channels of zeros."""
         if self.stride > 1:
             x = unshuffled(x, self.stride)
         missing = self.channels - self.in_channels * self.stride**2
         return F.pad(x, (0, 0, 0, 0, 0, missing)) if missing else x
 
     def _convolution(self, shape: Shape) -> Convolution:
-        """The skew convolution that ``forward`` uses now."""
+        """Return the skew convolution in use, as a linear map."""
         around = pair(self.kernel_size // 2)
         circular = self.padding_mode == "circular"
         return Convolution(shape, self.kernel(), padding=around, circular=circular)
 
 
 class FixedSOCConv2d(SkewExponential):
-    """The truncated exponential of a fixed skew kernel: what ``SOCConv2d`` is exported to.
+    """Truncated exponential of a fixed skew kernel, to which ``SOCConv2d`` exports.
 
     Bound: that of ``SOCConv2d``; exactly 1 for 13 terms and a kernel of norm up to 3.37.
     Shape: that of ``SOCConv2d``.
@@ -168,11 +171,11 @@ class FixedSOCConv2d(SkewExponential):
         out_channels: channels of the output.
         stride: must divide the image.
         padding_mode: ``"circular"`` or ``"zeros"``.
-        image_size: of the input, on which the bound is taken; None for every size.
-        terms: of the series.
+        image_size: size of the images for which the bound is proved; None for every size.
+        terms: number of terms of the series.
 
     Raises:
-        ValueError: a weight of another shape, and what ``SOCConv2d`` raises.
+        ValueError: a weight of another shape, or an argument that ``SOCConv2d`` refuses.
 
     Example:
         >>> turn = torch.tensor([[0.0, 1.0], [-1.0, 0.0]])[..., None, None]
@@ -213,7 +216,7 @@ class FixedSOCConv2d(SkewExponential):
         return self.weight
 
     def forward_error(self, run: Run) -> Local:
-        """Horner's rule: ``u = x + conv(u) / i``, with ``1 / i`` rounded, then the bias."""
+        """Rounding of Horner's rule ``u = x + conv(u) / i``, ``1 / i`` rounded, and of the bias."""
         refuse_fast_convolutions(self.weight)
         sides = tuple(side // self.stride for side in run.x.shape[1:])
         size = self.channels * math.prod(sides)
@@ -223,6 +226,7 @@ class FixedSOCConv2d(SkewExponential):
         products = self.weight[0].numel()
         arithmetic, u, error = run.arithmetic, run.x.reach, 0.0
         for i in range(self.terms - 1, 0, -1):
+            # one more step: the error so far, carried on by norm / i, plus new rounding
             inside = arithmetic.rounding(products + 1, absolute * (u + error), size)
             branch = (norm * (u + error) + inside) / i
             error = (norm * error + inside) / i
@@ -233,7 +237,7 @@ class FixedSOCConv2d(SkewExponential):
 
 
 def _square_conv(weight: Tensor, padding_mode: str) -> nn.Conv2d:
-    """The convolution that keeps the image's size."""
+    """Return the convolution with this weight that keeps the image's size."""
     channels, _, side, _ = weight.shape
     around: dict[str, Any] = {"padding": side // 2, "padding_mode": padding_mode}
     conv = nn.Conv2d(channels, channels, side, bias=False, device="meta", **around)

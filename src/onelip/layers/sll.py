@@ -3,15 +3,16 @@ r"""SDP-based Lipschitz layers (Araujo, Havens, Delattre, Allauzen, Hu, ICLR 202
 The layer is :math:`x - 2 W^T T \sigma(W x + b)` with :math:`T_i = (\sum_j |W W^T|_{ij}\, q_j / q_i)
 ^{-1}` for any :math:`q > 0`. Then :math:`T^{-1} - W W^T` is diagonally dominant after scaling by
 q, hence positive semidefinite, and :math:`K = (2 T)^{1/2} W` has :math:`\|K\|^2 \le 2`. Where the
-activation scales, :math:`\sigma(r z) = r\, \sigma(z)` for r > 0, the layer is the gradient step
+activation is positively homogeneous, :math:`\sigma(r z) = r\, \sigma(z)` for r > 0, the layer is
+the gradient step
 
 .. math:: x - K^T \sigma(K x + c), \qquad c = (2 T)^{1/2} b ,
 
-of length 1: 1-Lipschitz for slopes in [0, 1]. With slopes up to s the 2 becomes 2 / s.
+of step size 1: 1-Lipschitz for slopes in [0, 1]. With slopes up to s the 2 becomes 2 / s.
 
-T divides by sums with one q, the same above and below; any q > 0 will do, so it may be clamped. A
-constant is added to the diagonal of :math:`|W W^T|`, which shortens T. (The code that was published
-first added one to q in the denominator only: T came out too long for small q.)
+The same q stands in the numerator and in the denominator; the proof holds for any q > 0, so q may
+be clamped. A constant is added to the diagonal of :math:`|W W^T|`, which makes T smaller. (The code
+that was published first added one to q in the denominator only: T was too large for small q.)
 """
 
 import abc
@@ -47,13 +48,14 @@ Rows = tuple[Tensor, Tensor]  # K and c
 
 
 def row_scales(gram: Tensor, log_q: Tensor) -> Tensor:
-    r""":math:`T^{1/2}` from the absolute values of :math:`W W^T`; finite for empty rows.
+    r"""Compute :math:`T^{1/2}` from the absolute values of :math:`W W^T`; finite for rows of zeros.
 
     Example:
         >>> row_scales(torch.tensor([[4.0, 0.0], [0.0, 0.25]]), torch.tensor([0.0, 5.0]))
         tensor([0.5000, 2.0000])
     """
     least = torch.finfo(gram.dtype).tiny ** 0.5
+    # T depends on ratios of q only: the largest is scaled to 1 against overflow
     q = (log_q - log_q.detach().max()).exp().clamp_min(least)
     inverse: Tensor = (gram @ q + max(_EPSILON, least) * q) / q
     return inverse.rsqrt()
@@ -80,7 +82,7 @@ class SLL(ComputedOnce):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw weights with Xavier's variance; q = 1."""
+        """Draw weights with Xavier's variance, and set q to 1."""
         nn.init.xavier_normal_(self.weight)
         limit = 1 / math.sqrt(self.weight[0].numel())
         nn.init.uniform_(self.bias, -limit, limit)
@@ -88,22 +90,23 @@ class SLL(ComputedOnce):
 
     @abc.abstractmethod
     def absolute_gram(self) -> Tensor:
-        """``|W W^T|``; of a convolution, summed over the taps of its Gram kernel."""
+        """Return ``|W W^T|``; for a convolution, summed over the taps of its Gram kernel."""
 
     def rows(self) -> Rows:
-        """K and c, as ``forward`` uses them now."""
+        """Return the K and c in use."""
         return self.compute_rows() if self._held is None else self._held
 
     def compute_rows(self) -> Rows:
-        """K and c from the parameters, never in half precision."""
+        """Compute K and c from the parameters, never in half precision."""
         with full_precision(self.weight):
+            # K = (2 T / s)^(1/2) W: |K|^2 <= 2 / s is what a step of size 1 needs
             longest = (2 / steepest(self.activation)) ** 0.5
             scale = row_scales(self.absolute_gram(), self.log_q) * longest
             return (scale * self.weight.movedim(0, -1)).movedim(-1, 0), scale * self.bias
 
     @overridable
     def batch_key(self) -> object:
-        """A layer computes alone."""
+        """Key of the layers that compute together; a layer computes alone."""
         return id(self)
 
     @classmethod
@@ -113,24 +116,24 @@ class SLL(ComputedOnce):
             layer._held = layer.compute_rows()
 
     def end(self) -> None:
-        """Compute them anew from now on."""
+        """Compute K and c anew from now on."""
         self._held = None
 
     def forward(self, x: Tensor) -> Tensor:
-        """``x - K^T activation(K x + c)``."""
+        """Return ``x - K^T activation(K x + c)``."""
         check_image_size(x, self.image_size)
         weight, bias = self.rows()
         hidden = self.activation(applied(x, weight, bias, self.padding_mode))
         return x - applied(hidden, mirrored(weight), None, self.padding_mode)
 
     def lipschitz_bound(self) -> Tensor:
-        """``max(1, s |K|^2 - 1)`` with the K in use and s the largest slope."""
+        """Proved bound ``max(1, s |K|^2 - 1)`` with the K in use and s the largest slope."""
         norm = norm_bound(self.rows()[0], self.image_size, self.padding_mode)
         return gradient_step_bound(torch.ones(()), norm, slopes(self.activation))
 
     @torch.no_grad()
     def export(self) -> GradientStep:
-        """K and c, computed in float64, shortened to what is proved and rounded once."""
+        """Return K and c, computed in float64, scaled down to the proved limit and rounded once."""
         dtype, twin = self.weight.dtype, copy.deepcopy(self).double()
         weight, bias = twin.compute_rows()
         factor = self._proved_factor(weight, torch.finfo(dtype).eps).to(weight.device)
@@ -144,10 +147,11 @@ class SLL(ComputedOnce):
         )
 
     def _proved_factor(self, weight: Tensor, rounding: float) -> Tensor:
-        """1, or a little less if that is needed to prove that the layer is 1-Lipschitz.
+        """Factor of K, 1 or a little less, for which the layer is proved 1-Lipschitz.
 
-        Room is left for rounding K, and for a second proof looser than the first by 1e-8.
+        A margin is left for rounding K, and for a second proof whose bound is larger by 1e-8.
         """
+        # the norm of a convolution is at most sqrt(taps) times the Frobenius norm of its kernel
         taps = math.sqrt(weight[0, 0].numel())
         lengths = frobenius(exact(weight).flatten(1)).cpu() * taps
         norm = norm_bound(weight, self.image_size, self.padding_mode) + rounding * lengths
@@ -155,7 +159,7 @@ class SLL(ComputedOnce):
         return downward(longest / norm, 8).clamp_max(1)
 
     def to_chain(self, value: Value) -> Value:
-        """A block with the K in use, and the constant that the layer proves."""
+        """Read the layer as a block with the K in use and the constant that it proves."""
         weight, bias = self.rows()
         return gradient_step_chain(self, value, weight, bias, weight.new_ones(()))
 
@@ -212,7 +216,7 @@ class SLLConv2d(SLL):
         channels: channels of input and output.
         hidden_channels: rows of W; 5 in the paper.
         kernel_size: odd.
-        image_size: on which the bound is taken; None for every size.
+        image_size: size of the images for which the bound is proved; None for every size.
         padding_mode: ``"zeros"``, the default of residual layers, or ``"circular"``.
         activation: ReLU (the default), LeakyReLU or PReLU: its slopes s >= 0 shorten the step.
         **factory: ``device`` and ``dtype`` of the parameters.
@@ -254,4 +258,5 @@ class SLLConv2d(SLL):
     @override
     def absolute_gram(self) -> Tensor:
         reach = self.weight.shape[-1] - 1
+        # absolute row sums of the Gram matrix; under padding some taps are missing: smaller sums
         return F.conv2d(self.weight, self.weight, padding=reach).abs().sum((2, 3))

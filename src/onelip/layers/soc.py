@@ -1,15 +1,15 @@
 r"""Skew Orthogonal Convolutions (Singla, Feizi, ICML 2021).
 
 A kernel minus that of its adjoint, :math:`L = M - M^*`, convolves as a skew-symmetric matrix, so
-its exponential is orthogonal. A truncated series of it is not: what that can stretch follows from
-a proved norm of L and the number of terms (``norms/exponential.py``). Below a norm of 2.8 it is
-nothing at all for 5, 9 or 13 terms, and up to 0.5 % for 6.
+its exponential is orthogonal. A truncated series of it is not: its norm is bounded by a proved norm
+of L and the number of terms (``norms/exponential.py``). Below a norm of 2.8 the bound is 1 for 5, 9
+or 13 terms, and at most 1.005 for 6.
 
 A short series needs a small norm, so L is divided by an estimate of it: the norm of its numbers as
 a matrix, :math:`c \times c k^2` or :math:`c k \times c k`, whichever is smaller. k times either is
 above the norm of the convolution (Singla, Feizi, "Fantastic Four", ICLR 2021; the other two of the
-four matrices have the same norms, since L is skew). One power iteration a step, from where the last
-one ended, comes close enough. The bound relies on none of this.
+four matrices have the same norms, since L is skew). One warm-started power iteration per step comes
+close enough. The bound does not rely on this estimate.
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,7 +30,7 @@ _WARM_UP = 50  # power iterations at construction
 
 
 def skew(kernels: Tensor) -> Tensor:
-    """Kernels ``(..., c, c, k, k)`` minus those of their adjoints: skew to the last bit."""
+    """Return kernels ``(..., c, c, k, k)`` minus those of their adjoints: skew to the last bit."""
     return kernels - kernels.flip(-2, -1).transpose(-4, -3)
 
 
@@ -38,7 +38,7 @@ class SOCConv2d(PowerSteps, ConstrainedLayer, SkewExponential):
     r"""Skew Orthogonal Convolution: a truncated series of ``exp(L) x``, plus b.
 
     A stride moves pixels into channels first. Missing channels are zeros, channels in excess are
-    dropped, so the whole is orthogonal, or one on the narrower side, up to the truncation.
+    dropped. Up to the truncation, the whole is an isometry on the smaller side.
 
     Bound: the largest ``|sum_{i < terms} (i theta)^i / i!|`` with theta up to the proved norm of L:
     exactly 1 for 5, 9 or 13 terms, at most 1.0048 for 6, if that norm is below 2.8.
@@ -52,13 +52,13 @@ class SOCConv2d(PowerSteps, ConstrainedLayer, SkewExponential):
         kernel_size: odd.
         stride: must divide the image's sides.
         padding_mode: ``"circular"``, the default, or ``"zeros"``.
-        image_size: of the input, on which the bound is taken; None for every size.
-        terms: of the series; 5 in the first paper, 6 in the second.
-        export_terms: of the series after ``export``; 12 in the first paper, 15 in the second.
-        correction: what the estimate of the norm of L is scaled to; None for the 0.7 of the papers,
-            or 1 for a kernel of 1 x 1. The norm of the convolution is up to k times that.
-        exact_gradient: of the kernel, instead of the second paper's (``soc_gradient.py``); a third
-            to a half slower.
+        image_size: size of the images for which the bound is proved; None for every size.
+        terms: number of terms of the series; 5 in the first paper, 6 in the second.
+        export_terms: number of terms after ``export``; 12 in the first paper, 15 in the second.
+        correction: value to which the estimate of the norm of L is scaled; None for the 0.7 of the
+            papers, or 1 for a kernel of 1 x 1. The norm of the convolution is up to k times that.
+        exact_gradient: whether the kernel gets its exact gradient instead of the second paper's
+            (``soc_gradient.py``); a third to a half slower.
         bias: whether to add one number per channel.
         **factory: ``device`` and ``dtype`` of parameters and buffers.
 
@@ -80,7 +80,7 @@ class SOCConv2d(PowerSteps, ConstrainedLayer, SkewExponential):
     for deterministic l2 robustness", NeurIPS 2022.
     """
 
-    export_keeps_function = False  # it goes on with the series
+    export_keeps_function = False  # export takes more terms of the series
     rows_direction: Tensor
     square_direction: Tensor
 
@@ -136,7 +136,7 @@ class SOCConv2d(PowerSteps, ConstrainedLayer, SkewExponential):
     def kernel(self) -> Tensor:
         return self.weight
 
-    # the series of the kernel in use is what is bounded: a power step comes first
+    # ``forward`` is overridden, but it is still the series of the kernel in use
     lipschitz_bound = SkewExponential.lipschitz_bound
     to_chain = SkewExponential.to_chain
 
@@ -156,8 +156,9 @@ class SOCConv2d(PowerSteps, ConstrainedLayer, SkewExponential):
         kernels = _skew_kernels(layers)
         norms = [
             torch.linalg.vector_norm(torch.stack(directions)[:, None] @ matrices, dim=(1, 2))
-            for matrices, directions in _reshaped(kernels, layers)
+            for matrices, directions in _matrices(kernels, layers)
         ]
+        # k times either norm is above that of the map; the smaller one gives the longer kernel
         scales = layers[0].correction / (torch.minimum(*norms) + _EPSILON)
         return list((scales[:, None, None, None, None] * kernels).unbind())
 
@@ -166,10 +167,10 @@ class SOCConv2d(PowerSteps, ConstrainedLayer, SkewExponential):
     def power_steps(cls, layers: Sequence[Self], iterations: int = 1) -> None:
         """Move the directions of layers of equal keys closer to the leading singular vectors.
 
-        One stays where it is if it is mapped to 0 or overflows: it would never come back.
+        One stays as it is if it is mapped to 0 or overflows: it could not recover from there.
         """
         with full_precision(layers[0].raw_weight):
-            for matrices, directions in _reshaped(_skew_kernels(layers), layers):
+            for matrices, directions in _matrices(_skew_kernels(layers), layers):
                 moved = torch.stack(directions)[:, :, None]
                 for _ in range(iterations):
                     moved = F.normalize(matrices @ (matrices.mT @ moved), dim=1)
@@ -179,9 +180,9 @@ class SOCConv2d(PowerSteps, ConstrainedLayer, SkewExponential):
     @classmethod
     @torch.no_grad()
     def advance(cls, layers: Sequence[Self]) -> None:
-        """One power step of those of layers of equal keys whose kernel has changed since the last.
+        """Take one power step in those layers of equal keys whose kernel has changed.
 
-        A kernel has two matrices, each with a direction of its own.
+        A kernel is read as two matrices, each with a direction of its own.
         """
         before = [
             (layer.rows_direction.clone(), layer.square_direction.clone()) for layer in layers
@@ -210,7 +211,7 @@ class SOCConv2d(PowerSteps, ConstrainedLayer, SkewExponential):
         super().begin(layers)
 
     def export(self) -> FixedSOCConv2d:
-        """The kernel in use, and ``export_terms`` of the series."""
+        """Return the layer with the kernel in use, fixed, and ``export_terms`` of the series."""
         return FixedSOCConv2d(
             self.kernel(),
             self.bias,
@@ -224,13 +225,14 @@ class SOCConv2d(PowerSteps, ConstrainedLayer, SkewExponential):
 
 
 def _skew_kernels(layers: Sequence[SOCConv2d]) -> Tensor:
+    """Skew kernels of the layers, stacked."""
     return skew(torch.stack([layer.raw_weight for layer in layers]))
 
 
-def _reshaped(
+def _matrices(
     kernels: Tensor, layers: Sequence[SOCConv2d]
 ) -> Iterator[tuple[Tensor, list[Tensor]]]:
-    """The kernels as matrices in two ways, and each layer's direction on the side of the rows."""
+    """Yield the kernels as matrices, in two ways, and the directions of each, on the row side."""
     yield kernels.flatten(2), [layer.rows_direction for layer in layers]
     squares = kernels.transpose(2, 3).flatten(3).flatten(1, 2)
     yield squares, [layer.square_direction for layer in layers]

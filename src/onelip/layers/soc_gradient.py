@@ -1,4 +1,4 @@
-r"""The truncated exponential of a skew-symmetric convolution, and two ways to its gradient.
+r"""Truncated exponential of a skew-symmetric convolution, with an exact and a fast gradient.
 
 With L skew-symmetric and k terms, Horner's rule gives :math:`z = \sum_{i<k} L^i x / i!` as
 
@@ -28,7 +28,7 @@ _NO_SECOND = "the fast gradient of SOC has no second derivatives: exact_gradient
 
 
 def exact_series(x: Tensor, kernel: Tensor, terms: int, padding_mode: str) -> Tensor:
-    """The truncated exponential with its exact gradient, by automatic differentiation.
+    """Compute the truncated exponential, with its exact gradient by automatic differentiation.
 
     Args:
         x: an image.
@@ -51,7 +51,7 @@ def fast_series(x: Tensor, kernel: Tensor, terms: int, padding_mode: str) -> Ten
     differentiates the gradient in x, gets the kernel's share by equation 5 again; the gradient in
     the kernel is not differentiated twice, and derivatives in forward mode are exact.
 
-    Shape: as ``exact_series``.
+    Shape: that of ``exact_series``.
     Cost: ``terms - 1`` convolutions; backwards, as many and one gradient of a kernel. One input of
     a convolution is kept.
 
@@ -70,11 +70,13 @@ def fast_series(x: Tensor, kernel: Tensor, terms: int, padding_mode: str) -> Ten
 
 
 class _FastSeries(torch.autograd.Function):
+    """Series whose gradient in the kernel is that of equation 5."""
+
     generate_vmap_rule = True
 
     @staticmethod
     def forward(x: Tensor, kernel: Tensor, terms: int, padding_mode: str) -> tuple[Tensor, Tensor]:
-        """The series, and the input of its last convolution."""
+        """Return the series, and the input of its last convolution."""
         z, first = _horner(x, kernel, terms, padding_mode)
         return z, first.clone() if first is x else first
 
@@ -82,7 +84,7 @@ class _FastSeries(torch.autograd.Function):
     def setup_context(
         ctx: Any, inputs: tuple[Tensor, Tensor, int, str], output: tuple[Tensor, Tensor]
     ) -> None:
-        """Keep that input and the kernel."""
+        """Save the input, the kernel and the input of the last convolution."""
         x, kernel, ctx.terms, ctx.padding_mode = inputs
         ctx.mark_non_differentiable(output[1])
         ctx.save_for_backward(x, kernel, output[1])
@@ -93,6 +95,7 @@ class _FastSeries(torch.autograd.Function):
         x, kernel, first = ctx.saved_tensors
         g = gradients[0]
         settings = ctx.terms, ctx.padding_mode
+        # the adjoint of the skew convolution is its negative: the same series with -L
         to_x, v = _FastSeries.apply(g, -kernel, *settings)  # type: ignore[no-untyped-call]
         to_kernel = None
         if ctx.needs_input_grad[1]:
@@ -103,7 +106,7 @@ class _FastSeries(torch.autograd.Function):
 
 
 def _horner(x: Tensor, kernel: Tensor, terms: int, padding_mode: str) -> tuple[Tensor, Tensor]:
-    """The series and, of its last step, what was convolved: u^(0) and u^(1)."""
+    """Return the series and the input of its last convolution: u^(0) and u^(1)."""
     u = first = x
     for i in range(terms - 1, 0, -1):
         image, padding = padded(u, kernel.shape[-1] // 2, padding_mode)

@@ -1,10 +1,11 @@
-r"""Singular value clipping and masking (Sedghi, Gupta, Long, ICLR 2019), and what is projected.
+r"""Singular value clipping and masking (Sedghi, Gupta, Long, ICLR 2019), a projection of kernels.
 
-The kernel is free, and now and then it is put back near those of norm 1. In the Fourier basis of an
-N x N torus a convolution is one block per frequency, and the nearest convolution of norm at most 1
-clips the singular values of each block at 1. Its kernel fills the whole torus; masking keeps the
-taps of the original one. Both sets are convex and the projections alternate, which converges to
-where they meet, but is never quite there: the bound is measured.
+The kernel is free, and is projected from time to time towards the kernels of norm at most 1. In the
+Fourier basis of an N x N torus a convolution is one block per frequency, and the nearest
+convolution of norm at most 1 clips the singular values of each block at 1. Its kernel fills the
+whole torus; masking keeps the taps of the original one. Both sets are convex, so alternating
+projections converge to their intersection, but need not reach it in finitely many steps: the bound
+is proved for the result.
 """
 
 import abc
@@ -25,15 +26,15 @@ from onelip.norms.convolutions import Pair, pair
 
 
 class ProjectedLayer(LipschitzModule):
-    """A layer with free parameters that are put back onto a constraint between updates."""
+    """A layer with free parameters that are projected onto a constraint between updates."""
 
     @abc.abstractmethod
     def project(self) -> None:
-        """Move the parameters to, or close to, the nearest ones that satisfy it."""
+        """Move the parameters to, or close to, the nearest ones that satisfy the constraint."""
 
 
 def project(model: nn.Module) -> None:
-    """Project every layer of a model that asks for it; the paper of BCOP does every 100 updates.
+    """Project every ``ProjectedLayer`` of a model; the paper of BCOP does so every 100 updates.
 
     Args:
         model: any module; without such layers nothing happens.
@@ -51,11 +52,11 @@ def project(model: nn.Module) -> None:
 
 
 def clipped(kernels: Tensor, grid: Pair) -> Tensor:
-    """The nearest circular convolutions of norm at most 1, with taps all over the grid.
+    """Return the nearest circular convolutions of norm at most 1, with taps all over the grid.
 
-    A block X becomes ``X V min(1, l^{-1/2}) V^H`` with ``X^H X = V l V^H``: short singular vectors,
+    A block X becomes ``X V min(1, l^{-1/2}) V^H`` with ``X^H X = V l V^H``. Small singular values,
     whose eigenvalues are inaccurate, are left alone. So are blocks for which ``I - X^H X`` has a
-    Cholesky factor, which takes a tenth of the time.
+    Cholesky factor: that test takes a tenth of the time.
 
     Shape: ``(groups, out, in, height, width)`` to ``(groups, out, in, *grid)``.
     Cost: ``height width / 2`` factorisations, and a Hermitian eigenvalue problem for each block
@@ -68,6 +69,7 @@ def clipped(kernels: Tensor, grid: Pair) -> Tensor:
     eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
     long = torch.linalg.cholesky_ex(eye - gram).info > 0
     squares, vectors = torch.linalg.eigh(gram[long])
+    # subtract the excess of the long singular values instead of rebuilding the block
     excess = 1 - squares.clamp_min(1).rsqrt()
     tall[long] -= (tall[long] @ vectors * excess[..., None, :]) @ vectors.mH
     blocks = tall.mH if wide else tall
@@ -90,7 +92,7 @@ class SVCMConv2d(ProjectedLayer, ConstrainedConv2d):
         out_channels: channels of the output.
         kernel_size: side of the kernel.
         stride: step of the window; must divide the image.
-        image_size: height and width, on which the singular values are taken.
+        image_size: height and width of the images for which singular values are clipped.
         **options: ``padding``, ``padding_mode``, ``dilation``, ``groups``, ``bias``, ``device`` and
             ``dtype``, see ``options.KernelOptions``. Under ``"zeros"`` the torus is larger by the
             padding, so that the zero-padded map is a part of the circular one.
@@ -126,6 +128,7 @@ class SVCMConv2d(ProjectedLayer, ConstrainedConv2d):
         )
         height, width = pair(image_size)
         check_whole_strides(torch.empty(height, width), (stride, stride), self.padding_mode)
+        # zero padding is circular padding on a torus that is larger by the border
         border = 0 if self.padding_mode == "circular" else max(self._around())
         self._grid = -(-(height + border) // stride), -(-(width + border) // stride)
         self._reach = self.dilation * (kernel_size - 1) + 1
@@ -146,16 +149,20 @@ class SVCMConv2d(ProjectedLayer, ConstrainedConv2d):
     @override
     @torch.no_grad()
     def project(self, *, iterations: int = 50) -> None:
-        """Clip and mask in turn."""
+        """Clip singular values and mask taps in turn.
+
+        Args:
+            iterations: number of times.
+        """
         dtype = self.raw_weight.dtype
         kernel = self.raw_weight.to(torch.promote_types(dtype, torch.float32))
         for _ in range(iterations):
             blocks = unshuffled(kernel, self.stride, self.dilation).unflatten(0, (self.groups, -1))
-            kernel = self._masked(clipped(blocks, self._grid).flatten(0, 1))
+            kernel = self._mask(clipped(blocks, self._grid).flatten(0, 1))
         self.raw_weight.copy_(kernel)
 
-    def _masked(self, filled: Tensor) -> Tensor:
-        """The kernel's own taps of one that fills the grid of unshuffled pixels."""
+    def _mask(self, filled: Tensor) -> Tensor:
+        """Keep the taps of the original kernel, of one that fills the grid of unshuffled pixels."""
         side = -(-self._reach // self.stride)
         taps = F.pixel_shuffle(filled[..., :side, :side], self.stride)
         return taps[..., : self._reach : self.dilation, : self._reach : self.dilation]

@@ -17,8 +17,8 @@ from onelip.lipschitz import LipschitzModule
 class UnitNormLinear(LipschitzModule):
     """Linear head with rows of length 1, which need not be orthogonal.
 
-    ``certify`` divides the margin between classes y and i by ``|w_y - w_i|`` instead of bounding
-    all of them by the norm of the head; rows of length 1 keep these distances below 2.
+    ``certify`` divides the margin between classes y and i by ``|w_y - w_i|`` instead of a bound for
+    all pairs from the norm of the head; with rows of length 1 these distances are at most 2.
 
     Bound: the proved norm of the normalised weight, at most about ``sqrt(out_features)``.
     Shape: ``(batch, in_features)`` to ``(batch, out_features)``.
@@ -51,21 +51,21 @@ class UnitNormLinear(LipschitzModule):
 
     @property
     def weight(self) -> Tensor:
-        """The weight that ``forward`` uses."""
+        """Weight in use, with rows of length 1."""
         return F.normalize(self.raw_weight, dim=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The logits."""
+        """Return ``W x + b`` with rows of W of length 1."""
         return F.linear(x, self.weight, self.bias)
 
     def lipschitz_bound(self) -> Tensor:
-        """Proved norm of the weight."""
+        """Proved norm of the weight in use."""
         return norms.dense(self.weight)
 
     def export(self) -> nn.Linear:
-        """A plain linear layer."""
+        """Return a plain linear layer with the weight in use."""
         return plain_linear(self.weight.detach(), self.bias)
 
     def to_chain(self, value: Value) -> Value:
-        """A linear map."""
+        """Read the layer as a linear map."""
         return dense(value, self.weight, self.bias)

@@ -1,4 +1,4 @@
-"""Losses that ask for a margin."""
+"""Training losses that increase the margin, and so certified radii."""
 
 from onelip.losses.annealing import LogitAnnealing
 from onelip.losses.certificate import CertificateRegularized

@@ -6,19 +6,19 @@ from torch.nn import functional as F
 
 
 class LogitAnnealing(nn.Module):
-    r"""``-T (1 - p)^beta log p``: cross-entropy that fades for samples with a margin.
+    r"""``-T (1 - p)^beta log p``: cross-entropy that fades for samples with a large margin.
 
-    p is the softmax probability of the label after taking an offset from its logit, at temperature
-    T. A Lipschitz network can give large margins to some samples only at the cost of others; as p
-    tends to 1 the factor :math:`(1 - p)^\beta` stops asking. With beta 0 this is
-    ``OffsetCrossEntropy``.
+    p is the softmax probability of the label, after an offset is subtracted from its logit, at
+    temperature T. A Lipschitz network can give large margins to some samples only at the cost of
+    others; as p tends to 1 the factor :math:`(1 - p)^\beta` removes the gradient. With beta 0 this
+    is ``OffsetCrossEntropy``.
 
     Shape: logits ``(batch, classes)`` and labels ``(batch,)`` to a scalar.
 
     Args:
-        offset: in units of the logits.
-        temperature: in units of the logits.
-        beta: how fast the loss fades.
+        offset: subtracted from the label's logit, in units of the logits.
+        temperature: T, in units of the logits.
+        beta: exponent of the fading factor.
 
     Raises:
         ValueError: a temperature that is not positive, or a negative beta.
@@ -40,9 +40,10 @@ class LogitAnnealing(nn.Module):
         self.offset, self.temperature, self.beta = offset, temperature, beta
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The loss; p is a sigmoid of the label's lead over all rivals, and so is 1 - p."""
+        """Return the mean loss, a scalar."""
         own = logits.gather(1, labels[:, None]).squeeze(1) - self.offset
         rivals = logits.scatter(1, labels[:, None], -torch.inf) / self.temperature
         lead = own / self.temperature - rivals.logsumexp(1)
+        # p = sigmoid(lead) and 1 - p = sigmoid(-lead): both logarithms without cancellation
         fading = (self.beta * F.logsigmoid(-lead)).exp()
         return -self.temperature * (fading * F.logsigmoid(lead)).mean()

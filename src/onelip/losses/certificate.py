@@ -8,9 +8,9 @@ from torch.nn import functional as F
 class CertificateRegularized(nn.Module):
     """Cross-entropy minus ``gamma`` times the mean certified radius.
 
-    The radius is ``max(0, f_y - max_i f_i) / constant``, 0 for samples on the wrong side. The loss
-    has no lower limit: scaling the logits lowers it for ever, so it is for networks whose constant
-    is bounded.
+    The radius is ``max(0, f_y - max_i f_i) / constant``, 0 for misclassified samples. The loss is
+    unbounded below, as larger logits lower it without end: use it for networks whose Lipschitz
+    constant is bounded.
 
     Shape: logits ``(batch, classes)`` and labels ``(batch,)`` to a scalar.
 
@@ -38,7 +38,7 @@ class CertificateRegularized(nn.Module):
         self.gamma, self.constant = gamma, constant
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The loss."""
+        """Return the mean loss, a scalar."""
         own = logits.gather(1, labels[:, None]).squeeze(1)
         rival = logits.scatter(1, labels[:, None], -torch.inf).amax(1)
         radius = F.relu(own - rival) / self.constant

@@ -1,4 +1,4 @@
-"""Training of an MLP head for curvature certificates (Singla, Feizi, 2022, equation 7)."""
+"""Curvature-regularised training of an MLP head (Singla, Feizi, 2022, equation 7)."""
 
 import torch
 from torch import Tensor, nn
@@ -8,12 +8,12 @@ from onelip.losses.head import HeadLoss, PairCurvature
 
 
 class CRC(HeadLoss):
-    r"""Cross-entropy of adversarially moved features, plus the curvature of the head.
+    r"""Cross-entropy of adversarially perturbed features, plus the curvature of the head.
 
-    :math:`\max_{|y - g(x)| \le \rho} \ell(h(y), l) + \gamma K`: the maximum is sought by projected
-    gradient steps in front of the head alone, and the body receives the gradient at the point
-    that they reach, as if it were its output. K is the mean over the batch of the curvature,
-    up or down, of the difference between the label's logit and that of its strongest rival.
+    :math:`\max_{|y - g(x)| \le \rho} \ell(h(y), l) + \gamma K`: the maximum is approximated by
+    projected gradient steps on the features, through the head alone. The body receives the gradient
+    at the point that they reach, as if it were its output. K is the mean over the batch of the
+    curvature, up or down, of the logit difference between the label and the runner-up class.
 
     Shape: features ``(batch, features)``, labels ``(batch,)`` to a scalar.
     Cost: ``steps + 1`` passes through the head.
@@ -21,8 +21,8 @@ class CRC(HeadLoss):
     Args:
         radius: rho, in units of the features: divide a radius in pixels by the std that the body
             divides pixels by.
-        weight: gamma.
-        steps: of the attack, each ``1.5 radius / steps`` long.
+        weight: gamma, factor of the curvature.
+        steps: number of steps of the attack, of size ``1.5 radius / steps``.
 
     Raises:
         ValueError: a negative number, or no step.
@@ -51,8 +51,10 @@ class CRC(HeadLoss):
         loss: Tensor = F.cross_entropy(logits, labels)
         if curvature is None or not self.weight:
             return loss
+        # each pair of classes once, weighted by how often it occurs in the batch
         rivals = logits.detach().scatter(1, labels[:, None], -torch.inf).argmax(1)
         pairs, times = torch.stack([labels, rivals]).unique(dim=1, return_counts=True)
+        # curvature down of either sign of the difference: up and down
         bend = torch.maximum(curvature(pairs[0], pairs[1]), curvature(pairs[1], pairs[0]))
         bends: Tensor = (bend * times).sum() / len(labels)
         return loss + self.weight * bends
@@ -66,6 +68,7 @@ class CRC(HeadLoss):
                 loss = F.cross_entropy(head(features + moved), labels, reduction="sum")
             (uphill,) = torch.autograd.grad(loss, moved)
             moved = moved.detach() + 1.5 * self.radius / self.steps * F.normalize(uphill, dim=1)
+            # projection onto the ball: only vectors longer than the radius are shortened
             length = moved.norm(dim=1, keepdim=True).clamp_min(self.radius)
             moved = moved * (self.radius / length)
         return moved

@@ -8,21 +8,21 @@ from onelip.losses.radius import RadiusLoss
 
 
 class CRM(RadiusLoss):
-    r"""Cross-entropy, minus the soft certified radius of samples that are right but not far enough.
+    r"""Cross-entropy, minus the soft certified radius of correct samples with a small radius.
 
     The radius :math:`\min_i (z_y - z_i) / L_{yi}` (equation 5) is replaced by its soft lower bound
-    :math:`-\frac1t \log \sum_i \exp(-t (z_y - z_i) / L_{yi})` (equation 6). Samples that are right
-    and whose radius is below ``radius`` have it raised, with gradients through logits and
-    constants; the others, cross-entropy alone (equation 8).
+    :math:`-\frac1t \log \sum_i \exp(-t (z_y - z_i) / L_{yi})` (equation 6). For correct samples
+    with a radius below ``radius`` it is maximised, with gradients through logits and constants; the
+    others have cross-entropy alone (equation 8).
 
     Shape: logits ``(batch, classes)``, labels ``(batch,)``, constants ``(classes, classes)`` to a
     scalar.
 
     Args:
         radius: r0, up to which radii are rewarded, in units of the input.
-        weight: lambda, of the radii against cross-entropy.
+        weight: lambda, factor of the radii.
         temperature: t of the soft minimum: the larger, the closer to the minimum.
-        start_epoch: epochs of plain cross-entropy first.
+        start_epoch: number of first epochs with plain cross-entropy.
 
     Raises:
         ValueError: a radius or temperature that is not positive, a negative weight or epoch.
@@ -56,6 +56,7 @@ class CRM(RadiusLoss):
     def forward(self, logits: Tensor, labels: Tensor, constants: Tensor) -> Tensor:
         """The formula in the class docstring."""
         radii = rival_radii(logits, labels, constants)
+        # the label's radius is infinite and drops out of the sum
         soft = -torch.logsumexp(-self.temperature * radii, 1) / self.temperature
         hard = radii.amin(1)
         close = (hard > 0) & (hard < self.radius)
@@ -64,7 +65,7 @@ class CRM(RadiusLoss):
 
 
 def rival_radii(logits: Tensor, labels: Tensor, constants: Tensor) -> Tensor:
-    """``(z_y - z_i) / L_yi`` for every rival i, ``(batch, classes)``; infinite for the label."""
+    """Return ``(z_y - z_i) / L_yi`` for every class i, ``(batch, classes)``; infinity for y."""
     margins = logits.gather(1, labels[:, None]) - logits
     own = F.one_hot(labels, logits.shape[1]).bool()
     slopes = torch.where(own, 1.0, constants[labels])

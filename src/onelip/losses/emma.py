@@ -1,4 +1,4 @@
-"""Efficient margin maximisation (Hu et al., NeurIPS 2023)."""
+"""Efficient margin maximisation, EMMA (Hu et al., NeurIPS 2023)."""
 
 import torch
 from torch import Tensor, nn
@@ -6,13 +6,13 @@ from torch.nn import functional as F
 
 
 class EMMA(nn.Module):
-    """Cross-entropy after raising each rival as far as an attack of its own size could.
+    """Cross-entropy after raising each other logit by the most that its own radius allows.
 
-    Class i gets ``constant * eps_i`` more, where ``eps_i = (f_y - f_i) / constant`` is the radius
-    at which it would tie with the label, kept within ``floor * epsilon`` and ``epsilon``. Rivals
-    closer than epsilon thus become ties, and not winners, which keeps the training stable; those
-    beyond are raised by the whole of epsilon. The eps_i are constants to the gradient. The authors
-    let epsilon grow from 0.1 to 3 times the radius they aim at, over half of the epochs.
+    Logit i is raised by ``constant * eps_i``, where ``eps_i = (f_y - f_i) / constant`` is the
+    radius at which it would tie with the label, clamped to ``[floor * epsilon, epsilon]``. Classes
+    closer than epsilon thus become ties, and do not win, which keeps the training stable; the
+    others are raised by all of epsilon. The eps_i have no gradient. The authors increase epsilon
+    from 0.1 to 3 times the target radius, over half of the epochs.
 
     Shape: logits ``(batch, classes)`` and labels ``(batch,)`` to a scalar.
 
@@ -46,12 +46,12 @@ class EMMA(nn.Module):
         self.epsilon, self.constant, self.floor = epsilon, constant, floor
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The loss."""
+        """Return the mean loss, a scalar."""
         return F.cross_entropy(logits + self.raised(logits, labels), labels)
 
     @torch.no_grad()
     def raised(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """``constant * eps_i`` for each rival, and 0 for the label."""
+        """Return ``constant * eps_i`` for each other class, and 0 for the label."""
         most = self.constant * self.epsilon
         margins = logits.gather(1, labels[:, None]) - logits
         return margins.clamp(self.floor * most, most).scatter(1, labels[:, None], 0)

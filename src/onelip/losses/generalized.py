@@ -8,16 +8,16 @@ from torch.nn import functional as F
 class GeneralizedCrossEntropy(nn.Module):
     """``T (1 - p^q) / q``, between cross-entropy (q to 0) and the mean absolute error (q = 1).
 
-    p is the softmax probability of the label after taking an offset from its logit, at temperature
-    T, as in ``OffsetCrossEntropy``, which is the limit. The gradient of a sample is that of its
-    cross-entropy times ``p^q``: samples that are far on the wrong side pull less.
+    p is the softmax probability of the label, after an offset is subtracted from its logit, at
+    temperature T, as in ``OffsetCrossEntropy``, which is the limit q to 0. The gradient of a sample
+    is that of its cross-entropy times ``p^q``: badly misclassified samples have less weight.
 
     Shape: logits ``(batch, classes)`` and labels ``(batch,)`` to a scalar.
 
     Args:
-        q: in (0, 1].
-        offset: in units of the logits.
-        temperature: in units of the logits.
+        q: exponent in (0, 1].
+        offset: subtracted from the label's logit, in units of the logits.
+        temperature: T, in units of the logits.
 
     Raises:
         ValueError: q outside (0, 1], or a temperature that is not positive.
@@ -39,7 +39,8 @@ class GeneralizedCrossEntropy(nn.Module):
         self.q, self.offset, self.temperature = q, offset, temperature
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The loss."""
+        """Return the mean loss, a scalar."""
         moved = logits - self.offset * F.one_hot(labels, logits.shape[1]).to(logits.dtype)
         log_p = (moved / self.temperature).log_softmax(1).gather(1, labels[:, None])
+        # expm1: 1 - p^q without cancellation for p close to 1
         return -self.temperature / self.q * torch.expm1(self.q * log_p).mean()

@@ -9,9 +9,9 @@ from onelip.losses.radius import RadiusLoss
 
 
 class GloRo(RadiusLoss):
-    r"""Cross-entropy, and the divergence to the same logits with one more for "not robust".
+    r"""Cross-entropy, plus the divergence to the logits extended by one for "not robust".
 
-    The extra logit is what the strongest rival can reach within ``epsilon``:
+    The extra logit is the largest that another class can reach within ``epsilon``:
     :math:`\max_{i \ne j} z_i + \epsilon L_{ji}`, j the prediction. It is the largest exactly where
     the certificate fails. ``weight`` times the Kullback-Leibler divergence of the two distributions
     keeps its probability low, as TRADES does with attacks.
@@ -21,7 +21,7 @@ class GloRo(RadiusLoss):
 
     Args:
         epsilon: the radius to certify, in units of the input.
-        weight: of the divergence.
+        weight: factor of the divergence.
 
     Raises:
         ValueError: a negative epsilon or weight.

@@ -1,4 +1,4 @@
-"""Losses that look into the head of a network."""
+"""Base class of losses that need the features and the head of a network."""
 
 import abc
 from collections.abc import Callable
@@ -6,21 +6,21 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 PairCurvature = Callable[[Tensor, Tensor], Tensor]
-"""Called with two lists of classes, says how much each difference of logits bends downwards."""
+"""Function of two lists of classes to the downward curvature of each logit difference."""
 
 
 class HeadLoss(nn.Module, abc.ABC):
-    """A loss that is given the features in front of the head, and the head, for the logits."""
+    """A loss of the features before the head, and of the head, in place of the logits."""
 
     @abc.abstractmethod
     def forward(
         self, features: Tensor, labels: Tensor, head: nn.Module, curvature: PairCurvature | None
     ) -> Tensor:
-        """The loss.
+        """Return the loss, a scalar.
 
         Args:
             features: ``(batch, features)``.
             labels: ``(batch,)``.
-            head: from features to logits.
-            curvature: of the head; None for a linear one.
+            head: the map from features to logits.
+            curvature: curvature of the head; None for a linear one.
         """

@@ -1,4 +1,4 @@
-"""Losses that ask for a margin, without which certified radii stay small."""
+"""Margin losses; without a margin, certified radii stay small."""
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -10,8 +10,8 @@ class MarginHinge(nn.Module):
     Shape: logits ``(batch, classes)`` and labels ``(batch,)`` to a scalar.
 
     Args:
-        margin: in units of the logits; 0.7 in the Convex Potential paper, ``sqrt(2) eps`` asks a
-            1-Lipschitz network for radius eps.
+        margin: in units of the logits; 0.7 in the Convex Potential paper. For a 1-Lipschitz network
+            a margin of ``sqrt(2) eps`` certifies the radius eps.
 
     Example:
         >>> import torch
@@ -24,21 +24,21 @@ class MarginHinge(nn.Module):
         self.margin = margin
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The loss; torch divides by the number of classes, as the paper's code does."""
+        """Return the mean loss; torch divides by the number of classes, as the paper's code."""
         return F.multi_margin_loss(logits, labels, margin=self.margin)
 
 
 class OffsetCrossEntropy(nn.Module):
-    """Cross-entropy after taking an offset from the label's logit, at a temperature T.
+    """Cross-entropy at temperature T, after an offset is subtracted from the label's logit.
 
-    ``T * cross_entropy((f - offset e_y) / T, y)``: large offsets ask for large margins, and a small
-    T stops the pull on samples that have them.
+    ``T * cross_entropy((f - offset e_y) / T, y)``: a large offset enforces a large margin. For
+    a small T the gradient vanishes for samples that have it.
 
     Shape: logits ``(batch, classes)`` and labels ``(batch,)`` to a scalar.
 
     Args:
-        offset: in units of the logits.
-        temperature: in units of the logits.
+        offset: subtracted from the label's logit, in units of the logits.
+        temperature: T, in units of the logits.
 
     Reference: Prach, Lampert, "Almost-Orthogonal Layers", ECCV 2022.
 
@@ -53,6 +53,6 @@ class OffsetCrossEntropy(nn.Module):
         self.offset, self.temperature = offset, temperature
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The loss."""
+        """Return the mean loss, a scalar."""
         moved = logits - self.offset * F.one_hot(labels, logits.shape[1]).to(logits.dtype)
         return self.temperature * F.cross_entropy(moved / self.temperature, labels)

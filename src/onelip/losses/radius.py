@@ -1,4 +1,4 @@
-"""Losses that know the Lipschitz constants of logit differences."""
+"""Base class of losses that use the Lipschitz constants of logit differences."""
 
 import abc
 
@@ -6,17 +6,17 @@ from torch import Tensor, nn
 
 
 class RadiusLoss(nn.Module, abc.ABC):
-    """A loss on certified radii: it is given the constants beside the logits."""
+    """A loss of certified radii, from the logits and the constants of their differences."""
 
     start_epoch: int = 0
-    """Epochs of plain cross-entropy before the constants count."""
+    """Number of first epochs with plain cross-entropy."""
 
     @abc.abstractmethod
     def forward(self, logits: Tensor, labels: Tensor, constants: Tensor) -> Tensor:
-        """The loss.
+        """Return the loss, a scalar.
 
         Args:
             logits: ``(batch, classes)``.
             labels: ``(batch,)``.
-            constants: ``(classes, classes)``, of the differences of two logits.
+            constants: ``(classes, classes)``, Lipschitz constants of the logit differences.
         """

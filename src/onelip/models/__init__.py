@@ -1,4 +1,4 @@
-"""Networks of the papers, as functions that hold their numbers."""
+"""Networks of the papers, as functions with the published sizes as defaults."""
 
 from collections.abc import Callable
 

@@ -26,7 +26,7 @@ def lip_convnet(
     mean: tuple[float, ...] | None = CIFAR10_MEAN,
     std: tuple[float, ...] | None = CIFAR_STD,
 ) -> nn.Sequential:
-    """A first convolution and five blocks of ``depth / 5`` convolutions, each halving the image.
+    """Build LipConvnet-n: a convolution and five blocks of ``n / 5``, each halving the image.
 
     Kernels are 3 x 3, and 1 x 1 in the last block.
 
@@ -39,11 +39,11 @@ def lip_convnet(
         activation: after each convolution that is not pooled.
         pooling: what ends a block: the maximum of two halves of the channels, their projection
             pooling, or a strided convolution with an activation (the first LipConvnets).
-        exact_gradient: of ``"soc"``; its fast gradient otherwise.
+        exact_gradient: whether ``"soc"`` uses its exact gradient instead of the fast one.
         head: rows of length 1, orthonormal rows, the first features, a free matrix, or an MLP.
         hidden: width of the hidden layer of ``head="mlp"``.
-        mean: subtracted from the image, per channel; None for no normalisation.
-        std: the image is divided by, per channel; it counts in the bound.
+        mean: mean to subtract from the image, per channel; None for no normalisation.
+        std: divisor of the image, per channel; it counts in the bound.
 
     Raises:
         UsageError: a name is not known, or a size does not fit.

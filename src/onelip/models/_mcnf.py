@@ -1,4 +1,4 @@
-"""Plain networks mCnF of certified training: m convolutions, n dense layers, zero padding."""
+"""Plain networks mCnF of certified training: m convolutions and n dense layers."""
 
 from collections.abc import Callable
 from functools import partial
@@ -46,7 +46,7 @@ def mcnf(
 ) -> nn.Sequential:
     """Convolutions and dense layers of torch, with an activation after each but the last.
 
-    Nothing in it is 1-Lipschitz; its constant is kept small by the loss, and bounded afterwards.
+    No layer is constrained; the loss keeps the Lipschitz constant small, and a method bounds it.
 
     Args:
         input_shape: channels, height and width of an image.
@@ -56,7 +56,7 @@ def mcnf(
         width: factor of all channels and features, which are rounded to even numbers.
         activation: after each layer.
         mean: subtracted from the image, per channel.
-        std: divides the image, per channel; part of the network, and so of its constant.
+        std: divisor of the image, per channel; it counts in the constant.
 
     Raises:
         UsageError: the activation is not known, a width is not positive, or an image shrinks to
@@ -98,6 +98,7 @@ def mcnf(
 
 
 def _even(number: float) -> int:
+    """Round to an even number, at least 2: MaxMin needs pairs of channels."""
     return 2 * max(1, round(number / 2))
 
 

@@ -1,4 +1,4 @@
-"""The networks of "1-Lipschitz Layers Compared" (Prach, Brau, Buttazzo, Lampert, CVPR 2024)."""
+"""Networks of "1-Lipschitz Layers Compared" (Prach, Brau, Buttazzo, Lampert, CVPR 2024)."""
 
 from functools import partial
 
@@ -21,7 +21,7 @@ def simple_convnet(
     head: families.Head = "unit-rows",
     hidden: int = 4096,
 ) -> nn.Sequential:
-    """Pad the channels, mix them, five blocks that halve the image and double the channels, head.
+    """Build a network of five blocks, each of which halves the image and doubles the channels.
 
     Args:
         input_shape: channels, height and width of an image; 32 must divide the sides.
@@ -63,6 +63,7 @@ def simple_convnet(
                 image_size=(height, side),
                 activation=activation,
             )
+        # half of the channels go, and downsampling multiplies the rest by 4: twice as many in all
         parts += [TruncateChannels(width // 2), InvertibleDownsampling(2)]
         width, height, side = 2 * width, height // 2, side // 2
     features = width * height * side

@@ -35,7 +35,7 @@ def convex_potential_network(
     padding_mode: Literal["zeros", "circular"] = "zeros",
     step: float | None = None,
 ) -> nn.Sequential:
-    """Pad the channels, convolutional layers, pool, dense layers, head.
+    """Build a Convex Potential network: padded channels, convolutions, pooling, dense layers, head.
 
     Args:
         input_shape: channels, height and width of an image.
@@ -49,9 +49,9 @@ def convex_potential_network(
         features: inner width of a dense layer.
         head: rows of length 1, orthonormal rows, the first features, a free matrix, or an MLP.
         hidden: width of the hidden layer of ``head="mlp"``.
-        mean: subtracted from the image, per channel.
-        padding_mode: of the convolutions.
-        step: a fixed step for all layers (appendix D.2); None keeps the network 1-Lipschitz.
+        mean: mean to subtract from the image, per channel.
+        padding_mode: padding of the convolutions.
+        step: a fixed step size for all layers (appendix D.2); None keeps them 1-Lipschitz.
 
     Returns:
         A Sequential of 1-Lipschitz layers.
@@ -98,6 +98,7 @@ def convex_potential_network(
 
 
 def _check_sizes(least: int = 0, **sizes: int) -> None:
+    """Refuse sizes below a least one."""
     for name, size in sizes.items():
         if size < least:
             raise ValueError(f"{name} must be at least {least}, got {size}")

@@ -1,4 +1,4 @@
-"""Critics: 1-Lipschitz networks with one output, for Wasserstein distances."""
+"""Critics: 1-Lipschitz networks with one output, for Wasserstein distances (dual form)."""
 
 from torch import nn
 
@@ -14,11 +14,11 @@ def dense_critic(
     linear: families.Linear = "cholesky",
     activation: families.Activation = "full-sort",
 ) -> nn.Sequential:
-    """Dense layers and activations, then one output.
+    """Build a critic of dense layers and activations, with one output.
 
     Args:
         features: size of a sample.
-        widths: of the layers.
+        widths: width of each layer.
         linear: family of the layers.
         activation: after each layer but the last.
 
@@ -47,11 +47,11 @@ def dcgan_critic(
     linear: families.Linear = "cholesky",
     activation: families.Activation = "max-min",
 ) -> nn.Sequential:
-    """The discriminator of DCGAN without batch norm: 4 x 4 convolutions of stride 2, one output.
+    """Build the discriminator of DCGAN without batch norm: 4 x 4 convolutions of stride 2.
 
-    Images whose sides ``2^len(widths)`` does not divide get a border of zeros, at the right and the
-    bottom one row more if their number is odd. A critic of (64, 128, 256, 512) channels on images
-    of 64 x 64 pixels is that of BCOP's Table 4.
+    Images whose sides are no multiples of ``2^len(widths)`` get a border of zeros; if the number of
+    added rows or columns is odd, one more at the bottom or the right. A critic of (64, 128, 256,
+    512) channels on images of 64 x 64 pixels is that of BCOP's Table 4.
 
     Args:
         input_shape: channels, height and width of an image.

@@ -1,4 +1,4 @@
-"""Layers by name: what a network of a paper is built from, so that families can be swapped."""
+"""Layers by name, so that a network of a paper can be built from any family."""
 
 from collections.abc import Callable
 from functools import partial
@@ -48,12 +48,13 @@ _PLAIN: dict[str, Callable[..., nn.Module]] = {
     "soc": partial(layers.SOCConv2d, padding_mode="zeros"),
     "svcm": layers.SVCMConv2d,
 }
+# layers that keep the number of channels: channels, kernel size and image size to a layer
 _RESIDUAL: dict[str, Callable[..., nn.Module]] = {
     "cpl": lambda c, k, **size: layers.ConvexPotentialConv2d(c, c, k, **size),
     "liresnet": layers.LiResNetConv2d,
     "sll": lambda c, k, **size: layers.SLLConv2d(c, c, k, **size),
 }
-_ACTIVE = ("cpl", "sll")
+_ACTIVE = ("cpl", "sll")  # families with an activation inside
 _LINEAR: dict[str, Callable[..., nn.Module]] = {
     "aol": layers.AOLLinear,
     "bjorck": layers.BjorckLinear,
@@ -86,8 +87,8 @@ def convolution(
     """A convolution of a family, and the activation after it.
 
     Residual families (``"cpl"``, ``"liresnet"``, ``"sll"``) keep the number of channels and the
-    image's size: they get channels padded or truncated and invertible downsampling around them.
-    Those with an activation inside (``"cpl"``, ``"sll"``) get no other.
+    image's size: channels are padded or truncated around them, and a stride becomes invertible
+    downsampling. Those with an activation inside (``"cpl"``, ``"sll"``) get no other.
 
     Raises:
         UsageError: the family or the activation does not exist.
@@ -109,30 +110,30 @@ def convolution(
         kernel_size = max(1, kernel_size // stride) | 1
     if family == "svcm":  # which projects onto kernels that fit into the image
         kernel_size = min(kernel_size, *image_size)
-    layer = _chosen("convolution", _PLAIN, family)(in_channels, out_channels, kernel_size, **shape)
+    layer = _choose("convolution", _PLAIN, family)(in_channels, out_channels, kernel_size, **shape)
     return [layer] if activation is None else [layer, activate(activation, out_channels)]
 
 
 def linear(family: str, in_features: int, out_features: int) -> nn.Module:
-    """A dense layer of a family.
+    """Return a dense layer of a family.
 
     Raises:
         UsageError: the family does not exist.
     """
-    return _chosen("linear", _LINEAR, family)(in_features, out_features)
+    return _choose("linear", _LINEAR, family)(in_features, out_features)
 
 
 def activate(name: str, channels: int) -> nn.Module:
-    """An activation for this many channels.
+    """Return an activation for this many channels.
 
     Raises:
-        UsageError: it does not exist.
+        UsageError: the activation does not exist.
     """
-    return _chosen("activation", _ACTIVATIONS, name)(channels)
+    return _choose("activation", _ACTIVATIONS, name)(channels)
 
 
 def classify(head: str, features: int, classes: int, *, hidden: int = 4096) -> nn.Module:
-    """The last layer.
+    """Return the last layer of a classifier.
 
     Args:
         head: rows of length 1, orthonormal rows, the first features, a free matrix, or an MLP.
@@ -141,7 +142,7 @@ def classify(head: str, features: int, classes: int, *, hidden: int = 4096) -> n
         hidden: width of ``"mlp"``.
 
     Raises:
-        UsageError: it does not exist, or there are fewer features than logits.
+        UsageError: the head does not exist, or there are fewer features than logits.
     """
     heads: dict[str, Callable[[], nn.Module]] = {
         "unit-rows": lambda: layers.UnitNormLinear(features, classes),
@@ -152,7 +153,7 @@ def classify(head: str, features: int, classes: int, *, hidden: int = 4096) -> n
     }
     if head == "truncate" and features < classes:
         raise UsageError(f"{features} features cannot be truncated to {classes} logits: unit-rows")
-    return _chosen("head", heads, head)()
+    return _choose("head", heads, head)()
 
 
 def _residual(
@@ -165,11 +166,13 @@ def _residual(
     stride: int,
     activation: str | None,
 ) -> list[nn.Module]:
+    """A residual layer of a family, with changes of channels and downsampling around it."""
     parts: list[nn.Module] = []
     if stride > 1:
         parts.append(layers.InvertibleDownsampling(stride))
         inputs *= stride**2
         image_size = (image_size[0] // stride, image_size[1] // stride)
+        # | 1: residual layers need odd kernels, also after the division by the stride
         kernel_size = max(1, kernel_size // stride) | 1
     channels = max(inputs, outputs)
     if channels > inputs:
@@ -182,7 +185,8 @@ def _residual(
     return parts
 
 
-def _chosen(kind: str, known: dict[str, Any], name: str) -> Callable[..., nn.Module]:
+def _choose(kind: str, known: dict[str, Any], name: str) -> Callable[..., nn.Module]:
+    """Return the entry of a name, or raise ``UsageError`` with the names that are known."""
     if name not in known:
         raise UsageError(f"no {kind} {name!r}; known: {', '.join(known)}")
     found: Callable[..., nn.Module] = known[name]

@@ -1,4 +1,4 @@
-"""A small DCGAN generator of images, and a plain critic, of which nothing is proved."""
+"""A small DCGAN generator of images, and a plain critic without a proved bound."""
 
 import copy
 import itertools
@@ -14,14 +14,14 @@ from onelip.models.convex_potential import Shape
 def dcgan_generator(
     output_shape: Shape, latent: int = 64, *, widths: tuple[int, ...] = (64, 32)
 ) -> nn.Sequential:
-    """Normal noise to images in [0, 1]: a dense layer, then transposed convolutions of stride 2.
+    """Build a generator of images in [0, 1]: a dense layer, transposed convolutions of stride 2.
 
     Shape: ``(batch, latent)`` to ``(batch, channels, height, width)``.
 
     Args:
         output_shape: channels, height and width of an image; each width doubles the sides once.
-        latent: numbers of noise for one image.
-        widths: channels in front of each transposed convolution.
+        latent: number of normal noise inputs for one image.
+        widths: input channels of each transposed convolution.
 
     Raises:
         UsageError: a size is not positive, or the sides cannot be halved as often as they must.
@@ -60,9 +60,9 @@ def dcgan_generator(
 
 
 def plain_critic(input_shape: Shape, *, widths: tuple[int, ...] = (32, 64)) -> nn.Sequential:
-    """Plain convolutions of stride 2, leaky ReLU, one number: for training with a penalty.
+    """Build a plain critic for a gradient penalty: convolutions of stride 2, leaky ReLU.
 
-    No batch norm, since a penalty on the gradient is about single images.
+    It has no batch norm, since the penalty is on the gradient at single images.
 
     Shape: ``(batch, channels, height, width)`` to ``(batch, 1)``.
 
@@ -112,13 +112,13 @@ def latent_features(generator: nn.Module) -> int:
 
 @torch.no_grad()
 def generate(generator: nn.Module, count: int, *, seed: int = 0, batch: int = 256) -> Tensor:
-    """Images of a generator in eval mode, which stays in the mode that it is in.
+    """Return images of a generator, computed by a copy in eval mode.
 
     Args:
-        generator: from normal noise to images, with a dense layer first.
-        count: how many images.
-        seed: of the noise.
-        batch: images made at once.
+        generator: a map from normal noise to images, with a dense layer first.
+        count: number of images.
+        seed: seed of the noise.
+        batch: number of images in one call.
 
     Returns:
         Tensor of shape ``(count, ...)`` on the CPU.

@@ -1,4 +1,4 @@
-"""The networks of BCOP's experiments: Wong and Kolter's two shapes, and three dense layers."""
+"""Networks of BCOP's experiments (Li et al., 2019): Wong and Kolter's two, and a dense one."""
 
 from functools import partial
 
@@ -44,7 +44,7 @@ def convolutional_network(
         activation: after each layer.
         head: rows of length 1, orthonormal rows, the first features, a free matrix, or an MLP.
         hidden: width of the hidden layer of ``head="mlp"``.
-        mean: subtracted from the image, per channel.
+        mean: mean to subtract from the image, per channel.
 
     Raises:
         UsageError: a name is not known, or a stride does not divide the image.

@@ -38,6 +38,11 @@ def _pieces(*parts: float | Curve) -> Callable[[Any], Pieces]:
     return lambda _: Pieces(ends, tuple(parts[::2]))
 
 
+def _turning(curve: Curve, *turns: float) -> Callable[[Any], Pieces]:
+    """Return the pieces of one curve that rises and falls in turn."""
+    return lambda _: Pieces(turns, (curve,) * (len(turns) + 1))
+
+
 def _relative(derivative: Callable[[Tensor], Tensor]) -> Curve:
     """A curve without settings that float64 computes up to a relative error."""
     return Curve(lambda _, x: derivative(x))
@@ -118,7 +123,7 @@ def _gelu_pieces(module: nn.GELU) -> Pieces:
     turn, slope = _GELU_TURN, _gelu_slope
     if module.approximate != "none":
         turn, slope = _TANH_GELU_TURN, _tanh_gelu_slope
-    return Pieces((-turn, turn), (_absolute(slope),) * 3)
+    return _turning(_absolute(slope), -turn, turn)(module)
 
 
 def _celu_pieces(_: nn.CELU) -> Pieces:
@@ -312,7 +317,7 @@ ACTIVATIONS |= {
     ),
     nn.Tanh: Activation(
         slopes=_fixed(0, 1),
-        pieces=_pieces(_relative(_sech_squared), 0.0, _relative(_sech_squared)),
+        pieces=_turning(_relative(_sech_squared), 0.0),
         second_derivatives=_fixed(-0.76981, 0.76981),
         primitive=lambda _, x: _log_cosh(x),
         forward_error=_tanh_error,
@@ -321,16 +326,14 @@ ACTIVATIONS |= {
     ),
     nn.Tanhshrink: Activation(
         slopes=_fixed(0, 1),
-        pieces=_pieces(
-            _relative(lambda x: x.tanh().square()), 0.0, _relative(lambda x: x.tanh().square())
-        ),
+        pieces=_turning(_relative(lambda x: x.tanh().square()), 0.0),
         second_derivatives=_fixed(-0.76981, 0.76981),
         primitive=lambda _, x: _half_square(x) - _log_cosh(x),
         forward_error=_of_size(_LIBRARY + 1, 2),
     ),
     nn.Sigmoid: Activation(
         slopes=_fixed(0, 0.25),
-        pieces=_pieces(_relative(_sigmoid_slope), 0.0, _relative(_sigmoid_slope)),
+        pieces=_turning(_relative(_sigmoid_slope), 0.0),
         second_derivatives=_fixed(-0.096226, 0.096226),
         primitive=lambda _, x: _log_one_plus_exp(x),
         forward_error=_bounded(0.5, 2 * _LIBRARY),
@@ -354,11 +357,7 @@ ACTIVATIONS |= {
     ),
     nn.Softsign: Activation(
         slopes=_fixed(0, 1),
-        pieces=_pieces(
-            _relative(lambda x: (1 + x.abs()).square().reciprocal()),
-            0.0,
-            _relative(lambda x: (1 + x.abs()).square().reciprocal()),
-        ),
+        pieces=_turning(_relative(lambda x: (1 + x.abs()).square().reciprocal()), 0.0),
         second_derivatives=_fixed(-2, 2),
         primitive=lambda _, x: x.abs() - x.abs().log1p(),
         forward_error=_of_size(4, 1),
@@ -407,26 +406,14 @@ ACTIVATIONS |= {
     ),
     nn.SiLU: Activation(
         slopes=_fixed(-0.09984, 1.09984),
-        pieces=_pieces(
-            _absolute(_silu_slope),
-            -_SILU_TURN,
-            _absolute(_silu_slope),
-            _SILU_TURN,
-            _absolute(_silu_slope),
-        ),
+        pieces=_turning(_absolute(_silu_slope), -_SILU_TURN, _SILU_TURN),
         second_derivatives=_fixed(-0.03692, 0.5),
         forward_error=_of_size(5 * _LIBRARY, 1),
         aten="silu",
     ),
     nn.Mish: Activation(
         slopes=_fixed(-0.11253, 1.0885),
-        pieces=_pieces(
-            _absolute(_mish_slope),
-            _MISH_TURNS[0],
-            _absolute(_mish_slope),
-            _MISH_TURNS[1],
-            _absolute(_mish_slope),
-        ),
+        pieces=_turning(_absolute(_mish_slope), *_MISH_TURNS),
         second_derivatives=_fixed(-0.05904, 0.64421),
         forward_error=_of_size(8 * _LIBRARY, 1),
         aten="mish",

@@ -2,7 +2,7 @@
 
 import abc
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -57,6 +57,16 @@ class Settings(abc.ABC):
         if unknown:
             raise ValueError(f"unknown setting {', '.join(map(repr, sorted(unknown)))}")
         return converted(stored, cls)
+
+    def require_known(self, field: str, known: Iterable[str], *, called: str = "") -> None:
+        """Refuse a field that is none of the known names.
+
+        Raises:
+            UsageError: the message lists them.
+        """
+        if getattr(self, field) not in known:
+            name = getattr(self, field)
+            raise UsageError(f"no {called or field} {name!r}; known: {', '.join(known)}")
 
     def require_positive(self, *names: str) -> None:
         """Refuse fields that are 0, negative or not a number.

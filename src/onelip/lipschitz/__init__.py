@@ -7,10 +7,11 @@ All constants are with respect to the Euclidean norm of the flattened input and 
 """
 
 from onelip.lipschitz import torch_modules as _torch_modules
-from onelip.lipschitz._bound import bound_of_part, finite, lipschitz_bound
+from onelip.lipschitz._bound import bound_of_part, lipschitz_bound
 from onelip.lipschitz._read import read_module
 from onelip.lipschitz._through import through
 from onelip.lipschitz.guards import (
+    finite,
     refuse_complex,
     refuse_hidden_behaviour,
     refuse_moving_weights,

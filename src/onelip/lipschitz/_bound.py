@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
-from onelip.errors import NonFiniteError, UnboundedModuleError
-from onelip.lipschitz.guards import refuse_hidden_behaviour, refuse_moving
+from onelip.errors import UnboundedModuleError
+from onelip.lipschitz.guards import finite, refuse_hidden_behaviour, refuse_moving
 from onelip.lipschitz.inheritance import refuse_inherited
 from onelip.lipschitz.module import LipschitzModule
 from onelip.lipschitz.records import record_of, rule
@@ -47,9 +47,7 @@ def bound_of_part(module: nn.Module) -> Tensor:
     methods are not looked for again.
     """
     if isinstance(module, LipschitzModule):
-        refuse_inherited(module, "lipschitz_bound")
-        for part in module.modules():
-            refuse_moving(part)
+        refuse_unproved(module)
         value = module.lipschitz_bound()
     else:
         record = record_of(module)
@@ -64,15 +62,15 @@ def bound_of_part(module: nn.Module) -> Tensor:
     return finite(value.to("cpu", torch.float64), type(module).__name__)
 
 
-def finite(bound: Tensor, name: str) -> Tensor:
-    """The bound, if it is one.
+def refuse_unproved(layer: LipschitzModule) -> None:
+    """Refuse a layer whose bound was written for another class, or whose weights move.
 
     Raises:
-        NonFiniteError: it is infinite or NaN.
+        UnboundedModuleError: it is one of these.
     """
-    if not torch.isfinite(bound):
-        raise NonFiniteError(f"the bound of {name} is {float(bound)}")
-    return bound
+    refuse_inherited(layer, "lipschitz_bound")
+    for part in layer.modules():
+        refuse_moving(part)
 
 
 @rule(nn.Sequential)

@@ -8,8 +8,8 @@ from torch.nn.utils.parametrize import is_parametrized
 from onelip.chains.linear_layers import opaque
 from onelip.chains.value import Value
 from onelip.errors import UnboundedModuleError
-from onelip.lipschitz._bound import bound_of_part
-from onelip.lipschitz.guards import refuse_moving, refuse_moving_weights
+from onelip.lipschitz._bound import bound_of_part, refuse_unproved
+from onelip.lipschitz.guards import refuse_moving_weights
 from onelip.lipschitz.inheritance import refuse_inherited
 from onelip.lipschitz.module import LipschitzModule
 from onelip.lipschitz.records import record_of
@@ -37,11 +37,9 @@ def read_module(module: nn.Module, value: Value) -> Value:
 
 def _read_layer(layer: LipschitzModule, value: Value) -> Value:
     """A layer by its own method, if that speaks for its class."""
-    refuse_inherited(layer, "lipschitz_bound")
+    refuse_unproved(layer)
     if type(layer).to_chain is not LipschitzModule.to_chain:
         refuse_inherited(layer, "to_chain")
-    for part in layer.modules():
-        refuse_moving(part)
     return layer.to_chain(value)
 
 

@@ -8,7 +8,18 @@ from torch.nn.modules import module as torch_module
 from torch.nn.utils import prune
 from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
 
-from onelip.errors import UnboundedModuleError
+from onelip.errors import NonFiniteError, UnboundedModuleError
+
+
+def finite(bound: Tensor, name: str) -> Tensor:
+    """The bound, if it is one.
+
+    Raises:
+        NonFiniteError: it is infinite or NaN.
+    """
+    if not torch.isfinite(bound):
+        raise NonFiniteError(f"the bound of {name} is {float(bound)}")
+    return bound
 
 
 def refuse_hidden_behaviour(module: nn.Module) -> None:

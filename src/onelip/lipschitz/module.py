@@ -2,14 +2,14 @@
 
 import abc
 import copy
-import math
 
 from torch import Tensor, nn
 
 from onelip.chains.linear_layers import opaque
 from onelip.chains.value import Value
-from onelip.errors import NonFiniteError, UnboundedModuleError
+from onelip.errors import UnboundedModuleError
 from onelip.forward_error import Local, Run
+from onelip.lipschitz.guards import finite
 
 
 class LipschitzModule(nn.Module, abc.ABC):
@@ -46,9 +46,7 @@ class LipschitzModule(nn.Module, abc.ABC):
             UsageError: it does not take inputs of the value's shape.
             NonFiniteError: its bound is infinite or NaN.
         """
-        constant = float(self.lipschitz_bound())
-        if not math.isfinite(constant):
-            raise NonFiniteError(f"the bound of {type(self).__name__} is {constant}")
+        constant = float(finite(self.lipschitz_bound(), type(self).__name__))
         fixed = copy.deepcopy(self).eval() if self.training else self  # no power step in forward
         return opaque(fixed, constant, value)
 

@@ -101,14 +101,11 @@ class Recipe(Settings):
 
     def check(self) -> None:
         """Refuse values that no training can have."""
-        if self.dataset not in SHAPES:
-            raise UsageError(f"no data set {self.dataset!r}; known: {', '.join(SHAPES)}")
+        self.require_known("dataset", SHAPES, called="data set")
         if self.constants == "naive":  # its name in older records
             object.__setattr__(self, "constants", "product")
-        known = {"constants": TRAINING_CONSTANTS, "certificate": CERTIFICATE_METHODS}
-        for name, names in known.items():
-            if getattr(self, name) not in names:
-                raise UsageError(f"no {name} {getattr(self, name)!r}; known: {', '.join(names)}")
+        self.require_known("constants", TRAINING_CONSTANTS)
+        self.require_known("certificate", CERTIFICATE_METHODS)
         self.require_positive(
             "epochs", "batch_size", "lr", "validation", "attack_steps", "attack_restarts"
         )

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from onelip.errors import UsageError
 from onelip.experiments.settings import Settings
 from onelip.image_sets import SHAPES
 from onelip.models import dcgan_critic, dcgan_generator, plain_critic
@@ -52,11 +51,8 @@ class WGANSettings(Settings):
 
     def check(self) -> None:
         """Refuse values that no run can have."""
-        if self.dataset not in SHAPES:
-            raise UsageError(f"no data set {self.dataset!r}; known: {', '.join(SHAPES)}")
-        if self.critic not in (*CONVOLUTIONS, PENALTY):
-            known = ", ".join((*CONVOLUTIONS, PENALTY))
-            raise UsageError(f"no critic {self.critic!r}; known: {known}")
+        self.require_known("dataset", SHAPES, called="data set")
+        self.require_known("critic", (*CONVOLUTIONS, PENALTY))
         self.require_positive("width", "critic_width", "judge_steps")
         self.require_not_negative("threads")
 

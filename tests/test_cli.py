@@ -201,6 +201,9 @@ def test_bad_arguments(refused, line, message):
         ("attack run --samples -3", "--samples must be 1 or more"),
         ("attack run --samples x", "onelip attack --help"),
         ("bound run --samples 3", "onelip bound --help"),
+        ("bound run --seconds 0", "--seconds must be positive"),
+        ("bound run --methods foo", "known: "),
+        ("certify run --method foo", "known: product, liplt"),
         ("plot run run", "--out FIGURE.png"),
         ("plot run --out figure.xyz", "--out FIGURE.png"),
         ("plot run --out .", "--out FIGURE.png"),
@@ -510,6 +513,32 @@ def test_level_float_costs_radius_in_32_bits_and_none_in_64(call, run):
     status, _, err = call("certify run --precision 16")
     assert (status, err) == (2, "onelip: --precision must be 32 or 64, got 16\n")
     assert call("certify run --level exact")[0] == 2
+
+
+def test_methods_that_bound_a_run(call, run):
+    status, out, err = call("bound run --methods liplt,eclipse-fast --json")
+    assert (status, err) == (0, "")
+    found = json.loads(out)
+    tried = {method["method"] for method in found["methods"]}
+    assert {"product", "liplt"} <= tried  # the product always: it costs nothing more
+    assert not tried & {"lipsdp", "lipsdp-layer"}
+    assert metrics(run)["bound"] == found
+
+
+def test_methods_that_certify_a_run(call, run):
+    before = metrics(run)["certify"]
+    found = {}
+    for method in ("liplt", "product", "curvature"):
+        status, out, err = call(f"certify run --method {method}")
+        if method == "curvature":  # the digits network has MaxMin or ReLU, no curvature
+            assert (status, out) == (2, "")
+            assert_one_line(err, "curvature")
+            continue
+        assert (status, err) == (0, "")
+        found[method] = metrics(run)["certify"]
+        assert found[method]["method"] == method
+    assert {**found["product"], "seconds": before["seconds"]} == before
+    assert found["liplt"]["bound"] <= found["product"]["bound"]
 
 
 def test_a_reader_that_has_seen_enough_is_no_error():

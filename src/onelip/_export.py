@@ -1,4 +1,4 @@
-"""From a trained model to plain modules with fixed weights."""
+"""Export of a trained model to plain modules with fixed weights."""
 
 import copy
 from collections import OrderedDict
@@ -71,7 +71,7 @@ def _exported(module: nn.Module) -> nn.Module:
 
 
 def _without_divisor(pool: nn.AvgPool2d) -> nn.Sequential:
-    """An average times a factor: both of torch's ONNX exporters drop the divisor silently."""
+    """Return an average times a factor, since ONNX exporters drop ``divisor_override`` silently."""
     height, width = pair(pool.kernel_size)
     assert pool.divisor_override is not None
     average = nn.AvgPool2d(pool.kernel_size, pool.stride, pool.padding)
@@ -79,7 +79,7 @@ def _without_divisor(pool: nn.AvgPool2d) -> nn.Sequential:
 
 
 def fixed(module: nn.Module) -> nn.Module:
-    """A copy in eval mode, with the values of parametrizations in their place."""
+    """Return a copy in eval mode, with the values of parametrizations in their place."""
     result = copy.deepcopy(module).eval()
     for part in result.modules():
         if parametrize.is_parametrized(part):

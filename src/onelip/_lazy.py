@@ -1,4 +1,4 @@
-"""Names that are imported when they are first asked for (PEP 562)."""
+"""Names of a package that are imported on first use (PEP 562)."""
 
 import ast
 import sys
@@ -11,7 +11,7 @@ from typing import Any
 def lazily(
     package: str, file: str
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
-    """The ``__getattr__``, ``__dir__`` and ``__all__`` of a package.
+    """Build the ``__getattr__``, ``__dir__`` and ``__all__`` of a package.
 
     Its names are those that its file imports under ``if TYPE_CHECKING``, where readers and type
     checkers find them, too.
@@ -42,7 +42,7 @@ def lazily(
 
 
 def _typed_imports(file: str) -> dict[str, str]:
-    """The modules of the names that a file imports in its first ``if``."""
+    """Map the names that a file imports in its first ``if`` to their modules."""
     tree = ast.parse(Path(file).read_text(encoding="utf-8"))
     block = next(node for node in tree.body if isinstance(node, ast.If))
     return {

@@ -59,7 +59,7 @@ def save(model: nn.Module, path: str | Path, input_shape: Shape) -> Tensor:
     if path.suffix not in _WRITERS:
         raise UsageError(f"{path}: name a file that ends in {' or '.join(_WRITERS)}")
     network = export(model)
-    read(network, input_shape)  # what is wrong with the network itself
+    read(network, input_shape)  # a fault of the network itself is named as such, not as the file's
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f"network{path.suffix}"
         try:
@@ -89,7 +89,7 @@ def save(model: nn.Module, path: str | Path, input_shape: Shape) -> Tensor:
 
 
 def _reason(error: BaseException) -> str:
-    """The operator that an exporter misses, or the first line of what it says."""
+    """Name of the operator that an exporter misses, or the first line of its message."""
     chain: list[BaseException] = [error]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
         chain.append(cause)
@@ -101,7 +101,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _inputs(network: nn.Module, shape: Shape, count: int) -> Tensor:
-    """Of the dtype of the network."""
+    """Random inputs in the dtype of the network, the same for the same count."""
     tensors = [*network.parameters(), *network.buffers()]
     dtype = next((t.dtype for t in tensors if t.is_floating_point()), torch.float32)
     generator = torch.Generator().manual_seed(count)
@@ -157,7 +157,7 @@ _RUNNERS = {".pt2": _run_program, ".onnx": _run_onnx}
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """Torch's exporter prints its progress and warns of its own deprecations."""
+    """Keep quiet while torch's exporter prints its progress and warns of its own deprecations."""
     logger = logging.getLogger("onnxscript")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""Files appear whole or not at all."""
+"""Files that appear whole or not at all."""
 
 import contextlib
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def atomic_write(target: Path) -> Iterator[Path]:
-    """A temporary path beside a file, which takes its place at the end, unless there was an error.
+    """Yield a temporary path, which takes the place of a file unless there was an error.
 
     Args:
         target: the file to write.

@@ -1,4 +1,4 @@
-"""What a function with a gradient of its own does where another derivative is asked for."""
+"""Custom gradients where another derivative than the first in reverse mode is asked for."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from onelip.errors import NotApplicableError
 
 
 def forward_mode() -> bool:
-    """Whether a derivative in forward mode (``jvp``, ``jacfwd``, ``hessian``) is being computed.
+    """Return whether a derivative in forward mode (``jvp``, ``jacfwd``, ``hessian``) is computed.
 
     torch compiles no function that has both a gradient and a forward mode of its own, so ours have
     a gradient, and forward mode takes the plain operations instead. Which tensors it passes through
@@ -22,7 +22,7 @@ def forward_mode() -> bool:
 
 
 def once(gradient: Tensor, why: str, *rests_on: Tensor) -> Tensor:
-    """A gradient that refuses to be differentiated again, instead of being taken for a constant.
+    """Return a gradient that refuses to be differentiated again, instead of passing for a constant.
 
     Args:
         gradient: as a backward pass computed it.

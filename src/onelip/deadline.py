@@ -1,4 +1,4 @@
-"""When work that has no end of its own should stop: asked before each piece of it."""
+"""Deadlines of work that has no end of its own, asked before each piece of it."""
 
 import math
 import time
@@ -18,7 +18,7 @@ class Deadline:
 
     @property
     def left(self) -> float:
-        """Seconds."""
+        """Seconds that are left."""
         return self.end - time.monotonic()
 
     @property

@@ -1,4 +1,4 @@
-"""Image data sets by name: what is known of them without reading one."""
+"""Facts of image data sets by name, without reading one."""
 
 SHAPES: dict[str, tuple[tuple[int, int, int], int]] = {
     "digits": ((1, 8, 8), 10),
@@ -13,4 +13,4 @@ SHAPES: dict[str, tuple[tuple[int, int, int], int]] = {
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR100_MEAN = (0.5071, 0.4865, 0.4409)
 CIFAR_STD = (0.2507, 0.2507, 0.2507)
-"""Of pixels in [0, 1], as published networks subtract them and divide by them."""
+"""Means and deviations of pixels in [0, 1], as published networks use them."""

@@ -74,7 +74,7 @@ class Activation:
 
 
 ACTIVATIONS: dict[type[nn.Module], Activation] = {}
-"""By exact type: a derived class inherits nothing."""
+"""Records by exact type: a derived class inherits nothing."""
 
 
 def slopes(activation: nn.Module) -> Interval:

@@ -34,11 +34,12 @@ from onelip.layers.gradient_step import (
     gradient_step_chain,
     mirrored,
     norm_bound,
+    norm_bound_once_rounded,
 )
 from onelip.layers.options import FactoryOptions
 from onelip.layers.same_size import applied, checked_image_size, convolve
 from onelip.lipschitz import overridable
-from onelip.norms.rounding import downward, exact, frobenius, upward
+from onelip.norms.rounding import downward, upward
 
 _EPSILON = 1e-4  # added to the squared norm, so that the step is too short rather than too long
 _WARM_UP = 20  # power iterations at construction
@@ -195,9 +196,8 @@ class ConvexPotential(PowerSteps):
         step = self.step().detach()
         if self.fixed_step is not None:
             return step  # a relaxed layer stays relaxed, and its bound says so
-        # margin for the rounding of sqrt(step) W: eps times the Frobenius norm of W
-        lengths = frobenius(exact(self.weight).flatten(1)).cpu()
-        norm = self.norm_bound() + torch.finfo(self.weight.dtype).eps * lengths
+        dtype = self.weight.dtype
+        norm = norm_bound_once_rounded(self.weight, self.image_size, self.padding_mode, dtype)
         smoothness = upward(norm.square() * (slopes(self.activation)[1] * (1 + 1e-8)), 8)
         longest = downward(2 / smoothness, 8).to(step.dtype)  # may round up by one unit
         return torch.minimum(step, torch.nextafter(longest, torch.zeros_like(longest)).to(step))

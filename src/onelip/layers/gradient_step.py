@@ -1,5 +1,6 @@
 """A gradient step of plain torch modules, to which Convex Potential and SLL layers export."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +18,7 @@ from onelip.layers.fixed_conv import check_image, check_image_size
 from onelip.lipschitz import LipschitzModule, bound_of_part, through
 from onelip.lipschitz.torch_modules import activation as activated
 from onelip.lipschitz.torch_modules import sides_of
-from onelip.norms.rounding import exact, product, upward
+from onelip.norms.rounding import exact, frobenius, product, upward
 
 
 def gradient_step_bound(step: Tensor, norm: Tensor, slope: Interval) -> Tensor:
@@ -141,6 +142,21 @@ def norm_bound(weight: Tensor, image_size: tuple[int, int] | None, padding_mode:
         padding=weight.shape[-1] // 2,
         padding_mode=padding_mode,
     )
+
+
+def norm_bound_once_rounded(
+    weight: Tensor, image_size: tuple[int, int] | None, padding_mode: str, dtype: torch.dtype
+) -> Tensor:
+    """Proved bound of the norm of ``inner``, also after a positive factor and rounding to a dtype.
+
+    The bound is that of the weight itself; the factor is the caller's. Rounding moves each entry
+    by half an eps, and the norm of a convolution by at most the root of its taps times the
+    Frobenius norm of that.
+    """
+    taps = math.sqrt(weight[0, 0].numel())
+    lengths = frobenius(exact(weight).flatten(1)).cpu() * taps
+    norm = norm_bound(weight, image_size, padding_mode)
+    return upward(norm + torch.finfo(dtype).eps * lengths, 2)
 
 
 def mirrored(weight: Tensor) -> Tensor:

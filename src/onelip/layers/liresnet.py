@@ -21,14 +21,15 @@ class LiResNetConv2d(SpectralConv2d):
     Bound: the proved norm of the kernel in use on ``image_size``. It may exceed 1, the more the
     less converged the power iteration is.
     Shape: ``(batch, channels, h, w)`` to the same.
-    Cost: a convolution; in training, ``2 iterations + 2`` more on a single image.
+    Cost: a convolution; in training, ``2 iterations + 1`` more on a single image.
 
     Args:
         channels: channels of input and output.
         kernel_size: odd.
         image_size: height and width of the images for which the norm is proved.
         padding_mode: ``"zeros"``, the default of residual layers, or ``"circular"``.
-        iterations: power iterations per forward pass in training; 10 in the paper.
+        iterations: power iterations in training, each time that the weight has changed; the paper
+            takes 10.
         **options: ``bias``, ``device`` and ``dtype``, see ``options.LayerOptions``.
 
     Raises:

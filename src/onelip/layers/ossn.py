@@ -150,7 +150,7 @@ class OSSNConv2d(SpectralConv2d):
     Bound: the proved norm of the kernel in use on ``image_size``. It may exceed 1, the more the
     less converged the power iteration is.
     Shape: ``(batch, in_channels, h, w)`` to ``(batch, out_channels, h / stride, w / stride)``.
-    Cost: a convolution; in training, ``2 iterations + 2`` more on a single image.
+    Cost: a convolution; in training, ``2 iterations + 1`` more on a single image.
 
     Args:
         in_channels: channels of the input.
@@ -158,7 +158,7 @@ class OSSNConv2d(SpectralConv2d):
         kernel_size: side of the kernel.
         stride: step of the window.
         image_size: height and width of the images for which the norm is estimated and proved.
-        iterations: power iterations per forward pass in training.
+        iterations: power iterations in training, each time that the weight has changed.
         **options: ``padding``, ``padding_mode``, ``dilation``, ``groups``, ``bias``, ``device`` and
             ``dtype``, see ``options.KernelOptions``.
 

@@ -36,12 +36,13 @@ from onelip.layers.gradient_step import (
     gradient_step_chain,
     mirrored,
     norm_bound,
+    norm_bound_once_rounded,
 )
 from onelip.layers.options import FactoryOptions
 from onelip.layers.same_size import applied
 from onelip.lipschitz import overridable
 from onelip.norms.convolutions import check_padding_mode, pair
-from onelip.norms.rounding import downward, exact, frobenius
+from onelip.norms.rounding import downward
 
 _EPSILON = 1e-12  # added to the squared lengths of rows
 Rows = tuple[Tensor, Tensor]  # K and c
@@ -136,7 +137,7 @@ class SLL(ComputedOnce):
         """Return K and c, computed in float64, scaled down to the proved limit and rounded once."""
         dtype, twin = self.weight.dtype, copy.deepcopy(self).double()
         weight, bias = twin.compute_rows()
-        factor = self._proved_factor(weight, torch.finfo(dtype).eps).to(weight.device)
+        factor = self._proved_factor(weight, dtype).to(weight.device)
         return GradientStep(
             (factor * weight).to(dtype),
             (factor * bias).to(dtype),
@@ -146,15 +147,12 @@ class SLL(ComputedOnce):
             padding_mode=self.padding_mode,
         )
 
-    def _proved_factor(self, weight: Tensor, rounding: float) -> Tensor:
+    def _proved_factor(self, weight: Tensor, dtype: torch.dtype) -> Tensor:
         """Factor of K, 1 or a little less, for which the layer is proved 1-Lipschitz.
 
         A margin is left for rounding K, and for a second proof whose bound is larger by 1e-8.
         """
-        # the norm of a convolution is at most sqrt(taps) times the Frobenius norm of its kernel
-        taps = math.sqrt(weight[0, 0].numel())
-        lengths = frobenius(exact(weight).flatten(1)).cpu() * taps
-        norm = norm_bound(weight, self.image_size, self.padding_mode) + rounding * lengths
+        norm = norm_bound_once_rounded(weight, self.image_size, self.padding_mode, dtype)
         longest = math.sqrt(2 / slopes(self.activation)[1]) * (1 - 1e-8)
         return downward(longest / norm, 8).clamp_max(1)
 

@@ -34,7 +34,7 @@ class ModuleRecord:
 
 
 RECORDS: dict[type[nn.Module], ModuleRecord] = {}
-"""By exact type: a derived class inherits nothing."""
+"""Records by exact type: a derived class inherits nothing."""
 
 
 def rule(*kinds: type[nn.Module]) -> Callable[[RuleT], RuleT]:

@@ -220,4 +220,4 @@ OPERATORS: dict[str, Operation] = {
     "select.int": shapes.part_of,
     "sym_size.int": _size,
 }
-"""What is known about the operators of ``torch.ops.aten``."""
+"""Rules of the operators of ``torch.ops.aten``, by name and overload."""

@@ -37,7 +37,6 @@ def read_program(source: str | Path | ExportedProgram, *, trust: bool = False) -
 
     Args:
         source: of ``torch.export.export(model.eval(), (example,))``, with a batch of one or a
-        source: of ``torch.export.export(model.eval(), (example,))``, with a batch of one or a
             dynamic batch; or the path to which ``torch.export.save`` wrote it.
         trust: open the file as ``torch.export.load`` does, which may run code that it holds.
 

@@ -22,7 +22,7 @@ from onelip.reading.graphs.graph import Node, Reference, is_list, names, needed,
 
 Build = Callable[[Mapping[str, Tensor], Shape], nn.Module]
 Trace = Callable[[nn.Module, Tensor], tuple[list[Node], Mapping[str, Tensor], str, str]]
-"""From a module and an example: nodes, constants by name, the names of the input and the output."""
+"""Trace of a module on an example: nodes, constants by name, names of the input and the output."""
 
 
 def _householder(stored: Mapping[str, Tensor], _: Shape) -> nn.Module:
@@ -59,7 +59,7 @@ BUILDERS: dict[str, Build] = {
     "ProjectionPool2d": _projection_pool,
     "FixedFourierConv2d": _fourier,
 }
-"""How a layer is built from what a file stored for it, and the shape of its input."""
+"""Builder of a layer from what a file stored for it, and the shape of its input."""
 
 
 def grouped(

@@ -165,4 +165,4 @@ OPERATORS: dict[str, Operator] = {
     "Dropout": _dropout,
     "Cast": _cast,
 }
-"""What is known about the operators of the format."""
+"""Rules of the operators of the format, by name."""

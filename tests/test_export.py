@@ -140,19 +140,6 @@ def test_a_single_layer_and_a_plain_module():
     assert type(onelip.export(layers.MaxMin())) is layers.MaxMin
 
 
-def test_a_container_of_ones_own_is_refused():
-    class Net(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.body = nn.Sequential(layers.ConvexPotentialLinear(4, 4))
-
-        def forward(self, x):
-            return self.body(x)
-
-    with pytest.raises(UnboundedModuleError, match="Net holds onelip's layers"):
-        onelip.export(Net())
-
-
 def test_a_layer_of_ones_own_does_not_inherit_an_export():
     class Doubled(layers.ConvexPotentialLinear):
         def forward(self, x):

@@ -2,17 +2,19 @@
 
 import copy
 from collections import OrderedDict
+from typing import Any, TypeGuard
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from onelip.errors import UnboundedModuleError
 from onelip.layers.rescale import Rescale
 from onelip.lipschitz import (
     LipschitzModule,
+    has_unknown_class,
     record_of,
     refuse_hidden_behaviour,
     refuse_inherited,
+    unwrapped,
 )
 from onelip.norms.convolutions import pair
 from onelip.norms.rounding import asked_once
@@ -29,7 +31,8 @@ def export(model: nn.Module) -> nn.Module:
     Cost: one proved norm per layer that needs it.
 
     Args:
-        model: a ``LipschitzModule``, a torch module or an ``nn.Sequential`` of them.
+        model: a ``LipschitzModule``, a torch module, an ``nn.Sequential`` of them, or a module of
+            any class, of which the forward stays and the layers inside are exported.
 
     Returns:
         A new module in eval mode, without gradients; ``model`` is left alone.
@@ -45,8 +48,33 @@ def export(model: nn.Module) -> nn.Module:
           (0): Linear(in_features=4, out_features=2, bias=True)
         )
     """
+    model = unwrapped(model)
+    if has_unknown_class(model):
+        return _with_exported_parts(model).requires_grad_(False)
     refuse_hidden_behaviour(model)
     return _exported(model).eval().requires_grad_(False)
+
+
+def _with_exported_parts(model: nn.Module) -> nn.Module:
+    """Copy a model of a class of its own, whose forward calls the exports of its layers."""
+    exports: dict[int, nn.Module] = {}
+
+    def find(module: nn.Module) -> None:
+        for part in module.children():
+            if isinstance(part, LipschitzModule) or _has_export(part):
+                refuse_hidden_behaviour(part)  # its export has no hooks
+                exports[id(part)] = _exported(part)
+            else:
+                find(part)
+
+    find(model)
+    return fixed(model, dict(exports))
+
+
+def _has_export(module: nn.Module) -> bool:
+    """Return whether a module is exported as something else than a copy."""
+    record = None if type(module) is nn.Sequential else record_of(module)
+    return _drops_divisor(module) or (record is not None and record.export is not None)
 
 
 def _exported(module: nn.Module) -> nn.Module:
@@ -60,14 +88,15 @@ def _exported(module: nn.Module) -> nn.Module:
     record = record_of(module)
     if record is not None and record.export is not None:
         return record.export(module)
-    if any(isinstance(part, LipschitzModule) for part in module.modules()):
-        raise UnboundedModuleError(
-            f"{type(module).__name__} holds onelip's layers: export it piece by piece, build it as "
-            "an nn.Sequential, or derive it from onelip.LipschitzModule"
-        )
-    if type(module) is nn.AvgPool2d and module.divisor_override and not module.ceil_mode:
+    if _drops_divisor(module):
         return _without_divisor(module)
     return fixed(module)
+
+
+def _drops_divisor(module: nn.Module) -> TypeGuard[nn.AvgPool2d]:
+    """Return whether ONNX exporters change a module silently."""
+    divisor = type(module) is nn.AvgPool2d and module.divisor_override and not module.ceil_mode
+    return bool(divisor)
 
 
 def _without_divisor(pool: nn.AvgPool2d) -> nn.Sequential:
@@ -78,9 +107,18 @@ def _without_divisor(pool: nn.AvgPool2d) -> nn.Sequential:
     return nn.Sequential(average, Rescale(height * width / pool.divisor_override, trained=False))
 
 
-def fixed(module: nn.Module) -> nn.Module:
-    """Return a copy in eval mode, with the values of parametrizations in their place."""
-    result = copy.deepcopy(module).eval()
+def fixed(module: nn.Module, copied: dict[int, Any] | None = None) -> nn.Module:
+    """Return a copy in eval mode, with the values of parametrizations in their place.
+
+    Args:
+        module: any.
+        copied: copies of parts that stand in for them, by the identity of the part.
+    """
+    memo = dict(copied or {})
+    for part in module.modules():  # a pruned weight is no parameter, and deepcopy refuses it
+        computed = [n for n in vars(part).values() if isinstance(n, Tensor) and not n.is_leaf]
+        memo.update((id(number), number.detach().clone()) for number in computed)
+    result = copy.deepcopy(module, memo).eval()
     for part in result.modules():
         if parametrize.is_parametrized(part):
             _fix(part)

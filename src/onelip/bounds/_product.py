@@ -1,7 +1,7 @@
 """The product of the norms of all layers: the simplest proved bound of a network."""
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from typing import ClassVar, Self, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from onelip.chains import Chain, Shape
 from onelip.estimates import ProductEstimate
 from onelip.lipschitz import lipschitz_bound
 from onelip.norms.rounding import asked_once, exact, frobenius, upward
+from onelip.reading import Traced, readable
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,8 @@ class Product(BoundMethod):
     @asked_once()
     def bound(self, network: Network, input_shape: Shape | None = None) -> Tensor:
         """Proved Lipschitz constant of a network; with ``any_size``, a module needs no shape."""
-        if self.any_size and isinstance(network, nn.Module):
+        network = readable(network, input_shape) if isinstance(network, nn.Module) else network
+        if self.any_size and _has_layers(network):
             return lipschitz_bound(network)
         return super().bound(network, input_shape)
 
@@ -65,7 +67,8 @@ class Product(BoundMethod):
     @asked_once()
     def logit_bounds(self, network: Network, input_shape: Shape | None = None) -> LogitBounds:
         """Proved constants of the logits: rows of the last map, times the product before it."""
-        if self.any_size and isinstance(network, nn.Module):
+        network = readable(network, input_shape) if isinstance(network, nn.Module) else network
+        if self.any_size and _has_layers(network):
             return _of_layers(network, input_shape)
         chain = chain_of(network, input_shape)
         return logits_by_blocks(chain, self.work, end_of(self.seconds))
@@ -77,6 +80,11 @@ class Product(BoundMethod):
     def estimate(self, chain: Chain) -> nn.Module:
         """Differentiable product of norms on power iterations, for plain layers."""
         return ProductEstimate(chain)
+
+
+def _has_layers(network: Network) -> TypeGuard[nn.Module]:
+    """Return whether a network has layers that prove bounds for inputs of any size."""
+    return isinstance(network, nn.Module) and not isinstance(network, Traced)
 
 
 def _of_layers(model: nn.Module, input_shape: Shape | None) -> LogitBounds:

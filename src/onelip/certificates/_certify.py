@@ -31,6 +31,7 @@ from onelip.errors import UsageError, renamed
 from onelip.layers.constrained import plain_linear
 from onelip.lipschitz import refuse_complex, refuse_hidden_behaviour
 from onelip.norms.proved_once import proved_once
+from onelip.reading import readable
 
 
 def certify(
@@ -57,7 +58,9 @@ def certify(
     in its training form should go through ``onelip.export`` first: the radii are larger.
 
     Args:
-        model: in eval mode, from inputs in [0, 1] to logits; input scaling is inside the model
+        model: in eval mode, from inputs in [0, 1] to logits, of any class whose forward can be
+            traced: the trace is what is certified, and has to answer as the model does. It may be
+            compiled, or wrapped for data-parallel training. Input scaling is inside the model
             (``onelip.layers.Normalize``), so that radii are in the units of x.
         x: inputs in [0, 1].
         labels: true classes; samples that are predicted wrong then get radius 0.
@@ -105,6 +108,7 @@ def _certified(
     batch_size: int,
 ) -> Certificate:
     """Predict a batch in full precision, and prove its radii."""
+    asked, model = model, readable(model, tuple(x.shape[1:]))
     _check_input(model, x)
     refuse_hidden_behaviour(model)
     single, model = model, _of_two_logits(model, x)
@@ -116,6 +120,8 @@ def _certified(
         )  # modules may work in place
         logits = torch.cat([head(part) for part in features.split(batch_size)])
         refuse_mixed(model, x[:1], logits)
+        if single is not asked:
+            _refuse_other_answers(asked, single, x, batch_size)
     _check_logits(logits, len(x), labels)
     prediction = logits.argmax(1)
     radii = proved.radii(ForwardPass(x, features, logits, prediction))
@@ -176,6 +182,21 @@ def _of_two_logits(model: nn.Module, x: Tensor) -> nn.Module:
 def _diameter(x: Tensor) -> float:
     """Diameter of the box [0, 1]^n of the samples."""
     return math.sqrt(math.prod(x.shape[1:]))
+
+
+def _refuse_other_answers(model: nn.Module, traced: nn.Module, x: Tensor, batch_size: int) -> None:
+    """Refuse a model whose forward computes something else than what was traced of it.
+
+    Raises:
+        UsageError: an output differs by more than another order of sums explains.
+    """
+    for part in (x[:1], *x.split(batch_size)):  # the first sample twice: a count would show
+        own, other = model(part.clone()), traced(part.clone())
+        if not torch.allclose(own, other, rtol=1e-4, atol=1e-5, equal_nan=True):
+            raise UsageError(
+                f"{type(model).__name__} answers otherwise than the trace of its forward: it rests "
+                "on something that changes from call to call"
+            )
 
 
 def _reach(x: Tensor, radius: Tensor) -> float:

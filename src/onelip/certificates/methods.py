@@ -27,7 +27,7 @@ from onelip.certificates.head_curvature.proof import HeadCurvature
 from onelip.chains import Chain, Shape
 from onelip.errors import UsageError
 from onelip.lipschitz import finite
-from onelip.reading import read
+from onelip.reading import Traced, read
 
 Method = BoundMethod | CertificateMethod
 
@@ -91,7 +91,7 @@ def _of_chain(name: str, chain: Chain, proof: LogitBounds) -> dict[str, Any]:
 
 def _of_product(method: Product, model: nn.Module, input_shape: Shape) -> RadiusProof:
     """Proof from the product of the layers' bounds and the row distances of a linear head."""
-    if not method.any_size:
+    if not method.any_size or isinstance(model, Traced):
         return _from_logit_bounds(method, model, input_shape)
     found = LayerProduct.of(model)
     return RadiusProof(

@@ -19,6 +19,7 @@ from onelip.lipschitz.guards import (
 from onelip.lipschitz.inheritance import overridable, refuse_inherited
 from onelip.lipschitz.module import LipschitzModule
 from onelip.lipschitz.records import LIBRARIES, RECORDS, ModuleRecord, Rule, record_of, rule
+from onelip.lipschitz.unknown_classes import has_unknown_class, unwrapped
 
 __all__ = [
     "LIBRARIES",
@@ -28,6 +29,7 @@ __all__ = [
     "Rule",
     "bound_of_part",
     "finite",
+    "has_unknown_class",
     "lipschitz_bound",
     "overridable",
     "read_module",
@@ -38,5 +40,6 @@ __all__ = [
     "refuse_moving_weights",
     "rule",
     "through",
+    "unwrapped",
 ]
 del _torch_modules

@@ -52,14 +52,26 @@ def bound_of_part(module: nn.Module) -> Tensor:
     else:
         record = record_of(module)
         if record is None:
-            kind = type_before_parametrizations(module)
-            raise UnboundedModuleError(
-                f"no Lipschitz bound is known for {kind.__module__}.{kind.__qualname__}; derive it "
-                "from onelip.LipschitzModule or register a rule with onelip.lipschitz.rule"
-            )
+            raise UnboundedModuleError(_unknown(type_before_parametrizations(module)))
         refuse_moving(module)
         value = torch.as_tensor(record.lipschitz_bound(module), dtype=torch.float64)
     return finite(value.to("cpu", torch.float64), type(module).__name__)
+
+
+def _unknown(kind: type[nn.Module]) -> str:
+    """Message for a class without a rule; one of a user's own can be traced, given a shape."""
+    traced = (
+        ""
+        if kind.__module__.startswith("torch.nn.")
+        else (
+            "give the shape of one input, lipschitz_bound(model, (3, 32, 32)), and its forward is "
+            "traced; or "
+        )
+    )
+    return (
+        f"no Lipschitz bound is known for {kind.__module__}.{kind.__qualname__}; {traced}derive it "
+        "from onelip.LipschitzModule or register a rule with onelip.lipschitz.rule"
+    )
 
 
 def refuse_unproved(layer: LipschitzModule) -> None:

@@ -8,6 +8,7 @@ from onelip.chains.value import Value, like_of
 from onelip.errors import NonFiniteError, UnboundedModuleError, UsageError
 from onelip.lipschitz import read_module, refuse_complex, refuse_hidden_behaviour
 from onelip.norms.rounding import asked_once
+from onelip.reading.traced import readable
 
 
 @asked_once()
@@ -16,13 +17,14 @@ def read(model: nn.Module, input_shape: Shape) -> Chain:
 
     The maps hold the parameters of ``model`` themselves, so an estimate on the chain can be
     differentiated; ``chain.exact()`` is for proofs. Modules that have a bound and are not known
-    here are read as ``Opaque``. Of a residual network that is not an ``nn.Sequential``, read the
-    exported program: ``read_program(torch.export.export(model.eval(), (x,)))``.
+    here are read as ``Opaque``. A class of your own is traced by ``torch.export``: what its forward
+    calls is read, and the layers of onelip inside it are read by their own rules.
 
-    Cost: next to none; the bound of each module that is opaque.
+    Cost: next to none, or that of a trace; the bound of each module that is opaque.
 
     Args:
-        model: an ``nn.Sequential``, nested or not, of torch's modules and of onelip's layers.
+        model: an ``nn.Sequential``, nested or not, of torch's modules and of onelip's layers, or a
+            module of any class whose forward can be traced, in eval mode.
         input_shape: of a single input, without the batch.
 
     Returns:
@@ -42,6 +44,7 @@ def read(model: nn.Module, input_shape: Shape) -> Chain:
     shape = tuple(int(side) for side in input_shape)
     if not shape or min(shape) < 1:
         raise UsageError(f"the shape of a single input is asked, without the batch: got {shape}")
+    model = readable(model, shape)
     refuse_hidden_behaviour(model)
     refuse_complex(model)
     return _sequence(model, Value.entering(shape, like_of(model)), "").chain()

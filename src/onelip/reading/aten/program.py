@@ -1,7 +1,8 @@
 """Programs that ``torch.export`` makes of a model."""
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -13,12 +14,12 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind, TensorArgument
 
 from onelip.chains import Chain, Shape
-from onelip.chains.value import Value
 from onelip.errors import UnboundedModuleError, UsageError
 from onelip.reading.aten.archive import checked_archive
 from onelip.reading.aten.operators import OPERATORS
+from onelip.reading.aten.parts import part_node
 from onelip.reading.aten.rebuilt_layers import grouped
-from onelip.reading.graphs.graph import Node, Reference, read_graph
+from onelip.reading.graphs.graph import Graph, Node, Reference
 
 _NOTHING: Mapping[str, Reference] = MappingProxyType({})
 _REGIONS = {"wrap_with_autocast": 4, "wrap_with_set_grad_enabled": 1}
@@ -51,23 +52,35 @@ def read_program(source: str | Path | ExportedProgram, *, trust: bool = False) -
         >>> chain.inputs, len(chain.blocks), chain.outputs
         ((4,), 1, (2,))
     """
-    program = _functional(
-        source if isinstance(source, ExportedProgram) else _loaded(Path(source), trust)
-    )
+    program = source if isinstance(source, ExportedProgram) else _loaded(Path(source), trust)
+    return program_graph(program).chain()
+
+
+def program_graph(program: ExportedProgram) -> Graph:
+    """Nodes of an exported program, with layers that no operator tells apart in one node each.
+
+    Raises:
+        UsageError: the program does not take one input and return one output for it.
+    """
+    program = _functional(program)
+    graph = _ungrouped(program)
+    return replace(graph, nodes=grouped(graph, _targets(program), _traced))
+
+
+def _ungrouped(program: ExportedProgram) -> Graph:
+    """Nodes of an exported program, one for each operator."""
+    program = _functional(program)
     name, shape, dtype = _input(program)
-    known: dict[str, Any] = dict(_constants(program))
-    known[name] = Value.entering(shape, torch.empty((), dtype=dtype))
-    nodes, output = program_nodes(program.graph_module), _output(program)
-    nodes = grouped(nodes, output, known, _targets(program), _traced)
-    return read_graph(nodes, known, output)
+    constants, output = _constants(program), _output(program)
+    _refuse_mixed_batch(program)
+    nodes = program_nodes(program.graph_module)
+    return Graph(nodes, constants, name, shape, torch.empty((), dtype=dtype), output)
 
 
-def _traced(module: nn.Module, example: Tensor) -> tuple[list[Node], dict[str, Tensor], str, str]:
-    """Nodes, constants, input and output of a module, with a dynamic batch for one above 1."""
+def _traced(module: nn.Module, example: Tensor) -> Graph:
+    """Trace a module, with a dynamic batch for one above 1."""
     dynamic = ({0: torch.export.Dim("batch")},) if len(example) > 1 else None
-    program = _functional(torch.export.export(module, (example,), dynamic_shapes=dynamic))
-    name, _, _ = _input(program)
-    return program_nodes(program.graph_module), _constants(program), name, _output(program)
+    return _ungrouped(torch.export.export(module, (example,), dynamic_shapes=dynamic))
 
 
 def _loaded(path: Path, trust: bool) -> ExportedProgram:
@@ -107,6 +120,31 @@ def _input(program: ExportedProgram) -> tuple[str, Shape, torch.dtype]:
     if isinstance(batch, int) and batch != 1:
         raise UsageError(f"exported for a batch of {batch}: export for one of 1, or dynamic")
     return names[0], tuple(shape), example.dtype
+
+
+def _refuse_mixed_batch(program: ExportedProgram) -> None:
+    """Refuse nodes whose first axis is not the batch, where that has a size of its own.
+
+    Raises:
+        UnboundedModuleError: a node mixes the samples of a batch; the message names it.
+    """
+    specs = program.graph_signature.input_specs
+    entries = {spec.arg.name for spec in specs if spec.kind is InputKind.USER_INPUT}
+    reached, batch = set(), None
+    for node in program.graph.nodes:
+        value = node.meta.get("val")
+        if node.name in entries and isinstance(value, Tensor) and value.ndim:
+            batch = value.shape[0]
+        elif not any(before.name in reached for before in node.all_input_nodes):
+            continue
+        known = isinstance(value, Tensor) and isinstance(batch, torch.SymInt)
+        if known and (value.ndim == 0 or str(value.shape[0]) != str(batch)):
+            raise UnboundedModuleError(
+                f"node {node.name!r} ({node.target}) mixes the samples of a batch: its result "
+                f"has the shape {tuple(value.shape)}, and {batch} is the size of the batch"
+            )
+        if not isinstance(value, torch.SymInt):  # a size says nothing of the numbers
+            reached.add(node.name)
 
 
 def _constants(program: ExportedProgram) -> dict[str, Tensor]:
@@ -185,14 +223,19 @@ def _origin(node: Any) -> tuple[str, str] | None:
 
 def _node(node: Any, prefix: str, given: Mapping[str, Reference]) -> Node:
     target = node.target
+    if target is torch.ops.onelip.part.default:
+        value, key = _referred(node.args, prefix, given)
+        return part_node(f"{prefix}{node.name}", value, key)
     if isinstance(target, OpOverload):
         inputs, compute = _by_schema(node, target)
     else:
         inputs, compute = tuple(node.args), target
     kind = str(target)
     operation = operator.getitem if target is operator.getitem else None
-    if kind.startswith("aten."):
-        operation = OPERATORS.get(kind.removeprefix("aten."))
+    if kind.startswith("aten.") and isinstance(target, OpOverload):
+        operation = _without_batch_as_number(target, OPERATORS.get(kind.removeprefix("aten.")))
+    if isinstance(node.meta.get("val"), torch.SymInt | torch.SymFloat):
+        compute, operation = _counting(compute), operation and _counting(operation)
     referred = tuple(_referred(inputs, prefix, given))
     name = f"{prefix}{node.name}"
     return Node(name, kind, referred, (name,), operation, compute, _origin(node))
@@ -206,10 +249,56 @@ def _by_schema(node: Any, target: OpOverload) -> tuple[tuple[Any, ...], Callable
     inputs = tuple(given.get(a.name, a.default_value) for a in arguments)
 
     def compute(*values: Any) -> Any:
+        _refuse_batch_as_number(arguments, values)
         plain = values[: len(values) - len(named)]
         return target(*plain, **dict(zip(named, values[len(plain) :], strict=True)))
 
     return inputs, compute
+
+
+class BatchSize(int):
+    """A number that follows from the size of the batch, here 1: good for shapes, for nothing else.
+
+    A result in which it is a number, such as ``x * x.shape[0]``, differs from batch to batch.
+    """
+
+
+def _counting(compute: Callable[..., Any]) -> Callable[..., Any]:
+    """Mark the result of an operation as one that follows from the size of the batch."""
+
+    def count(*values: Any) -> BatchSize:
+        result = compute(*values)
+        if not isinstance(result, int):
+            raise UnboundedModuleError("the size of the batch is used as a number")
+        return BatchSize(result)
+
+    return count
+
+
+def _without_batch_as_number(
+    target: OpOverload, operation: Callable[..., Any] | None
+) -> Callable[..., Any] | None:
+    """Operation that refuses the size of the batch wherever it is no part of a shape."""
+    if operation is None:
+        return None
+    arguments = target._schema.arguments
+
+    def checked(*values: Any) -> Any:
+        _refuse_batch_as_number(arguments, values)
+        return operation(*values)
+
+    return checked
+
+
+def _refuse_batch_as_number(arguments: Sequence[Any], values: Sequence[Any]) -> None:
+    """Refuse the size of the batch as an argument that is neither a size nor a list of sizes.
+
+    Raises:
+        UnboundedModuleError: there is one.
+    """
+    for argument, value in zip(arguments, values, strict=True):
+        if isinstance(value, BatchSize) and not isinstance(argument.type, torch.IntType):
+            raise UnboundedModuleError("the size of the batch is used as a number")
 
 
 def _referred(part: Any, prefix: str, given: Mapping[str, Reference]) -> Any:

@@ -18,11 +18,11 @@ from onelip.chains import Shape
 from onelip.chains.value import Value
 from onelip.layers import CurvePool2d, FixedFourierConv2d, Householder, ProjectionPool2d
 from onelip.lipschitz import read_module
-from onelip.reading.graphs.graph import Node, Reference, is_list, names, needed, walked
+from onelip.reading.graphs.graph import Graph, Node, Reference, is_list, names, needed, walked
 
 Build = Callable[[Mapping[str, Tensor], Shape], nn.Module]
-Trace = Callable[[nn.Module, Tensor], tuple[list[Node], Mapping[str, Tensor], str, str]]
-"""Trace of a module on an example: nodes, constants by name, names of the input and the output."""
+Trace = Callable[[nn.Module, Tensor], Graph]
+"""Trace of a module on an example."""
 
 
 def _householder(stored: Mapping[str, Tensor], _: Shape) -> nn.Module:
@@ -62,24 +62,17 @@ BUILDERS: dict[str, Build] = {
 """Builder of a layer from what a file stored for it, and the shape of its input."""
 
 
-def grouped(
-    nodes: Sequence[Node],
-    output: str,
-    known: Mapping[str, Any],
-    targets: Mapping[str, str],
-    trace: Trace,
-) -> list[Node]:
+def grouped(graph: Graph, targets: Mapping[str, str], trace: Trace) -> list[Node]:
     """Nodes on which the output depends, those of one layer in one node where that is possible.
 
     Args:
-        nodes: in the order of their computation.
-        output: name of a result.
-        known: constants by name, and the input as a value.
+        graph: of an exported program.
         targets: where constants were stored, by name.
         trace: how a layer is traced again.
     """
-    kept = needed(nodes, output)
-    sizes = {node.name for node in kept if _is_batch_size(node, known)}
+    output = graph.output
+    kept = needed(graph.nodes, output)
+    sizes = {node.name for node in kept if _is_batch_size(node, graph.entry)}
     layers: dict[str, list[Node]] = {}
     for node in kept:
         if node.origin and node.origin[1].rpartition(".")[2] in BUILDERS and node.name not in sizes:
@@ -97,7 +90,7 @@ def grouped(
             for name, target in targets.items()
             if target.startswith(prefix)
         }
-        single[members[-1].name] = _layer(members, known, stored, sizes, trace)
+        single[members[-1].name] = _layer(members, graph.constants, stored, sizes, trace)
         inside |= own
     return [single.get(n.name, n) for n in kept if n.name in single or n.name not in inside]
 
@@ -144,11 +137,9 @@ def _built(kind: str, stored: Mapping[str, Tensor], value: Value) -> nn.Module |
     return module
 
 
-def _is_batch_size(node: Node, known: Mapping[str, Any]) -> bool:
+def _is_batch_size(node: Node, entry: str) -> bool:
     """Batch size of the network's input, the only one that may be dynamic."""
-    if node.kind != "aten.sym_size.int" or not isinstance(node.inputs[0], Reference):
-        return False
-    return isinstance(known.get(node.inputs[0].name), Value) and node.inputs[1] == 0
+    return node.kind == "aten.sym_size.int" and node.inputs == (Reference(entry), 0)
 
 
 def _same(
@@ -156,16 +147,12 @@ def _same(
     given: Mapping[str, Any],
     entry: str,
     sizes: set[str],
-    twin: tuple[list[Node], Mapping[str, Tensor], str, str],
+    twin: Graph,
 ) -> bool:
     """Whether the nodes of a file compute, one by one, what those of the twin do."""
-    nodes, constants, start, end = twin
-    nodes = needed(nodes, end)
-    twin_sizes = {
-        node.name
-        for node in nodes
-        if node.kind == "aten.sym_size.int" and node.inputs == (Reference(start), 0)
-    }
+    start, end = twin.entry, twin.output
+    nodes = needed(twin.nodes, end)
+    twin_sizes = {node.name for node in nodes if _is_batch_size(node, start)}
     nodes = [node for node in nodes if node.name not in twin_sizes]
     partner = {start: entry}
 
@@ -177,7 +164,7 @@ def _same(
                 return partner[ours.name] == theirs.name
             if ours.name in twin_sizes:
                 return theirs.name in sizes
-            first, second = given.get(theirs.name), constants.get(ours.name)
+            first, second = given.get(theirs.name), twin.constants.get(ours.name)
             return (
                 isinstance(first, Tensor)
                 and isinstance(second, Tensor)

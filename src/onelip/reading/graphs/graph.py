@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from onelip.chains import Chain
+from onelip.chains import Chain, Shape
 from onelip.chains.value import Value
 from onelip.errors import OnelipError, UnboundedModuleError, UsageError
 from onelip.reading.graphs.activation_products import Comparison
@@ -48,22 +49,42 @@ class Node:
     origin: tuple[str, str] | None = None
 
 
-def read_graph(nodes: Sequence[Node], known: Mapping[str, Any], output: str) -> Chain:
-    """The chain that leads to an output.
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """A network as nodes between one input and one output.
 
-    Args:
+    Attributes:
         nodes: in the order of their computation.
-        known: constants by name, and the input as a value.
-        output: the name of a result.
-
-    Raises:
-        UnboundedModuleError: nothing is proved for a node; the message names it.
-        UsageError: a node is used in a way that is not known, or nothing depends on the input.
+        constants: numbers that do not depend on the input, by name.
+        entry: name of the input.
+        shape: of one input, without the batch.
+        like: an empty tensor with the dtype and the device of the input.
+        output: name of the output.
     """
-    result = walked(needed(nodes, output), known).get(output)
-    if not isinstance(result, Value):
-        raise UsageError(f"the output {output!r} does not depend on the input")
-    return result.chain()
+
+    nodes: Sequence[Node]
+    constants: Mapping[str, Any]
+    entry: str
+    shape: Shape
+    like: Tensor
+    output: str
+
+    def after(self, value: Value) -> Value:
+        """The network after a value.
+
+        Raises:
+            UnboundedModuleError: nothing is proved for a node; the message names it.
+            UsageError: a node is used in a way that is not known, or nothing depends on the input.
+        """
+        known = {**self.constants, self.entry: value}
+        result = walked(needed(self.nodes, self.output), known).get(self.output)
+        if not isinstance(result, Value):
+            raise UsageError(f"the output {self.output!r} does not depend on the input")
+        return result
+
+    def chain(self) -> Chain:
+        """The network as a chain."""
+        return self.after(Value.entering(self.shape, self.like)).chain()
 
 
 def walked(nodes: Sequence[Node], known: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from onelip.chains import Chain, Shape
-from onelip.chains.value import Value
 from onelip.errors import UsageError, missing_extra
-from onelip.reading.graphs.graph import Node, Reference, read_graph
+from onelip.reading.graphs.graph import Graph, Node, Reference
 from onelip.reading.onnx.operators import OPERATORS
 
 _OWN = ("", "ai.onnx")
@@ -41,9 +40,9 @@ def read_onnx(path: str | Path) -> Chain:
             f"{len(inputs)} and {len(graph.output)}"
         )
     shape, like = _shape(inputs[0])
-    known = {**constants, inputs[0].name: Value.entering(shape, like), "": None}
     nodes = [_node(node, opset) for node in graph.node]
-    return read_graph(nodes, known, graph.output[0].name)
+    known = {**constants, "": None}
+    return Graph(nodes, known, inputs[0].name, shape, like, graph.output[0].name).chain()
 
 
 def _loaded(path: Path) -> tuple[Any, int]:

@@ -23,7 +23,7 @@ from onelip.layers.orthogonal import (
     tall,
 )
 from onelip.lipschitz.torch_modules import sides_of
-from onelip.norms.convolutions import check_padding_mode
+from onelip.norms.convolutions import check_padding_mode, is_circular
 
 
 class AOCConv1d(OrthogonalLayer):
@@ -82,10 +82,8 @@ class AOCConv1d(OrthogonalLayer):
         self.stride, self.padding_mode, self.groups = stride, padding_mode, groups
         # "same" of an even kernel pads one more pixel on the right, as torch does
         self.padding: str | tuple[int, int] = "same"
-        self._around = ((kernel_size - 1) // 2, kernel_size // 2)
         if stride > 1:
-            self._around = ((kernel_size - stride + 1) // 2,) * 2
-            self.padding = (0, self._around[0])
+            self.padding = (0, (kernel_size - stride + 1) // 2)
         self.kernel_size, self.orthogonalise = kernel_size, orthogonalise
         self._channels = in_channels // groups, out_channels // groups
         self._inner = inner_channels(*self._channels, kernel_size, stride)
@@ -108,11 +106,12 @@ class AOCConv1d(OrthogonalLayer):
         """Convolve the sequence with the weight in use, as an image of height 1."""
         image = x[:, :, None]
         check_whole_strides(image, (1, self.stride), self.padding_mode)
-        padding = self.padding
-        if self.padding_mode == "circular":
-            image = F.pad(image, (*self._around, 0, 0), mode="circular")
+        weight, padding = self.weight, self.padding
+        if is_circular(self.padding_mode):
+            rows, columns = sides_of(weight, padding, (1, 1))
+            image = F.pad(image, columns + rows, mode="circular")
             padding = (0, 0)
-        y = F.conv2d(image, self.weight, self.bias, (1, self.stride), padding, 1, self.groups)
+        y = F.conv2d(image, weight, self.bias, (1, self.stride), padding, 1, self.groups)
         return y[:, :, 0]
 
     def lipschitz_bound(self) -> Tensor:
@@ -128,6 +127,7 @@ class AOCConv1d(OrthogonalLayer):
 
     def export(self) -> nn.Sequential:
         """Return a plain convolution of images of height 1, between two views."""
+        check_padding_mode(self.padding_mode)
         outputs, inputs = self._channels[1] * self.groups, self._channels[0] * self.groups
         conv = nn.Conv2d(
             inputs,
@@ -150,14 +150,13 @@ class AOCConv1d(OrthogonalLayer):
         expect(value, "(channels, length)", len(value.shape) == 2)
         rows = reshaped(value, (value.shape[0], 1, value.shape[1]))
         check_image(rows, None, (1, self.stride), self.padding_mode)
-        circular = self.padding_mode == "circular"
         image = convolution(
             rows,
             weight,
             self.bias,
             stride=(1, self.stride),
-            sides=((0, 0), self._around) if circular else sides_of(weight, self.padding, (1, 1)),
+            sides=sides_of(weight, self.padding, (1, 1)),
             groups=self.groups,
-            circular=circular,
+            circular=is_circular(self.padding_mode),
         )
         return reshaped(image, (image.shape[0], image.shape[2]))

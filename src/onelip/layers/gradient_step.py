@@ -18,6 +18,7 @@ from onelip.layers.fixed_conv import check_image, check_image_size
 from onelip.lipschitz import LipschitzModule, bound_of_part, through
 from onelip.lipschitz.torch_modules import activation as activated
 from onelip.lipschitz.torch_modules import sides_of
+from onelip.norms.convolutions import is_circular
 from onelip.norms.rounding import exact, frobenius, product, upward
 
 
@@ -103,6 +104,7 @@ class GradientStep(LipschitzModule):
         """Return whether the weights match, elementwise, and no setting was changed."""
         fresh = _plain(mirrored(self.inner.weight), None, self.padding_mode)
         settings = ("padding", "padding_mode", "stride", "dilation", "groups")
+        settings += ("_reversed_padding_repeated_twice",)  # what torch wraps
         return (
             torch.equal(self.outer.weight, fresh.weight)
             and all(
@@ -214,4 +216,4 @@ def _same_size(value: Value, weight: Tensor, bias: Tensor | None, padding_mode: 
     if weight.ndim == 2:
         return dense(value, weight, bias)
     sides = sides_of(weight, weight.shape[-1] // 2, (1, 1))
-    return convolution(value, weight, bias, sides=sides, circular=padding_mode == "circular")
+    return convolution(value, weight, bias, sides=sides, circular=is_circular(padding_mode))

@@ -21,7 +21,7 @@ from onelip.layers.fixed_conv import check_image, check_image_size
 from onelip.layers.gradient_step import mirrored
 from onelip.layers.soc_gradient import exact_series, fast_series
 from onelip.lipschitz import LipschitzModule, bound_of_part
-from onelip.norms.convolutions import check_padding_mode, pair
+from onelip.norms.convolutions import check_padding_mode, is_circular, pair
 from onelip.norms.exponential import truncated_exponential
 from onelip.norms.rounding import exact
 
@@ -152,7 +152,7 @@ class SkewExponential(LipschitzModule):
     def _convolution(self, shape: Shape) -> Convolution:
         """Return the skew convolution in use, as a linear map."""
         around = pair(self.kernel_size // 2)
-        circular = self.padding_mode == "circular"
+        circular = is_circular(self.padding_mode)
         return Convolution(shape, self.kernel(), padding=around, circular=circular)
 
 

@@ -541,7 +541,7 @@ def test_a_padding_mode_that_is_set_later_is_none_that_repeats_pixels(each):
 def test_settings_that_change_later_count_for_all_four(each):
     """Function, bound, chain and export go by the kernel and the padding in use."""
     changes = [
-        (layers.AOLConv2d(2, 3, 3), {"kernel_size": 5}),
+        (layers.SVCMConv2d(2, 3, 3, image_size=6), {"kernel_size": 5}),
         (layers.AOLConv2d(2, 3, 3), {"padding": 0}),
         (layers.AOLConv2d(2, 3, 3), {"padding": 2}),
         (layers.RKOConv2d(2, 3, 2, stride=2), {"padding_mode": "zeros", "padding": 1}),

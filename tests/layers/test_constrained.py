@@ -547,6 +547,7 @@ def test_settings_that_change_later_count_for_all_four(each):
         (layers.RKOConv2d(2, 3, 2, stride=2), {"padding_mode": "zeros", "padding": 1}),
         (layers.AOCConv1d(2, 3, 3), {"padding": (0, 0)}),
         (layers.AOCConv1d(2, 3, 3), {"padding": (0, 3)}),
+        (layers.AOCConv1d(2, 3, 3), {"kernel_size": 4}),
         (layers.AOCConv1d(2, 3, 2), {"padding_mode": "zeros"}),
     ]
     for built, settings in each(changes):

@@ -16,8 +16,7 @@ from onelip.errors import UnboundedModuleError
 from onelip.forward_error import Arithmetic, Computed, Local, Run
 from onelip.layers.fixed_conv import check_image, check_image_size
 from onelip.lipschitz import LipschitzModule, bound_of_part, through
-from onelip.lipschitz.torch_modules import activation as activated
-from onelip.lipschitz.torch_modules import sides_of
+from onelip.lipschitz.torch_modules import elementwise, sides_of
 from onelip.norms.convolutions import is_circular
 from onelip.norms.rounding import exact, frobenius, product, upward
 
@@ -206,7 +205,7 @@ def block_of(
 ) -> Value:
     """A block with the constant that its layer proves, times that of the map before it."""
     constant = product([bound_of_part(layer), norm_of_parts(value.linear)])
-    plain = activated(layer.activation, hidden).point.block
+    plain = elementwise(layer.activation, hidden).point.block
     assert plain is not None
     return value.behind(replace(plain, outer=outer, skip=skip, constant=float(constant)))
 

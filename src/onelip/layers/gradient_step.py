@@ -102,8 +102,8 @@ class GradientStep(LipschitzModule):
     def _is_adjoint(self) -> bool:
         """Return whether the weights match, elementwise, and no setting was changed."""
         fresh = _plain(mirrored(self.inner.weight), None, self.padding_mode)
-        settings = ("padding", "padding_mode", "stride", "dilation", "groups")
-        settings += ("_reversed_padding_repeated_twice",)  # what torch wraps
+        settings = ["padding", "padding_mode", "stride", "dilation", "groups"]
+        settings.append("_reversed_padding_repeated_twice")  # the pixels that torch wraps
         return (
             torch.equal(self.outer.weight, fresh.weight)
             and all(

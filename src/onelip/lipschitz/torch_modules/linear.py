@@ -71,6 +71,7 @@ def _conv1d_bound(module: nn.Conv1d) -> Tensor:
 
 def _conv1d_chain(module: nn.Conv1d, value: Value) -> Value:
     """Convolution of an image of one row."""
+    circular = is_circular(module.padding_mode)
     expect(value, f"({module.in_channels}, length)", len(value.shape) == 2)
     weight, dilation = module.weight[:, :, None], (1, module.dilation[0])
     padding = _of_one_row(padding_in_use(module))
@@ -82,7 +83,7 @@ def _conv1d_chain(module: nn.Conv1d, value: Value) -> Value:
         sides=sides_of(weight, padding, dilation),
         dilation=dilation,
         groups=module.groups,
-        circular=is_circular(module.padding_mode),
+        circular=circular,
     )
     return reshaped(image, (image.shape[0], image.shape[2]))
 

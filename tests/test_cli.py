@@ -614,6 +614,8 @@ def test_bound_of_a_file(call, tmp_path, suffix):
         ("missing.onnx", None, "missing.onnx"),
         ("corrupt.onnx", b"nothing", "corrupt.onnx"),
         ("corrupt.pt2", b"nothing", "corrupt.pt2"),
+        ("CORRUPT.ONNX", b"nothing", "CORRUPT.ONNX cannot be read"),
+        ("weights.txt", b"nothing", "weights.txt is no run folder"),
     ],
 )
 def test_bound_of_a_bad_file(call, tmp_path, name, content, message):

@@ -753,3 +753,11 @@ def test_convolutions_in_float32_on_other_processors_are_refused(monkeypatch):
     with pytest.raises(UnboundedModuleError, match="on arm64 a convolution in float32"):
         forward_error(layer, (1, 4, 4), 1.0)
     forward_error(layer.double(), (1, 4, 4), 1.0)
+
+
+def test_code_that_is_compiled_in_place_rounds_in_an_unknown_order():
+    model = nn.Sequential(nn.Linear(2, 2)).eval()
+    model[0].compile(backend="eager")
+    with pytest.raises(UnboundedModuleError, match=r"compiled in place .model.compile"):
+        forward_error(model, (2,), 1.0)
+    assert forward_error(copy.deepcopy(model), (2,), 1.0) > 0

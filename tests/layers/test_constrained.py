@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 import onelip
-from onelip import layers
+from onelip import layers, lipschitz_bound
 from onelip.errors import NonFiniteError, UnboundedModuleError
 from onelip.layers import FixedConv2d, bjorck, cholesky_qr, computed_once
+from onelip.reading import read
 from tests.oracles import matrix_of, sigma_max
 
 CONVS = [layers.AOCConv2d, layers.BCOPConv2d, layers.RKOConv2d]
@@ -512,3 +513,50 @@ def test_kernels_larger_than_the_image_it_is_proved_for(family):
     layer = family(2, 2, 5, padding=0, padding_mode="zeros", image_size=4)
     with pytest.raises(ValueError, match="spans 5 pixels does not fit into 4"):
         onelip.lipschitz_bound(layer)
+
+
+MODES = {
+    "AOLConv2d": (partial(layers.AOLConv2d, 2, 3, 3), (2, 5, 5)),
+    "SVCMConv2d": (partial(layers.SVCMConv2d, 2, 3, 3, image_size=5), (2, 5, 5)),
+    "AOCConv1d": (partial(layers.AOCConv1d, 2, 3, 3), (2, 5)),
+    "SOCConv2d": (partial(layers.SOCConv2d, 2, 2, 3), (2, 5, 5)),
+    "ConvexPotentialConv2d": (partial(layers.ConvexPotentialConv2d, 2, 3), (2, 5, 5)),
+    "SLLConv2d": (partial(layers.SLLConv2d, 2, 3), (2, 5, 5)),
+}
+
+
+def test_a_padding_mode_that_is_set_later_is_none_that_repeats_pixels(each):
+    """Taken for zeros in ``forward`` and for a reflection in the export: two functions."""
+    for name in each(MODES):
+        build, shape = MODES[name]
+        layer = build(**({"image_size": 5} if name == "ConvexPotentialConv2d" else {})).eval()
+        layer.padding_mode = "reflect"
+        image = torch.randn(1, *shape)
+        queries = (onelip.export, lipschitz_bound, partial(read, input_shape=shape))
+        for ask, of in ((layer, image), *((query, layer) for query in queries)):
+            with pytest.raises(UnboundedModuleError, match="padding_mode='reflect' repeats pixels"):
+                ask(of)
+
+
+def test_settings_that_change_later_count_for_all_four(each):
+    """Function, bound, chain and export go by the kernel and the padding in use."""
+    changes = [
+        (layers.SVCMConv2d(2, 3, 3, image_size=6), {"kernel_size": 5}),
+        (layers.AOLConv2d(2, 3, 3), {"padding": 0}),
+        (layers.AOLConv2d(2, 3, 3), {"padding": 2}),
+        (layers.RKOConv2d(2, 3, 2, stride=2), {"padding_mode": "zeros", "padding": 1}),
+        (layers.AOCConv1d(2, 3, 3), {"padding": (0, 0)}),
+        (layers.AOCConv1d(2, 3, 3), {"padding": (0, 3)}),
+        (layers.AOCConv1d(2, 3, 3), {"kernel_size": 4}),
+        (layers.AOCConv1d(2, 3, 2), {"padding_mode": "zeros"}),
+    ]
+    for built, settings in each(changes):
+        layer = built.double().eval()
+        for name, value in settings.items():
+            setattr(layer, name, value)
+        shape = (2, 6) if isinstance(layer, layers.AOCConv1d) else (2, 6, 6)
+        images = torch.randn(3, *shape, dtype=torch.float64)
+        expected = layer(images)
+        torch.testing.assert_close(read(layer, shape).forward(images), expected)
+        torch.testing.assert_close(onelip.export(layer)(images), expected)
+        assert sigma_max(matrix_of(layer, shape)) <= float(lipschitz_bound(layer)) * (1 + 1e-14)

@@ -10,6 +10,7 @@ from torch import nn
 
 import onelip
 from onelip import layers
+from onelip.errors import UnboundedModuleError
 from onelip.norms.windows import overlap_of_maxima, overlap_of_sums
 from tests.oracles import materialised, sigma_max
 
@@ -52,6 +53,24 @@ def test_max_pooling_attains_its_constant(kernel, stride):
         stretch = max(stretch, float(pool(peak).norm()))
     assert stretch == pytest.approx(float(onelip.lipschitz_bound(pool)), rel=1e-6)
     assert stretch <= float(onelip.lipschitz_bound(pool)) * (1 + 1e-6)
+
+
+def test_other_windows_have_another_scale(each):
+    """Overlapping windows stretch by 2, and by as much as the scale is too large."""
+    image = torch.rand(1, 1, 6, 6)
+    for kind, (name, value) in each(
+        itertools.product(
+            (layers.ScaledAvgPool2d, layers.ScaledL2NormPool2d, layers.ScaledMaxPool2d),
+            (("stride", 1), ("scale", -3.0), ("scale", math.nan)),
+        )
+    ):
+        pool = kind(2)
+        setattr(pool, name, value)
+        if kind is layers.ScaledAvgPool2d and name == "stride":
+            assert sigma_max(materialised(pool, (1, 6, 6))) > 1.8
+        pool(image)
+        with pytest.raises(UnboundedModuleError, match="build a new one for other windows"):
+            onelip.lipschitz_bound(pool)
 
 
 def test_pooling_under_another_default_dtype():

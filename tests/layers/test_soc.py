@@ -492,3 +492,19 @@ def test_images_of_another_size():
 def test_a_fixed_kernel_of_the_wrong_shape():
     with pytest.raises(ValueError, match="must have shape"):
         layers.FixedSOCConv2d(torch.zeros(2, 2, 3, 3), None, 3, 2)
+
+
+def test_a_bias_for_other_channels_is_not_repeated():
+    """Added to an image of one channel, it would repeat the image: sqrt(2) times as long."""
+    turn = torch.tensor([[0.0, 1.0], [-1.0, 0.0]])[..., None, None]
+    soc = layers.FixedSOCConv2d(turn, torch.zeros(2), 2, 2)
+    soc.out_channels = 1
+    fourier = layers.FixedFourierConv2d(
+        torch.ones(2, 2, 1, 2, dtype=torch.cfloat), torch.zeros(1), image_size=(2, 2)
+    )
+    fourier.bias = nn.Parameter(torch.zeros(2))
+    for layer in (soc, fourier):
+        with pytest.raises(ValueError, match="a bias of shape"):
+            layer(torch.ones(1, 2, 2, 2))
+    with pytest.raises(ValueError, match="a bias of shape"):
+        onelip.lipschitz_bound(soc)

@@ -7,7 +7,11 @@ import torch
 from torch import nn
 
 from onelip import lipschitz_bound
+from onelip.bounds import Product
 from onelip.errors import NonFiniteError, UnboundedModuleError
+from onelip.layers import FixedConv2d
+from onelip.reading import read
+from tests.oracles import matrix_of, sigma_max
 
 
 @pytest.mark.parametrize(
@@ -66,3 +70,42 @@ def test_the_bias_does_not_matter():
     before = lipschitz_bound(layer)
     layer.bias.data.fill_(1e30)
     assert torch.equal(before, lipschitz_bound(layer))
+
+
+def _circular(kind, built_with, kernel=3, **later):
+    """A convolution of one channel that wraps pixels, with settings that were changed later."""
+    conv = kind(1, 1, kernel, padding=built_with, padding_mode="circular", dtype=torch.float64)
+    for name, value in later.items():
+        setattr(conv, name, value)
+    return conv
+
+
+def test_torch_wraps_the_pixels_that_it_noted_at_construction(each):
+    """After ``padding`` was changed, or the kernel, the attribute says another number."""
+    one = nn.Parameter(torch.ones(1, 1, 2, 2, dtype=torch.float64))
+    convs = [
+        _circular(nn.Conv2d, 3, padding=(0, 0)),
+        _circular(nn.Conv2d, 3, padding="valid"),
+        _circular(nn.Conv2d, 1, padding=(4, 4)),
+        _circular(nn.Conv2d, "same", 4, padding=(0, 0)),
+        _circular(nn.Conv2d, "same", 5, weight=one),
+        _circular(nn.Conv2d, 3, padding=(0, 0), stride=(2, 2)),
+        _circular(nn.Conv1d, 3, padding=(0,)),
+    ]
+    for conv in each(convs):
+        shape = (1, 4) if isinstance(conv, nn.Conv1d) else (1, 4, 4)
+        norm = sigma_max(matrix_of(conv, shape))
+        assert norm <= float(lipschitz_bound(conv)) * (1 + 1e-14)
+        chain, images = read(conv, shape), torch.randn(3, *shape, dtype=torch.float64)
+        torch.testing.assert_close(chain.forward(images), conv(images))
+        assert norm <= float(Product(any_size=False).bound(chain.exact())) * (1 + 1e-14)
+        if isinstance(conv, nn.Conv2d) and conv.stride == (1, 1):
+            fixed = FixedConv2d(conv, image_size=(4, 4))
+            assert norm <= float(lipschitz_bound(fixed)) * (1 + 1e-14)
+
+
+def test_uneven_wrapping_for_another_kernel_is_refused():
+    conv = _circular(nn.Conv2d, "same", 4, weight=nn.Parameter(torch.ones(1, 1, 1, 1).double()))
+    for ask in (lipschitz_bound, lambda part: read(part, (1, 4, 4))):
+        with pytest.raises(UnboundedModuleError, match="Conv2d wraps more pixels on one side"):
+            ask(conv)

@@ -90,6 +90,7 @@ def forward_errors(model: nn.Module, input_shape: Shape, reach: float) -> list[T
         raise UsageError(f"reach is the length of an input, got {reach}")
     dtype, device = _arithmetic_of(model)
     refuse_hidden_behaviour(model)
+    _refuse_compiled(model)
     _refuse_subnormal(model)
     arithmetic = Arithmetic.of(dtype)
     # Subnormal entries of an input may be flushed to 0, each by at most ``lost``.
@@ -100,6 +101,15 @@ def forward_errors(model: nn.Module, input_shape: Shape, reach: float) -> list[T
             value = through(part, value, arithmetic)
             errors.append(torch.tensor(value.error, dtype=torch.float64))
     return errors
+
+
+def _refuse_compiled(model: nn.Module) -> None:
+    """Refuse modules that were compiled in place: a compiler rounds in an order of its own."""
+    if any(part._compiled_call_impl is not None for part in model.modules()):
+        raise UnboundedModuleError(
+            "the model is compiled in place (model.compile()), and nothing is known of the "
+            "rounding of compiled code: copy.deepcopy(model) is not compiled, or use level='real'"
+        )
 
 
 def _refuse_subnormal(model: nn.Module) -> None:

@@ -13,7 +13,7 @@ def run(arguments: list[str]) -> None:
     """Print the bounds."""
     options = _parsed(arguments)
     methods = tuple(name.strip() for name in options.methods.split(",") if name.strip())
-    if options.file.suffix in (".pt2", ".onnx"):
+    if options.file.suffix.lower() in (".pt2", ".onnx"):
         result = classification.bound_file(
             options.file, seconds=options.seconds, methods=methods, trust=options.trust
         )

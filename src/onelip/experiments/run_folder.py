@@ -131,7 +131,7 @@ class RunFolder(Generic[_Settings, _Record]):
             content = parsed(self.record)
             if self.key in content:
                 return checked(content, self.schema)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise UsageError(
                 f"{self.path} is no run folder: it has no {self.record.name}; onelip "
                 f"{self.command} makes one"

@@ -5,11 +5,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from onelip.errors import UnboundedModuleError
 from onelip.layers import constrained
 from onelip.layers.constrained import fill
 from onelip.layers.fixed_conv import FixedConv2d
 from onelip.lipschitz import ModuleRecord, Rule, bound_of_part, read_module
+from onelip.lipschitz.torch_modules import padding_in_use
 
 Plain = Callable[[Any], nn.Module]
 
@@ -37,24 +37,16 @@ def plain_conv(module: Any) -> nn.Conv1d | nn.Conv2d:
     """Return ``nn.Conv1d`` or ``nn.Conv2d`` with the module's weight and bias.
 
     The kernel may be larger than the constructor's ``kernel_size``. Torch still wraps as many
-    pixels as for the latter, and so does the result.
+    pixels as for the latter, and so does the result (``padding_in_use``).
 
     Raises:
         UnboundedModuleError: such a kernel wraps other amounts of pixels before and after.
     """
     weight, mode = module.weight.detach(), module.padding_mode
-    # torch fixes the wrapped pixels at construction: left, right, top, bottom, last axis first
-    wrapped = list(module._reversed_padding_repeated_twice)
-    conv = _conv(module, weight, module.padding, mode)
-    if mode != "zeros" and not any(wrapped):
-        conv = _conv(module, weight, 0, "zeros")
-    elif mode != "zeros" and list(conv._reversed_padding_repeated_twice) != wrapped:
-        if wrapped[::2] != wrapped[1::2]:
-            raise UnboundedModuleError(
-                f"{type(module).__name__} wraps more pixels on one side, for a kernel that it does "
-                "not have: no plain convolution does, use an int padding"
-            )
-        conv = _conv(module, weight, tuple(wrapped[::-2]), mode)
+    padding = padding_in_use(module)
+    if mode != "zeros" and not any(module._reversed_padding_repeated_twice):
+        mode = "zeros"  # nothing is wrapped
+    conv = _conv(module, weight, padding, mode)
     fill(conv, weight, module.bias)
     return conv
 

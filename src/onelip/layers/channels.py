@@ -99,6 +99,17 @@ class TruncateChannels(LipschitzModule):
         return no_error(self, run)
 
 
+def per_channel(bias: Tensor, channels: int) -> Tensor:
+    """Return one number per channel, in a shape that can be added to images.
+
+    Raises:
+        ValueError: another number of channels: the sum would repeat an image of one channel.
+    """
+    if bias.shape != (channels,):
+        raise ValueError(f"a bias of shape {tuple(bias.shape)} for {channels} channels")
+    return bias[:, None, None]
+
+
 def unshuffled(x: Tensor, block_size: int) -> Tensor:
     """Move the pixels of each block into channels; torch gives an empty batch a wrong shape."""
     if x.numel():

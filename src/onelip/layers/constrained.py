@@ -23,7 +23,7 @@ from onelip.layers.fixed_conv import FixedConv2d, check_image, check_image_size,
 from onelip.layers.options import FactoryOptions
 from onelip.lipschitz import LipschitzModule, overridable
 from onelip.lipschitz.torch_modules import sides_of
-from onelip.norms.convolutions import check_padding_mode, pair
+from onelip.norms.convolutions import check_padding_mode, is_circular, pair
 
 _OF_A_CONTEXT = ("begun", "_held", "own_power_steps")
 
@@ -218,23 +218,13 @@ class ConstrainedConv2d(ConstrainedLayer):
 
     def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """Convolve as ``nn.Conv2d`` does, with the given weight and the layer's padding."""
-        if self.padding_mode == "circular":
-            around = self._around()
-            if any(around):
-                x = F.pad(x, around * 2, mode="circular")
-            padding: int | str = 0
-        else:
-            padding = self.padding
+        padding = self.padding
+        if is_circular(self.padding_mode):
+            rows, columns = sides_of(weight, self.padding, pair(self.dilation))
+            if any(rows + columns):
+                x = F.pad(x, columns + rows, mode="circular")
+            padding = 0
         return F.conv2d(x, weight, bias, self.stride, padding, self.dilation, self.groups)
-
-    def _around(self) -> tuple[int, int]:
-        """Pixels that circular padding adds before and after, as in ``nn.Conv2d``."""
-        if isinstance(self.padding, int):
-            return self.padding, self.padding
-        if self.padding == "valid":
-            return 0, 0
-        total = self.dilation * (self.kernel_size - 1)
-        return total // 2, total - total // 2
 
     def lipschitz_bound(self) -> Tensor:
         """The proved norm of the kernel in use, for ``image_size`` or for every size."""
@@ -251,10 +241,11 @@ class ConstrainedConv2d(ConstrainedLayer):
 
     def export(self) -> nn.Conv2d | FixedConv2d:
         """Return a plain convolution, in a ``FixedConv2d`` where its proof depends on the image."""
+        weight, circular = self.fixed_weight(), is_circular(self.padding_mode)
         plain = nn.Conv2d(
             self.in_channels,
             self.out_channels,
-            self.kernel_size,
+            tuple(weight.shape[2:]),  # type: ignore[arg-type]
             stride=self.stride,
             padding=self.padding,
             padding_mode=self.padding_mode,  # type: ignore[arg-type]
@@ -263,9 +254,9 @@ class ConstrainedConv2d(ConstrainedLayer):
             bias=self.bias is not None,
             device="meta",
         )
-        fill(plain, self.fixed_weight(), self.bias)
+        fill(plain, weight, self.bias)
         # under zeros or stride 1 the norm bound holds for every image: no check is needed
-        free = self.stride == 1 or self.padding_mode == "zeros"
+        free = self.stride == 1 or not circular
         if free and self.image_size is None:
             return plain
         return FixedConv2d(plain, image_size=self.image_size)
@@ -289,7 +280,7 @@ class ConstrainedConv2d(ConstrainedLayer):
             sides=sides_of(weight, self.padding, dilation),
             dilation=dilation,
             groups=self.groups,
-            circular=self.padding_mode == "circular",
+            circular=is_circular(self.padding_mode),
         )
 
 

@@ -8,6 +8,7 @@ from onelip.chains.value import Value
 from onelip.errors import UnboundedModuleError, UsageError
 from onelip.forward_error import Local, Run, affine, refuse_fast_convolutions
 from onelip.lipschitz import LipschitzModule, read_module
+from onelip.lipschitz.torch_modules import padding_in_use
 from onelip.norms.convolutions import Pair, pair
 
 
@@ -58,7 +59,7 @@ class FixedConv2d(LipschitzModule):
         return norms.convolution(
             conv.weight,
             image_size=self.image_size,
-            padding=conv.padding,  # type: ignore[arg-type]
+            padding=padding_in_use(conv),  # type: ignore[arg-type]
             padding_mode=conv.padding_mode,
             stride=conv.stride,  # type: ignore[arg-type]
             dilation=conv.dilation,  # type: ignore[arg-type]

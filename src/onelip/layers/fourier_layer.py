@@ -29,6 +29,7 @@ from torch.nn import functional as F
 from typing_extensions import override
 
 from onelip import norms
+from onelip.layers.channels import per_channel
 from onelip.layers.constrained import ConstrainedLayer, full_precision
 from onelip.layers.fixed_conv import check_image_size
 from onelip.layers.options import FactoryOptions
@@ -96,7 +97,7 @@ def convolve(
         product = (spectrum @ by_frequency).permute(3, 2, 0, 1)
         y = torch.fft.irfft2(product, s=pixels.shape[-2:])
         if bias is not None:
-            y = y + bias[:, None, None]
+            y = y + per_channel(bias, y.shape[1])
     result: Tensor = y.to(x.dtype)
     return result
 

@@ -16,8 +16,8 @@ from onelip.errors import UnboundedModuleError
 from onelip.forward_error import Arithmetic, Computed, Local, Run
 from onelip.layers.fixed_conv import check_image, check_image_size
 from onelip.lipschitz import LipschitzModule, bound_of_part, through
-from onelip.lipschitz.torch_modules import activation as activated
-from onelip.lipschitz.torch_modules import sides_of
+from onelip.lipschitz.torch_modules import elementwise, sides_of
+from onelip.norms.convolutions import is_circular
 from onelip.norms.rounding import exact, frobenius, product, upward
 
 
@@ -102,7 +102,8 @@ class GradientStep(LipschitzModule):
     def _is_adjoint(self) -> bool:
         """Return whether the weights match, elementwise, and no setting was changed."""
         fresh = _plain(mirrored(self.inner.weight), None, self.padding_mode)
-        settings = ("padding", "padding_mode", "stride", "dilation", "groups")
+        settings = ["padding", "padding_mode", "stride", "dilation", "groups"]
+        settings.append("_reversed_padding_repeated_twice")  # the pixels that torch wraps
         return (
             torch.equal(self.outer.weight, fresh.weight)
             and all(
@@ -204,7 +205,7 @@ def block_of(
 ) -> Value:
     """A block with the constant that its layer proves, times that of the map before it."""
     constant = product([bound_of_part(layer), norm_of_parts(value.linear)])
-    plain = activated(layer.activation, hidden).point.block
+    plain = elementwise(layer.activation, hidden).point.block
     assert plain is not None
     return value.behind(replace(plain, outer=outer, skip=skip, constant=float(constant)))
 
@@ -214,4 +215,4 @@ def _same_size(value: Value, weight: Tensor, bias: Tensor | None, padding_mode: 
     if weight.ndim == 2:
         return dense(value, weight, bias)
     sides = sides_of(weight, weight.shape[-1] // 2, (1, 1))
-    return convolution(value, weight, bias, sides=sides, circular=padding_mode == "circular")
+    return convolution(value, weight, bias, sides=sides, circular=is_circular(padding_mode))

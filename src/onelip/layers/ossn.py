@@ -22,6 +22,7 @@ from onelip.layers.constrained import ConstrainedConv2d, PowerSteps, full_precis
 from onelip.layers.fixed_conv import check_whole_strides
 from onelip.layers.options import KernelOptions, placed
 from onelip.layers.svcm import ProjectedLayer
+from onelip.lipschitz.torch_modules import sides_of
 from onelip.norms.convolutions import pair
 
 _WARM_UP = 20  # power iterations at construction
@@ -97,7 +98,7 @@ class SpectralConv2d(PowerSteps, ConstrainedConv2d):
         def operator(image: Tensor) -> Tensor:
             return self.convolve(image, kernel)
 
-        first, last = self._around()
+        first, last = sides_of(kernel, self.padding, pair(self.dilation))[0]
         shape = [side + first + last for side in self.direction.shape[2:]]
 
         def adjoint(y: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 import math
 from fractions import Fraction
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,6 +10,7 @@ from torch.nn import functional as F
 
 from onelip.chains.linear_layers import average, scaled
 from onelip.chains.value import Value
+from onelip.errors import UnboundedModuleError
 from onelip.forward_error import Local, Run
 from onelip.forward_error import scaled as one_product
 from onelip.lipschitz import LipschitzModule
@@ -41,16 +43,15 @@ class ScaledAvgPool2d(LipschitzModule):
     def __init__(self, kernel_size: int, stride: int | None = None) -> None:
         super().__init__()
         self.kernel_size, self.stride = kernel_size, stride or kernel_size
-        overlap = overlap_of_sums([(self.kernel_size, self.stride)] * 2)
-        self.scale = _quotient_below(self.kernel_size**2, overlap)
+        self.scale = _scale_of_sums(kernel_size, self.stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``scale`` times the mean of each window."""
         return F.avg_pool2d(x, self.kernel_size, self.stride) * self.scale
 
     def lipschitz_bound(self) -> Tensor:
-        """Return 1."""
-        return torch.ones((), dtype=torch.float64)
+        """Return 1, by the scale in use."""
+        return _one_by(self, _scale_of_sums(self.kernel_size, self.stride))
 
     def to_chain(self, value: Value) -> Value:
         """Read the layer as a linear map."""
@@ -85,8 +86,7 @@ class ScaledL2NormPool2d(LipschitzModule):
     def __init__(self, kernel_size: int, stride: int | None = None) -> None:
         super().__init__()
         self.kernel_size, self.stride = kernel_size, stride or kernel_size
-        overlap = overlap_of_maxima([(self.kernel_size, self.stride)] * 2)
-        self.scale = _quotient_below(1, overlap)
+        self.scale = _scale_of_maxima(kernel_size, self.stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``scale`` times the l2 norm of each window."""
@@ -100,8 +100,8 @@ class ScaledL2NormPool2d(LipschitzModule):
         return norms if self.scale == 1 else norms * self.scale
 
     def lipschitz_bound(self) -> Tensor:
-        """Return 1."""
-        return torch.ones((), dtype=torch.float64)
+        """Return 1, by the scale in use."""
+        return _one_by(self, _scale_of_maxima(self.kernel_size, self.stride))
 
     def forward_error(self, run: Run) -> Local:
         """Rounding of a norm; squares that underflow change the root by ``sqrt(window * lost)``."""
@@ -130,8 +130,7 @@ class ScaledMaxPool2d(LipschitzModule):
     def __init__(self, kernel_size: int, stride: int | None = None) -> None:
         super().__init__()
         self.kernel_size, self.stride = kernel_size, stride or kernel_size
-        overlap = overlap_of_maxima([(self.kernel_size, self.stride)] * 2)
-        self.scale = _quotient_below(1, overlap)
+        self.scale = _scale_of_maxima(kernel_size, self.stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``scale`` times the maximum of each window."""
@@ -139,12 +138,36 @@ class ScaledMaxPool2d(LipschitzModule):
         return pooled if self.scale == 1 else pooled * self.scale
 
     def lipschitz_bound(self) -> Tensor:
-        """Return 1."""
-        return torch.ones((), dtype=torch.float64)
+        """Return 1, by the scale in use."""
+        return _one_by(self, _scale_of_maxima(self.kernel_size, self.stride))
 
     def forward_error(self, run: Run) -> Local:
         """Rounding of one product."""
         return one_product(self, run)
+
+
+def _scale_of_sums(kernel_size: int, stride: int) -> float:
+    """Largest factor of means of windows that is 1-Lipschitz, rounded down."""
+    return _quotient_below(kernel_size**2, overlap_of_sums([(kernel_size, stride)] * 2))
+
+
+def _scale_of_maxima(kernel_size: int, stride: int) -> float:
+    """Largest factor of maxima or norms of windows that is 1-Lipschitz, rounded down."""
+    return _quotient_below(1, overlap_of_maxima([(kernel_size, stride)] * 2))
+
+
+def _one_by(pool: Any, scale: float) -> Tensor:
+    """Return 1, if the scale of a pool is no larger than the one that is proved for its windows.
+
+    Raises:
+        UnboundedModuleError: the scale is that of other windows.
+    """
+    if not abs(pool.scale) <= scale:
+        raise UnboundedModuleError(
+            f"{type(pool).__name__} scales by {pool.scale}, and windows of {pool.kernel_size} with "
+            f"stride {pool.stride} take {scale} at most: build a new one for other windows"
+        )
+    return torch.ones((), dtype=torch.float64)
 
 
 def _quotient_below(number: int, square: int) -> float:

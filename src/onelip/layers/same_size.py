@@ -6,7 +6,7 @@ Such convolutions have odd kernels and stride 1, and equal padding on all sides.
 from torch import Tensor
 from torch.nn import functional as F
 
-from onelip.norms.convolutions import Pair, check_padding_mode, pair
+from onelip.norms.convolutions import Pair, check_padding_mode, is_circular, pair
 
 
 def applied(
@@ -28,7 +28,7 @@ def convolve(
 
 def padded(x: Tensor, around: int, padding_mode: str) -> tuple[Tensor, int]:
     """Return the image, padded if circular, and the zero padding left to the convolution."""
-    if padding_mode == "zeros" or not around:
+    if not is_circular(padding_mode) or not around:
         return x, around
     return F.pad(x, (around,) * 4, mode="circular"), 0
 

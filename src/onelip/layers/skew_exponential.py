@@ -16,12 +16,12 @@ from onelip.chains.linear_map import reciprocal
 from onelip.chains.value import Value
 from onelip.errors import UnboundedModuleError
 from onelip.forward_error import Local, Run, absolute_norm, refuse_fast_convolutions, repeated
-from onelip.layers.channels import unshuffled
+from onelip.layers.channels import per_channel, unshuffled
 from onelip.layers.fixed_conv import check_image, check_image_size
 from onelip.layers.gradient_step import mirrored
 from onelip.layers.soc_gradient import exact_series, fast_series
 from onelip.lipschitz import LipschitzModule, bound_of_part
-from onelip.norms.convolutions import check_padding_mode, pair
+from onelip.norms.convolutions import check_padding_mode, is_circular, pair
 from onelip.norms.exponential import truncated_exponential
 from onelip.norms.rounding import exact
 
@@ -94,7 +94,7 @@ class SkewExponential(LipschitzModule):
         x = self._widen(x)
         series = exact_series if self.exact_gradient else fast_series
         z = series(x, self.kernel(), self.terms, self.padding_mode)[:, : self.out_channels]
-        return z if self.bias is None else z + self.bias[:, None, None]
+        return z if self.bias is None else z + per_channel(self.bias, z.shape[1])
 
     def lipschitz_bound(self) -> Tensor:
         """Proved bound from the norm of the kernel in use and the number of terms.
@@ -103,6 +103,8 @@ class SkewExponential(LipschitzModule):
             UnboundedModuleError: the kernel was overwritten by one that is not skew.
         """
         kernel, norm = self.kernel(), self._norm()
+        if self.bias is not None:
+            per_channel(self.bias, min(self.out_channels, len(kernel)))
         # exactly skew, bit by bit: only then are the eigenvalues imaginary
         if not torch.equal(kernel, -mirrored(kernel)):
             raise UnboundedModuleError(
@@ -115,7 +117,7 @@ class SkewExponential(LipschitzModule):
         return norms.convolution(
             self.kernel(),
             image_size=self.sides,
-            padding=self.kernel_size // 2,
+            padding=self.kernel().shape[-1] // 2,
             padding_mode=self.padding_mode,
         )
 
@@ -140,7 +142,9 @@ class SkewExponential(LipschitzModule):
             bound = bound_of_part(self) if i == 1 else None
             series = BoundedSum((identity(image.shape), composed([series, conv, share])), bound)
         whole = moved(image.then(series), lambda x: x[:, : self.out_channels])
-        return whole if self.bias is None else shifted(whole, self.bias[:, None, None])
+        if self.bias is None:
+            return whole
+        return shifted(whole, per_channel(self.bias, whole.shape[0]))
 
     def _widen(self, x: Tensor) -> Tensor:
         """Unshuffle pixels, and append channels of zeros."""
@@ -151,9 +155,10 @@ class SkewExponential(LipschitzModule):
 
     def _convolution(self, shape: Shape) -> Convolution:
         """Return the skew convolution in use, as a linear map."""
-        around = pair(self.kernel_size // 2)
-        circular = self.padding_mode == "circular"
-        return Convolution(shape, self.kernel(), padding=around, circular=circular)
+        kernel = self.kernel()
+        around = pair(kernel.shape[-1] // 2)
+        circular = is_circular(self.padding_mode)
+        return Convolution(shape, kernel, padding=around, circular=circular)
 
 
 class FixedSOCConv2d(SkewExponential):

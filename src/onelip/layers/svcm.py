@@ -22,6 +22,7 @@ from onelip.layers.constrained import ConstrainedConv2d
 from onelip.layers.fixed_conv import check_whole_strides
 from onelip.layers.options import KernelOptions, placed
 from onelip.lipschitz import LipschitzModule
+from onelip.lipschitz.torch_modules import sides_of
 from onelip.norms.convolutions import Pair, pair
 
 
@@ -128,8 +129,12 @@ class SVCMConv2d(ProjectedLayer, ConstrainedConv2d):
         )
         height, width = pair(image_size)
         check_whole_strides(torch.empty(height, width), (stride, stride), self.padding_mode)
+        inputs, _ = self.group_channels
+        shape = (out_channels, inputs, kernel_size, kernel_size)
+        self.raw_weight = nn.Parameter(torch.empty(shape, **placed(options)))
         # zero padding is circular padding on a torus that is larger by the border
-        border = 0 if self.padding_mode == "circular" else max(self._around())
+        around, _ = sides_of(self.raw_weight, self.padding, pair(self.dilation))
+        border = 0 if self.padding_mode == "circular" else max(around)
         self._grid = -(-(height + border) // stride), -(-(width + border) // stride)
         self._reach = self.dilation * (kernel_size - 1) + 1
         if -(-self._reach // stride) > min(self._grid):
@@ -137,9 +142,6 @@ class SVCMConv2d(ProjectedLayer, ConstrainedConv2d):
                 f"a kernel that spans {self._reach} pixels is larger than the image of "
                 f"{height} x {width} that its norm is taken on"
             )
-        inputs, _ = self.group_channels
-        shape = (out_channels, inputs, kernel_size, kernel_size)
-        self.raw_weight = nn.Parameter(torch.empty(shape, **placed(options)))
         nn.init.kaiming_uniform_(self.raw_weight, a=math.sqrt(5))
 
     @override

@@ -195,6 +195,16 @@ def check_padding_mode(padding_mode: str) -> None:
         )
 
 
+def is_circular(padding_mode: str) -> bool:
+    """Return whether pixels are wrapped; the alternative is zeros.
+
+    Raises:
+        UnboundedModuleError: neither, as of a layer whose mode was set after construction.
+    """
+    check_padding_mode(padding_mode)
+    return padding_mode == "circular"
+
+
 def _axis(
     taps: int,
     size: int | None,

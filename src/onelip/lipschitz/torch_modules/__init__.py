@@ -1,8 +1,8 @@
 """The records of torch's own modules."""
 
 from onelip.lipschitz.torch_modules import activations, linear, moves, normalization, pooling
-from onelip.lipschitz.torch_modules.activations import activation
-from onelip.lipschitz.torch_modules.linear import sides_of
+from onelip.lipschitz.torch_modules.activations import elementwise
+from onelip.lipschitz.torch_modules.linear import padding_in_use, sides_of
 
-__all__ = ["activation", "sides_of"]
+__all__ = ["elementwise", "padding_in_use", "sides_of"]
 del activations, linear, moves, normalization, pooling

@@ -18,9 +18,12 @@ def _steepest(module: nn.Module) -> float:
 
 
 def activation(module: nn.Module, value: Value) -> Value:
-    """Elementwise, never in place: a block needs what it takes once more."""
-    if type(module) is nn.Identity:
-        return value
+    """A value after an activation; the identity leaves it as it is, and makes no block."""
+    return value if type(module) is nn.Identity else elementwise(module, value)
+
+
+def elementwise(module: nn.Module, value: Value) -> Value:
+    """A new block with an activation, never in place: a block needs what it takes once more."""
     if getattr(module, "inplace", False):
         module = copy.copy(module)
         vars(module)["inplace"] = False

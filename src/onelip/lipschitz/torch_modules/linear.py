@@ -1,6 +1,7 @@
 """Records of torch's linear maps: matrices and convolutions."""
 
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import type_before_parametrizations
 
 from onelip import norms
 from onelip.chains.linear_layers import (
@@ -12,9 +13,10 @@ from onelip.chains.linear_layers import (
     transposed_convolution,
 )
 from onelip.chains.value import Value
+from onelip.errors import UnboundedModuleError
 from onelip.forward_error import Local, Run, affine, refuse_fast_convolutions
 from onelip.lipschitz.records import RECORDS, ModuleRecord
-from onelip.norms.convolutions import Pair, check_padding_mode, pair
+from onelip.norms.convolutions import Pair, is_circular, pair
 
 
 def _linear_bound(module: nn.Linear) -> Tensor:
@@ -33,7 +35,7 @@ def _conv2d_bound(module: nn.Conv2d) -> Tensor:
     """Bound for every image size, since the module does not know its own."""
     return norms.convolution(
         module.weight,
-        padding=module.padding,  # type: ignore[arg-type]
+        padding=padding_in_use(module),  # type: ignore[arg-type]
         padding_mode=module.padding_mode,
         stride=module.stride,  # type: ignore[arg-type]
         dilation=module.dilation,  # type: ignore[arg-type]
@@ -43,21 +45,20 @@ def _conv2d_bound(module: nn.Conv2d) -> Tensor:
 
 def _conv2d_chain(module: nn.Conv2d, value: Value) -> Value:
     """Convolution with the padding on each side that torch takes."""
-    check_padding_mode(module.padding_mode)
     return convolution(
         value,
         module.weight,
         module.bias,
         stride=pair(module.stride),
-        sides=sides_of(module.weight, module.padding, pair(module.dilation)),
+        sides=sides_of(module.weight, padding_in_use(module), pair(module.dilation)),
         dilation=pair(module.dilation),
         groups=module.groups,
-        circular=module.padding_mode == "circular",
+        circular=is_circular(module.padding_mode),
     )
 
 
 def _conv1d_bound(module: nn.Conv1d) -> Tensor:
-    padding = module.padding if isinstance(module.padding, str) else (0, module.padding[0])
+    padding = _of_one_row(padding_in_use(module))
     return norms.convolution(
         module.weight[:, :, None],
         padding=padding,
@@ -70,10 +71,10 @@ def _conv1d_bound(module: nn.Conv1d) -> Tensor:
 
 def _conv1d_chain(module: nn.Conv1d, value: Value) -> Value:
     """Convolution of an image of one row."""
-    check_padding_mode(module.padding_mode)
+    circular = is_circular(module.padding_mode)
     expect(value, f"({module.in_channels}, length)", len(value.shape) == 2)
     weight, dilation = module.weight[:, :, None], (1, module.dilation[0])
-    padding = module.padding if isinstance(module.padding, str) else (0, module.padding[0])
+    padding = _of_one_row(padding_in_use(module))
     image = convolution(
         reshaped(value, (value.shape[0], 1, value.shape[1])),
         weight,
@@ -82,7 +83,7 @@ def _conv1d_chain(module: nn.Conv1d, value: Value) -> Value:
         sides=sides_of(weight, padding, dilation),
         dilation=dilation,
         groups=module.groups,
-        circular=module.padding_mode == "circular",
+        circular=circular,
     )
     return reshaped(image, (image.shape[0], image.shape[2]))
 
@@ -119,6 +120,35 @@ def _conv_transpose2d_chain(module: nn.ConvTranspose2d, value: Value) -> Value:
 def _conv_transpose2d_error(module: nn.ConvTranspose2d, run: Run) -> Local:
     refuse_fast_convolutions(module.weight)
     return affine(module, run, module.weight[:, 0].numel() // module.groups)
+
+
+def padding_in_use(module: nn.Conv1d | nn.Conv2d) -> str | tuple[int, ...]:
+    """Padding that ``forward`` takes, as the constructor takes it.
+
+    Torch notes the pixels that it wraps at construction, so a padding that was set later, or a
+    kernel of another size, counts under zero padding only.
+
+    Raises:
+        UnboundedModuleError: more pixels are wrapped on one side, and not those of ``"same"``.
+    """
+    if module.padding_mode == "zeros":
+        return module.padding
+    noted = module._reversed_padding_repeated_twice  # left, right, top, bottom
+    sides = list(zip(noted[::2], noted[1::2], strict=True))[::-1]
+    if all(before == after for before, after in sides):
+        return tuple(before for before, _ in sides)
+    totals = [d * (k - 1) for d, k in zip(module.dilation, module.weight.shape[2:], strict=True)]
+    if sides == [(total // 2, total - total // 2) for total in totals]:
+        return "same"
+    raise UnboundedModuleError(
+        f"{type_before_parametrizations(module).__name__} wraps more pixels on one side, for a "
+        "kernel that it does not have: build it with its kernel's size, or with an int padding"
+    )
+
+
+def _of_one_row(padding: str | tuple[int, ...]) -> str | Pair:
+    """Padding of a sequence as that of an image of one row."""
+    return padding if isinstance(padding, str) else (0, padding[0])
 
 
 def sides_of(weight: Tensor, padding: int | tuple[int, ...] | str, dilation: Pair) -> Sides:

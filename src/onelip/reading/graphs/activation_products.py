@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from onelip.chains import Elementwise, Scale
 from onelip.chains.value import Value, constant
 from onelip.errors import UnboundedModuleError
-from onelip.lipschitz.torch_modules import activation
+from onelip.lipschitz.torch_modules import elementwise
 from onelip.reading.graphs.clamps import Clamp, clamped
 
 _STEEPEST = 1.1283791670955127  # 2 / sqrt(pi), rounded upwards
@@ -60,13 +60,13 @@ def gated(first: Value, second: Value) -> Value:
     """
     for x, gate in ((first, second), (second, first)):
         if _activated_by(gate, nn.Sigmoid) is x:
-            return activation(nn.SiLU(), x)
+            return elementwise(nn.SiLU(), x)
         inner = _activated_by(gate, nn.Tanh)
         if inner is not None and _plain_softplus(inner) is x:
-            return activation(nn.Mish(), x)
+            return elementwise(nn.Mish(), x)
         if _is_one_plus_erf(gate, x):
             two = torch.tensor(2.0, dtype=torch.float64)
-            return activation(nn.GELU(), x).then(Scale(x.shape, two))
+            return elementwise(nn.GELU(), x).then(Scale(x.shape, two))
     raise UnboundedModuleError("a product of two values that depend on the input has no bound")
 
 
@@ -88,7 +88,7 @@ def chosen(condition: object, above: object, below: object) -> Value:
         and _plain_softplus(below) is above
     ):
         threshold = float(condition.threshold)
-        return activation(nn.Softplus(threshold=threshold), condition.value)
+        return elementwise(nn.Softplus(threshold=threshold), condition.value)
     raise UnboundedModuleError("a choice between values may jump, and has no bound")
 
 

@@ -262,8 +262,6 @@ def _moving() -> nn.Module:
 REFUSED = {
     "softmax": (lambda: nn.Softmax(1), "Softmax"),
     "attention": (lambda: nn.MultiheadAttention(4, 1), "MultiheadAttention"),
-    "subclass": (lambda: _Twice(4, 4), "_Twice"),
-    "residual": (_Residual, "read_program"),
     "hook": (_hooked, "hook"),
     "patched": (_patched, "patched"),
     "layer-subclass": (lambda: _Longer(4, 4), "inherits"),
@@ -285,6 +283,13 @@ def test_refused(build, message: str) -> None:
         read(model, (4,))
     if message not in ("hook", "patched"):
         assert str(caught.value).startswith("1.0 (")
+
+
+@pytest.mark.parametrize("build", [lambda: _Twice(4, 4), _Residual])
+def test_a_class_of_ones_own_is_read_by_its_forward(build) -> None:
+    model = nn.Sequential(nn.Identity(), nn.Sequential(build())).double().eval()
+    x = torch.randn(5, 4, dtype=torch.float64)
+    assert torch.allclose(read(model, (4,)).exact().forward(x), model(x))
 
 
 MISFITS = {

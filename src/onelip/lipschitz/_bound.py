@@ -60,17 +60,12 @@ def bound_of_part(module: nn.Module) -> Tensor:
 
 def _unknown(kind: type[nn.Module]) -> str:
     """Message for a class without a rule; one of a user's own can be traced, given a shape."""
-    traced = (
-        ""
-        if kind.__module__.startswith("torch.nn.")
-        else (
-            "give the shape of one input, lipschitz_bound(model, (3, 32, 32)), and its forward is "
-            "traced; or "
-        )
-    )
+    of_torch = kind.__module__.startswith("torch.nn.")
+    trace = "; or give the shape of one input, (model, (3, 32, 32)), and its forward is traced"
     return (
-        f"no Lipschitz bound is known for {kind.__module__}.{kind.__qualname__}; {traced}derive it "
-        "from onelip.LipschitzModule or register a rule with onelip.lipschitz.rule"
+        f"no Lipschitz bound is known for {kind.__module__}.{kind.__qualname__}; derive it from "
+        "onelip.LipschitzModule or register a rule with onelip.lipschitz.rule"
+        f"{'' if of_torch else trace}"
     )
 
 

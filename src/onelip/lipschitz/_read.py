@@ -45,12 +45,7 @@ def _read_layer(layer: LipschitzModule, value: Value) -> Value:
 
 def _read_bound(module: nn.Module, value: Value) -> Value:
     """A module that has a bound, and nothing else."""
-    try:
-        constant = float(bound_of_part(module))
-    except UnboundedModuleError as error:
-        if not any(True for _ in module.children()):
-            raise
-        raise UnboundedModuleError(f"{error}; or read its export, with read_program") from error
+    constant = float(bound_of_part(module))
     own = any(isinstance(part, LipschitzModule) for part in module.modules())
     if own and module.training:  # its forward may take a power step
         module = copy.deepcopy(module).eval()

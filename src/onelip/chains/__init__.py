@@ -12,6 +12,7 @@ from onelip.chains.chain import (
 )
 from onelip.chains.linear_map import (
     Adjoint,
+    Along,
     BoundedSum,
     Composition,
     Convolution,
@@ -32,6 +33,7 @@ from onelip.chains.linear_map import (
 
 __all__ = [
     "Adjoint",
+    "Along",
     "Block",
     "BoundedSum",
     "Chain",

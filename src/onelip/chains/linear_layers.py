@@ -79,10 +79,23 @@ def moved(value: Value, move: Callable[[Tensor], Tensor]) -> Value:
     numbers = torch.arange(torch.Size(value.shape).numel())
     batch = (1.0 + numbers.double()).view(1, *value.shape).expand(3, *value.shape)
     target = tried(move, batch)[0]
-    index = target.flatten().long() - 1
-    if torch.equal(index, numbers):
-        return reshaped(value, tuple(target.shape))
-    return value.then(taking(value.shape, tuple(target.shape), index.to(value.point.like.device)))
+    return placed(value, tuple(target.shape), target.flatten().long() - 1)
+
+
+def placed(value: Value, shape: Shape, index: Tensor) -> Value:
+    """The numbers of a value at other places.
+
+    Args:
+        value: of which they are taken.
+        shape: of the result.
+        index: for each place of the result, that in the value, both flattened; -1 for zeros.
+    """
+    if torch.equal(index, torch.arange(torch.Size(value.shape).numel())):
+        return reshaped(value, shape)
+    flat = (len(index),)
+    value = value if value.shape else reshaped(value, (1,))
+    taken = value.then(taking(value.shape, shape or flat, index.to(value.point.like.device)))
+    return taken if shape else reshaped(taken, shape)
 
 
 def taking(inputs: Shape, outputs: Shape, index: Tensor) -> Taking:
@@ -94,9 +107,11 @@ def taking(inputs: Shape, outputs: Shape, index: Tensor) -> Taking:
 
 def reshaped(value: Value, shape: Shape) -> Value:
     """Value in another shape; several reshapings in a row are one."""
+    if shape == value.shape:
+        return value
     if value.maps and isinstance(value.maps[-1], Reshape):
         return reshaped(Value(value.point, value.maps[:-1]), shape)
-    return value if shape == value.shape else value.then(Reshape(value.shape, shape))
+    return value.then(Reshape(value.shape, shape))
 
 
 def flattened(value: Value, start: int, end: int) -> Value:
@@ -113,8 +128,9 @@ def dense(value: Value, weight: Tensor, bias: Tensor | None) -> Value:
     """``nn.Linear``; along the last of several axes, as a convolution of the turned image."""
     expect(value, f"(*, {weight.shape[1]})", value.shape[-1:] == (weight.shape[1],))
     rest = value.shape[:-1]
-    if not rest:
-        return value.then(Dense(weight, bias))
+    if torch.Size(rest).numel() == 1:
+        row = reshaped(value, (weight.shape[1],)).then(Dense(weight, bias))
+        return reshaped(row, (*rest, weight.shape[0]))
     flat = reshaped(value, (1, torch.Size(rest).numel(), weight.shape[1]))
     images = convolution(moved(flat, _turned), weight[:, :, None, None], bias)
     return reshaped(moved(images, _turned), (*rest, weight.shape[0]))

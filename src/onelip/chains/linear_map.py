@@ -164,6 +164,54 @@ class Dense(LinearMap):
 
 
 @dataclass(frozen=True)
+class Along(LinearMap):
+    """``weight`` times the numbers along one axis, at each place of the other axes.
+
+    Entries that are quotients were rounded: ``operations`` counts how often, in float64.
+    """
+
+    inputs: Shape
+    axis: int
+    weight: Tensor
+    operations: int = 0
+
+    @property
+    def outputs(self) -> Shape:  # type: ignore[override]
+        """The axis has as many numbers as the matrix has rows."""
+        return (*self.inputs[: self.axis], len(self.weight), *self.inputs[self.axis + 1 :])
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Multiply."""
+        return self._times(x, self.weight)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """Multiply by the transposed matrix."""
+        return self._times(y, self.weight.T)
+
+    def exact(self) -> "Along":
+        """Map in float64 on the CPU."""
+        return replace(self, weight=_exact(self.weight))
+
+    @cached_property
+    def rounding(self) -> float:
+        """Each place has its own sums of as many products as the longer side."""
+        terms = max(self.weight.shape) + self.operations
+        return _error(terms, float(frobenius(exact(self.weight))))
+
+    def norm(self) -> Tensor:
+        """Norm of the matrix, and what the rounding of its entries may add."""
+        norm = dense(self.weight).cpu()
+        if not self.operations:
+            return norm
+        size = frobenius(exact(self.weight)).cpu()
+        return upward(norm + gamma(self.operations) * size, 4)
+
+    def _times(self, x: Tensor, matrix: Tensor) -> Tensor:
+        image: Tensor = F.linear(x.movedim(self.axis + 1, -1), matrix.to(x))
+        return image.movedim(-1, self.axis + 1)
+
+
+@dataclass(frozen=True)
 class Convolution(LinearMap):
     """``conv2d`` on images ``(channels, height, width)``, padded on both sides of each axis."""
 

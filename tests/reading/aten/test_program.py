@@ -126,7 +126,7 @@ REFUSED = {
     "division": (lambda x: 1 / x, "no Lipschitz|depends on the input"),
     "square": (lambda x: x**2, "node 'pow_1' .*no Lipschitz bound is known"),
     "layer-norm": (lambda x: F.layer_norm(x, (4,)), "node 'layer_norm'"),
-    "where": (lambda x: torch.where(x > 0, x, -x), "may jump"),
+    "where": (lambda x: torch.where(x > 0, x, -x), "jumps"),
     "round": (lambda x: x.to(torch.int64).double(), "jumps"),
     "dropout": (lambda x: F.dropout(x, training=True), "random in training"),
     "reflect": (lambda x: F.pad(x.view(1, 1, 4), (1, 1), mode="reflect"), "'reflect'"),

@@ -11,7 +11,7 @@ from onelip.chains import Chain, Dense, Elementwise, Opaque
 from onelip.chains.linear_layers import dense, reshaped, shifted
 from onelip.chains.value import Value
 from onelip.errors import UsageError
-from onelip.lipschitz.torch_modules import activation
+from onelip.lipschitz.torch_modules import elementwise
 from onelip.reading.graphs.branches import Ways, added
 from tests.reading.checks import check, norm, opaque, traced
 
@@ -48,7 +48,7 @@ def _random_graph(seed: int) -> tuple[Chain, Callable[[Tensor], Tensor]]:
             functions.append(lambda x, f=functions[i], w=weight, b=bias: f(x) @ w.T + b)
         elif kind == 1:
             module = modules[net.draw(3)]
-            values.append(activation(module, values[i]))
+            values.append(elementwise(module, values[i]))
             functions.append(lambda x, f=functions[i], m=module: m(f(x)))
         elif kind == 2:
             values.append(added(values[i], values[j]))
@@ -82,7 +82,7 @@ def _put(value: Value, layer: nn.Linear) -> Value:
 
 def test_one_hidden_layer_is_a_block(x: Value) -> None:
     first, second, third = _layers(0, 3)
-    branch = _put(activation(nn.ReLU(), _put(x, first)), second)
+    branch = _put(elementwise(nn.ReLU(), _put(x, first)), second)
     chain = added(_put(x, third), branch).chain()
     check(chain, lambda y: third(y) + second(first(y).relu()), (3,))
     (block,) = chain.blocks
@@ -94,8 +94,8 @@ def test_one_hidden_layer_is_a_block(x: Value) -> None:
 
 def test_activation_behind_the_sum(x: Value) -> None:
     first, second = _layers(1, 2)
-    branch = _put(activation(nn.ReLU(), _put(x, first)), second)
-    chain = activation(nn.ReLU(), added(branch, x)).chain()
+    branch = _put(elementwise(nn.ReLU(), _put(x, first)), second)
+    chain = elementwise(nn.ReLU(), added(branch, x)).chain()
     check(chain, lambda y: (y + second(first(y).relu())).relu(), (3,))
     assert [block.skip is None for block in chain.blocks] == [False, True]
     assert opaque(chain) == []
@@ -103,8 +103,8 @@ def test_activation_behind_the_sum(x: Value) -> None:
 
 def test_more_hidden_layers_are_one_of_which_the_bound_is_known(x: Value) -> None:
     first, second, third, fourth = _layers(2, 4)
-    hidden = activation(nn.ReLU(), _put(activation(nn.Tanh(), _put(x, first)), second))
-    branch = _put(activation(nn.ReLU(), _put(hidden, third)), fourth)
+    hidden = elementwise(nn.ReLU(), _put(elementwise(nn.Tanh(), _put(x, first)), second))
+    branch = _put(elementwise(nn.ReLU(), _put(hidden, third)), fourth)
     chain = added(x, branch).chain()
     check(chain, lambda y: y + fourth(third(second(first(y).tanh()).relu()).relu()), (3,))
     (block,) = chain.blocks
@@ -118,20 +118,20 @@ def test_more_hidden_layers_are_one_of_which_the_bound_is_known(x: Value) -> Non
 
 def test_blocks_within_a_block(x: Value) -> None:
     first, second, third, fourth = _layers(3, 4)
-    inside = added(x, _put(activation(nn.ReLU(), _put(x, first)), second))
+    inside = added(x, _put(elementwise(nn.ReLU(), _put(x, first)), second))
     chain = added(x, _put(inside, third)).chain()
     check(chain, lambda y: y + third(y + second(first(y).relu())), (3,))
     assert len(chain.blocks) == 1
-    outside = added(x, _put(activation(nn.ReLU(), inside), fourth)).chain()
+    outside = added(x, _put(elementwise(nn.ReLU(), inside), fourth)).chain()
     check(outside, lambda y: y + fourth((y + second(first(y).relu())).relu()), (3,))
     assert opaque(outside) == ["Ways"]
 
 
 def test_two_ways_with_nonlinearities(x: Value) -> None:
     first, second, third, fourth = _layers(4, 4)
-    left = _put(activation(nn.ReLU(), _put(x, first)), second)
-    right = _put(activation(nn.Tanh(), _put(x, third)), fourth)
-    chain = activation(nn.ReLU(), added(left, right)).chain()
+    left = _put(elementwise(nn.ReLU(), _put(x, first)), second)
+    right = _put(elementwise(nn.Tanh(), _put(x, third)), fourth)
+    chain = elementwise(nn.ReLU(), added(left, right)).chain()
     check(chain, lambda y: (second(first(y).relu()) + fourth(third(y).tanh())).relu(), (3,))
     expected = sum(
         norm(Dense(a.weight).exact()) * norm(Dense(b.weight).exact())
@@ -142,7 +142,7 @@ def test_two_ways_with_nonlinearities(x: Value) -> None:
 
 def test_two_maps_of_one_hidden_layer_are_one_map(x: Value) -> None:
     first, second, third = _layers(5, 3)
-    hidden = activation(nn.ReLU(), _put(x, first))
+    hidden = elementwise(nn.ReLU(), _put(x, first))
     chain = added(_put(hidden, second), _put(hidden, third)).chain()
     check(chain, lambda y: second(first(y).relu()) + third(first(y).relu()), (3,))
     assert chain.plain
@@ -150,7 +150,7 @@ def test_two_maps_of_one_hidden_layer_are_one_map(x: Value) -> None:
 
 def test_branches_compute_in_the_dtype_of_their_input(x: Value) -> None:
     first, second = _layers(6, 2)
-    way = activation(nn.ReLU(), _put(activation(nn.ReLU(), _put(x, first)), second)).chain()
+    way = elementwise(nn.ReLU(), _put(elementwise(nn.ReLU(), _put(x, first)), second)).chain()
     ways = Ways(way)
     y = torch.randn(2, 3, requires_grad=True)
     assert ways(y).dtype == torch.float32
@@ -161,7 +161,7 @@ def test_branches_compute_in_the_dtype_of_their_input(x: Value) -> None:
 def test_a_thousand_layers(x: Value) -> None:
     value = x
     for _ in range(2000):
-        value = activation(nn.ReLU(), value)
+        value = elementwise(nn.ReLU(), value)
     assert len(added(value, x).chain().blocks) == 1
 
 

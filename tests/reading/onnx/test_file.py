@@ -87,7 +87,7 @@ def test_an_operator_of_someone_else(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("shape", "message"),
-    [((2, 4), "batch of 2"), ((1, "n"), "only the batch"), ((4,), "only the batch")],
+    [((1, "n"), "only the batch .*'n'.* --shape n="), (("b", None), r"--shape x.1=")],
 )
 def test_inputs(shape: tuple, message: str, tmp_path: Path) -> None:
     path = save(tmp_path / "net.onnx", [helper.make_node("Relu", ["x"], ["y"])], shape, {})
@@ -102,7 +102,7 @@ def test_networks_that_are_none(tmp_path: Path) -> None:
     model = onnx.load(path)
     model.graph.input.append(helper.make_tensor_value_info("z", TensorProto.DOUBLE, (1, 2)))
     onnx.save(model, path)
-    with pytest.raises(UsageError, match="2 and 1"):
+    with pytest.raises(UsageError, match="does not depend on the input"):
         read_onnx(path)
     path = save(tmp_path / "b.onnx", [helper.make_node("Relu", ["w"], ["y"])], (1, 2), {})
     with pytest.raises(UsageError, match="'w' is not computed before"):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from onelip.bounds.products.scaled_maps import Cores
-from onelip.chains import Composition, Convolution, Dense, LinearMap, Sum
+from onelip.chains import Along, Composition, Convolution, Dense, LinearMap, Sum
 from onelip.norms.banded import lanczos
 
 WRITTEN_OUT = 2048
@@ -71,6 +71,8 @@ def multiplications(linear: LinearMap) -> int:
         return sum(multiplications(part) for part in linear.maps)
     if isinstance(linear, Dense):
         return linear.weight.numel()
+    if isinstance(linear, Along):
+        return linear.rows * linear.weight.shape[1]
     if isinstance(linear, Convolution):
         return linear.rows * math.prod(linear.weight.shape[1:])
     return linear.rows

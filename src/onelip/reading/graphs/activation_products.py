@@ -5,17 +5,18 @@ of, so they are recognised by their factors.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from onelip.chains import Elementwise, Scale
+from onelip.chains import Elementwise, LinearMap, Scale
 from onelip.chains.value import Value, constant
-from onelip.errors import UnboundedModuleError
 from onelip.lipschitz.torch_modules import elementwise
 from onelip.reading.graphs.clamps import Clamp, clamped
+from onelip.reading.graphs.refusals import Unfinished, jumps, only_locally
 
 _STEEPEST = 1.1283791670955127  # 2 / sqrt(pi), rounded upwards
 
@@ -28,8 +29,20 @@ class Erf(nn.Module):
         return torch.erf(x)
 
 
+class RampGated(nn.Module):
+    """``x clamp(a x + b, 0, m)``: with 1 / 6, 1 / 2 and 1 it is hardswish."""
+
+    def __init__(self, factor: float, shift: float, most: float) -> None:
+        super().__init__()
+        self.factor, self.shift, self.most = factor, shift, most
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Elementwise."""
+        return x * (self.factor * x + self.shift).clamp(0, self.most)
+
+
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Unfinished):
     """``value > threshold`` or ``value < threshold``, which jump: softplus and clamps use them."""
 
     value: Value
@@ -43,7 +56,11 @@ class Comparison:
             return cls(first, second, above)
         if isinstance(second, Value) and not isinstance(first, Value):
             return cls(second, first, not above)
-        raise UnboundedModuleError("a comparison of two values jumps, and has no bound")
+        raise jumps("a comparison of two values")
+
+    def settled(self) -> Value:
+        """Refuse."""
+        raise jumps("a comparison")
 
 
 def erf(value: Value) -> Value:
@@ -59,15 +76,18 @@ def gated(first: Value, second: Value) -> Value:
         UnboundedModuleError: it is none that is known.
     """
     for x, gate in ((first, second), (second, first)):
-        if _activated_by(gate, nn.Sigmoid) is x:
+        if argument(gate, nn.Sigmoid) is x:
             return elementwise(nn.SiLU(), x)
-        inner = _activated_by(gate, nn.Tanh)
+        inner = argument(gate, nn.Tanh)
         if inner is not None and _plain_softplus(inner) is x:
             return elementwise(nn.Mish(), x)
         if _is_one_plus_erf(gate, x):
             two = torch.tensor(2.0, dtype=torch.float64)
             return elementwise(nn.GELU(), x).then(Scale(x.shape, two))
-    raise UnboundedModuleError("a product of two values that depend on the input has no bound")
+        ramp = _ramp(gate, x)
+        if ramp is not None:
+            return ramp
+    raise only_locally("a product of two values that depend on the input")
 
 
 def chosen(condition: object, above: object, below: object) -> Value:
@@ -89,7 +109,7 @@ def chosen(condition: object, above: object, below: object) -> Value:
     ):
         threshold = float(condition.threshold)
         return elementwise(nn.Softplus(threshold=threshold), condition.value)
-    raise UnboundedModuleError("a choice between values may jump, and has no bound")
+    raise jumps("a choice between values")
 
 
 def _chosen_end(condition: Comparison, end: object, rest: Value) -> Value | None:
@@ -112,16 +132,55 @@ def _chosen_end(condition: Comparison, end: object, rest: Value) -> Value | None
     return clamped(x, other, last) if condition.above else clamped(x, last, other)
 
 
-def _activated_by(value: Value, kind: type[nn.Module]) -> Value | None:
-    """Argument of an activation, if the value is its result."""
+def argument(value: Value, kind: type[nn.Module]) -> Value | None:
+    """Argument of an activation of exactly this type, if the value is its result."""
     block = value.point.block
     plain = block is not None and not value.maps and type(block.nonlinearity.module) is kind
     return value.point.source if plain else None
 
 
+def _ramp(gate: Value, x: Value) -> Value | None:
+    """``x clamp(a x + b, 0, m)`` with a > 0, if the gate is the clamp.
+
+    Its slopes are 0, then ``2 a x + b`` from -b to ``2 m - b``, then m.
+    """
+    inner = argument(gate, nn.Hardtanh)
+    if inner is None or inner.point is not x.point or gate.point.block is None:
+        return None
+    ends = gate.point.block.nonlinearity.module
+    same = all(a is b for a, b in zip(inner.maps, x.maps, strict=False))
+    line = _line(inner.maps[len(x.maps) :]) if same else None
+    if line is None or ends.min_val != 0:
+        return None
+    (factor, shift), most = line, float(cast(nn.Hardtanh, ends).max_val)
+    if not 0 < factor < math.inf or not math.isfinite(shift) or not 0 < most < math.inf:
+        return None
+    low, high = min(0.0, -shift), max(most, 2 * most - shift)
+    slopes = torch.tensor([low, high], dtype=torch.float64)
+    # A sum is rounded once; where the clamp is reached is not part of the slopes.
+    slopes = torch.nextafter(slopes, torch.tensor([-math.inf, math.inf], dtype=torch.float64))
+    return x.activated(Elementwise(RampGated(factor, shift, most), slopes[0], slopes[1]))
+
+
+def _line(maps: Sequence[LinearMap]) -> tuple[float, float] | None:
+    """Factor and shift of maps that multiply by one number, then add one; None for others."""
+    factor, shift = 1.0, 0.0
+    for linear in maps:
+        if not isinstance(linear, Scale) or linear.factor.numel() != 1:
+            return None
+        shifts = torch.zeros(1) if linear.shift is None else linear.shift.flatten()
+        if not bool((shifts == shifts[0]).all()):
+            return None
+        number, more = float(linear.factor), float(shifts[0])
+        if (number != 1 and (factor != 1 or shift)) or (more and shift):
+            return None  # it would be rounded
+        factor, shift = factor * number, shift + more
+    return factor, shift
+
+
 def _plain_softplus(value: Value) -> Value | None:
     """Argument of a softplus of beta = 1; another one makes neither Mish nor softplus."""
-    before = _activated_by(value, nn.Softplus)
+    before = argument(value, nn.Softplus)
     block = value.point.block
     plain = block is not None and getattr(block.nonlinearity.module, "beta", None) == 1
     return before if plain else None
@@ -134,7 +193,7 @@ def _is_one_plus_erf(gate: Value, x: Value) -> bool:
     """
     if len(gate.maps) != 1 or not _is_affine(gate.maps[0], 1.0, 1.0):
         return False
-    inner = _activated_by(Value(gate.point), Erf)
+    inner = argument(Value(gate.point), Erf)
     if inner is None or inner.point is not x.point or len(inner.maps) != len(x.maps) + 1:
         return False
     same = all(a is b for a, b in zip(inner.maps, x.maps, strict=False))

@@ -4,7 +4,7 @@ What a node returns is a ``Value`` if it depends on the input, and otherwise a c
 computed as the file says. Constants are those of a batch of one.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from onelip.chains import Chain, Shape
 from onelip.chains.value import Value
 from onelip.errors import OnelipError, UnboundedModuleError, UsageError
-from onelip.reading.graphs.activation_products import Comparison
+from onelip.reading.graphs.refusals import Unfinished
 
 _MISUSE = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError)
 
@@ -116,11 +116,11 @@ def _results(node: Node, results: Mapping[str, Any]) -> Sequence[Any]:
     return [result.named(node.name) if isinstance(result, Value) else result]
 
 
-def needed(nodes: Sequence[Node], output: str) -> list[Node]:
-    """The nodes on which the output depends, in order."""
+def needed(nodes: Sequence[Node], output: str, known: Collection[str] = ()) -> list[Node]:
+    """The nodes on which the output depends, in order; those before what is known are left out."""
     wanted, kept = {output}, []
     for node in reversed(nodes):
-        if wanted.intersection(node.outputs):
+        if wanted.intersection(node.outputs).difference(known):
             kept.append(node)
             wanted.update(names(node.inputs))
     return kept[::-1]
@@ -142,7 +142,7 @@ def _resolved(part: Any, results: Mapping[str, Any]) -> Any:
 
 
 def _depends(part: Any) -> bool:
-    return any(map(_depends, part)) if is_list(part) else isinstance(part, (Value, Comparison))
+    return any(map(_depends, part)) if is_list(part) else isinstance(part, (Value, Unfinished))
 
 
 def is_list(part: Any) -> bool:

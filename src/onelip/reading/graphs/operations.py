@@ -15,6 +15,7 @@ from onelip.lipschitz.torch_modules import sides_of
 from onelip.norms.convolutions import Pair, pair
 from onelip.reading.graphs.activation_products import gated
 from onelip.reading.graphs.branches import added
+from onelip.reading.graphs.refusals import only_locally
 
 
 def add(first: Operand, second: Operand) -> Value:
@@ -64,7 +65,7 @@ def times(operand: Any, number: float) -> Any:
 def divide(first: Operand, second: Operand) -> Value:
     """Quotient by a constant."""
     if not isinstance(first, Value) or isinstance(second, Value):
-        raise UnboundedModuleError("a division by what depends on the input has no bound")
+        raise only_locally("a division by what depends on the input")
     return linear.divided(first, *constant(second, first))
 
 

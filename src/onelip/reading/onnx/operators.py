@@ -4,24 +4,30 @@ Constants come as tensors, missing inputs as None. Attributes that are left out 
 the format says.
 """
 
-from collections.abc import Callable
+import functools
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from onelip.activations import ACTIVATIONS
-from onelip.chains.linear_layers import transposed_convolution
+from onelip.chains import Along, Elementwise
+from onelip.chains import linear_layers as linear
 from onelip.chains.value import Value
 from onelip.errors import UnboundedModuleError, UsageError
 from onelip.reading.aten.operators import prelu
 from onelip.reading.graphs import activation_products as products
 from onelip.reading.graphs import operations as on
 from onelip.reading.graphs import sorting
-from onelip.reading.onnx import windows as onnx_windows
-from onelip.reading.onnx.shapes import SHAPES
+from onelip.reading.graphs.normalisations import Root, Squares
+from onelip.reading.graphs.refusals import jumps, only_locally
+from onelip.reading.onnx import reductions, windows
+from onelip.reading.onnx.attributes import Attributes
+from onelip.reading.onnx.resizing import resize
+from onelip.reading.onnx.shapes import SHAPES, moving
 
-Attributes = dict[str, Any]
 Operator = Callable[..., Any]
 
 
@@ -29,44 +35,235 @@ def _module(kind: type[nn.Module], **defaults: Any) -> Operator:
     """A module whose arguments are attributes, in this order and with these defaults."""
 
     def put(attributes: Attributes, value: Value) -> Value:
-        return on.layer(kind(*({**defaults, **attributes}[name] for name in defaults)), value)
+        settings = (attributes.get(name, default) for name, default in defaults.items())
+        return on.layer(kind(*settings), value)
 
     return put
 
 
-def _batch_norm(attributes: Attributes, value: Value, *inputs: Tensor) -> Value:
-    weight, bias, mean, variance = inputs
-    return on.batch_norm(
-        value,
-        weight=weight,
-        bias=bias,
-        mean=mean,
-        variance=variance,
-        epsilon=attributes.get("epsilon", 1e-5),
-        training=bool(attributes.get("training_mode", 0)),
-    )
+class Sine(nn.Module):
+    """The sine, a quarter of a turn ahead for the cosine."""
+
+    def __init__(self, cosine: bool) -> None:
+        super().__init__()
+        self.cosine = cosine
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Elementwise."""
+        return torch.cos(x) if self.cosine else torch.sin(x)
 
 
-def _gemm(attributes: Attributes, value: Any, weight: Tensor, bias: Any = None) -> Value:
-    """``alpha value weight + beta bias``, the weight transposed or not."""
-    if attributes.get("transA", 0):
-        raise UsageError("transposes the batch: transA=0")
-    matrix = weight.T if attributes.get("transB", 0) else weight
-    product: Value = on.times(on.matmul(value, matrix), attributes.get("alpha", 1.0))
-    return product if bias is None else on.add(product, on.times(bias, attributes.get("beta", 1.0)))
+class Arc(nn.Module):
+    """The arc tangent, or the inverse of the hyperbolic sine."""
+
+    def __init__(self, hyperbolic: bool) -> None:
+        super().__init__()
+        self.hyperbolic = hyperbolic
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Elementwise."""
+        return torch.asinh(x) if self.hyperbolic else torch.atan(x)
 
 
-def _prelu(_: Attributes, value: Value, slope: Tensor) -> Value:
+def _elementwise(module: nn.Module, low: float, high: float) -> Operator:
+    """A function with slopes between two numbers."""
+    ends = torch.tensor([low, high], dtype=torch.float64)
+    return lambda _, value: value.activated(Elementwise(module, ends[0], ends[1]))
+
+
+def _binary(operation: Callable[[Any, Any], Any]) -> Operator:
+    """An operation on two operands of one shape after broadcasting."""
+
+    def operator(attributes: Attributes, first: Any, second: Any) -> Any:
+        return operation(*_together(attributes, first, second))
+
+    return operator
+
+
+def _together(attributes: Attributes, *parts: Any) -> Sequence[Any]:
+    if not all(isinstance(part, (Value, Tensor)) for part in parts):
+        return parts
+    if attributes.version < 7 and attributes.get("broadcast", 0) and len(parts) == 2:
+        parts = (parts[0], _aligned(attributes, *parts))
+    return attributes.frame.broadcast(parts)
+
+
+def _aligned(attributes: Attributes, first: Any, second: Any) -> Any:
+    """The second operand with its axes where the first's begin, as early versions said."""
+    axis = attributes.get("axis")
+    if axis is None or not isinstance(second, Tensor):
+        return second
+    count = len(attributes.frame.shape(first)) if isinstance(first, Value) else first.ndim
+    return second.reshape(*second.shape, *(1,) * (count - axis % count - second.ndim))
+
+
+def _add(first: Any, second: Any) -> Any:
+    if isinstance(first, Squares):
+        return first.plus(second)
+    return second.plus(first) if isinstance(second, Squares) else on.add(first, second)
+
+
+def _multiply(first: Any, second: Any) -> Any:
+    if isinstance(first, Value) and first is second:
+        return Squares((first,))
+    for value, root in ((first, second), (second, first)):
+        if isinstance(root, Root) and isinstance(value, Value):
+            return root.divides(value) if root.inverse else on.multiply(value, root.settled())
+    return on.multiply(first, second)
+
+
+def _divide(first: Any, second: Any) -> Any:
+    if isinstance(second, Root) and isinstance(first, Value) and not second.inverse:
+        return second.divides(first)
+    if isinstance(second, Root) and isinstance(first, Tensor) and bool((first == 1).all()):
+        return _reciprocal(None, second)
+    return on.divide(first, second)
+
+
+def _sum(attributes: Attributes, *parts: Any) -> Any:
+    return functools.reduce(lambda a, b: _binary(on.add)(attributes, a, b), parts)
+
+
+def _mean(attributes: Attributes, *parts: Any) -> Any:
+    count = torch.tensor(float(len(parts)), dtype=torch.float64)
+    return linear.divided(_sum(attributes, *parts), count)
+
+
+def _power(attributes: Attributes, value: Any, exponent: Any) -> Any:
+    if isinstance(exponent, Value) or not isinstance(value, (Value, Root)):
+        raise only_locally("a power with an exponent that depends on the input")
+    powers = exponent.flatten().unique()
+    power = float(powers[0]) if len(powers) == 1 else math.nan
+    if power == 1:
+        return value
+    if power == 2 and isinstance(value, Value):
+        whole = attributes.frame.broadcast([value, exponent])[0]
+        return Squares((whole,)) if isinstance(whole, Value) else whole
+    if power == 0.5 and isinstance(value, Squares):
+        return Root(value)
+    raise only_locally(f"the power {power:g}")
+
+
+def _sqrt(_: Attributes, value: Any) -> Root:
+    if isinstance(value, Squares):
+        return Root(value)
+    raise only_locally("a root, steep without limit near 0,")
+
+
+def _reciprocal(_: Any, value: Any) -> Root:
+    if isinstance(value, Root) and not value.inverse:
+        return Root(value.of, inverse=True)
+    raise only_locally("one over what depends on the input")
+
+
+def _matmul(attributes: Attributes, first: Any, second: Any) -> Value:
+    """Matrices along the last two axes, one of them constant."""
+    if isinstance(first, Value) and isinstance(second, Value):
+        raise only_locally("a product of two matrices that depend on the input")
+    if isinstance(first, Value):
+        return _times_matrix(attributes, first, second)
+    return _matrix_times(attributes, first, second)
+
+
+def _times_matrix(attributes: Attributes, value: Value, matrix: Tensor) -> Value:
+    """``value @ matrix``; of several matrices each takes its own part."""
+    whole = attributes.frame.shape(value)
+    if matrix.ndim > 2 and matrix.shape[:-2].numel() == 1 and matrix.ndim <= len(whole):
+        matrix = matrix.reshape(matrix.shape[-2:])
+    if matrix.ndim == 1:
+        column = linear.dense(value, matrix[None], None)
+        return linear.reshaped(column, column.shape[:-1])
+    if matrix.ndim == 2:
+        return linear.dense(value, matrix.T, None)
+    return _stacked_matrices(attributes, value, matrix)
+
+
+def _stacked_matrices(attributes: Attributes, value: Value, matrix: Tensor) -> Value:
+    """A convolution in groups with kernels of one pixel: a group for each matrix."""
+    frame, (n, m) = attributes.frame, matrix.shape[-2:]
+    if len(value.shape) + (frame.batch is not None) == 1:  # one row for all matrices
+        value = frame.moved(value, lambda x: x[None])
+    *front, count, width = frame.shape(value)
+    if width != n:
+        raise UsageError(f"multiplies rows of {width} by matrices of {n} rows")
+    heads = torch.broadcast_shapes(front, matrix.shape[:-2])
+    value = frame.moved(value, lambda x: x.expand(*heads, count, n))
+    if frame.batch is not None:
+        matrix = frame.row(matrix, (*heads, n, m))
+        heads = heads[1:]
+    groups = math.prod(heads)
+    kernels = matrix.expand(*heads, n, m).transpose(-1, -2).reshape(groups * m, n, 1, 1)
+    flat = linear.reshaped(value, (groups, count, n))
+    turned = linear.moved(flat, lambda x: x.transpose(2, 3).flatten(1, 2)[..., None])
+    images = linear.convolution(turned, kernels, None, groups=groups)
+    back = linear.moved(images, lambda x: x.view(len(x), groups, m, count).transpose(2, 3))
+    return linear.reshaped(back, (*heads, count, m))
+
+
+def _matrix_times(attributes: Attributes, matrix: Tensor, value: Value) -> Value:
+    """``matrix @ value``: the transposed of ``value^T @ matrix^T``."""
+    frame = attributes.frame
+    if len(frame.shape(value)) == 1:
+        if matrix.ndim == 1:
+            return _times_matrix(attributes, value, matrix)
+        column = frame.moved(value, lambda x: x[:, None])
+        result = _matrix_times(attributes, matrix, column)
+        return linear.reshaped(result, result.shape[:-1])
+    if matrix.ndim == 1:
+        row = _matrix_times(attributes, matrix[None], value)
+        last = len(frame.shape(row)) - 2
+        squeezed: Value = frame.moved(row, lambda x: x.squeeze(last))
+        return squeezed
+    if matrix.ndim == 2 and frame.axis(value, -2):
+        linear.expect(value, f"(*, {matrix.shape[1]}, *)", value.shape[-2] == matrix.shape[1])
+        return value.then(Along(value.shape, len(value.shape) - 2, matrix))
+    turned = frame.moved(value, lambda x: x.transpose(-1, -2))
+    product = _times_matrix(attributes, turned, matrix.transpose(-1, -2))
+    back: Value = frame.moved(product, lambda x: x.transpose(-1, -2))
+    return back
+
+
+def _gemm(attributes: Attributes, first: Any, second: Any, bias: Any = None) -> Value:
+    """``alpha A B + beta C``, A and B transposed or not."""
+
+    def turned(part: Any) -> Any:
+        if isinstance(part, Value):
+            return attributes.frame.moved(part, lambda x: x.T)
+        return part.T
+
+    first = turned(first) if attributes.get("transA", 0) else first
+    second = turned(second) if attributes.get("transB", 0) else second
+    product: Value = on.times(_matmul(attributes, first, second), attributes.get("alpha", 1.0))
+    if bias is None:
+        return product
+    added = on.times(bias, attributes.get("beta", 1.0))
+    total: Value = _binary(on.add)(attributes, product, added)
+    return total
+
+
+def _where(attributes: Attributes, condition: Any, *parts: Any) -> Any:
+    """A constant choice moves numbers."""
+    if isinstance(condition, Tensor):
+        return moving(1, 2)(attributes, condition, *parts)
+    return products.chosen(condition, *parts)
+
+
+@windows.on_images
+def _prelu(_: Attributes, copies: int, value: Value, slope: Tensor) -> Value:
     axes = slope[0] if slope.ndim > len(value.shape) else slope
     by_channel = axes.ndim == len(value.shape) and axes[0].numel() == 1
     if axes.numel() > 1 and not by_channel:
         raise UnboundedModuleError("PRelu with other slopes than one per channel is not known")
-    return prelu(value, axes)
+    return prelu(value, axes.repeat(copies, *(1,) * (axes.ndim - 1)) if by_channel else axes)
 
 
 def _clip(attributes: Attributes, value: Value, low: Any = None, high: Any = None) -> Value:
+    if isinstance(low, Value) or isinstance(high, Value):
+        raise UnboundedModuleError("a setting that depends on the input has no bound")
     least = attributes.get("min", -torch.inf) if low is None else float(low)
     most = attributes.get("max", torch.inf) if high is None else float(high)
+    if least >= most:
+        raise UsageError(f"clips between {least:g} and {most:g}: a constant")
     return on.layer(nn.Hardtanh(least, most), value)
 
 
@@ -88,44 +285,66 @@ def _dropout(_: Attributes, value: Value, *inputs: Any) -> Value:
     return value
 
 
-def _lengths(attributes: Attributes, value: Value, axes: Tensor | None = None) -> Value:
-    along = attributes.get("axes") if axes is None else [int(a) for a in axes]
-    return sorting.lengths(value, 2, along, bool(attributes.get("keepdims", 1)))
+def _top_k(attributes: Attributes, value: Value, count: Any = None) -> list[Any]:
+    axis = attributes.frame.axis(value, attributes.get("axis", -1))
+    largest, ordered = bool(attributes.get("largest", 1)), bool(attributes.get("sorted", 1))
+    number = attributes.get("k") if count is None else int(count)
+    return sorting.largest_first(value, number, axis, largest, ordered)
 
 
-def _top_k(attributes: Attributes, value: Value, count: Tensor) -> list[Any]:
-    axis, largest = attributes.get("axis", -1), bool(attributes.get("largest", 1))
-    ordered = bool(attributes.get("sorted", 1))
-    return sorting.largest_first(value, int(count), axis, largest, ordered)
+def _extremes(pairwise: Callable[[Any, Any], Any]) -> Operator:
+    """Of two operands or more."""
+
+    def operator(attributes: Attributes, *parts: Any) -> Any:
+        return functools.reduce(lambda a, b: _binary(pairwise)(attributes, a, b), parts)
+
+    return operator
 
 
-def _conv_transpose(
-    attributes: Attributes, value: Value, weight: Tensor, bias: Tensor | None = None
-) -> Value:
-    pads = attributes.get("pads", [0, 0, 0, 0])
-    plain = attributes.get("auto_pad", "NOTSET") == "NOTSET" and "output_shape" not in attributes
-    if weight.ndim != 4 or not plain or pads[:2] != pads[2:]:
-        raise UnboundedModuleError(
-            "a transposed convolution is known along two axes, padded alike on both sides"
-        )
-    return transposed_convolution(
-        value,
-        weight,
-        bias,
-        stride=on.pair_of(attributes.get("strides", [1, 1])),
-        padding=on.pair_of(pads[:2]),
-        output_padding=on.pair_of(attributes.get("output_padding", [0, 0])),
-        groups=attributes.get("group", 1),
-        dilation=on.pair_of(attributes.get("dilations", [1, 1])),
-    )
+def _shrink(attributes: Attributes, value: Value) -> Value:
+    threshold, bias = attributes.get("lambd", 0.5), attributes.get("bias", 0.0)
+    if threshold != bias:
+        raise jumps(f"Shrink with lambd {threshold:g} and bias {bias:g}")
+    return on.layer(nn.Softshrink(threshold), value)
+
+
+def _thresholded(attributes: Attributes, value: Value) -> Value:
+    if attributes.get("alpha", 1.0) != 0:
+        raise jumps("ThresholdedRelu with an alpha other than 0")
+    return on.layer(nn.ReLU(), value)
+
+
+def _swish(attributes: Attributes, value: Value) -> Value:
+    """``x sigmoid(a x)``, which is SiLU of ``a x``, divided by a."""
+    steep = float(attributes.get("alpha", 1.0))
+    if steep == 0:
+        return on.multiply(value, 0.5)
+    silu = on.layer(nn.SiLU(), on.times(value, steep))
+    return silu if steep == 1 else linear.divided(silu, torch.tensor(steep, dtype=torch.float64))
+
+
+def _log(_: Attributes, value: Value) -> Value:
+    """Of a sigmoid: the other logarithms have no constant."""
+    before = products.argument(value, nn.Sigmoid)
+    if before is None:
+        raise only_locally("a logarithm, steep without limit near 0,")
+    return on.layer(nn.LogSigmoid(), before)
+
+
+def _jumping(attributes: Attributes, *_: Any) -> Any:
+    raise jumps(attributes.kind)
+
+
+def _steep(attributes: Attributes, *_: Any) -> Any:
+    raise only_locally(attributes.kind)
 
 
 def _cast(attributes: Attributes, value: Value) -> Value:
     from onnx import TensorProto
 
     floats = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
-    if attributes["to"] not in floats:
-        raise UnboundedModuleError("rounding to whole numbers jumps")
+    if attributes.get("to") not in floats:
+        raise jumps("rounding to whole numbers")
     return value
 
 
@@ -137,32 +356,75 @@ OPERATORS: dict[str, Operator] = {
         if known.onnx is not None
     },
     "Gemm": _gemm,
-    "MatMul": lambda _, a, b: on.matmul(a, b),
-    "Conv": onnx_windows.conv,
-    "ConvTranspose": _conv_transpose,
-    "BatchNormalization": _batch_norm,
-    "MaxPool": onnx_windows.max_pool,
-    "AveragePool": onnx_windows.average_pool,
-    "Add": lambda _, a, b: on.add(a, b),
-    "Sub": lambda _, a, b: on.subtract(a, b),
-    "Mul": lambda _, a, b: on.multiply(a, b),
-    "Div": lambda _, a, b: on.divide(a, b),
+    "MatMul": _matmul,
+    "Conv": windows.conv,
+    "ConvTranspose": windows.conv_transpose,
+    "BatchNormalization": reductions.batch_norm,
+    "InstanceNormalization": reductions.instance_norm,
+    "GroupNormalization": reductions.group_norm,
+    "LayerNormalization": reductions.layer_norm,
+    "RMSNormalization": reductions.rms_norm,
+    "MaxPool": windows.max_pool,
+    "AveragePool": windows.average_pool,
+    "GlobalAveragePool": reductions.global_average,
+    "GlobalMaxPool": windows.global_max,
+    "Resize": resize,
+    "Upsample": resize,
+    "ReduceSum": reductions.total,
+    "ReduceMean": reductions.mean,
+    "ReduceSumSquare": reductions.squares,
+    "ReduceL1": reductions.absolute_total,
+    "ReduceL2": reductions.length,
+    "ReduceMax": reductions.extremes(largest=True),
+    "ReduceMin": reductions.extremes(largest=False),
+    "ReduceLogSumExp": reductions.log_sum_exp,
+    "CumSum": reductions.cumulative,
+    "Softmax": reductions.softmax,
+    "LogSoftmax": reductions.log_softmax,
+    "Add": _binary(_add),
+    "Sub": _binary(on.subtract),
+    "Mul": _binary(_multiply),
+    "Div": _binary(_divide),
     "Neg": lambda _, x: on.multiply(x, -1.0),
-    "Sum": lambda _, *parts: on.total(parts),
+    "Sum": _sum,
+    "Mean": _mean,
+    "Pow": _power,
+    "Sqrt": _sqrt,
+    "Reciprocal": _reciprocal,
     "PRelu": _prelu,
     "Selu": _selu,
     "HardSigmoid": _hard_sigmoid,
+    "Swish": _swish,
+    "Shrink": _shrink,
+    "ThresholdedRelu": _thresholded,
+    "Log": _log,
+    "Sin": _elementwise(Sine(cosine=False), -1.0, 1.0),
+    "Cos": _elementwise(Sine(cosine=True), -1.0, 1.0),
+    "Atan": _elementwise(Arc(hyperbolic=False), 0.0, 1.0),
+    "Asinh": _elementwise(Arc(hyperbolic=True), 0.0, 1.0),
     "Clip": _clip,
     "Erf": lambda _, x: products.erf(x),
-    "Greater": lambda _, a, b: products.Comparison.of(a, b, True),
-    "Less": lambda _, a, b: products.Comparison.of(a, b, False),
-    "Where": lambda _, *parts: products.chosen(*parts),
-    "ReduceL2": _lengths,
+    "Greater": _binary(lambda a, b: products.Comparison.of(a, b, True)),
+    "Less": _binary(lambda a, b: products.Comparison.of(a, b, False)),
+    "Where": _where,
     "TopK": _top_k,
-    "Max": lambda _, a, b: sorting.maximum(a, b),
-    "Min": lambda _, a, b: sorting.minimum(a, b),
+    "Max": _extremes(sorting.maximum),
+    "Min": _extremes(sorting.minimum),
     "Identity": lambda _, x: x,
     "Dropout": _dropout,
     "Cast": _cast,
+    "CastLike": lambda _, x, __: x,
+    **dict.fromkeys(("ArgMax", "ArgMin", "Ceil", "Floor", "Round", "Sign", "Hardmax"), _jumping),
+    **dict.fromkeys(("Equal", "GreaterOrEqual", "LessOrEqual", "IsInf", "IsNaN"), _jumping),
+    **dict.fromkeys(("QuantizeLinear", "DynamicQuantizeLinear", "OneHot", "Mod"), _jumping),
+    **dict.fromkeys(("NonZero", "NonMaxSuppression", "Unique"), _jumping),
+    **dict.fromkeys(("Exp", "Tan", "Acos", "Asin", "Sinh", "Cosh", "Acosh", "Atanh"), _steep),
+    **dict.fromkeys(("ReduceProd", "ReduceLogSum", "Det"), _steep),
 }
 """Rules of the operators of the format, by name."""
+
+TAKES_UNFINISHED = {
+    *("Add", "Mul", "Div", "Pow", "Sqrt", "Reciprocal"),
+    *("ReduceSum", "ReduceMean", "Where", "Identity"),
+}
+"""Operators that make something of squares, roots and comparisons."""

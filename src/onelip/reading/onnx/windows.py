@@ -1,36 +1,135 @@
-"""ONNX's convolutions and poolings; see ``onnx_operators``."""
+"""ONNX's convolutions and poolings; see ``operators``."""
 
-from collections.abc import Sequence
+import functools
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from onelip.chains import Opaque
-from onelip.chains.linear_layers import expect, tried
+from onelip.chains import Along, Opaque
+from onelip.chains import linear_layers as linear
 from onelip.chains.value import Value
 from onelip.errors import UnboundedModuleError
-from onelip.lipschitz import lipschitz_bound
+from onelip.norms.convolutions import Pair
+from onelip.norms.rounding import quotient
+from onelip.norms.windows import overlap_of_maxima, root_above
 from onelip.reading.graphs import operations as on
-from onelip.reading.graphs import shapes
+from onelip.reading.onnx.attributes import Attributes
+from onelip.reading.onnx.frame import as_images, from_images
 
-Attributes = dict[str, Any]
+Sides = list[Pair]
+Operator = Callable[..., Value]
 
 
-def conv(attributes: Attributes, value: Value, weight: Tensor, bias: Any = None) -> Value:
+def on_images(operator: Operator) -> Operator:
+    """An operator on images; several in a whole tensor are one of as many times the channels.
+
+    After its attributes the operator is given the number of copies, then its inputs.
+    """
+
+    @functools.wraps(operator)
+    def put(attributes: Attributes, value: Value, *inputs: Any) -> Value:
+        if not isinstance(value, Value) or any(isinstance(part, Value) for part in inputs):
+            raise UnboundedModuleError("weights that depend on the input make it a product")
+        image, copies = as_images(attributes.frame, value)
+        return from_images(attributes.frame, operator(attributes, copies, image, *inputs), copies)
+
+    return put
+
+
+def copied(numbers: Tensor | None, copies: int) -> Any:
+    """Weights once for each image."""
+    if numbers is None or copies == 1:
+        return numbers
+    return numbers.repeat(copies, *(1,) * (numbers.ndim - 1))
+
+
+@on_images
+def conv(
+    attributes: Attributes, copies: int, value: Value, weight: Tensor, bias: Any = None
+) -> Value:
     """Along one axis or two."""
     axes = weight.ndim - 2
+    if axes not in (1, 2):
+        raise UnboundedModuleError(f"a convolution is known along one or two axes, not {axes}")
     stride = attributes.get("strides", [1] * axes)
     dilation = attributes.get("dilations", [1] * axes)
     return on.convolve(
         value,
-        weight,
-        bias,
+        copied(weight, copies),
+        copied(bias, copies),
         stride=stride,
         sides=_sides(attributes, value, weight.shape[2:], stride, dilation),
         dilation=dilation,
-        groups=attributes.get("group", 1),
+        groups=attributes.get("group", 1) * copies,
     )
+
+
+@on_images
+def conv_transpose(
+    attributes: Attributes, copies: int, value: Value, weight: Tensor, bias: Any = None
+) -> Value:
+    """Along one axis or two; padded unevenly, it is cut from the one that is not padded."""
+    axes = weight.ndim - 2
+    if axes not in (1, 2):
+        raise UnboundedModuleError(
+            f"a transposed convolution is known along one or two axes, not {axes}"
+        )
+    stride = attributes.get("strides", [1] * axes)
+    dilation = attributes.get("dilations", [1] * axes)
+    more = attributes.get("output_padding", [0] * axes)
+    whole = [
+        (n - 1) * s + d * (k - 1) + 1
+        for n, s, d, k in zip(value.shape[1:], stride, dilation, weight.shape[2:], strict=True)
+    ]
+    same = [n * s for n, s in zip(value.shape[1:], stride, strict=True)]
+    sides = _cut(attributes, same, [w + m for w, m in zip(whole, more, strict=True)])
+    weight, bias = copied(weight, copies), copied(bias, copies)
+    if axes == 1:
+        value = linear.reshaped(value, (value.shape[0], 1, value.shape[1]))
+        weight, sides, whole = weight[:, :, None], [(0, 0), *sides], [1, *whole]
+        stride, dilation, more = [1, *stride], [1, *dilation], [0, *more]
+    even = all(before == after for before, after in sides)
+    padding = [before if even else 0 for before, _ in sides]
+    options = {"stride": on.pair_of(stride), "dilation": on.pair_of(dilation)}
+    image = linear.transposed_convolution(
+        value,
+        weight,
+        bias if even else None,
+        padding=on.pair_of(padding),
+        output_padding=on.pair_of(more) if even else (0, 0),
+        groups=attributes.get("group", 1) * copies,
+        **options,
+    )
+    if not even:
+        (top, bottom), (left, right) = (
+            (-before, extra - after) for (before, after), extra in zip(sides, more, strict=True)
+        )
+        image = linear.moved(image, lambda x: F.pad(x, (left, right, top, bottom)))
+        image = image if bias is None else linear.shifted(image, bias.view(-1, 1, 1))
+    return linear.reshaped(image, (image.shape[0], image.shape[2])) if axes == 1 else image
+
+
+def _cut(attributes: Attributes, same: Sequence[int], whole: Sequence[int]) -> Sides:
+    """Pixels that are cut off before and after, along each axis.
+
+    Args:
+        attributes: of the node.
+        same: size of the result where it is as large as the stride makes the input.
+        whole: size of the result where nothing is cut off.
+    """
+    axes, mode = len(whole), attributes.get("auto_pad", "NOTSET")
+    wanted = attributes.get("output_shape")
+    if wanted is None and mode in ("NOTSET", "VALID"):
+        pads = attributes.get("pads", [0] * 2 * axes) if mode == "NOTSET" else [0] * 2 * axes
+        return [(pads[i], pads[i + axes]) for i in range(axes)]
+    wanted = same if wanted is None else wanted[-axes:]
+    totals = [w - o for w, o in zip(whole, wanted, strict=True)]
+    halves = [(total // 2, total - total // 2) for total in totals]
+    return halves if mode == "SAME_UPPER" else [(more, less) for less, more in halves]
 
 
 def _sides(
@@ -39,7 +138,7 @@ def _sides(
     kernel: Sequence[int],
     stride: Sequence[int],
     dilation: Sequence[int],
-) -> list[tuple[int, int]]:
+) -> Sides:
     """Pixels before and after, along each axis."""
     axes, mode = len(kernel), attributes.get("auto_pad", "NOTSET")
     if mode == "NOTSET":
@@ -55,37 +154,114 @@ def _sides(
     return sides
 
 
-def max_pool(attributes: Attributes, value: Value) -> Value:
-    """Padded with numbers below all others; its bound is that of the windows."""
-    kernel, stride, dilation, sides = _pool(attributes, value)
-    pool = nn.MaxPool2d(
-        kernel, stride, dilation=dilation, ceil_mode=bool(attributes.get("ceil_mode", 0))
+class _Pool:
+    """Kernel, stride, dilation and pixels around of a pooling, along all axes."""
+
+    def __init__(self, attributes: Attributes, value: Value) -> None:
+        self.kernel = tuple(attributes.get("kernel_shape"))
+        axes = len(self.kernel)
+        fits = len(value.shape) == axes + 1
+        linear.expect(value, f"(channels, and {axes} axes of pixels)", fits)
+        self.stride = tuple(attributes.get("strides", [1] * axes))
+        self.dilation = tuple(attributes.get("dilations", [1] * axes))
+        self.ceil = bool(attributes.get("ceil_mode", 0))
+        self.sides = _sides(attributes, value, self.kernel, self.stride, self.dilation)
+        self.axes = axes
+
+
+@on_images
+def max_pool(attributes: Attributes, _: int, value: Value) -> Value:
+    """Padded with numbers below all others; its bound is that of the windows.
+
+    The places of the maxima, which it may return too, jump.
+    """
+    pool = _Pool(attributes, value)
+    kind = {1: nn.MaxPool1d, 2: nn.MaxPool2d, 3: nn.MaxPool3d}.get(pool.axes)
+    if kind is None:
+        raise UnboundedModuleError("a maximum over windows is known along one to three axes")
+    even = all(a == b and 2 * a <= k for (a, b), k in zip(pool.sides, pool.kernel, strict=True))
+    padding = tuple(before for before, _ in pool.sides) if even else 0
+    module: nn.Module = kind(
+        pool.kernel, pool.stride, padding, dilation=pool.dilation, ceil_mode=pool.ceil
     )
-    (top, bottom), (left, right) = sides
-    padded = nn.Sequential(nn.ConstantPad2d((left, right, top, bottom), -torch.inf), pool)
-    module = padded if any(map(any, sides)) else pool
-    shape = tuple(tried(module, value.point.like.new_zeros(1, *value.shape)).shape[1:])
-    return value.activated(Opaque(module, float(lipschitz_bound(pool)), shape))
+    if not even:
+        if pool.ceil:
+            raise UnboundedModuleError("ceil_mode with more pixels on one side is not known")
+        flat = [n for side in reversed(pool.sides) for n in side]
+        module = nn.Sequential(_Bordered(flat), module)
+    shape = tuple(linear.tried(module, value.point.like.new_zeros(1, *value.shape)).shape[1:])
+    windows = list(zip(pool.kernel, pool.stride, strict=True))
+    constant = root_above(overlap_of_maxima(windows, pool.dilation))
+    return value.activated(Opaque(module, constant, shape))
 
 
-def average_pool(attributes: Attributes, value: Value) -> Value:
-    """Average over windows that are all divided by the same number."""
-    kernel, stride, dilation, sides = _pool(attributes, value)
+class _Bordered(nn.Module):
+    """Numbers below all others around images."""
+
+    def __init__(self, sides: Sequence[int]) -> None:
+        super().__init__()
+        self.sides = list(sides)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pad."""
+        return F.pad(x, self.sides, value=-math.inf)
+
+
+@on_images
+def average_pool(attributes: Attributes, _: int, value: Value) -> Value:
+    """Averages over windows, one axis after the other."""
+    pool = _Pool(attributes, value)
     counted = bool(attributes.get("count_include_pad", 0))
-    if dilation != (1, 1) or (any(map(any, sides)) and not counted):
-        raise UnboundedModuleError("divides by less at the border: count_include_pad=1")
-    (top, bottom), (left, right) = sides
-    if any(map(any, sides)):
-        value = shapes.pad(value, [left, right, top, bottom])
-    ceil = bool(attributes.get("ceil_mode", 0))
-    return on.layer(nn.AvgPool2d(kernel, stride, ceil_mode=ceil), value)
+    for i in range(pool.axes):
+        taps = _averages(value.shape[i + 1], pool, i, counted)
+        value = value.then(Along(value.shape, i + 1, taps, 2))
+    return value
 
 
-def _pool(attributes: Attributes, value: Value) -> Any:
-    """Kernel, stride, dilation and pixels around, along both axes."""
-    expect(value, "(channels, height, width)", len(value.shape) == 3)
-    kernel = attributes["kernel_shape"]
-    stride = attributes.get("strides", [1, 1])
-    dilation = attributes.get("dilations", [1, 1])
-    sides = _sides(attributes, value, kernel, stride, dilation)
-    return tuple(kernel), tuple(stride), tuple(dilation), sides
+def _averages(length: int, pool: _Pool, axis: int, counted: bool) -> Tensor:
+    """One row for each window; each is divided by its pixels, or by those of the padded axis."""
+    kernel, stride, dilation = pool.kernel[axis], pool.stride[axis], pool.dilation[axis]
+    before, after = pool.sides[axis]
+    room = length + before + after - dilation * (kernel - 1) - 1
+    count = (-(-room // stride) if pool.ceil else room // stride) + 1
+    if pool.ceil and (count - 1) * stride >= length + before:
+        count -= 1  # a window that begins after the last pixel
+    rows = torch.zeros(max(count, 0), length, dtype=torch.float64)
+    for row in range(len(rows)):
+        start = row * stride - before
+        taps = [start + dilation * k for k in range(kernel)]
+        inside = [tap for tap in taps if 0 <= tap < length]
+        area = [tap for tap in taps if tap < length + after] if counted else inside
+        if area:
+            rows[row, inside] = quotient(1, len(area))
+    return rows
+
+
+@on_images
+def global_max(_: Attributes, __: int, value: Value) -> Value:
+    """The largest number of each channel."""
+    axes = tuple(range(2, len(value.shape) + 1))
+    return extreme(value, axes, keep=True, largest=True)
+
+
+class Extreme(nn.Module):
+    """Maxima or minima along axes, counted with the batch."""
+
+    def __init__(self, axes: Sequence[int], keep: bool, largest: bool) -> None:
+        super().__init__()
+        self.axes, self.keep, self.largest = tuple(axes), keep, largest
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The extreme numbers."""
+        take = torch.amax if self.largest else torch.amin
+        result: Tensor = take(x, self.axes, keepdim=self.keep)
+        return result
+
+
+def extreme(value: Value, axes: Sequence[int], *, keep: bool, largest: bool) -> Value:
+    """Maxima of groups that share no number: they differ by no more than the numbers do."""
+    if not axes:
+        return value
+    module = Extreme(axes, keep, largest)
+    shape = tuple(module(torch.empty(1, *value.shape, device="meta")).shape[1:])
+    return value.activated(Opaque(module, 1.0, shape))

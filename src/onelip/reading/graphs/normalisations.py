@@ -1,0 +1,190 @@
+r"""Divisions by root mean squares: layer, instance, group and RMS normalisation, and lengths.
+
+:math:`g(y) = y / \sqrt{|y|^2 / d + \epsilon}` has the Jacobian :math:`(I - y y^T / (d s^2)) / s`
+with :math:`s^2 = |y|^2 / d + \epsilon`. It is symmetric with the eigenvalues :math:`1 / s` across y
+and :math:`\epsilon / s^3` along it; both are largest at y = 0, where they are
+:math:`1 / \sqrt{\epsilon}`. So this is the Lipschitz constant of g, and the Jacobian at y = 0. A
+normalisation that subtracts the mean first is g after the projection P onto the vectors of mean 0,
+followed by a scale :math:`\gamma`; as g keeps that space, its constant is
+:math:`|\mathrm{diag}(\gamma) P| / \sqrt{\epsilon}`, attained where all entries are equal.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+import torch
+from torch import Tensor, nn
+
+from onelip.chains import GroupMean, Opaque
+from onelip.chains import linear_layers as linear
+from onelip.chains.value import Value
+from onelip.errors import UnboundedModuleError, UsageError
+from onelip.reading.graphs.refusals import Unfinished, only_locally
+from onelip.reading.graphs.shapes import stacked
+
+
+class RootMeanSquare(nn.Module):
+    """Groups of ``size`` neighbours, each divided by the root of its mean square."""
+
+    def __init__(self, size: int, divisor: float, epsilon: float) -> None:
+        super().__init__()
+        self.size, self.divisor, self.epsilon = size, divisor, epsilon
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Divide; the last axis holds the groups one after the other."""
+        groups = x.unflatten(-1, (-1, self.size))
+        squares = groups.square().sum(-1, keepdim=True) / self.divisor
+        result: Tensor = (groups / (squares + self.epsilon).sqrt()).flatten(-2)
+        return result
+
+
+class Length(nn.Module):
+    """Roots of mean squares over parts, stacked first, and along some axes of them."""
+
+    def __init__(self, of: "Squares") -> None:
+        super().__init__()
+        self.axes, self.keep = of.axes, of.keep
+        self.divisor, self.epsilon = of.divisor, of.epsilon
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The roots."""
+        squares = x.square().sum(1)
+        if self.axes:
+            squares = squares.sum(self.axes, keepdim=self.keep)
+        root: Tensor = (squares / self.divisor + self.epsilon).sqrt()
+        return root
+
+
+def normalised(
+    value: Value,
+    axes: Sequence[int],
+    epsilon: float,
+    *,
+    divisor: float | None = None,
+    centred: bool = False,
+) -> Value:
+    """Each group of numbers divided by its root mean square, perhaps without its mean.
+
+    Args:
+        value: to be normalised.
+        axes: along which a group lies, counted with the batch.
+        epsilon: added to the mean square.
+        divisor: of the sum of squares; None for the size of a group.
+        centred: whether the mean is subtracted first.
+
+    Raises:
+        UnboundedModuleError: without an epsilon above 0 it jumps where all numbers are equal.
+    """
+    if not 0 < epsilon < math.inf:
+        raise UnboundedModuleError(
+            f"a normalisation with epsilon {epsilon} jumps where its numbers are all equal"
+        )
+    count = len(value.shape) + 1
+    along = sorted({axis % count for axis in axes})
+    if not along or along[0] == 0:
+        raise UsageError(f"normalises along axes {along}: one or more within each input are asked")
+    order = [0, *(axis for axis in range(1, count) if axis not in along), *along]
+    size = math.prod(value.shape[axis - 1] for axis in along)
+    turned = linear.moved(value, lambda x: x.permute(order).flatten(1))
+    if centred:
+        turned = turned.then(GroupMean(turned.shape, size, remainder=True))
+    module = RootMeanSquare(size, size if divisor is None else divisor, epsilon)
+    groups = turned.activated(Opaque(module, _root_above(1 / Fraction(epsilon)), turned.shape))
+    if centred:  # as it is without; products with what follows see it
+        groups = groups.then(GroupMean(turned.shape, size, remainder=True))
+    back = [order.index(axis) for axis in range(count)]
+    sizes = [value.shape[axis - 1] for axis in order[1:]]
+    return linear.moved(groups, lambda x: x.unflatten(1, sizes).permute(back))
+
+
+@dataclass(frozen=True)
+class Squares(Unfinished):
+    """Sums of squares of the numbers of some values of one shape, over axes.
+
+    Attributes:
+        parts: the values.
+        axes: counted with the batch; none until they are summed.
+        keep: whether the axes stay, with size 1.
+        divisor: of the sum.
+        epsilon: added to the quotient.
+    """
+
+    parts: tuple[Value, ...]
+    axes: tuple[int, ...] = ()
+    keep: bool = True
+    divisor: float = 1
+    epsilon: float = 0.0
+
+    def settled(self) -> object:
+        """Refuse."""
+        raise only_locally("a square")
+
+    def summed(self, axes: Sequence[int], keep: bool, *, mean: bool) -> "Squares":
+        """Sum over axes, or mean."""
+        shape = self.parts[0].shape
+        if self.axes or self.epsilon or not axes:
+            self.settled()
+        size = math.prod(shape[axis - 1] for axis in axes) if mean else 1
+        return replace(self, axes=tuple(axes), keep=keep, divisor=size)
+
+    def plus(self, other: object) -> "Squares":
+        """Sum with other squares, or with a number that is not negative."""
+        if isinstance(other, Squares):
+            plain = not (self.axes or other.axes or self.epsilon or other.epsilon)
+            if plain and self.parts[0].shape == other.parts[0].shape:
+                return Squares((*self.parts, *other.parts))
+        elif isinstance(other, (int, float, Tensor)):
+            number = torch.as_tensor(other).double().flatten()
+            alike = len(number) > 0 and bool((number == number[0]).all())
+            if alike and self.epsilon == 0 and 0 <= float(number[0]) < math.inf:
+                return replace(self, epsilon=float(number[0]))
+        raise only_locally("a square")
+
+
+@dataclass(frozen=True)
+class Root(Unfinished):
+    """The root of sums of squares, or one over it.
+
+    Attributes:
+        of: the sums.
+        inverse: whether it is one over the root.
+    """
+
+    of: Squares
+    inverse: bool = False
+
+    def settled(self) -> Value:
+        """The length, which moves no more than the numbers do, divided by the root of a divisor."""
+        if self.inverse:
+            raise only_locally("one over a root")
+        value, module = stacked(self.of.parts, 1), Length(self.of)
+        shape = tuple(module(torch.empty(1, *value.shape, device="meta")).shape[1:])
+        return value.activated(Opaque(module, _root_above(1 / Fraction(self.of.divisor)), shape))
+
+    def divides(self, value: Value) -> Value:
+        """The quotient of the value whose squares these are.
+
+        Raises:
+            UnboundedModuleError: it is the quotient of another.
+        """
+        squares = self.of
+        own = len(squares.parts) == 1 and _same(squares.parts[0], value)
+        if not own or not squares.axes or not squares.keep:
+            raise only_locally("a division by what depends on the input")
+        return normalised(value, squares.axes, squares.epsilon, divisor=squares.divisor)
+
+
+def _same(first: Value, second: Value) -> bool:
+    maps = zip(first.maps, second.maps, strict=False)
+    equal = len(first.maps) == len(second.maps) and all(a is b for a, b in maps)
+    return first.point is second.point and equal
+
+
+def _root_above(square: Fraction) -> float:
+    """The smallest float found that is not below the root of a positive fraction."""
+    value = math.sqrt(square)
+    while Fraction(value) ** 2 < square:
+        value = math.nextafter(value, math.inf)
+    return value

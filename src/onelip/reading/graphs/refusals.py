@@ -1,0 +1,36 @@
+"""What depends on a network's input and has no Lipschitz bound by itself.
+
+Some become one with what follows: a square under a root is a length. Whatever else takes them is
+refused, with the mathematics that is missing.
+"""
+
+import abc
+
+from onelip.errors import UnboundedModuleError
+
+
+class Unfinished(abc.ABC):
+    """An intermediate result without a bound of its own."""
+
+    @abc.abstractmethod
+    def settled(self) -> object:
+        """The value that it is.
+
+        Raises:
+            UnboundedModuleError: it has no global Lipschitz constant.
+        """
+
+
+def only_locally(what: str) -> UnboundedModuleError:
+    """The error for a map that is steeper the farther out its input is."""
+    return UnboundedModuleError(
+        f"{what} has no global Lipschitz constant: its slope grows without limit. A local bound, "
+        "on a box or a ball of inputs, exists; none is computed for it here"
+    )
+
+
+def jumps(what: str) -> UnboundedModuleError:
+    """The error for a map that is not continuous."""
+    return UnboundedModuleError(
+        f"{what} jumps: no Lipschitz constant exists, global or on any box that its jump meets"
+    )

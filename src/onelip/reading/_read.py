@@ -8,7 +8,7 @@ from onelip.chains.value import Value, like_of
 from onelip.errors import NonFiniteError, UnboundedModuleError, UsageError
 from onelip.lipschitz import read_module, refuse_complex, refuse_hidden_behaviour
 from onelip.norms.rounding import asked_once
-from onelip.reading.traced import readable
+from onelip.reading.traced import Traced, readable
 
 
 @asked_once()
@@ -58,6 +58,8 @@ def _sequence(module: nn.Module, value: Value, path: str) -> Value:
             value = _sequence(part, value, f"{path}.{name}" if path else name)
         return value
     kind = type_before_parametrizations(module).__name__
+    if isinstance(module, Traced):
+        kind = module.title
     name = f"{path} ({kind})" if path else kind
     try:
         return read_module(module, value).named(name)

@@ -39,6 +39,7 @@ class Traced(LipschitzModule):
     ) -> None:
         super().__init__()
         self.graph, self.run, self.source = graph, run, (source,)  # no submodule
+        self.title = "the program" if source is None else type(source).__name__
         for place, number in enumerate(numbers):
             self.register_buffer(f"number{place}", number.detach(), persistent=False)
         self.eval()

@@ -10,6 +10,7 @@ from onelip.activations import ACTIVATIONS
 from onelip.chains.linear_layers import flattened, transposed_convolution
 from onelip.chains.value import Value
 from onelip.errors import UnboundedModuleError
+from onelip.reading.aten import along_axes
 from onelip.reading.graphs import activation_products as products
 from onelip.reading.graphs import operations as on
 from onelip.reading.graphs import shapes, sorting
@@ -156,7 +157,35 @@ OPERATORS: dict[str, Operation] = {
     "avg_pool2d.default": _average_pool,
     "adaptive_avg_pool2d.default": _module(nn.AdaptiveAvgPool2d),
     "_adaptive_avg_pool2d.default": _module(nn.AdaptiveAvgPool2d),
-    "mean.dim": lambda x, axes, keep, _: shapes.mean(x, axes, keep),
+    "mean.dim": along_axes.mean,
+    "sum.dim_IntList": along_axes.total,
+    "amax.default": along_axes.extremes(largest=True),
+    "amin.default": along_axes.extremes(largest=False),
+    "max.dim": along_axes.extremes_with_places(largest=True),
+    "min.dim": along_axes.extremes_with_places(largest=False),
+    "logsumexp.default": along_axes.log_sum_exp,
+    "softmax.int": along_axes.softmax,
+    "_softmax.default": along_axes.softmax,
+    "log_softmax.int": along_axes.log_softmax,
+    "_log_softmax.default": along_axes.log_softmax,
+    "cumsum.default": along_axes.cumulative,
+    "layer_norm.default": along_axes.layer_norm,
+    "native_layer_norm.default": lambda *arguments: [along_axes.layer_norm(*arguments)],
+    "group_norm.default": along_axes.group_norm,
+    "instance_norm.default": along_axes.instance_norm,
+    "upsample_nearest1d.vec": along_axes.resized("nearest"),
+    "upsample_nearest2d.vec": along_axes.resized("nearest"),
+    "_upsample_nearest_exact2d.vec": along_axes.resized("nearest-exact"),
+    "upsample_linear1d.vec": along_axes.resized("linear"),
+    "upsample_bilinear2d.vec": along_axes.resized("linear"),
+    "expand.default": along_axes.moving(lambda x, sizes, _: x.expand(sizes)),
+    "repeat.default": along_axes.moving(Tensor.repeat),
+    "tile.default": along_axes.moving(Tensor.tile),
+    "roll.default": along_axes.moving(Tensor.roll),
+    "mT.default": lambda x: _transposed(x, -1, -2),
+    "movedim.int": along_axes.moving(Tensor.movedim),
+    "index_select.default": along_axes.moving(Tensor.index_select),
+    "narrow.default": along_axes.moving(Tensor.narrow),
     "prelu.default": prelu,
     "elu.default": _elu,
     "erf.default": products.erf,

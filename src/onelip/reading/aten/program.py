@@ -1,7 +1,7 @@
 """Programs that ``torch.export`` makes of a model."""
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -16,6 +16,11 @@ from torch.export.graph_signature import InputKind, OutputKind, TensorArgument
 from onelip.chains import Chain, Shape
 from onelip.errors import UnboundedModuleError, UsageError
 from onelip.reading.aten.archive import checked_archive
+from onelip.reading.aten.batch_size import (
+    counting,
+    refuse_batch_as_number,
+    without_batch_as_number,
+)
 from onelip.reading.aten.operators import OPERATORS
 from onelip.reading.aten.parts import part_node
 from onelip.reading.aten.rebuilt_layers import grouped
@@ -233,9 +238,9 @@ def _node(node: Any, prefix: str, given: Mapping[str, Reference]) -> Node:
     kind = str(target)
     operation = operator.getitem if target is operator.getitem else None
     if kind.startswith("aten.") and isinstance(target, OpOverload):
-        operation = _without_batch_as_number(target, OPERATORS.get(kind.removeprefix("aten.")))
+        operation = without_batch_as_number(target, OPERATORS.get(kind.removeprefix("aten.")))
     if isinstance(node.meta.get("val"), torch.SymInt | torch.SymFloat):
-        compute, operation = _counting(compute), operation and _counting(operation)
+        compute, operation = counting(compute), operation and counting(operation)
     referred = tuple(_referred(inputs, prefix, given))
     name = f"{prefix}{node.name}"
     return Node(name, kind, referred, (name,), operation, compute, _origin(node))
@@ -249,56 +254,11 @@ def _by_schema(node: Any, target: OpOverload) -> tuple[tuple[Any, ...], Callable
     inputs = tuple(given.get(a.name, a.default_value) for a in arguments)
 
     def compute(*values: Any) -> Any:
-        _refuse_batch_as_number(arguments, values)
+        refuse_batch_as_number(arguments, values)
         plain = values[: len(values) - len(named)]
         return target(*plain, **dict(zip(named, values[len(plain) :], strict=True)))
 
     return inputs, compute
-
-
-class BatchSize(int):
-    """A number that follows from the size of the batch, here 1: good for shapes, for nothing else.
-
-    A result in which it is a number, such as ``x * x.shape[0]``, differs from batch to batch.
-    """
-
-
-def _counting(compute: Callable[..., Any]) -> Callable[..., Any]:
-    """Mark the result of an operation as one that follows from the size of the batch."""
-
-    def count(*values: Any) -> BatchSize:
-        result = compute(*values)
-        if not isinstance(result, int):
-            raise UnboundedModuleError("the size of the batch is used as a number")
-        return BatchSize(result)
-
-    return count
-
-
-def _without_batch_as_number(
-    target: OpOverload, operation: Callable[..., Any] | None
-) -> Callable[..., Any] | None:
-    """Operation that refuses the size of the batch wherever it is no part of a shape."""
-    if operation is None:
-        return None
-    arguments = target._schema.arguments
-
-    def checked(*values: Any) -> Any:
-        _refuse_batch_as_number(arguments, values)
-        return operation(*values)
-
-    return checked
-
-
-def _refuse_batch_as_number(arguments: Sequence[Any], values: Sequence[Any]) -> None:
-    """Refuse the size of the batch as an argument that is neither a size nor a list of sizes.
-
-    Raises:
-        UnboundedModuleError: there is one.
-    """
-    for argument, value in zip(arguments, values, strict=True):
-        if isinstance(value, BatchSize) and not isinstance(argument.type, torch.IntType):
-            raise UnboundedModuleError("the size of the batch is used as a number")
 
 
 def _referred(part: Any, prefix: str, given: Mapping[str, Reference]) -> Any:

@@ -63,18 +63,6 @@ def pad(value: Value, pads: Sequence[int], mode: str = "constant", number: float
     return linear.moved(value, lambda x: F.pad(x, list(pads)))
 
 
-def mean(value: Value, axes: Sequence[int], keep: bool) -> Value:
-    """Over all axes of the image: global average pooling."""
-    axes = sorted(axis % (len(value.shape) + 1) for axis in axes)
-    if len(value.shape) < 2 or axes != list(range(2, len(value.shape) + 1)):
-        raise UnboundedModuleError(f"a mean over axes {axes} is not known: over all pixels it is")
-    channels, size = value.shape[0], torch.Size(value.shape[1:]).numel()
-    pooled = linear.average(
-        linear.reshaped(value, (channels, 1, size)), (1, size), (1, size), (0, 0)
-    )
-    return linear.reshaped(pooled, (channels, *(1,) * (len(axes) if keep else 0)))
-
-
 def concatenate(parts: Sequence[Value | Tensor], axis: int) -> Value:
     """Values and constants side by side: each padded with zeros, and their sum."""
     first = next(part for part in parts if isinstance(part, Value))

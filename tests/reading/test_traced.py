@@ -232,6 +232,22 @@ def test_certify_runs_what_was_traced(net):
         assert torch.equal(onelip.certify(wrapped, x).radius, radii["product"])
 
 
+def test_certify_runs_an_exported_program(net):
+    x = torch.rand(5, *SHAPE, dtype=torch.float64)
+    expected = onelip.certify(net, x, method="liplt").radius
+    dynamic = ({0: torch.export.Dim("batch")},)
+    exported = onelip.export(net)  # operators only: the layers of onelip are taken apart
+    by_name = onelip.certify(exported, x, method="liplt").radius
+    for program in (
+        torch.export.export(exported, (x,), dynamic_shapes=dynamic),
+        torch.export.export(exported, (x[:1],)),
+    ):
+        certificate = onelip.certify(program, x, method="liplt")
+        assert (certificate.prediction == exported(x).argmax(1)).all()
+        assert torch.allclose(certificate.radius, by_name, rtol=1e-6)
+    assert (by_name >= expected * (1 - 1e-6)).all()
+
+
 def test_certify_refuses_a_model_that_answers_otherwise():
     def forward(self, x):
         self.calls = getattr(self, "calls", 0) + 1

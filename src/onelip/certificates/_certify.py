@@ -13,6 +13,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 
 from onelip.certificates._radius_proof import (
     EXACT,
@@ -35,7 +36,7 @@ from onelip.reading import readable
 
 
 def certify(
-    model: nn.Module,
+    model: nn.Module | ExportedProgram,
     x: Tensor,
     labels: Tensor | None = None,
     *,
@@ -60,7 +61,8 @@ def certify(
     Args:
         model: in eval mode, from inputs in [0, 1] to logits, of any class whose forward can be
             traced: the trace is what is certified, and has to answer as the model does. It may be
-            compiled, or wrapped for data-parallel training. Input scaling is inside the model
+            compiled, or wrapped for data-parallel training. An exported program is certified as it
+            is. Input scaling is inside the model
             (``onelip.layers.Normalize``), so that radii are in the units of x.
         x: inputs in [0, 1].
         labels: true classes; samples that are predicted wrong then get radius 0.
@@ -99,7 +101,7 @@ def certify(
 @torch.no_grad()
 @proved_once()
 def _certified(
-    model: nn.Module,
+    asked: nn.Module | ExportedProgram,
     x: Tensor,
     labels: Tensor | None,
     *,
@@ -108,7 +110,7 @@ def _certified(
     batch_size: int,
 ) -> Certificate:
     """Predict a batch in full precision, and prove its radii."""
-    asked, model = model, readable(model, tuple(x.shape[1:]))
+    model = readable(asked, tuple(x.shape[1:]))
     _check_input(model, x)
     refuse_hidden_behaviour(model)
     single, model = model, _of_two_logits(model, x)
@@ -120,7 +122,7 @@ def _certified(
         )  # modules may work in place
         logits = torch.cat([head(part) for part in features.split(batch_size)])
         refuse_mixed(model, x[:1], logits)
-        if single is not asked:
+        if isinstance(asked, nn.Module) and single is not asked:
             _refuse_other_answers(asked, single, x, batch_size)
     _check_logits(logits, len(x), labels)
     prediction = logits.argmax(1)

@@ -77,23 +77,35 @@ def traced_program(program: ExportedProgram, *, source: object = None) -> Traced
     """Make an exported program a layer that runs it."""
     graph = program_graph(program)
     numbers = [n for n in program.state_dict.values() if isinstance(n, Tensor)]
+    return Traced(graph, _running(program), numbers, source)
+
+
+def _running(program: ExportedProgram) -> Callable[[Tensor], Tensor]:
+    """Return a function that runs a program; one for a batch of 1, on a sample at a time."""
     run = program.module().__call__  # the module itself would be a part, and has hooks
-    return Traced(graph, run, numbers, source)
+    (example,) = (
+        node for node in program.graph.nodes if node.name in program.graph_signature.user_inputs
+    )
+    if isinstance(example.meta["val"].shape[0], torch.SymInt):
+        return run
+    return lambda x: torch.cat([run(one) for one in x.split(1)]) if len(x) else run(x)
 
 
-def readable(model: nn.Module, input_shape: Shape | None) -> nn.Module:
+def readable(model: nn.Module | ExportedProgram, input_shape: Shape | None) -> nn.Module:
     """Return a module all of whose parts prove their bound: itself, unwrapped, or traced.
 
     A module is traced if a part of it is of a class that nothing is known of.
 
     Args:
-        model: any module.
+        model: any module, or an exported program.
         input_shape: of one input, without the batch; None where there is no shape to trace for.
 
     Raises:
         UnboundedModuleError: its forward cannot be traced; the message names the line.
         UsageError: it is in training mode.
     """
+    if isinstance(model, ExportedProgram):
+        return traced_program(model)
     model = unwrapped(model)
     if input_shape is None or not has_unknown_class(model):
         return model

@@ -167,6 +167,12 @@ def by_size(self, x):
     return self.layer(2 * x if x.shape[0] > 3 else x)
 
 
+def in_a_region(self, x):
+    with torch.no_grad():
+        first = x.view(1, -1)[:, :4]
+    return self.layer(x) + first
+
+
 def counts(self, x):
     self.count += 1
     return self.layer(x)
@@ -181,7 +187,9 @@ def counts(self, x):
         (counts, "changes its buffers"),
         (lambda _, x: x - x.mean(0), "mixes the samples"),
         (lambda _, x: x.view(1, -1)[:, :4], "mixes the samples"),
-        (lambda _, x: x @ (x.T @ x), "mixes the samples|no Lipschitz bound|constant matrix"),
+        (lambda _, x: x @ (x.T @ x), "moves the batch"),
+        (in_a_region, "mixes the samples"),
+        (lambda _, x: x.T.relu().T, "moves the batch to another axis"),
         (lambda _, x: x.flip(0), "batch"),
         (lambda _, x: x.sort(0)[0], "batch|sorts"),
         (lambda _, x: x.roll(1, 0), "roll"),
@@ -195,6 +203,7 @@ def counts(self, x):
         (lambda self, x: self.nothing(x), "no attribute 'nothing'"),
         (lambda _, x: (x, x), "one output"),
         (lambda _, x: x * x, "mul"),
+        (lambda _, x: F.scaled_dot_product_attention(x, x, x), "no global Lipschitz constant"),
     ],
 )
 def test_refusals_are_one_line(forward, message, capfd):

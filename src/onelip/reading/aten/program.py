@@ -25,6 +25,7 @@ from onelip.reading.aten.operators import OPERATORS
 from onelip.reading.aten.parts import part_node
 from onelip.reading.aten.rebuilt_layers import grouped
 from onelip.reading.graphs.graph import Graph, Node, Reference
+from onelip.reading.graphs.refusals import only_locally
 
 _NOTHING: Mapping[str, Reference] = MappingProxyType({})
 _REGIONS = {"wrap_with_autocast": 4, "wrap_with_set_grad_enabled": 1}
@@ -77,7 +78,7 @@ def _ungrouped(program: ExportedProgram) -> Graph:
     program = _functional(program)
     name, shape, dtype = _input(program)
     constants, output = _constants(program), _output(program)
-    _refuse_mixed_batch(program)
+    _refuse_moved_batch(program)
     nodes = program_nodes(program.graph_module)
     return Graph(nodes, constants, name, shape, torch.empty((), dtype=dtype), output)
 
@@ -127,29 +128,53 @@ def _input(program: ExportedProgram) -> tuple[str, Shape, torch.dtype]:
     return names[0], tuple(shape), example.dtype
 
 
-def _refuse_mixed_batch(program: ExportedProgram) -> None:
+def _refuse_moved_batch(program: ExportedProgram) -> None:
     """Refuse nodes whose first axis is not the batch, where that has a size of its own.
 
     Raises:
-        UnboundedModuleError: a node mixes the samples of a batch; the message names it.
+        UnboundedModuleError: a node moves the batch or mixes its samples; the message names it.
     """
-    specs = program.graph_signature.input_specs
-    entries = {spec.arg.name for spec in specs if spec.kind is InputKind.USER_INPUT}
-    reached, batch = set(), None
-    for node in program.graph.nodes:
+    entries = program.graph_signature.user_inputs
+    example = next(node.meta["val"] for node in program.graph.nodes if node.name in entries)
+    batch = example.shape[0]
+    if not isinstance(batch, torch.SymInt):
+        return
+    if any("scaled_dot_product" in str(node.target) for node in program.graph.nodes):
+        raise only_locally("attention, a product of values that depend on the input,")
+    for module in program.graph_module.modules():  # regions are graphs of their own
+        if isinstance(module, torch.fx.GraphModule):
+            _check_batch(module.graph, str(batch))
+
+
+def _check_batch(graph: torch.fx.Graph, batch: str) -> None:
+    """Refuse nodes between an input with a batch and the output that have none in front."""
+    reached: set[str] = set()
+    asked = _before_output(graph)
+    for node in graph.nodes:
         value = node.meta.get("val")
-        if node.name in entries and isinstance(value, Tensor) and value.ndim:
-            batch = value.shape[0]
-        elif not any(before.name in reached for before in node.all_input_nodes):
+        sides = [str(side) for side in value.shape] if isinstance(value, Tensor) else None
+        if node.op == "placeholder":
+            depends = sides is not None and sides[:1] == [batch]
+        else:
+            depends = any(before.name in reached for before in node.all_input_nodes)
+        if not depends or isinstance(value, torch.SymInt):  # a size says nothing of the numbers
             continue
-        known = isinstance(value, Tensor) and isinstance(batch, torch.SymInt)
-        if known and (value.ndim == 0 or str(value.shape[0]) != str(batch)):
+        reached.add(node.name)
+        if sides is not None and sides[:1] != [batch] and node.name in asked:
+            what = "moves the batch to another axis" if batch in sides else "mixes the samples"
             raise UnboundedModuleError(
-                f"node {node.name!r} ({node.target}) mixes the samples of a batch: its result "
-                f"has the shape {tuple(value.shape)}, and {batch} is the size of the batch"
+                f"node {node.name!r} ({node.target}) {what}: its result has the shape "
+                f"({', '.join(sides)}), and {batch} is the size of the batch"
             )
-        if not isinstance(value, torch.SymInt):  # a size says nothing of the numbers
-            reached.add(node.name)
+
+
+def _before_output(graph: torch.fx.Graph) -> set[str]:
+    """Names of the nodes that the output depends on."""
+    asked: set[str] = set()
+    for node in reversed(graph.nodes):
+        if node.op == "output" or node.name in asked:
+            asked.update(before.name for before in node.all_input_nodes)
+    return asked
 
 
 def _constants(program: ExportedProgram) -> dict[str, Tensor]:

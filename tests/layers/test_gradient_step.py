@@ -1,11 +1,12 @@
 """Gradient steps of plain modules."""
 
+import pytest
 import torch
 from torch import nn
 
 from onelip import layers, norms
 from onelip.bounds import LipLT, Product
-from onelip.layers.gradient_step import norm_bound_once_rounded
+from onelip.layers.gradient_step import GradientStep, norm_bound_once_rounded
 from onelip.reading import read
 from tests.oracles import matrix_of, sampled, sigma_max
 
@@ -38,3 +39,13 @@ def test_the_identity_between_two_maps_is_a_block_of_its_own(each):
                 assert sampled(chain) <= float(method.bound(chain.exact()))
         bound = float(Product(any_size=False).bound(read(step, (3,)).exact()))
         assert sigma_max(matrix_of(step, (3,))) <= bound * (1 + 1e-14)
+
+
+def test_reflected_pixels_have_no_adjoint_that_is_a_convolution():
+    """Their norm is known, but ``outer`` would not be the adjoint that the proof rests on."""
+    layer = GradientStep(
+        torch.randn(2, 2, 3, 3), torch.zeros(2), nn.ReLU(), None, padding_mode="reflect"
+    )
+    assert norms.conv2d(layer.inner.weight, padding=1, padding_mode="reflect").isfinite()
+    with pytest.raises(UnboundedModuleError, match="repeats pixels"):
+        onelip.lipschitz_bound(layer)

@@ -47,7 +47,6 @@ def test_batch_norm():
         (nn.AvgPool2d(3, ceil_mode=True), "divides by less at the border"),
         (nn.AvgPool2d(3, padding=1, count_include_pad=False), "count_include_pad=True"),
         (nn.MaxPool2d(2, return_indices=True), "return_indices=False"),
-        (nn.Conv2d(1, 1, 3, padding=1, padding_mode="reflect"), "padding_mode='reflect'"),
         (nn.CELU(-1.0), "steep without limit"),
     ],
     ids=lambda value: type(value).__name__,

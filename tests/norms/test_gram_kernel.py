@@ -395,14 +395,16 @@ def test_the_rules_are_close_on_large_images():
 
 @pytest.mark.parametrize("mode", ["reflect", "replicate"])
 def test_sequences_that_repeat_their_ends(mode):
-    conv = nn.Conv1d(2, 2, 3, padding=1, padding_mode=mode)
-    with pytest.raises(onelip.errors.UnboundedModuleError, match="repeats pixels"):
-        onelip.lipschitz_bound(conv)
+    """The bound holds for every length."""
+    conv = nn.Conv1d(2, 2, 3, padding=1, padding_mode=mode, bias=False).double()
+    for length in range(2, 9):
+        with torch.no_grad():
+            true = sigma_max(materialised(conv, (2, length)))
+        assert float(onelip.lipschitz_bound(conv)) >= true
 
 
 def test_derived_classes_have_no_rule():
     class Lazy(nn.ConvTranspose2d): ...
 
-    for conv in (Lazy(1, 1, 1), nn.ConvTranspose1d(1, 1, 1), nn.Conv3d(1, 1, 1)):
-        with pytest.raises(onelip.errors.UnboundedModuleError, match="no Lipschitz bound is known"):
-            onelip.lipschitz_bound(conv)
+    with pytest.raises(onelip.errors.UnboundedModuleError, match="no Lipschitz bound is known"):
+        onelip.lipschitz_bound(Lazy(1, 1, 1))

@@ -230,9 +230,8 @@ def test_trap_8_reflect_and_replicate(mode):
             true = sigma_max(materialised(conv, (1, size, size)))
         circular = float(torch.fft.fft2(conv.weight.detach(), s=(size, size)).abs().max())
         worst = max(worst, true / circular)
+        assert float(onelip.lipschitz_bound(conv)) >= true
     assert worst > 1.2
-    with pytest.raises(UnboundedModuleError, match=f"padding_mode='{mode}' repeats pixels"):
-        onelip.lipschitz_bound(conv)
     with pytest.raises(UnboundedModuleError, match="repeats pixels"):
         layers.ConvexPotentialConv2d(1, 1, image_size=3, padding_mode=mode)
 

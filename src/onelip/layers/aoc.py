@@ -6,7 +6,8 @@ not overlap. Block convolution makes one plain kernel of size k and stride s of 
 dilation act on each alike, and the adjoint is the transposed convolution.
 """
 
-from typing import Unpack
+import itertools
+from typing import Any, Unpack
 
 from torch import Tensor
 from typing_extensions import override
@@ -30,33 +31,33 @@ def inner_channels(inputs: int, outputs: int, kernel_size: int, stride: int) -> 
 
 
 def strided_kernel(
-    matrix: Tensor, bases: Tensor, strides: tuple[int, int], axes: tuple[int, ...] = (1, 2)
+    matrix: Tensor, bases: Tensor, strides: tuple[int, ...], axes: tuple[int, ...] = (1, 2)
 ) -> Tensor:
     """Kernel of a BCOP convolution followed by a strided matrix.
 
     Args:
-        matrix: ``(groups, out, n height_stride width_stride)``.
+        matrix: ``(groups, out, n strides)``.
         bases: as in ``block_kernel``.
-        strides: vertical and horizontal.
+        strides: along each axis.
         axes: as in ``block_kernel``.
 
     Returns:
-        ``(groups out, n, height, width)``.
+        ``(groups out, n, *taps)``.
     """
-    groups, outputs = matrix.shape[:2]
-    tall, wide = strides
+    outputs, count = matrix.shape[1], len(strides)
     # one H for each tap of the strided matrix, stacked as rows
-    rows = matrix.unflatten(2, (-1, tall, wide)).permute(0, 1, 3, 4, 2).flatten(1, 3)
-    taps = block_kernel(rows, bases, axes)
-    if tall == wide == 1:
+    rows = matrix.unflatten(2, (-1, *strides)).movedim(2, -1).flatten(1, -2)
+    taps = block_kernel(rows, bases, axes, dimensions=count)
+    if all(stride == 1 for stride in strides):
         return taps.flatten(0, 1)
-    spread = taps.unflatten(1, (outputs, tall, wide))
-    height, width = taps.shape[-2:]
-    kernel = taps.new_zeros(groups, outputs, taps.shape[2], height + tall - 1, width + wide - 1)
-    # tap (u, v) of the strided matrix shifts the BCOP kernel by (u, v): the product of the two maps
-    for u in range(tall):
-        for v in range(wide):
-            kernel[..., u : u + height, v : v + width] += spread[:, :, u, v]
+    spread = taps.unflatten(1, (outputs, -1))
+    lengths = taps.shape[3:]
+    sides = [n + s - 1 for n, s in zip(lengths, strides, strict=True)]
+    kernel = taps.new_zeros(len(matrix), outputs, taps.shape[2], *sides)
+    # a tap of the strided matrix shifts the BCOP kernel by its place: the product of the two maps
+    for i, place in enumerate(itertools.product(*map(range, strides))):
+        window: tuple[Any, ...] = tuple(map(slice, place, map(int.__add__, place, lengths)))
+        kernel[..., *window] += spread[:, :, i]
     return kernel.flatten(0, 1)
 
 

@@ -29,23 +29,27 @@ from onelip.layers.orthogonal import (
 )
 
 
-def block_kernel(matrix: Tensor, bases: Tensor, axes: tuple[int, ...] = (1, 2)) -> Tensor:
+def block_kernel(
+    matrix: Tensor, bases: Tensor, axes: tuple[int, ...] = (1, 2), *, dimensions: int = 2
+) -> Tensor:
     r"""Compose H with ``[Q Q^T, I - Q Q^T]`` for each basis, vertical and horizontal in turn.
 
     Args:
         matrix: H, ``(groups, out, n)``.
         bases: Q, ``(groups, count, n, rank)`` with orthonormal columns.
-        axes: along which the two taps lie, in turn: 1 is vertical, 2 horizontal.
+        axes: along which the two taps lie, in turn: of images, 1 is vertical, 2 horizontal.
+        dimensions: axes of the kernel.
 
     Returns:
-        A kernel ``(groups, out, n, height, width)``; orthogonal under circular padding if H is.
+        A kernel ``(groups, out, n, *taps)``; orthogonal under circular padding if H is.
     """
-    kernel = matrix[:, None, None]  # (groups, height, width, out, n)
+    taps = (1,) * dimensions
+    kernel: Tensor = matrix.unflatten(0, (-1, *taps))  # (groups, *taps, out, n)
     for i, basis in enumerate(bases.unbind(1)):
-        columns = basis[:, None, None]
+        columns = basis.unflatten(0, (-1, *taps))
         kept = (kernel @ columns) @ columns.mT  # X Q Q^T without forming the projector
         kernel = _shifted_sum(kept, kernel - kept, axis=axes[i % len(axes)])
-    return kernel.permute(0, 3, 4, 1, 2)
+    return kernel.movedim((-2, -1), (1, 2))
 
 
 def _shifted_sum(kept: Tensor, moved: Tensor, axis: int) -> Tensor:

@@ -59,10 +59,10 @@ class FixedConv2d(LipschitzModule):
         return norms.convolution(
             conv.weight,
             image_size=self.image_size,
-            padding=padding_in_use(conv),  # type: ignore[arg-type]
+            padding=padding_in_use(conv),
             padding_mode=conv.padding_mode,
-            stride=conv.stride,  # type: ignore[arg-type]
-            dilation=conv.dilation,  # type: ignore[arg-type]
+            stride=conv.stride,
+            dilation=conv.dilation,
             groups=conv.groups,
             whole_strides=True,
         )

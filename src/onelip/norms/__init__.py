@@ -6,6 +6,23 @@ floating-point numbers it is given: the rounding of the computation itself is ad
 
 from onelip import versions as versions  # warns before the first proof
 from onelip.norms.convolutions import convolution
+from onelip.norms.functional import (
+    conv1d,
+    conv2d,
+    conv3d,
+    conv_transpose1d,
+    conv_transpose2d,
+    conv_transpose3d,
+)
 from onelip.norms.spectral import dense
 
-__all__ = ["convolution", "dense"]
+__all__ = [
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
+    "convolution",
+    "dense",
+]

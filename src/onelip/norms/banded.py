@@ -182,7 +182,7 @@ def _largest_eigenvalue(maps: Tensor, rows: Rows) -> Tensor:
     shapes = (rows.outputs, maps.shape[1]), (rows.inputs, maps.shape[2])
     smaller = math.prod(shapes[0]) < math.prod(shapes[1])
     there, back = (_backward, _forward) if smaller else (_forward, _backward)
-    start = _start(min(shapes, key=math.prod), maps)
+    start = _start(shapes[0] if smaller else shapes[1], maps)
     return lanczos(lambda x: back(maps, rows, there(maps, rows, x)), start, _LANCZOS_STEPS)
 
 

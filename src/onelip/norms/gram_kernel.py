@@ -12,10 +12,13 @@ an almost-orthogonal layer attains 1 with it, for its d are the inverse of that 
 for :math:`C C^T`, and the smaller result counts.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
 from onelip.norms.rounding import UNDERFLOW, frobenius, gamma, upward
+from onelip.norms.symbol import gram_tap, half_space
 
 _TIGHT = 1e-4  # relative excess at which the first side's bound is taken
 _SQUARINGS = 20  # of the matrix whose leading eigenvector is sought
@@ -26,7 +29,7 @@ def squared_norm(kernels: Tensor) -> Tensor:
     """Bound of the largest squared norm of circular convolutions on any grid.
 
     Args:
-        kernels: ``(groups, out, in, height, width)`` in float64, entries at most about 1.
+        kernels: ``(groups, out, in, *taps)`` in float64, entries at most about 1.
 
     Returns:
         A 0-d tensor on the CPU.
@@ -45,18 +48,18 @@ def squared_norm(kernels: Tensor) -> Tensor:
 
 def _bound(kernel: Tensor) -> tuple[Tensor, Tensor]:
     """Bound of the squared norm of one kernel, and the mean diagonal of its Gram kernel."""
-    rows, _, height, width = kernel.shape
+    rows, _, *sides = kernel.shape
     # each entry is a sum of products; its error is below gamma times the product of two lengths
     lengths = frobenius(kernel.flatten(1)[:, None])
     entry_error = gamma(kernel[0].numel() + 1) * lengths.square().max() + UNDERFLOW * rows
-    taps = (2 * height - 1) * (2 * width - 1)
-    centre = _gram_tap(kernel, 0, 0)
+    taps = math.prod(2 * side - 1 for side in sides)
+    centre = gram_tap(kernel, (0,) * len(sides))
     level = centre.diagonal().mean().clamp_min(0)
     sums = centre.abs()
     centre.diagonal().sub_(level)  # rounds once more: the + 1 above
     parts = frobenius(centre)
-    for down, right in _half_plane(height, width):
-        tap = _gram_tap(kernel, down, right)
+    for shift in half_space(sides):
+        tap = gram_tap(kernel, shift)
         sums += tap.abs() + tap.abs().mT  # the opposite tap is the transpose
         parts = parts + 2 * frobenius(tap)
     sums = upward(sums, 2 * taps) + taps * entry_error
@@ -64,21 +67,6 @@ def _bound(kernel: Tensor) -> tuple[Tensor, Tensor]:
     gershgorin = upward(gershgorin, 2 * rows + 2)
     parts = upward(parts, 2 * taps + 4) + rows * taps * entry_error
     return upward(torch.minimum(gershgorin, upward(level + parts, 2)), 8), level
-
-
-def _gram_tap(kernel: Tensor, down: int, right: int) -> Tensor:
-    """Compute ``sum_t K_t K_{t + d}^T`` for one displacement, as one product of matrices."""
-    height, width = kernel.shape[2:]
-    left = kernel[:, :, : height - down, max(0, -right) : width - max(0, right)]
-    moved = kernel[:, :, down:, max(0, right) : width - max(0, -right)]
-    return left.flatten(1) @ moved.flatten(1).mT
-
-
-def _half_plane(height: int, width: int) -> list[tuple[int, int]]:
-    """One of each pair of opposite displacements."""
-    ahead = [(0, right) for right in range(1, width)]
-    below = [(d, r) for d in range(1, height) for r in range(1 - width, width)]
-    return ahead + below
 
 
 def _scaled_row_sum(sums: Tensor) -> Tensor:

@@ -1,5 +1,8 @@
 """Records of torch's linear maps: matrices and convolutions."""
 
+from collections.abc import Callable
+from typing import Any
+
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
@@ -19,8 +22,38 @@ from onelip.lipschitz.records import RECORDS, ModuleRecord
 from onelip.norms.convolutions import Pair, is_circular, pair
 
 
-def _linear_bound(module: nn.Linear) -> Tensor:
-    return norms.dense(module.weight)
+def norm_of(module: nn.Module, weight: Tensor) -> Tensor:
+    """Norm of torch's linear layer with another weight in its place, for inputs of every size.
+
+    Args:
+        module: of one of torch's classes of linear layers, parametrizations aside.
+        weight: laid out like the module's own.
+    """
+    kind = type_before_parametrizations(module)
+    if kind is nn.Linear:
+        return norms.dense(weight)
+    numbers = {name: getattr(module, name) for name in ("stride", "padding", "dilation", "groups")}
+    if kind in _TRANSPOSED:
+        return _TRANSPOSED[kind](weight, **numbers)
+    numbers["padding"] = padding_in_use(module)
+    return _CONVOLUTIONS[kind](weight, padding_mode=module.padding_mode, **numbers)
+
+
+_CONVOLUTIONS: dict[Any, Callable[..., Tensor]] = {
+    nn.Conv1d: norms.conv1d,
+    nn.Conv2d: norms.conv2d,
+    nn.Conv3d: norms.conv3d,
+}
+_TRANSPOSED: dict[Any, Callable[..., Tensor]] = {
+    nn.ConvTranspose1d: norms.conv_transpose1d,
+    nn.ConvTranspose2d: norms.conv_transpose2d,
+    nn.ConvTranspose3d: norms.conv_transpose3d,
+}
+
+
+def _bound(module: Any) -> Tensor:
+    """Bound for every size of the input, since the module does not know its own."""
+    return norm_of(module, module.weight)
 
 
 def _linear_chain(module: nn.Linear, value: Value) -> Value:
@@ -29,18 +62,6 @@ def _linear_chain(module: nn.Linear, value: Value) -> Value:
 
 def _linear_error(module: nn.Linear, run: Run) -> Local:
     return affine(module, run, module.weight.shape[1])
-
-
-def _conv2d_bound(module: nn.Conv2d) -> Tensor:
-    """Bound for every image size, since the module does not know its own."""
-    return norms.convolution(
-        module.weight,
-        padding=padding_in_use(module),  # type: ignore[arg-type]
-        padding_mode=module.padding_mode,
-        stride=module.stride,  # type: ignore[arg-type]
-        dilation=module.dilation,  # type: ignore[arg-type]
-        groups=module.groups,
-    )
 
 
 def _conv2d_chain(module: nn.Conv2d, value: Value) -> Value:
@@ -54,18 +75,6 @@ def _conv2d_chain(module: nn.Conv2d, value: Value) -> Value:
         dilation=pair(module.dilation),
         groups=module.groups,
         circular=is_circular(module.padding_mode),
-    )
-
-
-def _conv1d_bound(module: nn.Conv1d) -> Tensor:
-    padding = _of_one_row(padding_in_use(module))
-    return norms.convolution(
-        module.weight[:, :, None],
-        padding=padding,
-        padding_mode=module.padding_mode,
-        stride=(1, module.stride[0]),
-        dilation=(1, module.dilation[0]),
-        groups=module.groups,
     )
 
 
@@ -93,17 +102,6 @@ def _convolution_error(module: nn.Conv2d, run: Run) -> Local:
     return affine(module, run, module.weight[0].numel())
 
 
-def _conv_transpose2d_bound(module: nn.ConvTranspose2d) -> Tensor:
-    """The adjoint of ``nn.Conv2d`` with the same weight, or of a part of it, with zero padding."""
-    return norms.convolution(
-        module.weight,
-        padding=module.padding,  # type: ignore[arg-type]
-        stride=module.stride,  # type: ignore[arg-type]
-        dilation=module.dilation,  # type: ignore[arg-type]
-        groups=module.groups,
-    )
-
-
 def _conv_transpose2d_chain(module: nn.ConvTranspose2d, value: Value) -> Value:
     return transposed_convolution(
         value,
@@ -122,7 +120,7 @@ def _conv_transpose2d_error(module: nn.ConvTranspose2d, run: Run) -> Local:
     return affine(module, run, module.weight[:, 0].numel() // module.groups)
 
 
-def padding_in_use(module: nn.Conv1d | nn.Conv2d) -> str | tuple[int, ...]:
+def padding_in_use(module: Any) -> str | tuple[int, ...]:
     """Padding that ``forward`` takes, as the constructor takes it.
 
     Torch notes the pixels that it wraps at construction, so a padding that was set later, or a
@@ -132,7 +130,8 @@ def padding_in_use(module: nn.Conv1d | nn.Conv2d) -> str | tuple[int, ...]:
         UnboundedModuleError: more pixels are wrapped on one side, and not those of ``"same"``.
     """
     if module.padding_mode == "zeros":
-        return module.padding
+        padding: str | tuple[int, ...] = module.padding
+        return padding
     noted = module._reversed_padding_repeated_twice  # left, right, top, bottom
     sides = list(zip(noted[::2], noted[1::2], strict=True))[::-1]
     if all(before == after for before, after in sides):
@@ -165,17 +164,20 @@ def sides_of(weight: Tensor, padding: int | tuple[int, ...] | str, dilation: Pai
 
 RECORDS |= {
     nn.Linear: ModuleRecord(
-        lipschitz_bound=_linear_bound, to_chain=_linear_chain, forward_error=_linear_error
+        lipschitz_bound=_bound, to_chain=_linear_chain, forward_error=_linear_error
     ),
     nn.Conv1d: ModuleRecord(
-        lipschitz_bound=_conv1d_bound, to_chain=_conv1d_chain, forward_error=_convolution_error
+        lipschitz_bound=_bound, to_chain=_conv1d_chain, forward_error=_convolution_error
     ),
     nn.Conv2d: ModuleRecord(
-        lipschitz_bound=_conv2d_bound, to_chain=_conv2d_chain, forward_error=_convolution_error
+        lipschitz_bound=_bound, to_chain=_conv2d_chain, forward_error=_convolution_error
     ),
     nn.ConvTranspose2d: ModuleRecord(
-        lipschitz_bound=_conv_transpose2d_bound,
+        lipschitz_bound=_bound,
         to_chain=_conv_transpose2d_chain,
         forward_error=_conv_transpose2d_error,
     ),
+    nn.Conv3d: ModuleRecord(lipschitz_bound=_bound),
+    nn.ConvTranspose1d: ModuleRecord(lipschitz_bound=_bound),
+    nn.ConvTranspose3d: ModuleRecord(lipschitz_bound=_bound),
 }

@@ -2,11 +2,11 @@
 
 BOUND_METHODS = (
     "product",
-    "liplt",
     "eclipse-fast",
     "eclipse",
-    "lipsdp-layer",
     "lipsdp",
+    "liplt",
+    "lipsdp-layer",
     "local",
     "best",
 )

@@ -77,6 +77,7 @@ class LipLT(BoundMethod):
     refinement: Refinement = "spectral"
     seconds: float | None = None
     name: ClassVar[str] = "liplt"
+    share: ClassVar[float] = 0.7
     title: ClassVar[str] = "LipLT"
 
     def prove(self, chain: Chain) -> Tensor:
@@ -103,8 +104,8 @@ class LipLT(BoundMethod):
         return least_in_time(proved, self.work, end_of(self.seconds))
 
     def within(self, seconds: float) -> Self:
-        """Spend half of the time."""
-        return replace(self, seconds=seconds / 2)
+        """Spend all of the time."""
+        return replace(self, seconds=seconds)
 
     def estimate(self, chain: Chain) -> nn.Module:
         """Differentiable LipLT bound on power iterations: an estimate, no proof."""

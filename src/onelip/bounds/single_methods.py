@@ -9,11 +9,11 @@ from onelip.bounds.method import BoundMethod
 
 SINGLE_METHODS: tuple[BoundMethod, ...] = (
     Product(),
-    LipLT(),
     ECLipsE(fast=True),
     ECLipsE(),
-    LipSDP("layer"),
     LipSDP(),
+    LipLT(),
+    LipSDP("layer"),
     Local(),
 )
 """The one table of them, in the order in which ``Best`` tries them."""

@@ -316,7 +316,7 @@ def cheapest_first(
 def row_norms(x: Tensor) -> Tensor:
     """Bound the Euclidean norms of the rows of a batch."""
     rows = x.flatten(1)
-    norms = torch.linalg.vector_norm(rows, dim=1)
+    norms: Tensor = torch.linalg.vector_norm(rows, dim=1)
     return upward(norms, rows.shape[1] + 4) + math.sqrt(rows.shape[1] * UNDERFLOW)
 
 

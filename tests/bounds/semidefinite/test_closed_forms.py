@@ -11,8 +11,14 @@ from onelip.bounds.semidefinite.closed_forms import balanced, in_closed_form
 from onelip.bounds.semidefinite.layerwise import fast, forward, strictly, towards
 from onelip.bounds.semidefinite.matrices import matrices
 from onelip.bounds.semidefinite.multipliers import proved
-from tests.networks import PUBLISHED, SHAPES, chain_of, published_network, random_weights
-from tests.networks import sorting_chain
+from tests.networks import (
+    PUBLISHED,
+    SHAPES,
+    chain_of,
+    published_network,
+    random_weights,
+    sorting_chain,
+)
 from tests.oracles import exact_relu, sampled
 
 ACTIVATIONS = (nn.ReLU(), nn.GELU(), nn.Tanh(), nn.LeakyReLU(0.3), nn.LeakyReLU(-1.0), nn.SELU())

@@ -332,8 +332,9 @@ def _sweepable(chain: Chain, work: float) -> bool:
 def _uniform(block: Block) -> bool:
     """Whether a block is a layer and an activation with the same slopes everywhere."""
     kind = block.nonlinearity
-    plain = block.outer is None and block.skip is None and isinstance(kind, Elementwise)
-    return plain and kind.low.numel() == kind.high.numel() == 1
+    if block.outer is not None or block.skip is not None or not isinstance(kind, Elementwise):
+        return False
+    return kind.low.numel() == kind.high.numel() == 1
 
 
 def _slopes(block: Block) -> tuple[Fraction, Fraction]:

@@ -117,7 +117,8 @@ class _State:
 
     def as_inputs_of(self, linear: LinearMap) -> Tensor:
         """Return all images as a batch of inputs."""
-        return self.x.unflatten(1, linear.inputs)
+        images: Tensor = self.x.unflatten(1, linear.inputs)
+        return images
 
     def after(self, x: Tensor, lost: Tensor, own: float) -> None:
         """Replace all images by those under the next map, and prove their norms.

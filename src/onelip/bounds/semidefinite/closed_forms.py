@@ -57,12 +57,12 @@ def _forward(
     """Weights of each layer and the level at the end, by each rule; infinite where one fails."""
     eye = torch.eye(network.weights[0].shape[1], dtype=torch.float64)
     known, failed = eye.expand(len(sizes), *eye.shape), torch.zeros(len(sizes), dtype=torch.bool)
-    found = []
+    found, largest = [], {id(kind): closed_form(kind) for kind in kinds}
     for kind, weight, after in zip(kinds, network.weights, network.weights[1:], strict=False):
         whitened, wrong = _whitened(weight, known)
         moment = whitened.mT @ whitened
         failed |= wrong
-        weights = sizes * closed_form(kind) / _peak(moment, after, powers)
+        weights = sizes * largest[id(kind)] / _peak(moment, after, powers)
         failed |= ~torch.isfinite(weights).all(1)
         middle = weights * (kind.low + kind.high) / 2
         before = weights * kind.low * kind.high

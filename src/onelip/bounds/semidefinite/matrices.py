@@ -115,7 +115,7 @@ def matrices(chain: Chain, *, widest: int = WIDEST) -> Matrices:
         [part.error for part in scaled],
         [part.norm for part in scaled],
         [part.growth for part in scaled],
-        [_kind(block) for block in chain.blocks],
+        _kinds(chain),
         [part.factor for part in scaled],
     )
     finite(network.product, "the product of the layers' constants")
@@ -139,6 +139,22 @@ def refuse_other_blocks(chain: Chain) -> None:
                 f"of {block.name or type(block.nonlinearity.module).__name__} nothing but a "
                 "Lipschitz constant is known, which quadratic multipliers cannot use: use LipLT()"
             )
+
+
+def _kinds(chain: Chain) -> list[Slopes | Groups]:
+    """Nonlinearities of all layers, one object for those that are alike."""
+    found: list[Slopes | Groups] = []
+    known: dict[tuple[float, float, int], Slopes | Groups] = {}
+    for block in chain.blocks:
+        kind = block.nonlinearity
+        if isinstance(kind, Elementwise) and kind.low.numel() == kind.high.numel() == 1:
+            key = float(kind.low), float(kind.high), block.inner.rows
+            if key not in known:
+                known[key] = _kind(block)
+            found.append(known[key])
+        else:
+            found.append(_kind(block))
+    return found
 
 
 def _kind(block: Block) -> Slopes | Groups:

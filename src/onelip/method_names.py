@@ -5,6 +5,7 @@ BOUND_METHODS = (
     "eclipse-fast",
     "eclipse",
     "lipsdp",
+    "exact",
     "liplt",
     "lipsdp-layer",
     "local",

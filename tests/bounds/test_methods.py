@@ -26,7 +26,7 @@ def network(seed: int = 0) -> nn.Sequential:
 
 
 def test_methods_are_called_by_their_names() -> None:
-    names = "product eclipse-fast eclipse lipsdp liplt lipsdp-layer local best"
+    names = "product eclipse-fast eclipse lipsdp exact liplt lipsdp-layer local best"
     assert " ".join(METHODS) == names
     for name, method in METHODS.items():
         assert method.name == name == bounds.bound_method(name).name

@@ -1,6 +1,7 @@
 """The methods that ``Best`` tries, and everything else has by name."""
 
 from onelip.bounds._eclipse import ECLipsE
+from onelip.bounds._exact import Exact
 from onelip.bounds._liplt import LipLT
 from onelip.bounds._lipsdp import LipSDP
 from onelip.bounds._local import Local
@@ -12,6 +13,7 @@ SINGLE_METHODS: tuple[BoundMethod, ...] = (
     ECLipsE(fast=True),
     ECLipsE(),
     LipSDP(),
+    Exact(),
     LipLT(),
     LipSDP("layer"),
     Local(),

@@ -124,7 +124,7 @@ def trained(hidden: tuple[int, ...]) -> list[Tensor]:
             torch.nn.functional.cross_entropy(model(x[batch]), y[batch]).backward()
             optimiser.step()
     right = float((model(x).argmax(1) == y).float().mean())
-    assert right > 0.97, right  # it has learnt something
+    assert right > 0.9, right  # it has learnt something
     return [layer.weight.detach().double() for layer in layers]
 
 

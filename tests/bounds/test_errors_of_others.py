@@ -12,21 +12,21 @@ import torch
 from torch import Tensor, nn
 
 from onelip import bounds
-from onelip.bounds import METHODS, Best
+from onelip.bounds import Best
 from onelip.errors import NotApplicableError
 
-METHODS_TO_ASK = [name for name in METHODS if name not in ("local", "best")]
+METHODS_TO_ASK = ("product", "eclipse-fast", "lipsdp", "exact", "liplt")
 
 
 def steepest(model: nn.Module, shape: tuple[int, ...]) -> float:
     """The largest norm of a Jacobian at random points, up to rounding."""
-    points = (
-        torch.randn(300, *shape, dtype=torch.float64)
-        * torch.logspace(-1, 1, 300)[(...,) + (None,) * len(shape)].double()
-    )
-    jacobians = torch.func.vmap(torch.func.jacrev(lambda x: model(x[None])[0].flatten()))(points)
-    matrices = jacobians.reshape(len(points), -1, math.prod(shape))
-    return float(torch.linalg.matrix_norm(matrices, 2).max()) * (1 - 1e-12)
+    largest = 0.0
+    for size in torch.logspace(-1, 1, 60).tolist():
+        point = size * torch.randn(1, *shape, dtype=torch.float64)
+        jacobian = torch.autograd.functional.jacobian(model, point)
+        matrix = jacobian.reshape(-1, math.prod(shape))
+        largest = max(largest, float(torch.linalg.matrix_norm(matrix, 2)))
+    return largest * (1 - 1e-12)
 
 
 def check(model: nn.Module, shape: tuple[int, ...], misread: float) -> None:
@@ -44,19 +44,19 @@ def check(model: nn.Module, shape: tuple[int, ...], misread: float) -> None:
         asked += 1
         assert found >= seen, name
     assert asked >= 2
-    assert float(Best(seconds=2).bound(network)) >= seen
+    assert float(Best(seconds=0.3).bound(network)) >= seen
 
 
 def norms(*layers: nn.Linear) -> float:
     """The product of the norms of dense layers."""
-    return math.prod(float(torch.linalg.matrix_norm(m.weight.double(), 2)) for m in layers)
+    return math.prod(float(torch.linalg.matrix_norm(m.weight.detach().double(), 2)) for m in layers)
 
 
 def test_a_convolution_is_a_layer() -> None:
-    conv, linear = nn.Conv2d(1, 2, 3, padding=1), nn.Linear(32, 2)
+    conv, linear = nn.Conv2d(1, 2, 2), nn.Linear(8, 2)
     conv.weight.data *= 10
     model = nn.Sequential(conv, nn.ReLU(), nn.Flatten(), linear)
-    check(model, (1, 4, 4), norms(linear))
+    check(model, (1, 3, 3), norms(linear))
 
 
 def test_batch_normalisation_is_a_layer() -> None:
@@ -105,7 +105,7 @@ def test_slopes_above_one_are_seen(name: str) -> None:
     last.weight.data.fill_(1.0)
     model = nn.Sequential(first, activation, last)
     check(model, (1,), 1.0)
-    assert float(Best(seconds=2).bound(model.double(), (1,))) >= slope
+    assert float(bounds.Product().bound(model)) >= slope
 
 
 def test_every_leaky_slope_is_its_own() -> None:

@@ -30,7 +30,7 @@ class Exact(BoundMethod):
     Cost: two nodes a pattern at most, usually a small share: 1 ms a node with three hidden layers.
 
     Args:
-        seconds: when to stop splitting nodes.
+        seconds: when to stop splitting nodes; None for never.
 
     Raises:
         NotApplicableError: when it is asked for a bound of a chain with other blocks than plain
@@ -50,7 +50,7 @@ class Exact(BoundMethod):
     Entesari, Roy, Chellappa (2023).
     """
 
-    seconds: float | None = None
+    seconds: float | None = 60.0
     name: ClassVar[str] = "exact"
     share: ClassVar[float] = 0.3
 

@@ -32,8 +32,8 @@ def main() -> None:
 def rows() -> Iterator[dict[str, Any]]:
     """A row at a time."""
     for layers, width in SIZES:
-        weights = _weights(layers, width)
-        chain = _chain(weights)
+        weights = random_weights(layers, width)
+        chain = chain_of(weights)
         methods: dict[str, Callable[[], object]] = {
             method.title: partial(method.bound, chain)
             for method in (Product(), LipLT(), ECLipsE(fast=True))
@@ -79,7 +79,7 @@ def _eclipse_nn(weights: list[Tensor], *, slow: bool) -> dict[str, Callable[[], 
     return methods
 
 
-def _weights(layers: int, width: int) -> list[Tensor]:
+def random_weights(layers: int, width: int) -> list[Tensor]:
     """As published: seeded, each weight with a norm between 0.4 and 1.8."""
     random = np.random.RandomState(width * 7 + layers * 13)
     sizes = [4, *[width] * (layers - 1), 1]
@@ -91,7 +91,7 @@ def _weights(layers: int, width: int) -> list[Tensor]:
     return weights
 
 
-def _chain(weights: list[Tensor]) -> Chain:
+def chain_of(weights: list[Tensor]) -> Chain:
     relu = Elementwise.of(nn.ReLU())
     return Chain(tuple(Block(Dense(weight), relu) for weight in weights[:-1]), Dense(weights[-1]))
 

@@ -2,11 +2,12 @@
 
 BOUND_METHODS = (
     "product",
-    "liplt",
     "eclipse-fast",
     "eclipse",
-    "lipsdp-layer",
     "lipsdp",
+    "exact",
+    "liplt",
+    "lipsdp-layer",
     "local",
     "best",
 )

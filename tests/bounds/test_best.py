@@ -44,7 +44,8 @@ def test_more_time_never_gives_more(seed: int) -> None:
     torch.manual_seed(seed)
     model = dense_model(5, 12, 12, 3)
     bounds = [float(Best(s).report(model, (5,)).bound) for s in (1e-6, 1e-3, 0.2, 5.0)]
-    assert bounds == sorted(bounds, reverse=True)
+    # Searches that end by themselves agree up to their own rounding.
+    assert all(b <= a * (1 + 1e-9) for a, b in itertools.pairwise(bounds))
     assert bounds[0] > bounds[-1]
 
 

@@ -26,7 +26,7 @@ def network(seed: int = 0) -> nn.Sequential:
 
 
 def test_methods_are_called_by_their_names() -> None:
-    names = "product liplt eclipse-fast eclipse lipsdp-layer lipsdp local best"
+    names = "product eclipse-fast eclipse lipsdp exact liplt lipsdp-layer local best"
     assert " ".join(METHODS) == names
     for name, method in METHODS.items():
         assert method.name == name == bounds.bound_method(name).name
@@ -145,7 +145,7 @@ def test_methods_that_cannot() -> None:
     for question in (Local().bound, Local().logit_bounds):
         with pytest.raises(NotApplicableError, match="around"):
             question(chain)
-    with pytest.raises(UsageError, match="known: product, liplt, eclipse-fast"):
+    with pytest.raises(UsageError, match="known: product, eclipse-fast, eclipse"):
         onelip.lipschitz_bound(chain, method="lipschitz")
     with pytest.raises(UsageError, match="proves nothing"):
         LipSDP("network")  # type: ignore[arg-type]

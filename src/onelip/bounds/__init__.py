@@ -8,6 +8,7 @@ computation itself is added. ``METHODS`` holds them by name; ``Best`` tries them
 from onelip.bounds._best import Best, BestReport, Tried
 from onelip.bounds._deprecated import __getattr__ as __getattr__
 from onelip.bounds._eclipse import ECLipsE
+from onelip.bounds._exact import Exact
 from onelip.bounds._liplt import LipLT
 from onelip.bounds._lipschitz_bound import lipschitz_bound
 from onelip.bounds._lipsdp import LipSDP
@@ -25,6 +26,7 @@ __all__ = [
     "BestReport",
     "BoundMethod",
     "ECLipsE",
+    "Exact",
     "LayerProduct",
     "LipLT",
     "LipSDP",

@@ -13,17 +13,16 @@ from onelip.bounds._liplt import LipLT
 from onelip.bounds._product import Product
 from onelip.bounds.layer_product import bound_by_layers
 from onelip.bounds.logit_bounds import LogitBounds, least
-from onelip.bounds.method import BoundMethod, Network, chain_of, limited
+from onelip.bounds.method import BoundMethod, Network, Shared, chain_of, limited, widths
 from onelip.bounds.single_methods import SINGLE_METHODS
 from onelip.chains import Chain, Shape
-from onelip.deadline import Deadline, OutOfTimeError
+from onelip.deadline import Deadline, OutOfTimeError, measured_rate
 from onelip.errors import NotApplicableError, UnboundedModuleError, UsageError
 from onelip.estimates import lower_estimate
 from onelip.lipschitz import refuse_hidden_behaviour
 from onelip.method_names import BOUND_METHODS
 from onelip.norms.proved_once import proved_once
 
-_RATE = 2e10  # float64 multiplications a second of one core, about
 _SHARE_OF_LOWER = 0.1  # of the time
 _SHARE_OF_PAIRS = 0.3  # of the time, for LipLT's constants of pairs
 
@@ -37,12 +36,14 @@ class Tried:
         bound: the proved bound, None if it did not run or did not finish.
         seconds: time that it took.
         note: the reason why there is no bound.
+        more: what more time would give; empty where it would give nothing.
     """
 
     method: str
     bound: float | None
     seconds: float
     note: str = ""
+    more: str = ""
 
 
 @dataclass(frozen=True)
@@ -66,9 +67,11 @@ class BestReport:
 class Best(BoundMethod):
     """Smallest of all proved bounds of a network's Lipschitz constant that fit into a time.
 
-    The methods of ``onelip.bounds.METHODS``, cheapest first: a method begins if it is expected to
-    end in time, and stops when its time is over. The norms of single layers are always proved,
-    whatever they take: without them there is no bound.
+    The methods of ``onelip.bounds.METHODS``, cheapest first: closed forms, then multipliers that
+    begin with those that are known, then LipLT. A method begins if the speed of this machine, which
+    is measured, lets it have something to show in time, and stops with what is proved when its
+    share of the time is over. The norms of single layers are always proved, whatever they take:
+    without them there is no bound.
 
     Bound: the minimum of what the methods proved; for a module, ``lipschitz_bound`` is one of them,
     if it ends in a quarter of the time. For pairs of logits, the root of 2 times that, or the
@@ -168,11 +171,13 @@ class Best(BoundMethod):
         """The product and every method to try, as far as all but the seconds kept go."""
         # The first method is the product of norms: it always runs, so that there is a bound.
         first, *others = [m for m in SINGLE_METHODS if m.multiplications(chain) < math.inf]
-        tried = [_proved(first, chain, max(0.0, deadline.left - kept))]
+        shared = Shared(chain)
+        tried = [_proved(first, shared, max(0.0, deadline.left - kept))]
         if isinstance(network, nn.Module):
             tried.append(_by_layers(network, Deadline((deadline.left - kept) / 4)))
         chosen = [m for m in others if not self.methods or m.name in self.methods]
-        return tried + [_try(method, chain, deadline.left - kept) for method in chosen]
+        rate = measured_rate(max(widths(chain), default=1))
+        return tried + [_try(method, shared, deadline.left - kept, rate) for method in chosen]
 
 
 def _smallest(tried: list[Tried]) -> tuple[Tensor, str]:
@@ -195,20 +200,20 @@ def _by_layers(model: nn.Module, deadline: Deadline) -> Tried:
     return Tried("layer by layer", bound, time.monotonic() - start, note)
 
 
-def _try(method: BoundMethod, chain: Chain, left: float) -> Tried:
-    """Run a method if its multiplications are expected to fit into the time left."""
-    needed = method.multiplications(chain) / _RATE
+def _try(method: BoundMethod, shared: Shared, left: float, rate: float) -> Tried:
+    """Run a method if its first multiplications are expected to fit into its share of the time."""
+    needed, left = method.multiplications(shared.chain) / rate, left * method.share
     if needed > left or left <= 0:
-        more = f"takes {max(1, math.ceil(needed))} s or more of what is left: give more --seconds"
+        more = f"takes {needed:.2g} s or more, has {max(left, 0):.2g} s: give more --seconds"
         return Tried(method.name, None, 0.0, more)
-    return _proved(method, chain, left)
+    return _proved(method, shared, left)
 
 
-def _proved(method: BoundMethod, chain: Chain, left: float) -> Tried:
+def _proved(method: BoundMethod, shared: Shared, left: float) -> Tried:
     """Run a method and record its bound, or the reason why it has none."""
     start = time.monotonic()
     try:
-        bound = float(method.within(left).prove(chain))
+        found = method.within(left).outcome(shared)
     except NotApplicableError as error:
         return Tried(method.name, None, time.monotonic() - start, str(error))
-    return Tried(method.name, bound, time.monotonic() - start)
+    return Tried(method.name, float(found.bound), time.monotonic() - start, "", found.more)

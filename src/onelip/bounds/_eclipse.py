@@ -10,19 +10,19 @@ than time.
 import math
 import time
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
-from onelip.bounds.method import BoundMethod, end_of, widths
+from onelip.bounds.method import BoundMethod, Outcome, Shared, end_of, widths
+from onelip.bounds.semidefinite.closed_forms import balanced, in_closed_form
 from onelip.bounds.semidefinite.forms import Multipliers, scaled
-from onelip.bounds.semidefinite.layerwise import fast, forward, strictly
+from onelip.bounds.semidefinite.layerwise import forward, strictly
 from onelip.bounds.semidefinite.matrices import (
     Groups,
     Matrices,
     Slopes,
-    matrices,
     refuse_other_blocks,
 )
 from onelip.bounds.semidefinite.multipliers import proved
@@ -41,15 +41,17 @@ class ECLipsE(BoundMethod):
     One weight per entry. The weights of a layer minimise the largest eigenvalue after the next
     layer, by an interior-point method. With one hidden layer this is LipSDP.
 
-    ``fast`` takes one weight per layer, in closed form: for slopes in :math:`[a, b]` it is
-    :math:`1 / (h (|m| + h) \lambda_{max}(W X^{-1} W^T))` with :math:`h = (b - a) / 2` and
-    :math:`m = (a + b) / 2`, which is never worse than the product of norms. For
-    sorting, the means of the groups pass unchanged; the weight of the remainder is the best of a
-    few candidates. At the end all weights are scaled together.
+    ``fast`` takes weights in closed form. As published it is one weight per layer: for slopes in
+    :math:`[a, b]` it is :math:`1 / (h (|m| + h) \lambda_{max}(W X^{-1} W^T))` with
+    :math:`h = (b - a) / 2` and :math:`m = (a + b) / 2`, which is never worse than the product of
+    norms. Larger weights, one per entry, are tried beside them (``semidefinite/closed_forms.py``).
+    For sorting, the means of the groups pass unchanged; the weight of the remainder is the best of
+    a few candidates.
 
-    Bound: at most that of ``fast``, which is at most the product of the layers' constants.
-    Cost: for ``fast``, some ten factorisations and thirty products per layer, so the cube of the
-        widths; otherwise 15 to 30 steps per layer, each some products of matrices as large as the
+    Bound: at most that of ``fast``, which is at most ECLipsE-Fast as published, up to 1e-8, and at
+        most the product of the layers' constants.
+    Cost: for ``fast``, some ten factorisations and products per layer, so the cube of the widths;
+        otherwise 15 to 30 steps per layer, each some products of matrices as large as the
         layer and the next together: the cube of both.
 
     Args:
@@ -75,6 +77,7 @@ class ECLipsE(BoundMethod):
 
     fast: bool = False
     seconds: float | None = None
+    share: ClassVar[float] = 0.4
 
     @property
     def name(self) -> str:
@@ -88,14 +91,28 @@ class ECLipsE(BoundMethod):
 
     def prove(self, chain: Chain) -> Tensor:
         """Prove a bound of a plain chain from its layerwise multipliers."""
+        return self.outcome(Shared(chain)).bound
+
+    def outcome(self, shared: Shared) -> Outcome:
+        """Prove a bound from layerwise multipliers; leave them to the methods that follow."""
+        until = time.monotonic() + end_of(self.seconds)
         if not self.fast:
-            refuse_other_blocks(chain)
-            _refuse_large(chain)
-        network = matrices(chain)
+            refuse_other_blocks(shared.chain)
+            _refuse_large(shared.chain)
+        network = shared.matrices()
         if not hopeful(network):
-            return network.product
-        found = proved(network, forward(network, fast)[0])
-        return found if self.fast else torch.minimum(found, _optimised(network, self.seconds))
+            return Outcome(network.product)
+        if self.fast or shared.multipliers is None:
+            shared.offer(*in_closed_form(network))
+        assert shared.multipliers is not None
+        search = _Search(until, len(network.kinds))
+        if not self.fast and time.monotonic() < until:
+            shared.offer(*forward(network, search.best))
+        found = proved(network, shared.multipliers, shared.level)
+        if not search.left:
+            return Outcome(found)
+        left = f"{search.left} of {len(network.kinds)} layers took less than their best weights"
+        return Outcome(found, f"{left}: about {search.more:.0f} s more for them")
 
     def multiplications(self, chain: Chain) -> float:
         """Estimate the multiplications of factoring one matrix per layer, a few times over."""
@@ -108,23 +125,33 @@ class ECLipsE(BoundMethod):
 
 def cubes(chain: Chain) -> float:
     """Estimate the multiplications of factoring one matrix per layer, a few times over."""
-    return 60.0 * sum(width**3 for width in widths(chain))
+    return 40.0 * sum(width**3 for width in widths(chain))
 
 
-def _optimised(network: Matrices, seconds: float | None) -> Tensor:
-    """Prove the bound from one weight per entry."""
-    until = time.monotonic() + end_of(seconds)
+class _Search:
+    """Weights of one layer after the other, each with its share of the time."""
 
-    def best(kind: Slopes | Groups, weight: Tensor, after: Tensor) -> Multipliers:
-        left = until - time.monotonic()
-        if left <= 0:
-            return fast(kind, weight, after)
+    def __init__(self, until: float, layers: int) -> None:
+        self.until, self.layers = until, layers
+        self.left = 0  # layers whose search did not end
+        self.more = 0.0  # seconds that they would have taken longer
+        self._longest = 0.0
+
+    def best(self, kind: Slopes | Groups, weight: Tensor, after: Tensor) -> Multipliers:
+        """Return the best weights of a layer that its share of the time allows to find."""
+        start = time.monotonic()
+        seconds = (self.until - start) / self.layers
+        self.layers -= 1
+        if seconds <= 0:
+            self.left, self.more = self.left + 1, self.more + self._longest
+            return balanced(kind, weight, after)
         layer = _single(kind, weight, after)
         # Scaled to hold at level 1, as the recursion of ``forward`` expects.
-        found, level = optimised(layer, *strictly(layer), seconds=left)
-        return scaled(found[0], 1 / level)
-
-    return proved(network, forward(network, best)[0])
+        found = optimised(layer, *strictly(layer), seconds=seconds)
+        self.left += found.seconds > 0
+        self.more += found.seconds
+        self._longest = max(self._longest, time.monotonic() - start + found.seconds)
+        return scaled(found.multipliers[0], 1 / found.level)
 
 
 def hopeful(network: Matrices) -> bool:

@@ -12,7 +12,9 @@ The paper starts at s = 0. Starting at any :math:`x_s`, with a constant :math:`a
 otherwise, is as good a proof, and s = k is the product of norms: the least of all is taken.
 """
 
-from collections.abc import Callable, Iterator
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import ClassVar, Literal, NamedTuple, Self
@@ -29,14 +31,15 @@ from onelip.bounds.logit_bounds import (
     raised,
     tightened,
 )
-from onelip.bounds.method import BoundMethod, Network, chain_of, end_of
+from onelip.bounds.method import BoundMethod, Network, Outcome, Shared, chain_of, end_of
 from onelip.bounds.products.diagonal import Weighting, weight
-from onelip.bounds.products.norms import DEFAULT_WORK, Norms, cheapest_first
-from onelip.bounds.products.scaled_maps import finite_above, fraction
+from onelip.bounds.products.intervals import Intervals, work_of
+from onelip.bounds.products.norms import DEFAULT_WORK, LEVELS, Norms, cheapest_first
+from onelip.bounds.products.scaled_maps import above, finite_above, fraction
 from onelip.chains import Block, Chain, Elementwise, LinearMap, Scale, Shape, transformed
 from onelip.deadline import OutOfTimeError
 from onelip.estimates import LipLTEstimate
-from onelip.norms.rounding import asked_once
+from onelip.norms.rounding import UNDERFLOW, asked_once, upward
 
 Refinement = Literal["spectral", "aol", "sll"]
 Path = list[LinearMap]
@@ -77,16 +80,36 @@ class LipLT(BoundMethod):
     refinement: Refinement = "spectral"
     seconds: float | None = None
     name: ClassVar[str] = "liplt"
+    share: ClassVar[float] = 0.7
     title: ClassVar[str] = "LipLT"
 
     def prove(self, chain: Chain) -> Tensor:
         """Prove the smallest bound over the starting points of the paths."""
-        chain = chain.exact()
+        return self.outcome(Shared(chain)).bound
+
+    def outcome(self, shared: Shared) -> Outcome:
+        """Prove the smallest bound over the starting points of the paths."""
+        chain, swept = shared.chain.exact(), []
+        levels = self._levels(chain)
 
         def proved(norms: Norms, allowed: float) -> Fraction:
-            return _Paths(chain, norms, allowed, self.refinement).network()
+            paths = _Paths(chain, norms, allowed, self.refinement)
+            swept.append(len(chain.blocks) + 1 if paths.swept is None else paths.swept)
+            return paths.network()
 
-        return finite_above(cheapest_first(proved, self.work, end_of(self.seconds)))
+        end = time.monotonic() + end_of(self.seconds)
+        bound = finite_above(cheapest_first(proved, self.work, end_of(self.seconds), levels))
+        layers = len(chain.blocks) + 1
+        if swept[-1] < layers:
+            return Outcome(
+                bound, f"products of the first {swept[-1]} of {layers} layers: more time"
+            )
+        return Outcome(bound, "larger products of layers" if time.monotonic() > end else "")
+
+    def _levels(self, chain: Chain) -> Sequence[float]:
+        """Return smaller budgets of work to begin with: only the least where one sweep does all."""
+        swept = self.refinement == "spectral" and _sweepable(chain, self.work)
+        return LEVELS[:1] if swept else LEVELS
 
     @torch.no_grad()
     @asked_once()
@@ -100,11 +123,11 @@ class LipLT(BoundMethod):
             per_class, pairwise = paths.rows(lengths), paths.rows(pair_lengths)
             return tightened(network, per_class, pairwise, paths.layers)
 
-        return least_in_time(proved, self.work, end_of(self.seconds))
+        return least_in_time(proved, self.work, end_of(self.seconds), self._levels(chain))
 
     def within(self, seconds: float) -> Self:
-        """Spend half of the time."""
-        return replace(self, seconds=seconds / 2)
+        """Spend all of the time."""
+        return replace(self, seconds=seconds)
 
     def estimate(self, chain: Chain) -> nn.Module:
         """Differentiable LipLT bound on power iterations: an estimate, no proof."""
@@ -126,19 +149,25 @@ class _Paths:
         self.chain, self.norms, self.refinement = chain, norms, refinement
         self.parts = [_Part(*transformed(block)) for block in self.chain.blocks]
         self.share = 0.0  # of the work, for the refinement of a path
+        self.body = [Fraction(1)]  # a_k, of x_0 -> x_k
+        self.hidden: list[Fraction] = []  # m_k, of x_0 -> W_k x_k
+        self.layers: list[Fraction] = []  # of the blocks by themselves
+        self.swept: int | None = None  # layers of which all products are known, in one sweep
+        if refinement == "spectral" and _sweepable(chain, work or math.inf):
+            self._sweep(work)
+            return
         if work > 0:
             self.norms.afford(single_maps(self.chain), work)
             products = list(self._all_products())
             self.norms.afford(products, work)
             self.share = work / len(products)
-        self.body = [Fraction(1)]  # a_k, of x_0 -> x_k
-        self.hidden: list[Fraction] = []  # m_k, of x_0 -> W_k x_k
-        self.layers: list[Fraction] = []  # of the blocks by themselves
         for block, part in zip(self.chain.blocks, self.parts, strict=True):
             self._advance(block, part)
 
     def network(self) -> Fraction:
         """Constant of the whole network."""
+        if self.swept is not None:
+            return self.hidden[-1]
         return self._of([self.chain.last], len(self.parts))
 
     def rows(self, size: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
@@ -187,6 +216,54 @@ class _Paths:
             start = Fraction(0) if along is None else self.norms.of(along) * self.body[j]
             best = min(best, fed + start)
         return best
+
+    def _sweep(self, work: float) -> None:
+        """Extend the constants by all blocks, from the norms of all products of layers at once.
+
+        Numbers are divided by the product of norms and constants until there, so that they are at
+        most 1, however deep the network is.
+        """
+        self.norms.deadline.allow()
+        blocks, maps = self.chain.blocks, _maps(self.chain)
+        self.norms.afford([[linear] for linear in maps], work)
+        known = Intervals(maps, self.norms) if work > 0 else None
+        ratios = [] if known is None else known.ratios
+        self.swept, until = len(ratios), Fraction(1)
+        none, one = torch.zeros(0, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
+        body, hidden, enters, starts = one, none, none, none
+        for k, linear in enumerate(maps):
+            single = self.norms.of([linear]) if known is None else known.singles[k]
+            best = body[-1:]
+            if 0 < k < self.swept:
+                fed = (enters * ratios[k][1:] * hidden).flip(0).cumsum(0).flip(0)
+                least = (fed + starts * ratios[k][:-1] * body[:-1]).min()
+                # What underflow takes is less than is added.
+                best = torch.minimum(best, upward(least + UNDERFLOW, k + 8))
+            hidden = torch.cat([hidden, best])
+            self.hidden.append(fraction(best) * until * single)
+            if k == len(blocks):
+                break
+            layer, middle, half, own = self._layer(blocks[k], single)
+            after = torch.minimum(best, upward(own * body[-1] + UNDERFLOW, 2))
+            until *= fraction(blocks[k].nonlinearity.constant) * single
+            body = torch.cat([body, after])
+            self.body.append(fraction(after) * until)
+            self.layers.append(layer)
+            enters = torch.cat([upward(enters * middle, 1), half])
+            starts = torch.cat([upward(starts * middle, 1), middle])
+
+    def _layer(self, block: Block, single: Fraction) -> tuple[Fraction, Tensor, Tensor, Tensor]:
+        """Return a layer's constant; middle and half of its slopes, in relation to the largest.
+
+        The last is the layer's constant in relation to the product of norm and slope.
+        """
+        layer, largest = of_block(block, self.norms), fraction(block.nonlinearity.constant)
+        if not largest * single:
+            zero = torch.zeros(1, dtype=torch.float64)
+            return layer, zero, zero, zero + 1
+        numbers = [abs(number) / largest for number in _slopes(block)]
+        found = [above(number)[None] for number in (*numbers, layer / (largest * single))]
+        return layer, found[0], found[1], found[2]
 
     def _fed(self, entering: Path, j: int, *, refined: bool) -> Fraction:
         """Bound the contribution of the paths that start at nonlinearity j."""
@@ -240,3 +317,29 @@ class _Paths:
             yield from self._paths_to([part.inner], k)
             yield from self._paths_to([block.inner], k)
         yield from self._paths_to([self.chain.last], len(self.parts))
+
+
+def _maps(chain: Chain) -> list[LinearMap]:
+    """Return the linear maps of a plain chain."""
+    return [*(block.inner for block in chain.blocks), chain.last]
+
+
+def _sweepable(chain: Chain, work: float) -> bool:
+    """Whether all paths are products of neighbouring layers, and fit into the work."""
+    return all(map(_uniform, chain.blocks)) and work_of(_maps(chain)) <= work
+
+
+def _uniform(block: Block) -> bool:
+    """Whether a block is a layer and an activation with the same slopes everywhere."""
+    kind = block.nonlinearity
+    if block.outer is not None or block.skip is not None or not isinstance(kind, Elementwise):
+        return False
+    return kind.low.numel() == kind.high.numel() == 1
+
+
+def _slopes(block: Block) -> tuple[Fraction, Fraction]:
+    """Return the middle of the slopes of a uniform block, and half their width, rounded up."""
+    centre, _, after = block.nonlinearity.split(block.inner.outputs)
+    assert isinstance(centre, Scale)
+    half = fraction(after.factor.flatten()[0]) if isinstance(after, Scale) else Fraction(1)
+    return fraction(centre.factor.flatten()[0]), half

@@ -8,15 +8,16 @@ It is refused: the inequality it is built on does not hold between neurons with 
 and its results are below the exact constant of small networks.
 """
 
+import math
 from dataclasses import dataclass, replace
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from torch import Tensor
 
-from onelip.bounds._eclipse import cubes, hopeful
-from onelip.bounds.method import BoundMethod, widths
-from onelip.bounds.semidefinite.layerwise import strictly
-from onelip.bounds.semidefinite.matrices import matrices, refuse_other_blocks
+from onelip.bounds._eclipse import hopeful
+from onelip.bounds.method import BoundMethod, Outcome, Shared
+from onelip.bounds.semidefinite.layerwise import strictly, towards
+from onelip.bounds.semidefinite.matrices import refuse_other_blocks
 from onelip.bounds.semidefinite.multipliers import proved
 from onelip.bounds.semidefinite.programmes import coordinates, optimised
 from onelip.chains import Chain
@@ -63,6 +64,7 @@ class LipSDP(BoundMethod):
 
     multipliers: Literal["neuron", "layer"] = "neuron"
     seconds: float | None = None
+    share: ClassVar[float] = 0.7
 
     def __post_init__(self) -> None:
         _check_mode(self.multipliers)
@@ -79,25 +81,39 @@ class LipSDP(BoundMethod):
 
     def prove(self, chain: Chain) -> Tensor:
         """Prove a bound of a plain chain from the optimised multipliers."""
+        return self.outcome(Shared(chain)).bound
+
+    def outcome(self, shared: Shared) -> Outcome:
+        """Prove a bound from optimised multipliers, beginning with those that are known."""
+        chain = shared.chain
         refuse_other_blocks(chain)
         if chain.blocks and (size := coordinates(chain)) > LARGEST:
             raise NotApplicableError(
                 f"LipSDP would factorise a matrix of {size} rows, more than {LARGEST}: use "
                 "ECLipsE() or ECLipsE(fast=True)"
             )
-        network = matrices(chain)
+        network = shared.matrices()
         if not hopeful(network):
-            return network.product
+            return Outcome(network.product)
         start, level = strictly(network)
-        shared = self.multipliers == "layer"
-        found, _ = optimised(network, start, level, shared=shared, seconds=self.seconds)
-        return proved(network, found)
+        single = self.multipliers == "layer"
+        if not single and shared.multipliers is not None:
+            start, level = towards(start, level, shared.multipliers, shared.level)
+        found = optimised(network, start, level, shared=single, seconds=self.seconds)
+        if not single:
+            shared.offer(found.multipliers, found.level)
+        bound = proved(network, found.multipliers, found.level)
+        if not found.seconds:
+            return Outcome(bound)
+        least = math.sqrt(max(0.0, 1 - found.gap))
+        share = f"as little as {least:.2g} of this" if least else "less"
+        return Outcome(bound, f"perhaps {share}: about {found.seconds:.0f} s more")
 
     def multiplications(self, chain: Chain) -> float:
-        """Estimate the multiplications of a few Newton steps, or of factoring each layer."""
-        if self.multipliers == "layer":
-            return cubes(chain)
-        return 10.0 * float(sum(widths(chain))) ** 3
+        """Estimate the multiplications of the first two Newton steps."""
+        if not chain.plain or not chain.blocks:
+            return 0.0
+        return 80.0 * float(coordinates(chain)) ** 3
 
     def within(self, seconds: float) -> Self:
         """Spend all of the time."""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from onelip.bounds.products.norms import Norms, cheapest_first, row_norms
+from onelip.bounds.products.norms import LEVELS, Norms, cheapest_first, row_norms
 from onelip.bounds.products.scaled_maps import finite_above, fraction
 from onelip.norms.rounding import UNDERFLOW, power_of_two, upward
 from onelip.norms.spectral import ends_above
@@ -61,7 +61,10 @@ def least(found: Sequence[LogitBounds]) -> LogitBounds:
 
 
 def least_in_time(
-    proved: Callable[[Norms, float], LogitBounds], work: float, seconds: float
+    proved: Callable[[Norms, float], LogitBounds],
+    work: float,
+    seconds: float,
+    levels: Sequence[float] = LEVELS,
 ) -> LogitBounds:
     """Return the smallest constants of logits over growing budgets of work (``cheapest_first``).
 
@@ -74,7 +77,7 @@ def least_in_time(
         found.append(proved(norms, allowed))
         return fraction(found[-1].network)
 
-    cheapest_first(network, work, seconds)
+    cheapest_first(network, work, seconds, levels)
     return least(found)
 
 

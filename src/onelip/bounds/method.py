@@ -3,7 +3,7 @@
 import abc
 import math
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,8 @@ from torch.export import ExportedProgram
 
 from onelip.bounds.block_product import DEFAULT_WORK, logits_by_blocks
 from onelip.bounds.logit_bounds import LogitBounds, least, tightened
+from onelip.bounds.semidefinite.forms import Multipliers
+from onelip.bounds.semidefinite.matrices import Matrices, matrices
 from onelip.chains import Chain, Shape
 from onelip.errors import NotApplicableError, UsageError
 from onelip.norms.rounding import asked_once
@@ -39,6 +41,45 @@ def chain_of(network: Network, input_shape: Shape | None = None) -> Chain:
     return read(network, input_shape)
 
 
+class Outcome(NamedTuple):
+    """Proved bound of a method, and what more time would give.
+
+    Attributes:
+        bound: 0-d float64.
+        more: what more time would give; empty where it would give nothing.
+    """
+
+    bound: Tensor
+    more: str = ""
+
+
+class Shared:
+    """Results that methods on one chain hand on to those that come after them.
+
+    Attributes:
+        chain: the chain.
+        multipliers: the best that were found, at the scale of ``matrices``; None for none.
+        level: the squared constant of the scaled chain that they are said to prove.
+    """
+
+    def __init__(self, chain: Chain) -> None:
+        self.chain = chain
+        self.multipliers: list[Multipliers] | None = None
+        self.level = torch.tensor(math.inf, dtype=torch.float64)
+        self._matrices: Matrices | None = None
+
+    def matrices(self) -> Matrices:
+        """Chain written out as scaled matrices, once."""
+        if self._matrices is None:
+            self._matrices = matrices(self.chain)
+        return self._matrices
+
+    def offer(self, multipliers: list[Multipliers], level: Tensor) -> None:
+        """Keep multipliers if they seem to prove less than those that are known."""
+        if level < self.level:
+            self.multipliers, self.level = multipliers, level
+
+
 @dataclass(frozen=True)
 class BoundMethod(abc.ABC):
     """Method to bound the Lipschitz constant of a network, by proof.
@@ -47,6 +88,9 @@ class BoundMethod(abc.ABC):
     ``onelip.bounds.METHODS`` makes it known to ``Best``, certificates, recipes and training.
     Everything else has a default that is valid for any proved constant.
     """
+
+    share: ClassVar[float] = 1.0
+    """Share of the time left that ``Best`` gives the method."""
 
     @property
     @abc.abstractmethod
@@ -103,8 +147,16 @@ class BoundMethod(abc.ABC):
         product = logits_by_blocks(chain, DEFAULT_WORK, math.inf)
         return limited(product, self.prove(chain))
 
+    def outcome(self, shared: Shared) -> Outcome:
+        """Prove a bound of ``shared.chain``, and say what more time would give.
+
+        Args:
+            shared: what earlier methods found out; what this one finds may be left there.
+        """
+        return Outcome(self.prove(shared.chain))
+
     def multiplications(self, chain: Chain) -> float:  # noqa: ARG002
-        """Estimate the multiplications that a method without a time limit needs, for ``Best``.
+        """Estimate the multiplications before the method has anything to show, for ``Best``.
 
         Infinite for a method that ``Best`` does not try.
         """

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator
 from contextvars import ContextVar
 from fractions import Fraction
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -29,7 +30,10 @@ def gamma(operations: int) -> float:
     return operations * UNIT / (1 - operations * UNIT) * (1 + 8 * UNIT)
 
 
-def upward(value: Tensor, operations: int = 8) -> Tensor:
+Number = TypeVar("Number", Tensor, float)
+
+
+def upward(value: Number, operations: int = 8) -> Number:
     """A number above the exact value of a non-negative expression of at most ``operations`` steps.
 
     The expression may only add, multiply, divide and take roots of non-negative numbers: then
@@ -38,7 +42,7 @@ def upward(value: Tensor, operations: int = 8) -> Tensor:
     return value * (1 + gamma(operations + 2))
 
 
-def downward(value: Tensor, operations: int = 8) -> Tensor:
+def downward(value: Number, operations: int = 8) -> Number:
     """A number below the exact value of a non-negative expression of ``operations`` steps."""
     return value * (1 - gamma(operations + 2))
 
@@ -47,11 +51,11 @@ def frobenius(matrices: Tensor) -> Tensor:
     """Upper bound of the Frobenius norm over the last two dimensions."""
     entries = 2 * matrices.shape[-1] * matrices.shape[-2]
     numbers = torch.view_as_real(matrices) if matrices.is_complex() else matrices[..., None]
-    norm = torch.linalg.vector_norm(numbers.flatten(-3), dim=-1)
+    norm: Tensor = torch.linalg.vector_norm(numbers.flatten(-3), dim=-1)
     return upward(norm, entries + 4) + math.sqrt(entries) * math.sqrt(UNDERFLOW)
 
 
-def sum_error(terms: int, sizes: Tensor) -> Tensor:
+def sum_error(terms: int, sizes: Number) -> Number:
     """Bound of the Frobenius norm of what matrices of sums of products are off by.
 
     Args:

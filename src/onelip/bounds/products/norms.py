@@ -37,9 +37,11 @@ from onelip.norms.spectral import largest_norm
 DEFAULT_WORK = 5e12
 """Multiplications that one bound may spend on products: some minutes of one core."""
 
+LEVELS = (0.0, 1e9, 1e10, 1e11, 1e12)
+"""Budgets of multiplications, one after the other where the time counts."""
+
 Key = tuple[int, ...]
 
-_LEVELS = (0.0, 1e9, 1e10, 1e11, 1e12)  # multiplications, one after the other
 _CHUNK = 256  # vectors that are pushed at a time
 _TIGHT = 1e-4  # no large Gram matrix is made to gain less than that
 
@@ -115,6 +117,22 @@ class Norms:
     def cost(self, maps: Sequence[LinearMap]) -> float:
         """Estimate the multiplications of writing the product out and proving its norm."""
         return costs.cost(self._cores(maps)[1])
+
+    def split(self, linear: LinearMap) -> tuple[Fraction, Cores]:
+        """Split a map into a number and maps with entries of about 1; a zero map stays itself."""
+        number, cores = Fraction(1), list[LinearMap]()
+        for part in flat([linear]):
+            factor, core = self._split(part)
+            number *= factor or 1
+            cores += [] if core is None else [core]
+        return number, tuple(cores)
+
+    def _split(self, linear: LinearMap) -> tuple[Fraction, LinearMap | None]:
+        """Pull a number out of a single map, once."""
+        if id(linear) not in self._pulled:
+            self._pulled[id(linear)] = (linear, *pulled(linear))  # held, so that the id stays
+        _, number, core = self._pulled[id(linear)]
+        return number, core
 
     def cost_of_rows(self, maps: Sequence[LinearMap]) -> float:
         """Estimate the multiplications of writing the rows of the product out."""
@@ -206,8 +224,8 @@ class Norms:
     def _twice(self, cores: Cores, x: Tensor, *, adjoint: bool) -> tuple[Tensor, Tensor]:
         """Apply the maps and their adjoint, with the error norm of each row."""
         self.deadline.allow()
-        there, error = self._pushed(cores, x, adjoint=adjoint)
-        back, last = self._pushed(cores, there, adjoint=not adjoint)
+        there, error = self.pushed(cores, x, adjoint=adjoint)
+        back, last = self.pushed(cores, there, adjoint=not adjoint)
         # The way back stretches the error of the first pass by the norm at most.
         return back, upward(error * above(self.known(cores)) + last, 4)
 
@@ -218,10 +236,10 @@ class Norms:
         pushed = []
         for x in basis.split(_CHUNK):
             self.deadline.allow()
-            pushed.append(self._pushed(cores, x, adjoint=adjoint))
+            pushed.append(self.pushed(cores, x, adjoint=adjoint))
         return torch.cat([x.flatten(1) for x, _ in pushed]), torch.cat([e for _, e in pushed])
 
-    def _pushed(self, maps: Cores, x: Tensor, *, adjoint: bool) -> tuple[Tensor, Tensor]:
+    def pushed(self, maps: Cores, x: Tensor, *, adjoint: bool) -> tuple[Tensor, Tensor]:
         """Return the image of a batch under the maps or their adjoint, and each row's error."""
         error = torch.zeros(len(x), dtype=torch.float64)
         for i in reversed(range(len(maps))) if adjoint else range(len(maps)):
@@ -235,7 +253,7 @@ class Norms:
         if not isinstance(linear, Sum):
             new = linear.rounding * row_norms(x) + linear.underflow
             return linear.adjoint(x) if adjoint else linear(x), upward(new, 2)
-        images = [self._pushed(flat([part]), x, adjoint=adjoint) for part in linear.maps]
+        images = [self.pushed(flat([part]), x, adjoint=adjoint) for part in linear.maps]
         total, error = images[0]
         size = row_norms(total)
         for image, new in images[1:]:
@@ -272,9 +290,7 @@ class Norms:
         factor = Fraction(1)
         cores: list[LinearMap] = []
         for linear in flat(maps):
-            if id(linear) not in self._pulled:
-                self._pulled[id(linear)] = (linear, *pulled(linear))  # held, so that the id stays
-            _, number, core = self._pulled[id(linear)]
+            number, core = self._split(linear)
             factor *= number
             if core is not None and (cores or not permutes(core)):
                 cores.append(core)
@@ -284,7 +300,10 @@ class Norms:
 
 
 def cheapest_first(
-    proved: Callable[[Norms, float], Fraction], work: float, seconds: float
+    proved: Callable[[Norms, float], Fraction],
+    work: float,
+    seconds: float,
+    levels: Sequence[float] = LEVELS,
 ) -> Fraction:
     """Return the smallest bound over growing budgets of work, as far as the time goes.
 
@@ -292,13 +311,14 @@ def cheapest_first(
         proved: returns a bound, from norms and the multiplications allowed for products.
         work: the largest budget of multiplications.
         seconds: the time; infinite to take the largest budget at once.
+        levels: the smaller budgets.
 
     Raises:
         NotApplicableError: the time is over before the first bound.
     """
     deadline = Deadline(seconds)
     norms = Norms(deadline)
-    levels = [] if math.isinf(seconds) else [level for level in _LEVELS if level < work]
+    levels = [] if math.isinf(seconds) else [level for level in levels if level < work]
     found: list[Fraction] = []
     for level in (*levels, work):
         norms.reconsider()
@@ -316,7 +336,7 @@ def cheapest_first(
 def row_norms(x: Tensor) -> Tensor:
     """Bound the Euclidean norms of the rows of a batch."""
     rows = x.flatten(1)
-    norms = torch.linalg.vector_norm(rows, dim=1)
+    norms: Tensor = torch.linalg.vector_norm(rows, dim=1)
     return upward(norms, rows.shape[1] + 4) + math.sqrt(rows.shape[1] * UNDERFLOW)
 
 

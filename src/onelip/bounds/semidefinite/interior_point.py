@@ -26,6 +26,7 @@ from torch import Tensor
 
 TOLERANCE = 1e-8  # relative gap at which the search ends
 _STEPS = 100
+_USUAL = 25  # steps that a search takes, about
 _SHRINK = 0.75  # of steps that leave the cone
 _HALVINGS = 3  # of what is left between a step that stays and one that leaves
 _BACK = 0.95  # of the way to the boundary
@@ -157,25 +158,45 @@ class _State(NamedTuple):
     above: Tensor
 
 
+class Minimum(NamedTuple):
+    """Point at which a search ended.
+
+    Attributes:
+        point: the unknowns, t first; feasible in any case.
+        gap: duality gap in relation to t: how much less the minimum may be, about.
+        seconds: what the search would have taken longer, about; 0 if it ended by itself.
+    """
+
+    point: Tensor
+    gap: float
+    seconds: float
+
+
 @torch.no_grad()
-def minimised(programme: Programme, start: Tensor, *, seconds: float | None = None) -> Tensor:
+def minimised(programme: Programme, start: Tensor, *, seconds: float | None = None) -> Minimum:
     """Return the unknowns, t first, at about the smallest t.
 
     Args:
         programme: the programme.
         start: unknowns strictly within all limits.
-        seconds: the time limit; the point returned is feasible in any case.
+        seconds: the time limit: no step begins that takes longer than what is left, if it takes as
+            long as the longest until then.
     """
-    until = math.inf if seconds is None else time.monotonic() + seconds
-    state, point = _started(programme, start), start
-    for _ in range(_STEPS):
-        if state is None or time.monotonic() > until:
+    began = time.monotonic()
+    until = math.inf if seconds is None else began + seconds
+    state, point, gap, longest = _started(programme, start), start, math.inf, 0.0
+    for count in range(_STEPS):
+        if state is None:
             break
-        point = state.point
-        if _gap(programme, state) < TOLERANCE * point[0].abs():
+        point, gap = state.point, float(_gap(programme, state) / state.point[0].abs())
+        if gap < TOLERANCE:
             break
+        now = time.monotonic()
+        if now + longest > until:
+            return Minimum(point, gap, max(_USUAL - count, 1) * longest)
         state = _step(programme, state)
-    return point
+        longest = max(longest, time.monotonic() - now)
+    return Minimum(point, gap, 0.0)
 
 
 def _started(programme: Programme, point: Tensor) -> _State | None:

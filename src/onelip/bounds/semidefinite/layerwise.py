@@ -25,7 +25,7 @@ from onelip.bounds.semidefinite.forms import (
 from onelip.bounds.semidefinite.matrices import Groups, Matrices, Slopes
 
 _FLAT = 1e-6  # half-widths of slopes, relative to the slopes, are taken to be at least this
-_INSIDE = 1 - 1e-9  # weights stay this far within what the matrix inequality allows
+INSIDE = 1 - 1e-9  # weights stay this far within what the matrix inequality allows
 _ROOM = 1.5  # above the smallest level that multipliers prove: where the search starts
 _SHARES = (0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.97)  # of the largest weight of sorting
 
@@ -56,7 +56,9 @@ def forward(network: Matrices, rule: Rule) -> tuple[list[Multipliers], Tensor]:
 
 def behind_layer(single: Form, weight: Tensor, known: Tensor) -> Tensor:
     """Return the matrix ``X`` after a layer, from the one before it."""
-    inside = known - weight.mT @ times(single.before, weight)
+    inside = known
+    if single.before.any():
+        inside = known - weight.mT @ times(single.before, weight)
     # Schur complement of the layer's inequality: the input is eliminated.
     half = _whitened(times(single.cross, weight), inside)
     return as_matrix(single.after) - half @ half.mT
@@ -91,10 +93,10 @@ def fast(kind: Slopes | Groups, weight: Tensor, behind: Tensor) -> Multipliers:
     """
     if isinstance(kind, Groups):
         return _of_sorting(kind, weight, behind)
-    return SlopeMultipliers(_closed_form(kind) * _INSIDE / _largest(weight))
+    return SlopeMultipliers(closed_form(kind) * INSIDE / _largest(weight))
 
 
-def _closed_form(kind: Slopes) -> Tensor:
+def closed_form(kind: Slopes) -> Tensor:
     """Compute ``1 / (h (|m| + h))``."""
     largest = torch.maximum(kind.low.abs(), kind.high.abs())
     half = torch.maximum((kind.high - kind.low) / 2, _FLAT * largest.max())
@@ -118,7 +120,7 @@ def _of_sorting(kind: Groups, weight: Tensor, behind: Tensor) -> Multipliers:
     among_inputs = remainders.mT @ remainders
     eye = torch.eye(len(among_inputs), dtype=torch.float64)
     rest = torch.eye(len(weight), dtype=torch.float64) - means @ means.mT
-    shares = torch.tensor([*_SHARES, float(peak / _largest(weight)) * _INSIDE])
+    shares = torch.tensor([*_SHARES, float(peak / _largest(weight)) * INSIDE])
     best, found = math.inf, None
     for share in shares.tolist():
         level = share / peak
@@ -142,8 +144,32 @@ def simple(kind: Slopes | Groups, weight: Tensor, behind: Tensor) -> Multipliers
         weights = torch.full((kind.count,), 0.5, dtype=torch.float64) / _largest(weight)
         empty = torch.zeros(kind.count, kind.count, dtype=torch.float64)
         return GroupMultipliers(weights, empty, empty)
-    numbers = _closed_form(kind)
+    numbers = closed_form(kind)
     return SlopeMultipliers(numbers.min().expand(len(numbers)) * 0.95 / _largest(weight))
+
+
+def towards(
+    start: list[Multipliers], level: Tensor, better: list[Multipliers], least: Tensor
+) -> tuple[list[Multipliers], Tensor]:
+    """Return multipliers close to better ones for which the matrix inequality holds strictly.
+
+    It is linear in multipliers and level, so that any mean of two of them holds, and strictly if
+    one of the two does. Of sorting only the weights are read, as searches start from no others.
+
+    Args:
+        start: multipliers with which the inequality holds strictly at ``level``.
+        level: the level.
+        better: multipliers with which it holds at ``least``.
+        least: a smaller level.
+    """
+    if any(isinstance(single, GroupMultipliers) for single in start) or not 0 < least < level:
+        return start, level
+    share = float(least / level) / 4
+    mixed: list[Multipliers] = [
+        SlopeMultipliers((1 - share) * _ROOM * b.weights + share * a.weights)
+        for a, b in zip(start, better, strict=True)
+    ]
+    return mixed, (1 - share) * _ROOM * least + share * level
 
 
 def strictly(network: Matrices, rule: Rule = simple) -> tuple[list[Multipliers], Tensor]:

@@ -6,7 +6,9 @@ the size before it, which does not change when both are scaled.
 """
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -16,14 +18,18 @@ from onelip.bounds.products.matrix import written_out
 from onelip.chains import (
     Block,
     Chain,
+    Dense,
     Elementwise,
     GroupSorting,
     LinearMap,
 )
 from onelip.errors import NotApplicableError
 from onelip.lipschitz import finite
+from onelip.norms.batched import each
 from onelip.norms.rounding import UNDERFLOW, product, upward
 from onelip.norms.spectral import dense
+
+_STACKED = 2**17  # numbers in a stack of matrices whose norms are proved together: a megabyte
 
 WIDEST = 4096
 """Largest width of the input or of a layer: the work grows with its cube."""
@@ -65,7 +71,7 @@ class Matrices:
     kinds: list[Slopes | Groups]
     factors: list[Tensor]
 
-    @property
+    @cached_property
     def product(self) -> Tensor:
         """Product of the layers' constants, for the chain before scaling."""
         return self.unscaled(product(self.growths))
@@ -99,16 +105,17 @@ def matrices(chain: Chain, *, widest: int = WIDEST) -> Matrices:
             f"a layer of {width} numbers is wider than the {widest} that this method takes: "
             "use LipLT()"
         )
+    maps = [linear.exact() for linear in maps]
     scaled, reached = [], 1.0
-    for linear, block in zip(maps, [*chain.blocks, None], strict=True):
-        scaled.append(_scaled(linear, block, reached))
+    for linear, norm, block in zip(maps, _norms(maps), [*chain.blocks, None], strict=True):
+        scaled.append(_scaled(linear, norm, block, reached))
         reached *= float(scaled[-1].growth)
     network = Matrices(
         [part.weight for part in scaled],
         [part.error for part in scaled],
         [part.norm for part in scaled],
         [part.growth for part in scaled],
-        [_kind(block) for block in chain.blocks],
+        _kinds(chain),
         [part.factor for part in scaled],
     )
     finite(network.product, "the product of the layers' constants")
@@ -134,6 +141,22 @@ def refuse_other_blocks(chain: Chain) -> None:
             )
 
 
+def _kinds(chain: Chain) -> list[Slopes | Groups]:
+    """Nonlinearities of all layers, one object for those that are alike."""
+    found: list[Slopes | Groups] = []
+    known: dict[tuple[float, float, int], Slopes | Groups] = {}
+    for block in chain.blocks:
+        kind = block.nonlinearity
+        if isinstance(kind, Elementwise) and kind.low.numel() == kind.high.numel() == 1:
+            key = float(kind.low), float(kind.high), block.inner.rows
+            if key not in known:
+                known[key] = _kind(block)
+            found.append(known[key])
+        else:
+            found.append(_kind(block))
+    return found
+
+
 def _kind(block: Block) -> Slopes | Groups:
     """Slopes or groups of a block's nonlinearity, one entry per output."""
     shape, nonlinearity = block.inner.outputs, block.nonlinearity
@@ -157,10 +180,36 @@ class _Scaled(NamedTuple):
     factor: Tensor
 
 
-def _scaled(linear: LinearMap, block: Block | None, reached: float) -> _Scaled:
+def stacks(shapes: Sequence[tuple[int, ...]], numbers: int) -> Iterator[list[int]]:
+    """Yield indices of things of one shape, so many that they hold about as many numbers."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for index, shape in enumerate(shapes):
+        groups.setdefault(tuple(shape), []).append(index)
+    for shape, group in groups.items():
+        most = max(1, numbers // max(1, math.prod(shape)))
+        yield from (group[start : start + most] for start in range(0, len(group), most))
+
+
+def _norms(maps: list[LinearMap]) -> list[Tensor | None]:
+    """Prove the norms of all maps, those of dense layers of one shape together."""
+    weights = {i: linear.weight for i, linear in enumerate(maps) if type(linear) is Dense}
+    norms: list[Tensor | None] = [None] * len(maps)
+    for group in stacks([weight.shape for weight in weights.values()], _STACKED):
+        places = [list(weights)[i] for i in group]
+        if len(group) > 1:
+            found = each(torch.stack([weights[i] for i in places]))
+            for i, norm in zip(places, found, strict=True):
+                norms[i] = norm
+    known = zip(maps, norms, strict=True)
+    return [linear.norm() if norm is None else norm for linear, norm in known]
+
+
+def _scaled(linear: LinearMap, norm: Tensor | None, block: Block | None, reached: float) -> _Scaled:
     """Scale a map: differences of size ``reached`` before it get a size of about 1 after it."""
-    weight, error = written_out(linear.exact())
-    norm = linear.norm()
+    if type(linear) is Dense:
+        weight, error = linear.weight, torch.zeros((), dtype=torch.float64)
+    else:
+        weight, error = written_out(linear)
     if norm is None:
         norm = upward(dense(weight) + error, 1)
     growth = norm if block is None else _growth(block, norm)

@@ -17,6 +17,7 @@ the size of the layer and the outputs.
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -72,6 +73,22 @@ def coordinates(chain: Chain) -> int:
     return min(chain.blocks[0].inner.columns, widths[0]) + sum(widths)
 
 
+class Optimum(NamedTuple):
+    """Multipliers at which a search ended.
+
+    Attributes:
+        multipliers: one set per layer.
+        level: the squared constant that they seem to prove.
+        gap: how much less the best multipliers may prove, in relation to it, about.
+        seconds: what the search would have taken longer, about; 0 if it ended by itself.
+    """
+
+    multipliers: list[Multipliers]
+    level: Tensor
+    gap: float
+    seconds: float
+
+
 def optimised(
     network: Matrices,
     start: list[Multipliers],
@@ -79,8 +96,8 @@ def optimised(
     *,
     shared: bool = False,
     seconds: float | None = None,
-) -> tuple[list[Multipliers], Tensor]:
-    """Return multipliers that prove about the smallest level, and that level.
+) -> Optimum:
+    """Return multipliers that prove about the smallest level.
 
     Args:
         network: the chain, written out.
@@ -99,10 +116,12 @@ def optimised(
     if len(layers) == 1 and isinstance(layers[0].kind, Slopes):
         inverse = torch.cat([point[:1], level / point[1:]])
         found = minimised(_one_layer(network, layers[0], inverse), inverse, seconds=seconds)
-        found = torch.cat([found[:1], found[0] / found[1:]])
+        point = torch.cat([found.point[:1], found.point[0] / found.point[1:]])
     else:
         found = minimised(_all_layers(network, layers, point), point, seconds=seconds)
-    return [layer.multipliers(found) for layer in layers], found[0]
+        point = found.point
+    multipliers = [layer.multipliers(point) for layer in layers]
+    return Optimum(multipliers, point[0], found.gap, found.seconds)
 
 
 def _one_layer(network: Matrices, layer: _Unknowns, start: Tensor) -> Programme:

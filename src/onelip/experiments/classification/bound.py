@@ -110,6 +110,7 @@ def _entry(tried: bounds.Tried) -> dict[str, Any]:
         "bound": tried.bound,
         "seconds": round(tried.seconds, 3),
         "note": tried.note,
+        "more": tried.more,
     }
 
 
@@ -117,4 +118,5 @@ def _line(method: dict[str, Any], product_bound: float) -> str:
     if method["bound"] is None:
         return f"{method['method']:26}{'-':>16}{'':>10}{method['seconds']:>9.1f}  {method['note']}"
     share = f"{method['bound'] / product_bound:.4g}" if product_bound > 0 else ""
-    return f"{method['method']:26}{method['bound']:>16.9g}{share:>10}{method['seconds']:>9.1f}"
+    line = f"{method['method']:26}{method['bound']:>16.9g}{share:>10}{method['seconds']:>9.1f}"
+    return f"{line}  {method['more']}" if method.get("more") else line

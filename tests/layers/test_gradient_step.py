@@ -4,8 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+import onelip
 from onelip import layers, norms
 from onelip.bounds import LipLT, Product
+from onelip.errors import UnboundedModuleError
 from onelip.layers.gradient_step import GradientStep, norm_bound_once_rounded
 from onelip.reading import read
 from tests.oracles import matrix_of, sampled, sigma_max

@@ -19,7 +19,7 @@ from onelip.chains import Chain, Shape
 from onelip.deadline import Deadline, OutOfTimeError, measured_rate
 from onelip.errors import NotApplicableError, UnboundedModuleError, UsageError
 from onelip.estimates import lower_estimate
-from onelip.lipschitz import refuse_hidden_behaviour
+from onelip.lipschitz import has_unknown_class, refuse_hidden_behaviour, unwrapped
 from onelip.method_names import BOUND_METHODS
 from onelip.norms.proved_once import proved_once
 
@@ -173,7 +173,8 @@ class Best(BoundMethod):
         first, *others = [m for m in SINGLE_METHODS if m.multiplications(chain) < math.inf]
         shared = Shared(chain)
         tried = [_proved(first, shared, max(0.0, deadline.left - kept))]
-        if isinstance(network, nn.Module):
+        network = unwrapped(network) if isinstance(network, nn.Module) else network
+        if isinstance(network, nn.Module) and not has_unknown_class(network):
             tried.append(_by_layers(network, Deadline((deadline.left - kept) / 4)))
         chosen = [m for m in others if not self.methods or m.name in self.methods]
         rate = measured_rate(max(widths(chain), default=1))

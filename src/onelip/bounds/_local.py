@@ -8,22 +8,29 @@ product of norms that remains there: fixed units are multiplied out (``ball.py``
 
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
+from onelip.bounds._eclipse import ECLipsE
 from onelip.bounds._liplt import LipLT
-from onelip.bounds.logit_bounds import LogitBounds
+from onelip.bounds._lipsdp import LipSDP
+from onelip.bounds.logit_bounds import LogitBounds, least
 from onelip.bounds.method import BoundMethod, Network, chain_of
-from onelip.bounds.neighbourhood.ball import Approx, Balls
+from onelip.bounds.neighbourhood.approx import Approx
+from onelip.bounds.neighbourhood.ball import Balls, Rule
 from onelip.bounds.neighbourhood.dense_layers import Affine, Layer, layers
+from onelip.bounds.neighbourhood.slopes import pair_slopes, secants
+from onelip.bounds.semidefinite.matrices import refuse_other_blocks
 from onelip.chains import Chain, Shape
 from onelip.errors import NotApplicableError, UsageError
 from onelip.norms.rounding import UNIT, asked_once, downward, frobenius, upward
 
 _HELD = 2**24  # entries of a product of layers that are held at a time
+_CHEAP = 1e9  # multiplications up to which a global method caps local bounds unasked
 
 
 class LocalRadius(NamedTuple):
@@ -34,13 +41,14 @@ class LocalRadius(NamedTuple):
 
 
 class LocalBounds(NamedTuple):
-    """Proved constants of the predicted logit minus each other logit, in balls around inputs.
+    """Proved constants of the predicted logit minus each other logit, from the centres of balls.
 
     Attributes:
         radius: of the balls.
         prediction: ``(batch,)``, the largest logit at the input, computed in float64.
         margins: ``(batch, classes)``, lower bounds of the exact differences of logits at the input.
-        slopes: ``(batch, classes)``, Lipschitz constants of these differences in the ball.
+        slopes: ``(batch, classes)``, bounds of how fast these differences can change between the
+            centre and another point of the ball (``Local.from_centre``).
     """
 
     radius: float
@@ -54,9 +62,9 @@ class Local(BoundMethod):
     r"""Local Lipschitz bounds around given inputs, and the radii that they certify.
 
     Bound: for all y, z at most ``radius`` from an input, :math:`|f(y) - f(z)| \le L |y - z|`. Never
-    above ``LipLT``; for a small radius, and an input where no unit is about to switch, the norm of
-    the Jacobian. Usually, not always, larger for larger balls; a bound for a ball holds in every
-    smaller ball inside it.
+    above the global bound of ``cap``; for a small radius, and an input where no unit is about to
+    switch, the norm of the Jacobian. Usually, not always, larger for larger balls; a bound for a
+    ball holds in every smaller ball inside it.
     Cost: for L layers of n units, about ``L^2`` products and norms of n x n matrices for each input
     and radius: milliseconds for two hidden layers of 100, some seconds for a small convolutional
     network; and ``LipLT``, once.
@@ -68,9 +76,13 @@ class Local(BoundMethod):
     Args:
         radii: radii of the balls that a certificate tries, in units of the input.
         work: multiplications for LipLT.
+        cap: the global method whose bound no local one exceeds, as ``LipSDP()`` or ``Best()``; if
+            left out, the least of ``LipLT`` and, for plain chains that are small, of
+            ``ECLipsE(fast=True)`` and ``LipSDP``.
 
     Raises:
-        UsageError: no radii, or a radius that is negative or not finite.
+        UsageError: no radii, a radius that is negative or not finite, or a cap that is no global
+            method.
         NotApplicableError: when it is asked for bounds of a chain with another nonlinearity, or
             with a layer that is too large.
 
@@ -85,6 +97,7 @@ class Local(BoundMethod):
 
     radii: tuple[float, ...] = (0.1, 0.25, 0.5, 1.0)
     work: float = 1e11
+    cap: BoundMethod | None = None
     name: ClassVar[str] = "local"
 
     def __post_init__(self) -> None:
@@ -92,6 +105,10 @@ class Local(BoundMethod):
             raise UsageError("Local needs radii to try")
         if not all(0 <= radius < math.inf for radius in self.radii):
             raise UsageError("a radius must be a finite length, 0 or more")
+        if self.cap is not None and (
+            not isinstance(self.cap, BoundMethod) or isinstance(self.cap, Local)
+        ):
+            raise UsageError(f"cap={self.cap!r} is no global method: give one, as LipSDP()")
 
     def prove(self, chain: Chain) -> Tensor:  # noqa: ARG002
         """Refuse: a local constant belongs to an input.
@@ -132,8 +149,8 @@ class Local(BoundMethod):
         """
         chain = chain_of(network, x.shape[1:])
         dense = _checked(chain, x)
-        cap = LipLT(self.work).prove(chain)
-        parts = [_network(balls, dense[1]) for balls in _balls(dense, x, radius)]
+        cap = torch.stack([method.prove(chain) for method in self._global(chain)]).amin()
+        parts = [_network(balls, dense[1]) for balls in _balls(dense, x, radius, pair_slopes)]
         return torch.fmin(torch.cat([cap.new_zeros(0), *parts]), cap)
 
     @torch.no_grad()
@@ -141,7 +158,8 @@ class Local(BoundMethod):
     def pairwise(self, network: Network, x: Tensor, radius: float | Tensor) -> Tensor:
         """Proved constants of the predicted logit minus each other logit, around each input.
 
-        The prediction is the largest logit at the input, computed in float64.
+        They hold for any two points of a ball; ``from_centre`` compares with its centre alone. The
+        prediction is the largest logit at the input, computed in float64.
 
         Args:
             network: as for ``around``, from inputs to two or more logits.
@@ -154,10 +172,36 @@ class Local(BoundMethod):
         Raises:
             UsageError: as for ``around``, or fewer than two logits.
         """
+        return self._pairwise(network, x, radius, pair_slopes)
+
+    @torch.no_grad()
+    @asked_once()
+    def from_centre(self, network: Network, x: Tensor, radius: float | Tensor) -> Tensor:
+        r"""Proved bounds of how fast margins can change between an input and others in its ball.
+
+        Bound: for every y at most ``radius`` from x, and the predicted class p at x,
+            :math:`|(f_p - f_i)(y) - (f_p - f_i)(x)| \le L_i |y - x|`. This is what certificates
+            need, and less than ``pairwise``: nothing is said of two points of the ball.
+
+        Args:
+            network: as for ``pairwise``.
+            x: inputs.
+            radius: as for ``around``.
+
+        Returns:
+            ``(batch, classes)``, float64; 0 for the prediction itself.
+
+        Raises:
+            UsageError: as for ``pairwise``.
+        """
+        return self._pairwise(network, x, radius, secants)
+
+    def _pairwise(self, network: Network, x: Tensor, radius: float | Tensor, rule: Rule) -> Tensor:
+        """Return constants of the differences of logits, for the slopes of a rule."""
         chain = chain_of(network, x.shape[1:])
         dense = _checked(chain, x)
         cap = self.everywhere(chain).pairwise
-        found = [_pairwise(balls, dense[1], cap)[2] for balls in _balls(dense, x, radius)]
+        found = [_pairwise(balls, dense[1], cap)[2] for balls in _balls(dense, x, radius, rule)]
         return torch.cat([cap.new_zeros(0, len(cap)), *found])
 
     @torch.no_grad()
@@ -166,9 +210,10 @@ class Local(BoundMethod):
         r"""Predict a batch in float64, with radii in which the predictions cannot change.
 
         Bound: a ball of radius r certifies :math:`\min(r, \min_i (f_y(x) - f_i(x)) / L_i(r))` over
-        all rivals i; the largest of all radii that were tried is returned, rounded down. A tie, or
-        a logit that is not a number, gives 0. It holds for the network in exact arithmetic;
-        ``certify(model, x, method=Local())`` speaks of what the model computes.
+        all rivals i, with constants ``from_centre``; the largest of all radii that were tried is
+        returned, rounded down. A tie, or a logit that is not a number, gives 0. It holds for the
+        network in exact arithmetic; ``certify(model, x, method=Local())`` speaks of what the model
+        computes.
         Cost: that of ``pairwise`` for each radius.
 
         Args:
@@ -196,14 +241,26 @@ class Local(BoundMethod):
         return LocalRadius(prediction, best)
 
     def everywhere(self, chain: Chain) -> LogitBounds:
-        """Constants that hold in every ball: the global ones of LipLT.
+        """Constants that hold in every ball: the least global ones.
 
         Raises:
             UsageError: the outputs are not two or more logits.
         """
         if len(chain.outputs) != 1 or chain.outputs[0] < 2:
             raise UsageError(f"outputs of shape {chain.outputs} are not two or more logits")
-        return LipLT(self.work).logit_bounds(chain)
+        return least([method.logit_bounds(chain) for method in self._global(chain)])
+
+    def _global(self, chain: Chain) -> Iterator[BoundMethod]:
+        """Yield the global methods that cap local constants."""
+        if self.cap is not None:
+            yield self.cap
+            return
+        yield LipLT(self.work)
+        for method in (ECLipsE(fast=True), LipSDP()):
+            with suppress(NotApplicableError):
+                refuse_other_blocks(chain)
+                if method.multiplications(chain) <= _CHEAP:
+                    yield method
 
     @torch.no_grad()
     def balls(self, chain: Chain, x: Tensor, cap: Tensor) -> Iterator[LocalBounds]:
@@ -217,7 +274,7 @@ class Local(BoundMethod):
         dense = _checked(chain, x)
         slopes = cap.new_full((len(x), len(cap)), math.inf)
         for radius in sorted(map(float, self.radii), reverse=True):
-            found = [_pairwise(balls, dense[1], cap) for balls in _balls(dense, x, radius)]
+            found = [_pairwise(balls, dense[1], cap) for balls in _balls(dense, x, radius, secants)]
             if not found:
                 return
             prediction, margins, within = (torch.cat(part) for part in zip(*found, strict=True))
@@ -234,7 +291,9 @@ def _checked(chain: Chain, x: Tensor) -> tuple[list[Layer], Affine]:
     return layers(chain)
 
 
-def _balls(dense: tuple[list[Layer], Affine], x: Tensor, radius: float | Tensor) -> Iterator[Balls]:
+def _balls(
+    dense: tuple[list[Layer], Affine], x: Tensor, radius: float | Tensor, rule: Rule
+) -> Iterator[Balls]:
     """Yield the balls in chunks that fit into memory."""
     numbers = x.detach().double().cpu().flatten(1)
     lengths = torch.as_tensor(radius, dtype=torch.float64).cpu().expand(len(x))
@@ -243,7 +302,7 @@ def _balls(dense: tuple[list[Layer], Affine], x: Tensor, radius: float | Tensor)
     chunk = max(1, _HELD // _entries(*dense))
     for part, length in zip(numbers.split(chunk), lengths.split(chunk), strict=True):
         if len(part):
-            yield Balls(dense[0], part, length)
+            yield Balls(dense[0], part, length, rule)
 
 
 def _entries(dense: list[Layer], last: Affine) -> int:

@@ -11,60 +11,18 @@ the next layer can move in the ball, hence which units can switch. The product o
 matrices (Huang et al., 2021) is taken where it is smaller.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from onelip.bounds.neighbourhood.dense_layers import Affine, Layer, Point
-from onelip.bounds.neighbourhood.slopes import Interval, local_slopes
-from onelip.norms.batched import each
-from onelip.norms.rounding import UNDERFLOW, UNIT, frobenius, gamma, upward
-
-
-class Approx(NamedTuple):
-    """Matrices ``(batch or 1, rows, columns)``, each off by ``error`` in Frobenius norm at most."""
-
-    matrix: Tensor
-    error: Tensor
-
-    def times(self, affine: Affine) -> "Approx":
-        """Return the products with a linear map, applied before these matrices."""
-        size, columns = frobenius(self.matrix), self.matrix.shape[2]
-        # (M + dM)(A + dA) = MA + dM (A + dA) + M dA; the first term uses the exact norm of A + dA.
-        new = size * (affine.error + gamma(columns) * frobenius(affine.matrix))
-        lost = columns * self.matrix.shape[1] * affine.matrix.shape[1] * UNDERFLOW
-        error = upward(self.error * affine.norm + new + lost, 8)
-        return Approx(self.matrix @ affine.matrix, error)
-
-    def scaled(self, columns: Tensor) -> "Approx":
-        """Scale each column by a number, ``(batch, columns)``."""
-        matrix = self.matrix * columns[:, None]
-        largest = columns.abs().amax(1) if columns.shape[1] else columns.new_zeros(len(columns))
-        lost = matrix[0].numel() * UNDERFLOW
-        return Approx(matrix, upward(self.error * largest + 2 * UNIT * frobenius(matrix) + lost, 8))
-
-    def plus(self, other: "Approx") -> "Approx":
-        """Return the sum."""
-        matrix = self.matrix + other.matrix
-        new = 2 * UNIT * frobenius(matrix)
-        return Approx(matrix, upward(self.error + other.error + new, 4))
-
-    @property
-    def transposed(self) -> "Approx":
-        """The transposed matrices."""
-        return Approx(self.matrix.mT, self.error)
-
-    @property
-    def lengths(self) -> Tensor:
-        """Bounds of the norms of the rows, ``(batch, rows)``."""
-        return upward(frobenius(self.matrix[:, :, None]) + self.error[:, None], 1)
-
-    @property
-    def norms(self) -> Tensor:
-        """Bounds of the spectral norms, ``(batch,)``."""
-        return each(self.matrix, self.error)
+from onelip.bounds.neighbourhood.approx import Approx
+from onelip.bounds.neighbourhood.dense_layers import Layer, Point
+from onelip.bounds.neighbourhood.slopes import Slopes
+from onelip.chains import Elementwise
+from onelip.norms.rounding import UNDERFLOW, frobenius, upward
 
 
 @dataclass(frozen=True)
@@ -90,12 +48,18 @@ class Weights:
         return Approx(matrix.gather(2, index), rows.error.expand(len(index))).scaled(self.weight)
 
 
+Rule = Callable[[Elementwise, Tensor, Tensor, Tensor], Slopes]
+"""The slopes that count: ``pair_slopes`` or ``secants``, with their arguments."""
+
+
 class Unit(NamedTuple):
     """Bounds of the slopes of a layer's units in the balls of a batch."""
 
+    slopes: Slopes
     centre: Tensor  # of the slopes, (batch, units)
     half: Weights  # roots of half their widths
     mass: Weights  # roots of their largest absolute values
+    inputs: "Paths"  # of the units of ``half``, with its weights
 
 
 class Paths(NamedTuple):
@@ -109,14 +73,19 @@ class Paths(NamedTuple):
 class Balls:
     """Balls of a radius around a batch of inputs, propagated through a network.
 
+    Constants are those of two inputs of the ball, or of its centre and another input, as the rule
+    of slopes says.
+
     Attributes:
         output: output of the layers at the centres.
+        units: bounds of the slopes, layer by layer.
     """
 
-    def __init__(self, layers: list[Layer], x: Tensor, radius: Tensor) -> None:
+    def __init__(self, layers: list[Layer], x: Tensor, radius: Tensor, rule: Rule) -> None:
         self._layers: list[Layer] = []
-        self._units: list[Unit] = []
+        self.units: list[Unit] = []
         self._radius = radius
+        self._rule = rule
         zero = torch.zeros_like(x)
         self.output = Point(x, zero, zero[:, 0])
         for layer in layers:
@@ -126,7 +95,7 @@ class Balls:
         """Trace a linear image of the output back to the input."""
         through: list[Approx] = []
         masked = None
-        for layer, units in zip(reversed(self._layers), reversed(self._units), strict=True):
+        for layer, units in zip(reversed(self._layers), reversed(self.units), strict=True):
             entering = rows if layer.outer is None else rows.times(layer.outer)
             if not through and layer.skip is None:
                 masked = units.mass.of(entering)
@@ -141,19 +110,19 @@ class Balls:
     def lengths(self, paths: Paths) -> Tensor:
         """Lipschitz constants, over the ball, of each row of the image: ``(batch, rows)``."""
         total = paths.linear.lengths
-        for part, units in zip(paths.through, self._units, strict=True):
+        for part, units in zip(paths.through, self.units, strict=True):
             total = upward(total + _least(part, units.half), 1)
         if paths.masked is not None:
-            total = torch.fmin(total, _least(paths.masked, self._units[-1].mass))
+            total = torch.fmin(total, _least(paths.masked, self.units[-1].mass))
         return total
 
     def norms(self, paths: Paths) -> Tensor:
         """Lipschitz constants, over the ball, of the image: ``(batch,)``."""
         total = paths.linear.norms
-        for part, units in zip(paths.through, self._units, strict=True):
+        for part, units in zip(paths.through, self.units, strict=True):
             total = upward(total + upward(part.norms * units.half.constant, 1), 1)
         if paths.masked is not None:
-            masked = paths.masked.norms * self._units[-1].mass.constant
+            masked = paths.masked.norms * self.units[-1].mass.constant
             total = torch.fmin(total, upward(masked, 1))
         return total
 
@@ -163,26 +132,33 @@ class Balls:
         paths = self.paths(rows)
         lengths = self.lengths(paths)
         before = layer.inner.forward(self.output)
-        low, high = _reached(before, lengths, self._radius, layer)
-        centre = (low + high) / 2
+        slopes = self._slopes(layer, before, lengths)
+        centre = (slopes.low + slopes.high) / 2
         # The centre is rounded: the half width covers both ends of the interval from it.
-        width = upward(torch.maximum(high - centre, centre - low), 1)
-        mass = torch.maximum(low.abs(), high.abs())
-        half, whole = (self._weighted(paths, lengths, w) for w in (width, mass))
+        width = upward(torch.maximum(slopes.high - centre, centre - slopes.low), 1)
+        mass = torch.maximum(slopes.low.abs(), slopes.high.abs())
+        half, inputs = self._weighted(paths, lengths, width)
+        whole, _ = self._weighted(paths, lengths, mass)
         self.output = layer.behind(self.output, before)
         self._layers.append(layer)
-        self._units.append(Unit(centre, half, whole))
+        self.units.append(Unit(slopes, centre, half, whole, inputs))
 
-    def _weighted(self, paths: Paths, lengths: Tensor, squares: Tensor) -> Weights:
-        """Weights from the roots of ``squares``, with constants of the weighted inputs."""
+    def _slopes(self, layer: Layer, before: Point, lengths: Tensor) -> Slopes:
+        """Slopes of the units of a layer that move at most ``lengths`` times the radius."""
+        reach = upward(lengths * self._radius[:, None], 2)
+        parts = (t.unflatten(1, layer.shape) for t in (before.values, before.entries, reach))
+        found = self._rule(layer.nonlinearity, *parts)
+        return Slopes(*(part.flatten(1) for part in found))
+
+    def _weighted(self, paths: Paths, lengths: Tensor, squares: Tensor) -> tuple[Weights, Paths]:
+        """Weights from the roots of ``squares``, and the inputs of the units with these weights."""
         kept = int((squares > 0).sum(1).max()) if len(squares) else 0
         index = squares.argsort(1, descending=True)[:, :kept]
         weight = upward(squares.gather(1, index).sqrt(), 1)
         entries = upward(lengths.gather(1, index) * weight, 1)
-        constant = torch.fmin(
-            self.norms(_weighed(paths, index, weight)), frobenius(entries[:, None])
-        )
-        return Weights(index, weight, constant, entries)
+        rows = _weighed(paths, index, weight)
+        constant = torch.fmin(self.norms(rows), frobenius(entries[:, None]))
+        return Weights(index, weight, constant, entries), rows
 
 
 def _least(part: Approx, weights: Weights) -> Tensor:
@@ -200,12 +176,3 @@ def _weighed(paths: Paths, index: Tensor, weight: Tensor) -> Paths:
     parts = [picked.of(part.transposed).transposed for part in (paths.linear, *paths.through)]
     masked = None if paths.masked is None else picked.of(paths.masked.transposed).transposed
     return Paths(parts[0], parts[1:], masked)
-
-
-def _reached(before: Point, lengths: Tensor, radius: Tensor, layer: Layer) -> Interval:
-    """Return intervals of the slopes of each unit in the ball."""
-    reach = upward(lengths * radius[:, None] + before.entries, 2)
-    reach = upward(reach + 4 * UNIT * (before.values.abs() + reach), 4) + UNDERFLOW
-    ends = [(before.values + sign * reach).unflatten(1, layer.shape) for sign in (-1, 1)]
-    low, high = local_slopes(layer.nonlinearity, *ends)
-    return low.flatten(1), high.flatten(1)

@@ -204,7 +204,7 @@ def test_mostly_grows_with_the_ball():
     bounds = torch.stack([OWN.around(chain, x, r) for r in (0, 1e-3, 1e-2, 0.03, 0.1, 0.3, 1, 10)])
     assert (bounds[1:] >= 0.9 * bounds[:-1]).all()
     assert (bounds.mean(1).diff() >= 0).all()
-    assert (bounds[-1] > 3 * bounds[0]).all()
+    assert (bounds[-1] > 2 * bounds[0]).all()
 
 
 def test_a_radius_for_each_input():
@@ -212,7 +212,7 @@ def test_a_radius_for_each_input():
     radii = torch.tensor([0.1, 0.0, 2.0])
     together = Local().around(chain, x, radii)
     alone = torch.cat([Local().around(chain, x[i : i + 1], float(radii[i])) for i in range(3)])
-    torch.testing.assert_close(together, alone, rtol=1e-9, atol=0)
+    torch.testing.assert_close(together, alone, rtol=1e-6, atol=0)
 
 
 def test_units_exactly_at_zero_count_as_switching():
@@ -295,7 +295,7 @@ def test_differences_of_logits(name):
 
 
 def from_centre(chain: Chain, x: Tensor, radius: float, count: int = 60) -> Tensor:
-    """The largest quotients of margins from the centre that sampling and ascent find."""
+    """The steepest falls of margins from the centre that sampling and ascent find."""
     exact = chain.exact()
     own = exact.forward(x).argmax(1)
 
@@ -308,7 +308,7 @@ def from_centre(chain: Chain, x: Tensor, radius: float, count: int = 60) -> Tens
     for _ in range(8):
         points.requires_grad_()
         moved = points - x[:, None]
-        slopes = (margins(points) - centre).abs() / moved.norm(dim=2, keepdim=True)
+        slopes = (centre - margins(points)) / moved.norm(dim=2, keepdim=True)
         found = torch.maximum(found, slopes.detach().amax(1))
         rival = torch.arange(count) % slopes.shape[2]  # each point works on one difference
         (gradient,) = torch.autograd.grad(slopes[:, torch.arange(count), rival].sum(), points)
@@ -318,7 +318,7 @@ def from_centre(chain: Chain, x: Tensor, radius: float, count: int = 60) -> Tens
     return found
 
 
-def test_from_the_centre_nothing_moves_faster(each):
+def test_from_the_centre_no_margin_falls_faster(each):
     shares = []
     for make, radius in each(itertools.product(NETWORKS.values(), [0.03, 0.3, 2.0])):
         for _ in range(2):
@@ -330,21 +330,18 @@ def test_from_the_centre_nothing_moves_faster(each):
 
 
 def test_any_two_points_and_the_centre_are_two_notions():
-    """relu(x) - x / 2 around 0.5: no secant from there to a point of [-1.5, 2.5] is below -1/4."""
-    layer = Block(Dense(torch.tensor([[1.0], [1.0], [-1.0]])), Elementwise.of(nn.ReLU()))
-    last = Dense(torch.tensor([[1.0, -0.5, 0.5], [0.0, 0.0, 0.0]]))
-    chain, x = Chain((layer,), last), torch.tensor([[0.5]]).double()
-    assert float(OWN.pairwise(chain, x, 2.0).max()) >= 0.5  # slopes are -1/2 and 1/2
-    for single in (0.3, 2.0):
-        assert float(OWN.from_centre(chain, x, single).max()) >= 0.5  # to the right it is 1/2
-    one = Chain(
-        (Block(Dense(torch.ones(1, 1)), Elementwise.of(nn.ReLU())),), Dense(ONE.expand(1, 1))
-    )
-    both = Chain(one.blocks, Dense(torch.tensor([[0.0], [1.0]])))
+    """A ReLU at -0.5: from there to 1.5 it rises by 1.5 on a way of 2, though its slope gets 1."""
+    layer = Block(Dense(torch.ones(1, 1)), Elementwise.of(nn.ReLU()))
+    chain = Chain((layer,), Dense(torch.tensor([[0.0], [1.0]]), torch.tensor([0.1, 0.0])))
     x = torch.tensor([[-0.5]]).double()
-    assert float(OWN.around(one, x, 2.0)) == pytest.approx(1.0)
-    assert float(OWN.pairwise(both, x, 2.0).max()) == pytest.approx(1.0)
-    assert float(OWN.from_centre(both, x, 2.0).max()) == pytest.approx(0.75)  # (2 - 0.5) / 2
+    assert float(OWN.around(chain, x, 2.0)) == pytest.approx(1.0)
+    assert float(OWN.pairwise(chain, x, 2.0).max()) == pytest.approx(1.0)
+    assert float(OWN.from_centre(chain, x, 2.0).max()) == pytest.approx(0.75, rel=0.02)
+    # With the other sign the margin rises only, from 0.1: nothing falls, and everything is
+    # certified, while two points of the ball still differ.
+    chain = Chain((layer,), Dense(torch.tensor([[0.0], [-1.0]]), torch.tensor([0.1, 0.0])))
+    assert float(OWN.pairwise(chain, x, 2.0).max()) == pytest.approx(1.0)
+    assert float(OWN.from_centre(chain, x, 2.0).max()) < 0.05
 
 
 def test_a_local_bound_is_never_above_the_global_one_that_caps_it():
@@ -438,7 +435,7 @@ def test_wrong_predictions_and_ties_get_no_radius(trained):
     tie = Chain((), Dense(torch.ones(2, 2)))
     assert float(Local((1.0,)).radius(tie, torch.ones(1, 2)).radius) == 0
     constant = Chain((), Dense(torch.zeros(2, 2), torch.tensor([1.0, 0.0])))
-    assert float(Local((0.5, 2.0)).radius(constant, torch.ones(1, 2)).radius) == 2
+    assert float(Local((0.5, 2.0)).radius(constant, torch.ones(1, 2)).radius) == math.inf
 
 
 def test_margins_that_rounding_could_make_are_no_margins():

@@ -21,15 +21,22 @@ from onelip.bounds._lipsdp import LipSDP
 from onelip.bounds.logit_bounds import LogitBounds, least
 from onelip.bounds.method import BoundMethod, Network, chain_of
 from onelip.bounds.neighbourhood.approx import Approx
-from onelip.bounds.neighbourhood.ball import Balls, Rule
+from onelip.bounds.neighbourhood.ball import Balls, Paths, Rule
 from onelip.bounds.neighbourhood.dense_layers import Affine, Layer, layers
 from onelip.bounds.neighbourhood.slopes import pair_slopes, secants
+from onelip.bounds.neighbourhood.tightened import (
+    tightened_norms,
+    tightened_quotients,
+    tightened_rises,
+)
 from onelip.bounds.semidefinite.matrices import refuse_other_blocks
 from onelip.chains import Chain, Shape
 from onelip.errors import NotApplicableError, UsageError
 from onelip.norms.rounding import UNIT, asked_once, downward, frobenius, upward
 
 _HELD = 2**24  # entries of a product of layers that are held at a time
+_ENOUGH = 0.01  # relative distance of the ends of a bracket at which bisection stops
+_FARTHEST = 1e100  # a radius beyond which no ball is tried
 _CHEAP = 1e9  # multiplications up to which a global method caps local bounds unasked
 
 
@@ -44,14 +51,15 @@ class LocalBounds(NamedTuple):
     """Proved constants of the predicted logit minus each other logit, from the centres of balls.
 
     Attributes:
-        radius: of the balls.
+        radius: of the balls, ``(batch,)``; infinite for constants that hold everywhere, 0 for a
+            sample that was not looked at.
         prediction: ``(batch,)``, the largest logit at the input, computed in float64.
         margins: ``(batch, classes)``, lower bounds of the exact differences of logits at the input.
         slopes: ``(batch, classes)``, bounds of how fast these differences can change between the
             centre and another point of the ball (``Local.from_centre``).
     """
 
-    radius: float
+    radius: Tensor
     prediction: Tensor
     margins: Tensor
     slopes: Tensor
@@ -74,11 +82,15 @@ class Local(BoundMethod):
     out as a matrix of at most 8 million entries.
 
     Args:
-        radii: radii of the balls that a certificate tries, in units of the input.
+        radii: where a certificate begins to look for the best ball of a sample, in units of the
+            input: at the first one that is clearly above what the cap certifies.
         work: multiplications for LipLT.
         cap: the global method whose bound no local one exceeds, as ``LipSDP()`` or ``Best()``; if
             left out, the least of ``LipLT`` and, for plain chains that are small, of
             ``ECLipsE(fast=True)`` and ``LipSDP``.
+        units: uncertain units up to which the semidefinite bound of a ball is searched for; 0 for
+            none.
+        tries: how many balls a certificate tries for each sample.
 
     Raises:
         UsageError: no radii, a radius that is negative or not finite, or a cap that is no global
@@ -98,6 +110,8 @@ class Local(BoundMethod):
     radii: tuple[float, ...] = (0.1, 0.25, 0.5, 1.0)
     work: float = 1e11
     cap: BoundMethod | None = None
+    units: int = 300
+    tries: int = 6
     name: ClassVar[str] = "local"
 
     def __post_init__(self) -> None:
@@ -150,7 +164,9 @@ class Local(BoundMethod):
         chain = chain_of(network, x.shape[1:])
         dense = _checked(chain, x)
         cap = torch.stack([method.prove(chain) for method in self._global(chain)]).amin()
-        parts = [_network(balls, dense[1]) for balls in _balls(dense, x, radius, pair_slopes)]
+        parts = [
+            _network(balls, dense[1], self.units) for balls in _balls(dense, x, radius, pair_slopes)
+        ]
         return torch.fmin(torch.cat([cap.new_zeros(0), *parts]), cap)
 
     @torch.no_grad()
@@ -177,11 +193,12 @@ class Local(BoundMethod):
     @torch.no_grad()
     @asked_once()
     def from_centre(self, network: Network, x: Tensor, radius: float | Tensor) -> Tensor:
-        r"""Proved bounds of how fast margins can change between an input and others in its ball.
+        r"""Proved bounds of how fast margins can fall between an input and others in its ball.
 
         Bound: for every y at most ``radius`` from x, and the predicted class p at x,
-            :math:`|(f_p - f_i)(y) - (f_p - f_i)(x)| \le L_i |y - x|`. This is what certificates
-            need, and less than ``pairwise``: nothing is said of two points of the ball.
+            :math:`(f_p - f_i)(y) \ge (f_p - f_i)(x) - L_i |y - x|`. This is what certificates
+            need, and less than ``pairwise``: nothing is said of two points of the ball, nor of how
+            fast margins rise.
 
         Args:
             network: as for ``pairwise``.
@@ -201,8 +218,12 @@ class Local(BoundMethod):
         chain = chain_of(network, x.shape[1:])
         dense = _checked(chain, x)
         cap = self.everywhere(chain).pairwise
-        found = [_pairwise(balls, dense[1], cap)[2] for balls in _balls(dense, x, radius, rule)]
-        return torch.cat([cap.new_zeros(0, len(cap)), *found])
+        found = [cap.new_zeros(0, len(cap))]
+        for balls in _balls(dense, x, radius, rule):
+            prediction, _ = _centre(balls, dense[1])
+            _, paths, slopes = _falls(balls, dense[1], cap[prediction])
+            found.append(tightened_rises(balls, paths, slopes, self.units))
+        return torch.cat(found)
 
     @torch.no_grad()
     @asked_once()
@@ -235,7 +256,7 @@ class Local(BoundMethod):
         for found in self.balls(chain, x, self.everywhere(chain).pairwise):
             prediction = found.prediction
             radius = _certified(prediction, found.margins, found.slopes)
-            best = torch.maximum(best, radius.clamp_max(found.radius))
+            best = torch.maximum(best, torch.minimum(radius, found.radius))
         if labels is not None:
             best = torch.where(prediction == labels.cpu(), best, 0.0)
         return LocalRadius(prediction, best)
@@ -264,7 +285,10 @@ class Local(BoundMethod):
 
     @torch.no_grad()
     def balls(self, chain: Chain, x: Tensor, cap: Tensor) -> Iterator[LocalBounds]:
-        """Yield the bounds for each of the radii, largest first; nothing for an empty batch.
+        r"""Yield bounds in balls: first in those of any radius, then around ever better radii.
+
+        Let q(r) be the least margin over slope in the ball of radius r. It certifies min(r, q(r)),
+        and where q falls with r, the best radius lies between r and q(r), whichever is larger.
 
         Args:
             chain: from inputs to two or more logits.
@@ -272,14 +296,46 @@ class Local(BoundMethod):
             cap: ``(classes, classes)``, constants that hold everywhere.
         """
         dense = _checked(chain, x)
-        slopes = cap.new_full((len(x), len(cap)), math.inf)
-        for radius in sorted(map(float, self.radii), reverse=True):
-            found = [_pairwise(balls, dense[1], cap) for balls in _balls(dense, x, radius, secants)]
-            if not found:
+        if not len(x):
+            return
+        point = [_centre(balls, dense[1]) for balls in _balls(dense, x, 0.0, pair_slopes)]
+        prediction, margins = (torch.cat(part) for part in zip(*point, strict=True))
+        slopes = cap[prediction]
+        everywhere = torch.full((len(x),), math.inf, dtype=torch.float64)
+        yield LocalBounds(everywhere, prediction, margins, slopes)
+        low, high = _certified(prediction, margins, slopes), everywhere
+        radius = _first(low, torch.tensor(sorted(self.radii), dtype=torch.float64))
+        for _ in range(self.tries):
+            open_ = (low > 0) & (low < math.inf) & (high > (1 + _ENOUGH) * low)
+            samples = open_.nonzero()[:, 0]
+            if not len(samples):
                 return
-            prediction, margins, within = (torch.cat(part) for part in zip(*found, strict=True))
-            slopes = torch.fmin(slopes, within)  # that of a larger ball holds as well
-            yield LocalBounds(radius, prediction, margins, slopes)
+            found = torch.full_like(slopes, math.inf)
+            parts = []
+            for balls in _balls(dense, x[samples.to(x.device)], radius[samples], secants):
+                own = slice(sum(map(len, parts)), sum(map(len, parts)) + len(balls.radius))
+                here = samples[own]
+                parts.append(self._limiting(balls, dense[1], slopes[here], margins[here]))
+            found[samples] = torch.cat(parts)
+            tried = torch.where(open_, radius, 0.0)
+            yield LocalBounds(tried, prediction, margins, found)
+            quotient = torch.where(open_, _certified(prediction, margins, found), low)
+            low = torch.maximum(low, torch.minimum(tried, quotient))
+            high = torch.where(open_, torch.minimum(high, torch.maximum(tried, quotient)), high)
+            radius = torch.where(high < math.inf, (low + high) / 2, 2 * low)
+
+    def _limiting(self, balls: Balls, last: Affine, cap: Tensor, margins: Tensor) -> Tensor:
+        """Bound how fast margins fall, best for the rivals that limit the radius."""
+        prediction, paths, found = _falls(balls, last, cap)
+        rivals = margins.scatter(1, prediction[:, None], math.inf)
+        return tightened_quotients(balls, paths, found, rivals, self.units)
+
+
+def _first(low: Tensor, grid: Tensor) -> Tensor:
+    """Choose the first ball of each sample: the first of the grid that is clearly above ``low``."""
+    place = torch.searchsorted(grid, 1.2 * low)
+    beyond = torch.cat([grid, torch.tensor([math.inf], dtype=torch.float64)])[place]
+    return torch.where(beyond < math.inf, beyond, 1.5 * low).clamp_max(_FARTHEST)
 
 
 def _checked(chain: Chain, x: Tensor) -> tuple[list[Layer], Affine]:
@@ -312,22 +368,31 @@ def _entries(dense: list[Layer], last: Affine) -> int:
     return max(widths[1:]) * sum(widths)
 
 
-def _network(balls: Balls, last: Affine) -> Tensor:
-    """Lipschitz constant in each ball: the smaller of the spectral and the rowwise bound."""
+def _network(balls: Balls, last: Affine, units: int) -> Tensor:
+    """Lipschitz constant in each ball: the least of the spectral, rowwise, semidefinite bounds."""
     paths = balls.paths(Approx(last.matrix[None], last.error[None]))
     # If each output has constant l_i, the vector of outputs has the constant |l|.
-    return torch.fmin(balls.norms(paths), frobenius(balls.lengths(paths)[:, None]))
+    found = torch.fmin(balls.norms(paths), frobenius(balls.lengths(paths)[:, None]))
+    return tightened_norms(balls, paths, found, units)
 
 
-def _pairwise(balls: Balls, last: Affine, cap: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return predictions, lower bounds of the margins, Lipschitz constants of the differences."""
+def _centre(balls: Balls, last: Affine) -> tuple[Tensor, Tensor]:
+    """Return predictions, and lower bounds of the margins."""
     logits = last.forward(balls.output)
     prediction = logits.values.nan_to_num(-math.inf).argmax(1)
-    rows = last.matrix[prediction][:, None] - last.matrix
+    return prediction, _margins(logits.values, logits.entries, prediction)
+
+
+def _falls(balls: Balls, last: Affine, cap: Tensor) -> tuple[Tensor, Paths, Tensor]:
+    """Return predictions, paths to each logit minus that of the prediction, and their constants.
+
+    ``cap`` has a constant for each, ``(batch, classes)``: 0 for the prediction itself.
+    """
+    prediction, _ = _centre(balls, last)
+    rows = last.matrix - last.matrix[prediction][:, None]
     error = upward(2 * UNIT * frobenius(rows) + 2 * last.error, 2)
-    found = balls.lengths(balls.paths(Approx(rows, error)))
-    slopes = torch.fmin(found, cap[prediction])  # 0 for the prediction itself
-    return prediction, _margins(logits.values, logits.entries, prediction), slopes
+    paths = balls.paths(Approx(rows, error))
+    return prediction, paths, torch.fmin(balls.lengths(paths), cap)
 
 
 def _margins(values: Tensor, errors: Tensor, prediction: Tensor) -> Tensor:

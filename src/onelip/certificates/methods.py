@@ -116,14 +116,15 @@ class LocalProof(RadiusProof):
     r"""Proof of a network's radii in balls around the samples.
 
     With y the prediction, :math:`\hat z` the computed logits, e a bound of their rounding error,
-    and :math:`L_i(r)` a bound of how fast :math:`z_y - z_i` can change between x and a point of the
+    and :math:`L_i(r)` a bound of how fast :math:`z_y - z_i` can fall between x and a point of the
     ball of radius r around x (``Local.from_centre``), for every :math:`x'` with
     :math:`|x' - x| \le r`
 
     .. math:: \hat z_y(x') - \hat z_i(x') \ge \hat z_y(x) - \hat z_i(x) - 2 \sqrt 2 e
               - L_i(r) |x' - x| ,
 
-    and nothing else is compared, so constants of two points of the ball are not needed. The radius is the least of r and
+    and nothing else is compared, so constants of two points of the ball are not needed. The radius
+    is the least of r and
     :math:`(\hat z_y(x) - \hat z_i(x) - 2 \sqrt 2 e) / L_i(r)` over all rivals i, and the largest
     over all r that were tried: each is proved by itself. It is 0 where float64 predicts another
     class than the model did.
@@ -149,7 +150,7 @@ class LocalProof(RadiusProof):
             radius: Tensor = torch.zeros(len(predicted), dtype=torch.float64)
             for ball, slope in zip(balls, slopes, strict=True):
                 # The constant holds inside the ball only: the radius cannot exceed the ball's.
-                within = smallest_quotient(batch, slope, rounding).clamp(max=ball.radius)
+                within = torch.minimum(smallest_quotient(batch, slope, rounding), ball.radius)
                 radius = torch.maximum(radius, within)
             return Found(radius)
 

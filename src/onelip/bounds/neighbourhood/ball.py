@@ -21,8 +21,11 @@ from torch import Tensor
 from onelip.bounds.neighbourhood.approx import Approx
 from onelip.bounds.neighbourhood.dense_layers import Layer, Point
 from onelip.bounds.neighbourhood.slopes import Slopes
+from onelip.bounds.semidefinite.uncertain import Uncertain
 from onelip.chains import Elementwise
-from onelip.norms.rounding import UNDERFLOW, frobenius, upward
+from onelip.norms.rounding import UNDERFLOW, UNIT, frobenius, upward
+
+_SLACK = 1e-6  # of a tangent, relative, beyond which it is not used
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ class Balls:
     of slopes says.
 
     Attributes:
+        radius: of the balls.
         output: output of the layers at the centres.
         units: bounds of the slopes, layer by layer.
     """
@@ -84,8 +88,9 @@ class Balls:
     def __init__(self, layers: list[Layer], x: Tensor, radius: Tensor, rule: Rule) -> None:
         self._layers: list[Layer] = []
         self.units: list[Unit] = []
-        self._radius = radius
+        self.radius = radius
         self._rule = rule
+        self._inputs = x.shape[1]
         zero = torch.zeros_like(x)
         self.output = Point(x, zero, zero[:, 0])
         for layer in layers:
@@ -103,7 +108,7 @@ class Balls:
             before = entering.scaled(units.centre).times(layer.inner)
             rows = before if layer.skip is None else before.plus(rows.times(layer.skip))
         linear = Approx(
-            rows.matrix.expand(len(self._radius), -1, -1), rows.error.expand(len(self._radius))
+            rows.matrix.expand(len(self.radius), -1, -1), rows.error.expand(len(self.radius))
         )
         return Paths(linear, through[::-1], masked)
 
@@ -126,6 +131,32 @@ class Balls:
             total = torch.fmin(total, upward(masked, 1))
         return total
 
+    def uncertain(self) -> Uncertain:
+        """Return the units whose slope is not known, everything else multiplied out."""
+        batch, units = len(self.radius), self.units
+        layers = tuple(unit.half.weight.shape[1] for unit in units)
+        parts = [self.image(unit.inputs, sum(layers)) for unit in units]
+        columns = self._inputs + sum(layers)
+        matrix = torch.cat([torch.zeros(batch, 0, columns).double(), *(p.matrix for p in parts)], 1)
+        error = torch.stack([torch.zeros(batch).double(), *(p.error for p in parts)]).sum(0)
+        numbers = torch.arange(len(layers)).repeat_interleave(
+            torch.tensor(layers, dtype=torch.long)
+        )
+        tangents = [_tangents(unit) for unit in units] or [(torch.zeros(batch, 0).double(),) * 4]
+        entries, *others = (torch.cat(columns, 1) for columns in zip(*tangents, strict=True))
+        rows = Approx(matrix, upward(error, len(parts) + 2))
+        return Uncertain(rows, entries, numbers.expand(batch, -1), *others)
+
+    def image(self, paths: Paths, count: int | None = None) -> Approx:
+        """Join the paths from the input and from the units of each layer, filled up with zeros."""
+        parts = [paths.linear, *paths.through]
+        matrix = torch.cat([part.matrix for part in parts], 2)
+        if count is not None:
+            missing = self._inputs + count - matrix.shape[2]
+            matrix = torch.nn.functional.pad(matrix, (0, missing))
+        error = torch.stack([part.error.expand(len(matrix)) for part in parts]).sum(0)
+        return Approx(matrix, upward(error, len(parts) + 2))
+
     def _enter(self, layer: Layer) -> None:
         """Extend the balls by one layer."""
         rows = Approx(layer.inner.matrix[None], layer.inner.error[None])
@@ -145,7 +176,7 @@ class Balls:
 
     def _slopes(self, layer: Layer, before: Point, lengths: Tensor) -> Slopes:
         """Slopes of the units of a layer that move at most ``lengths`` times the radius."""
-        reach = upward(lengths * self._radius[:, None], 2)
+        reach = upward(lengths * self.radius[:, None], 2)
         parts = (t.unflatten(1, layer.shape) for t in (before.values, before.entries, reach))
         found = self._rule(layer.nonlinearity, *parts)
         return Slopes(*(part.flatten(1) for part in found))
@@ -159,6 +190,24 @@ class Balls:
         rows = _weighed(paths, index, weight)
         constant = torch.fmin(self.norms(rows), frobenius(entries[:, None]))
         return Weights(index, weight, constant, entries), rows
+
+
+def _tangents(unit: Unit) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the entries, sides, signs and slacks of the uncertain units (``Uncertain``)."""
+    half, slopes = unit.half, unit.slopes
+    side, tangent, centre = (
+        t.gather(1, half.index) for t in (slopes.side, slopes.tangent, unit.centre)
+    )
+    away, square = centre - tangent, half.weight.square()
+    # The tangent is at one end of the interval: |centre - tangent| is the half width.
+    slack = (1 - away.abs() / square).abs() + 16 * UNIT
+    usable = (slack < _SLACK) & (half.entries > 0)
+    return (
+        half.entries,
+        torch.where(usable, side, 0.0),
+        torch.sign(away),
+        torch.where(usable, slack, 0.0),
+    )
 
 
 def _least(part: Approx, weights: Weights) -> Tensor:

@@ -21,7 +21,7 @@ from onelip.bounds._lipsdp import LipSDP
 from onelip.bounds.logit_bounds import LogitBounds, least
 from onelip.bounds.method import BoundMethod, Network, chain_of
 from onelip.bounds.neighbourhood.approx import Approx
-from onelip.bounds.neighbourhood.ball import Balls, Paths, Rule
+from onelip.bounds.neighbourhood.ball import Balls, Rule
 from onelip.bounds.neighbourhood.dense_layers import Affine, Layer, layers
 from onelip.bounds.neighbourhood.slopes import pair_slopes, secants
 from onelip.bounds.neighbourhood.tightened import (
@@ -221,8 +221,8 @@ class Local(BoundMethod):
         found = [cap.new_zeros(0, len(cap))]
         for balls in _balls(dense, x, radius, rule):
             prediction, _ = _centre(balls, dense[1])
-            _, paths, slopes = _falls(balls, dense[1], cap[prediction])
-            found.append(tightened_rises(balls, paths, slopes, self.units))
+            _, image, slopes = _falls(balls, dense[1], cap[prediction])
+            found.append(tightened_rises(balls, image, slopes, self.units))
         return torch.cat(found)
 
     @torch.no_grad()
@@ -326,9 +326,9 @@ class Local(BoundMethod):
 
     def _limiting(self, balls: Balls, last: Affine, cap: Tensor, margins: Tensor) -> Tensor:
         """Bound how fast margins fall, best for the rivals that limit the radius."""
-        prediction, paths, found = _falls(balls, last, cap)
+        prediction, image, found = _falls(balls, last, cap)
         rivals = margins.scatter(1, prediction[:, None], math.inf)
-        return tightened_quotients(balls, paths, found, rivals, self.units)
+        return tightened_quotients(balls, image, found, rivals, self.units)
 
 
 def _first(low: Tensor, grid: Tensor) -> Tensor:
@@ -370,10 +370,10 @@ def _entries(dense: list[Layer], last: Affine) -> int:
 
 def _network(balls: Balls, last: Affine, units: int) -> Tensor:
     """Lipschitz constant in each ball: the least of the spectral, rowwise, semidefinite bounds."""
-    paths = balls.paths(Approx(last.matrix[None], last.error[None]))
+    image = balls.image(last)
     # If each output has constant l_i, the vector of outputs has the constant |l|.
-    found = torch.fmin(balls.norms(paths), frobenius(balls.lengths(paths)[:, None]))
-    return tightened_norms(balls, paths, found, units)
+    found = torch.fmin(balls.norms(image), frobenius(balls.lengths(image)[:, None]))
+    return tightened_norms(balls, image, found, units)
 
 
 def _centre(balls: Balls, last: Affine) -> tuple[Tensor, Tensor]:
@@ -383,16 +383,19 @@ def _centre(balls: Balls, last: Affine) -> tuple[Tensor, Tensor]:
     return prediction, _margins(logits.values, logits.entries, prediction)
 
 
-def _falls(balls: Balls, last: Affine, cap: Tensor) -> tuple[Tensor, Paths, Tensor]:
-    """Return predictions, paths to each logit minus that of the prediction, and their constants.
+def _falls(balls: Balls, last: Affine, cap: Tensor) -> tuple[Tensor, Approx, Tensor]:
+    """Return predictions, the images of all logits minus that of it, and their constants.
 
     ``cap`` has a constant for each, ``(batch, classes)``: 0 for the prediction itself.
     """
     prediction, _ = _centre(balls, last)
-    rows = last.matrix - last.matrix[prediction][:, None]
-    error = upward(2 * UNIT * frobenius(rows) + 2 * last.error, 2)
-    paths = balls.paths(Approx(rows, error))
-    return prediction, paths, torch.fmin(balls.lengths(paths), cap)
+    logits = balls.image(last)
+    own = logits.picked(prediction[:, None])
+    rows = logits.matrix - own.matrix
+    # The error of the prediction's row is in every difference.
+    off = logits.error * (1 + math.sqrt(rows.shape[1])) + 2 * UNIT * frobenius(rows)
+    image = Approx(rows, upward(off, 4))
+    return prediction, image, torch.fmin(balls.lengths(image), cap)
 
 
 def _margins(values: Tensor, errors: Tensor, prediction: Tensor) -> Tensor:

@@ -2,10 +2,10 @@
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from onelip.bounds.neighbourhood.dense_layers import Affine
-from onelip.norms.batched import each
 from onelip.norms.rounding import UNDERFLOW, UNIT, frobenius, gamma, upward
 
 
@@ -15,19 +15,20 @@ class Approx(NamedTuple):
     matrix: Tensor
     error: Tensor
 
-    def times(self, affine: Affine) -> "Approx":
-        """Return the products with a linear map, applied before these matrices."""
-        size, columns = frobenius(self.matrix), self.matrix.shape[2]
-        # (M + dM)(A + dA) = MA + dM (A + dA) + M dA; the first term uses the exact norm of A + dA.
-        new = size * (affine.error + gamma(columns) * frobenius(affine.matrix))
-        lost = columns * self.matrix.shape[1] * affine.matrix.shape[1] * UNDERFLOW
+    def under(self, affine: Affine) -> "Approx":
+        """Return the products with a linear map, applied after these matrices."""
+        size, rows = frobenius(self.matrix), affine.matrix.shape[0]
+        inner, columns = self.matrix.shape[1:]
+        # (A + dA)(M + dM) = AM + (A + dA) dM + dA M; the second term uses the norm of A + dA.
+        new = size * (affine.error + gamma(inner) * frobenius(affine.matrix))
+        lost = inner * rows * columns * UNDERFLOW
         error = upward(self.error * affine.norm + new + lost, 8)
-        return Approx(self.matrix @ affine.matrix, error)
+        return Approx(affine.matrix @ self.matrix, error)
 
-    def scaled(self, columns: Tensor) -> "Approx":
-        """Scale each column by a number, ``(batch, columns)``."""
-        matrix = self.matrix * columns[:, None]
-        largest = columns.abs().amax(1) if columns.shape[1] else columns.new_zeros(len(columns))
+    def scaled(self, rows: Tensor) -> "Approx":
+        """Scale each row by a number, ``(batch, rows)``."""
+        matrix = self.matrix * rows[:, :, None]
+        largest = rows.abs().amax(1) if rows.shape[1] else rows.new_zeros(len(rows))
         lost = matrix[0].numel() * UNDERFLOW
         return Approx(matrix, upward(self.error * largest + 2 * UNIT * frobenius(matrix) + lost, 8))
 
@@ -37,17 +38,10 @@ class Approx(NamedTuple):
         new = 2 * UNIT * frobenius(matrix)
         return Approx(matrix, upward(self.error + other.error + new, 4))
 
-    @property
-    def transposed(self) -> "Approx":
-        """The transposed matrices."""
-        return Approx(self.matrix.mT, self.error)
+    def picked(self, index: Tensor) -> "Approx":
+        """Pick some of the rows, ``(batch, count)``."""
+        return Approx(self.matrix.take_along_dim(index[:, :, None], 1), self.error)
 
-    @property
-    def lengths(self) -> Tensor:
-        """Bounds of the norms of the rows, ``(batch, rows)``."""
-        return upward(frobenius(self.matrix[:, :, None]) + self.error[:, None], 1)
-
-    @property
-    def norms(self) -> Tensor:
-        """Bounds of the spectral norms, ``(batch,)``."""
-        return each(self.matrix, self.error)
+    def beside(self, columns: Tensor) -> "Approx":
+        """Return more columns at the end, which are exact."""
+        return Approx(torch.cat([self.matrix, columns], 2), self.error)

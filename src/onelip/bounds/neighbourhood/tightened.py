@@ -4,23 +4,23 @@ import torch
 from torch import Tensor
 
 from onelip.bounds.neighbourhood.approx import Approx
-from onelip.bounds.neighbourhood.ball import Balls, Paths
+from onelip.bounds.neighbourhood.ball import Balls
 from onelip.bounds.semidefinite.uncertain import Multipliers, Uncertain, norms, proposed, rises
 
 _HELD = 2**23  # entries of the matrices of a search that are held at a time
 _ROUNDS = 4  # rivals of a sample that are looked at
 
 
-def tightened_norms(balls: Balls, paths: Paths, found: Tensor, largest: int) -> Tensor:
+def tightened_norms(balls: Balls, image: Approx, found: Tensor, largest: int) -> Tensor:
     """Tighten bounds of the norms of an image, ``(batch,)``.
 
     Args:
         balls: the balls.
-        paths: of the image.
+        image: of the output.
         found: bounds to improve on.
         largest: number of uncertain units, and of rows, up to which a search is made.
     """
-    units, image = balls.uncertain(), balls.image(paths)
+    units = balls.uncertain()
     found = found.clone()
     if image.matrix.shape[1] > largest:
         return found
@@ -31,13 +31,13 @@ def tightened_norms(balls: Balls, paths: Paths, found: Tensor, largest: int) -> 
     return found
 
 
-def tightened_rises(balls: Balls, paths: Paths, found: Tensor, largest: int) -> Tensor:
+def tightened_rises(balls: Balls, image: Approx, found: Tensor, largest: int) -> Tensor:
     """Tighten bounds of the rise of each row of an image, ``(batch, rows)``.
 
     Where slopes are secants, the rise from the centre; where they are those of two points, tangents
     are not known, and the bound is one of the absolute value.
     """
-    units, image = balls.uncertain(), balls.image(paths)
+    units = balls.uncertain()
     found = found.clone()
     for row in range(found.shape[1]):
         for samples in _parts(units, found[:, row] > 0, largest):
@@ -47,18 +47,18 @@ def tightened_rises(balls: Balls, paths: Paths, found: Tensor, largest: int) -> 
 
 
 def tightened_quotients(
-    balls: Balls, paths: Paths, found: Tensor, margins: Tensor, largest: int
+    balls: Balls, image: Approx, found: Tensor, margins: Tensor, largest: int
 ) -> Tensor:
     """Tighten the bounds of ``tightened_rises`` that limit a radius, ``margins / found``.
 
     Args:
         balls: the balls, with secants.
-        paths: of the image, minus the differences whose margins are given.
+        image: of the output, minus the differences whose margins are given.
         found: bounds to improve on, ``(batch, rows)``.
         margins: ``(batch, rows)``; a row with an infinite one is no rival.
         largest: number of uncertain units up to which a search is made.
     """
-    units, image = balls.uncertain(), balls.image(paths)
+    units = balls.uncertain()
     found, done = found.clone(), ~torch.isfinite(margins)
     for _ in range(min(_ROUNDS, found.shape[1])):
         quotients, worst = (margins / found).nan_to_num(torch.inf).min(1)

@@ -125,13 +125,15 @@ def test_local_radii_are_those_of_the_network_in_float64():
     assert float(found.radius.sum()) > 1.05 * float(everywhere.sum())
 
 
-def test_a_local_radius_is_at_most_that_of_a_ball_that_was_tried():
+def test_a_local_radius_is_never_below_that_of_the_cap_whatever_the_balls():
     x = torch.rand(50, 1, 1, 2)
     constant = nn.Sequential(nn.Flatten(), nn.Linear(2, 2)).eval().requires_grad_(False)
     constant[1].weight.zero_()
     constant[1].bias[:] = torch.tensor([1.0, 0.0])
-    assert certify(constant, x, method=Local((0.3, 0.1))).radius.unique().tolist() == [0.3]
-    assert float(certify(MODEL, x, method=Local((0.01,))).radius.max()) == 0.01
+    assert certify(constant, x, method=Local((0.3, 0.1))).radius.unique().tolist() == [math.inf]
+    for radii in ((0.01,), (0.0, 1e-6), (50.0,)):
+        found = certify(MODEL, x, method=Local(radii, cap=LipLT())).radius
+        assert (found >= certify(MODEL, x, method=LipLT()).radius * (1 - 1e-12)).all()
 
 
 def test_ties_and_wrong_labels_have_local_radius_0():

@@ -8,22 +8,36 @@ product of norms that remains there: fixed units are multiplied out (``ball.py``
 
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
+from onelip.bounds._eclipse import ECLipsE
 from onelip.bounds._liplt import LipLT
-from onelip.bounds.logit_bounds import LogitBounds
+from onelip.bounds._lipsdp import LipSDP
+from onelip.bounds.logit_bounds import LogitBounds, least
 from onelip.bounds.method import BoundMethod, Network, chain_of
-from onelip.bounds.neighbourhood.ball import Approx, Balls
+from onelip.bounds.neighbourhood.approx import Approx
+from onelip.bounds.neighbourhood.ball import Balls, Rule
 from onelip.bounds.neighbourhood.dense_layers import Affine, Layer, layers
+from onelip.bounds.neighbourhood.slopes import pair_slopes, secants
+from onelip.bounds.neighbourhood.tightened import (
+    tightened_norms,
+    tightened_quotients,
+    tightened_rises,
+)
+from onelip.bounds.semidefinite.matrices import refuse_other_blocks
 from onelip.chains import Chain, Shape
 from onelip.errors import NotApplicableError, UsageError
 from onelip.norms.rounding import UNIT, asked_once, downward, frobenius, upward
 
 _HELD = 2**24  # entries of a product of layers that are held at a time
+_ENOUGH = 0.01  # relative distance of the ends of a bracket at which bisection stops
+_FARTHEST = 1e100  # a radius beyond which no ball is tried
+_CHEAP = 1e9  # multiplications up to which a global method caps local bounds unasked
 
 
 class LocalRadius(NamedTuple):
@@ -34,16 +48,18 @@ class LocalRadius(NamedTuple):
 
 
 class LocalBounds(NamedTuple):
-    """Proved constants of the predicted logit minus each other logit, in balls around inputs.
+    """Proved constants of the predicted logit minus each other logit, from the centres of balls.
 
     Attributes:
-        radius: of the balls.
+        radius: of the balls, ``(batch,)``; infinite for constants that hold everywhere, 0 for a
+            sample that was not looked at.
         prediction: ``(batch,)``, the largest logit at the input, computed in float64.
         margins: ``(batch, classes)``, lower bounds of the exact differences of logits at the input.
-        slopes: ``(batch, classes)``, Lipschitz constants of these differences in the ball.
+        slopes: ``(batch, classes)``, bounds of how fast these differences can change between the
+            centre and another point of the ball (``Local.from_centre``).
     """
 
-    radius: float
+    radius: Tensor
     prediction: Tensor
     margins: Tensor
     slopes: Tensor
@@ -54,9 +70,9 @@ class Local(BoundMethod):
     r"""Local Lipschitz bounds around given inputs, and the radii that they certify.
 
     Bound: for all y, z at most ``radius`` from an input, :math:`|f(y) - f(z)| \le L |y - z|`. Never
-    above ``LipLT``; for a small radius, and an input where no unit is about to switch, the norm of
-    the Jacobian. Usually, not always, larger for larger balls; a bound for a ball holds in every
-    smaller ball inside it.
+    above the global bound of ``cap``; for a small radius, and an input where no unit is about to
+    switch, the norm of the Jacobian. Usually, not always, larger for larger balls; a bound for a
+    ball holds in every smaller ball inside it.
     Cost: for L layers of n units, about ``L^2`` products and norms of n x n matrices for each input
     and radius: milliseconds for two hidden layers of 100, some seconds for a small convolutional
     network; and ``LipLT``, once.
@@ -66,11 +82,19 @@ class Local(BoundMethod):
     out as a matrix of at most 8 million entries.
 
     Args:
-        radii: radii of the balls that a certificate tries, in units of the input.
+        radii: where a certificate begins to look for the best ball of a sample, in units of the
+            input: at the first one that is clearly above what the cap certifies.
         work: multiplications for LipLT.
+        cap: the global method whose bound no local one exceeds, as ``LipSDP()`` or ``Best()``; if
+            left out, the least of ``LipLT`` and, for plain chains that are small, of
+            ``ECLipsE(fast=True)`` and ``LipSDP``.
+        units: uncertain units up to which the semidefinite bound of a ball is searched for; 0 for
+            none.
+        tries: how many balls a certificate tries for each sample.
 
     Raises:
-        UsageError: no radii, or a radius that is negative or not finite.
+        UsageError: no radii, a radius that is negative or not finite, or a cap that is no global
+            method.
         NotApplicableError: when it is asked for bounds of a chain with another nonlinearity, or
             with a layer that is too large.
 
@@ -85,6 +109,9 @@ class Local(BoundMethod):
 
     radii: tuple[float, ...] = (0.1, 0.25, 0.5, 1.0)
     work: float = 1e11
+    cap: BoundMethod | None = None
+    units: int = 300
+    tries: int = 6
     name: ClassVar[str] = "local"
 
     def __post_init__(self) -> None:
@@ -92,6 +119,10 @@ class Local(BoundMethod):
             raise UsageError("Local needs radii to try")
         if not all(0 <= radius < math.inf for radius in self.radii):
             raise UsageError("a radius must be a finite length, 0 or more")
+        if self.cap is not None and (
+            not isinstance(self.cap, BoundMethod) or isinstance(self.cap, Local)
+        ):
+            raise UsageError(f"cap={self.cap!r} is no global method: give one, as LipSDP()")
 
     def prove(self, chain: Chain) -> Tensor:  # noqa: ARG002
         """Refuse: a local constant belongs to an input.
@@ -132,8 +163,10 @@ class Local(BoundMethod):
         """
         chain = chain_of(network, x.shape[1:])
         dense = _checked(chain, x)
-        cap = LipLT(self.work).prove(chain)
-        parts = [_network(balls, dense[1]) for balls in _balls(dense, x, radius)]
+        cap = torch.stack([method.prove(chain) for method in self._global(chain)]).amin()
+        parts = [
+            _network(balls, dense[1], self.units) for balls in _balls(dense, x, radius, pair_slopes)
+        ]
         return torch.fmin(torch.cat([cap.new_zeros(0), *parts]), cap)
 
     @torch.no_grad()
@@ -141,7 +174,8 @@ class Local(BoundMethod):
     def pairwise(self, network: Network, x: Tensor, radius: float | Tensor) -> Tensor:
         """Proved constants of the predicted logit minus each other logit, around each input.
 
-        The prediction is the largest logit at the input, computed in float64.
+        They hold for any two points of a ball; ``from_centre`` compares with its centre alone. The
+        prediction is the largest logit at the input, computed in float64.
 
         Args:
             network: as for ``around``, from inputs to two or more logits.
@@ -154,11 +188,42 @@ class Local(BoundMethod):
         Raises:
             UsageError: as for ``around``, or fewer than two logits.
         """
+        return self._pairwise(network, x, radius, pair_slopes)
+
+    @torch.no_grad()
+    @asked_once()
+    def from_centre(self, network: Network, x: Tensor, radius: float | Tensor) -> Tensor:
+        r"""Proved bounds of how fast margins can fall between an input and others in its ball.
+
+        Bound: for every y at most ``radius`` from x, and the predicted class p at x,
+            :math:`(f_p - f_i)(y) \ge (f_p - f_i)(x) - L_i |y - x|`. This is what certificates
+            need, and less than ``pairwise``: nothing is said of two points of the ball, nor of how
+            fast margins rise.
+
+        Args:
+            network: as for ``pairwise``.
+            x: inputs.
+            radius: as for ``around``.
+
+        Returns:
+            ``(batch, classes)``, float64; 0 for the prediction itself.
+
+        Raises:
+            UsageError: as for ``pairwise``.
+        """
+        return self._pairwise(network, x, radius, secants)
+
+    def _pairwise(self, network: Network, x: Tensor, radius: float | Tensor, rule: Rule) -> Tensor:
+        """Return constants of the differences of logits, for the slopes of a rule."""
         chain = chain_of(network, x.shape[1:])
         dense = _checked(chain, x)
         cap = self.everywhere(chain).pairwise
-        found = [_pairwise(balls, dense[1], cap)[2] for balls in _balls(dense, x, radius)]
-        return torch.cat([cap.new_zeros(0, len(cap)), *found])
+        found = [cap.new_zeros(0, len(cap))]
+        for balls in _balls(dense, x, radius, rule):
+            prediction, _ = _centre(balls, dense[1])
+            _, image, slopes = _falls(balls, dense[1], cap[prediction])
+            found.append(tightened_rises(balls, image, slopes, self.units))
+        return torch.cat(found)
 
     @torch.no_grad()
     @asked_once()
@@ -166,9 +231,10 @@ class Local(BoundMethod):
         r"""Predict a batch in float64, with radii in which the predictions cannot change.
 
         Bound: a ball of radius r certifies :math:`\min(r, \min_i (f_y(x) - f_i(x)) / L_i(r))` over
-        all rivals i; the largest of all radii that were tried is returned, rounded down. A tie, or
-        a logit that is not a number, gives 0. It holds for the network in exact arithmetic;
-        ``certify(model, x, method=Local())`` speaks of what the model computes.
+        all rivals i, with constants ``from_centre``; the largest of all radii that were tried is
+        returned, rounded down. A tie, or a logit that is not a number, gives 0. It holds for the
+        network in exact arithmetic; ``certify(model, x, method=Local())`` speaks of what the model
+        computes.
         Cost: that of ``pairwise`` for each radius.
 
         Args:
@@ -190,24 +256,39 @@ class Local(BoundMethod):
         for found in self.balls(chain, x, self.everywhere(chain).pairwise):
             prediction = found.prediction
             radius = _certified(prediction, found.margins, found.slopes)
-            best = torch.maximum(best, radius.clamp_max(found.radius))
+            best = torch.maximum(best, torch.minimum(radius, found.radius))
         if labels is not None:
             best = torch.where(prediction == labels.cpu(), best, 0.0)
         return LocalRadius(prediction, best)
 
     def everywhere(self, chain: Chain) -> LogitBounds:
-        """Constants that hold in every ball: the global ones of LipLT.
+        """Constants that hold in every ball: the least global ones.
 
         Raises:
             UsageError: the outputs are not two or more logits.
         """
         if len(chain.outputs) != 1 or chain.outputs[0] < 2:
             raise UsageError(f"outputs of shape {chain.outputs} are not two or more logits")
-        return LipLT(self.work).logit_bounds(chain)
+        return least([method.logit_bounds(chain) for method in self._global(chain)])
+
+    def _global(self, chain: Chain) -> Iterator[BoundMethod]:
+        """Yield the global methods that cap local constants."""
+        if self.cap is not None:
+            yield self.cap
+            return
+        yield LipLT(self.work)
+        for method in (ECLipsE(fast=True), LipSDP()):
+            with suppress(NotApplicableError):
+                refuse_other_blocks(chain)
+                if method.multiplications(chain) <= _CHEAP:
+                    yield method
 
     @torch.no_grad()
     def balls(self, chain: Chain, x: Tensor, cap: Tensor) -> Iterator[LocalBounds]:
-        """Yield the bounds for each of the radii, largest first; nothing for an empty batch.
+        r"""Yield bounds in balls: first in those of any radius, then around ever better radii.
+
+        Let q(r) be the least margin over slope in the ball of radius r. It certifies min(r, q(r)),
+        and where q falls with r, the best radius lies between r and q(r), whichever is larger.
 
         Args:
             chain: from inputs to two or more logits.
@@ -215,14 +296,46 @@ class Local(BoundMethod):
             cap: ``(classes, classes)``, constants that hold everywhere.
         """
         dense = _checked(chain, x)
-        slopes = cap.new_full((len(x), len(cap)), math.inf)
-        for radius in sorted(map(float, self.radii), reverse=True):
-            found = [_pairwise(balls, dense[1], cap) for balls in _balls(dense, x, radius)]
-            if not found:
+        if not len(x):
+            return
+        point = [_centre(balls, dense[1]) for balls in _balls(dense, x, 0.0, pair_slopes)]
+        prediction, margins = (torch.cat(part) for part in zip(*point, strict=True))
+        slopes = cap[prediction]
+        everywhere = torch.full((len(x),), math.inf, dtype=torch.float64)
+        yield LocalBounds(everywhere, prediction, margins, slopes)
+        low, high = _certified(prediction, margins, slopes), everywhere
+        radius = _first(low, torch.tensor(sorted(self.radii), dtype=torch.float64))
+        for _ in range(self.tries):
+            open_ = (low > 0) & (low < math.inf) & (high > (1 + _ENOUGH) * low)
+            samples = open_.nonzero()[:, 0]
+            if not len(samples):
                 return
-            prediction, margins, within = (torch.cat(part) for part in zip(*found, strict=True))
-            slopes = torch.fmin(slopes, within)  # that of a larger ball holds as well
-            yield LocalBounds(radius, prediction, margins, slopes)
+            found = torch.full_like(slopes, math.inf)
+            parts = []
+            for balls in _balls(dense, x[samples.to(x.device)], radius[samples], secants):
+                own = slice(sum(map(len, parts)), sum(map(len, parts)) + len(balls.radius))
+                here = samples[own]
+                parts.append(self._limiting(balls, dense[1], slopes[here], margins[here]))
+            found[samples] = torch.cat(parts)
+            tried = torch.where(open_, radius, 0.0)
+            yield LocalBounds(tried, prediction, margins, found)
+            quotient = torch.where(open_, _certified(prediction, margins, found), low)
+            low = torch.maximum(low, torch.minimum(tried, quotient))
+            high = torch.where(open_, torch.minimum(high, torch.maximum(tried, quotient)), high)
+            radius = torch.where(high < math.inf, (low + high) / 2, 2 * low)
+
+    def _limiting(self, balls: Balls, last: Affine, cap: Tensor, margins: Tensor) -> Tensor:
+        """Bound how fast margins fall, best for the rivals that limit the radius."""
+        prediction, image, found = _falls(balls, last, cap)
+        rivals = margins.scatter(1, prediction[:, None], math.inf)
+        return tightened_quotients(balls, image, found, rivals, self.units)
+
+
+def _first(low: Tensor, grid: Tensor) -> Tensor:
+    """Choose the first ball of each sample: the first of the grid that is clearly above ``low``."""
+    place = torch.searchsorted(grid, 1.2 * low)
+    beyond = torch.cat([grid, torch.tensor([math.inf], dtype=torch.float64)])[place]
+    return torch.where(beyond < math.inf, beyond, 1.5 * low).clamp_max(_FARTHEST)
 
 
 def _checked(chain: Chain, x: Tensor) -> tuple[list[Layer], Affine]:
@@ -234,7 +347,9 @@ def _checked(chain: Chain, x: Tensor) -> tuple[list[Layer], Affine]:
     return layers(chain)
 
 
-def _balls(dense: tuple[list[Layer], Affine], x: Tensor, radius: float | Tensor) -> Iterator[Balls]:
+def _balls(
+    dense: tuple[list[Layer], Affine], x: Tensor, radius: float | Tensor, rule: Rule
+) -> Iterator[Balls]:
     """Yield the balls in chunks that fit into memory."""
     numbers = x.detach().double().cpu().flatten(1)
     lengths = torch.as_tensor(radius, dtype=torch.float64).cpu().expand(len(x))
@@ -243,7 +358,7 @@ def _balls(dense: tuple[list[Layer], Affine], x: Tensor, radius: float | Tensor)
     chunk = max(1, _HELD // _entries(*dense))
     for part, length in zip(numbers.split(chunk), lengths.split(chunk), strict=True):
         if len(part):
-            yield Balls(dense[0], part, length)
+            yield Balls(dense[0], part, length, rule)
 
 
 def _entries(dense: list[Layer], last: Affine) -> int:
@@ -253,22 +368,34 @@ def _entries(dense: list[Layer], last: Affine) -> int:
     return max(widths[1:]) * sum(widths)
 
 
-def _network(balls: Balls, last: Affine) -> Tensor:
-    """Lipschitz constant in each ball: the smaller of the spectral and the rowwise bound."""
-    paths = balls.paths(Approx(last.matrix[None], last.error[None]))
+def _network(balls: Balls, last: Affine, units: int) -> Tensor:
+    """Lipschitz constant in each ball: the least of the spectral, rowwise, semidefinite bounds."""
+    image = balls.image(last)
     # If each output has constant l_i, the vector of outputs has the constant |l|.
-    return torch.fmin(balls.norms(paths), frobenius(balls.lengths(paths)[:, None]))
+    found = torch.fmin(balls.norms(image), frobenius(balls.lengths(image)[:, None]))
+    return tightened_norms(balls, image, found, units)
 
 
-def _pairwise(balls: Balls, last: Affine, cap: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return predictions, lower bounds of the margins, Lipschitz constants of the differences."""
+def _centre(balls: Balls, last: Affine) -> tuple[Tensor, Tensor]:
+    """Return predictions, and lower bounds of the margins."""
     logits = last.forward(balls.output)
     prediction = logits.values.nan_to_num(-math.inf).argmax(1)
-    rows = last.matrix[prediction][:, None] - last.matrix
-    error = upward(2 * UNIT * frobenius(rows) + 2 * last.error, 2)
-    found = balls.lengths(balls.paths(Approx(rows, error)))
-    slopes = torch.fmin(found, cap[prediction])  # 0 for the prediction itself
-    return prediction, _margins(logits.values, logits.entries, prediction), slopes
+    return prediction, _margins(logits.values, logits.entries, prediction)
+
+
+def _falls(balls: Balls, last: Affine, cap: Tensor) -> tuple[Tensor, Approx, Tensor]:
+    """Return predictions, the images of all logits minus that of it, and their constants.
+
+    ``cap`` has a constant for each, ``(batch, classes)``: 0 for the prediction itself.
+    """
+    prediction, _ = _centre(balls, last)
+    logits = balls.image(last)
+    own = logits.picked(prediction[:, None])
+    rows = logits.matrix - own.matrix
+    # The error of the prediction's row is in every difference.
+    off = logits.error * (1 + math.sqrt(rows.shape[1])) + 2 * UNIT * frobenius(rows)
+    image = Approx(rows, upward(off, 4))
+    return prediction, image, torch.fmin(balls.lengths(image), cap)
 
 
 def _margins(values: Tensor, errors: Tensor, prediction: Tensor) -> Tensor:

@@ -116,13 +116,15 @@ class LocalProof(RadiusProof):
     r"""Proof of a network's radii in balls around the samples.
 
     With y the prediction, :math:`\hat z` the computed logits, e a bound of their rounding error,
-    and :math:`L_i(r)` the Lipschitz constant of :math:`z_y - z_i` in the ball of radius r around x,
-    for every :math:`x'` with :math:`|x' - x| \le r`
+    and :math:`L_i(r)` a bound of how fast :math:`z_y - z_i` can fall between x and a point of the
+    ball of radius r around x (``Local.from_centre``), for every :math:`x'` with
+    :math:`|x' - x| \le r`
 
     .. math:: \hat z_y(x') - \hat z_i(x') \ge \hat z_y(x) - \hat z_i(x) - 2 \sqrt 2 e
               - L_i(r) |x' - x| ,
 
-    for the segment from x to :math:`x'` lies in the ball. So the radius is the least of r and
+    and nothing else is compared, so constants of two points of the ball are not needed. The radius
+    is the least of r and
     :math:`(\hat z_y(x) - \hat z_i(x) - 2 \sqrt 2 e) / L_i(r)` over all rivals i, and the largest
     over all r that were tried: each is proved by itself. It is 0 where float64 predicts another
     class than the model did.
@@ -148,7 +150,7 @@ class LocalProof(RadiusProof):
             radius: Tensor = torch.zeros(len(predicted), dtype=torch.float64)
             for ball, slope in zip(balls, slopes, strict=True):
                 # The constant holds inside the ball only: the radius cannot exceed the ball's.
-                within = smallest_quotient(batch, slope, rounding).clamp(max=ball.radius)
+                within = torch.minimum(smallest_quotient(batch, slope, rounding), ball.radius)
                 radius = torch.maximum(radius, within)
             return Found(radius)
 
@@ -156,7 +158,7 @@ class LocalProof(RadiusProof):
 
 
 def _of_local(method: Local, model: nn.Module, input_shape: Shape) -> RadiusProof:
-    """Proof from local bounds, capped by the global constants of LipLT."""
+    """Proof from local bounds, capped by global constants."""
     chain = read(model, input_shape)
     fields = _of_chain(method.name, chain, method.everywhere(chain))
     return LocalProof(**fields, local=method, chain=chain)

@@ -2,11 +2,12 @@
 
 import math
 
+import pytest
 import torch
 from torch import nn
 
 from onelip.activations import ACTIVATIONS as RECORDS
-from onelip.bounds.neighbourhood.slopes import local_slopes
+from onelip.bounds.neighbourhood.slopes import local_slopes, pair_slopes, secants
 from onelip.chains import Elementwise
 from onelip.layers import Abs
 
@@ -78,6 +79,55 @@ def test_a_kink_on_the_end_counts():
     for low, high in ((zero, one), (-one, zero), (zero, zero)):
         least, most = local_slopes(relu, low, high)
         assert (float(least), float(most)) == (0, 1)
+
+
+def test_slopes_from_a_centre_lie_between_them(each):
+    for activation in each(ACTIVATIONS):
+        centre, reach = 2 * torch.randn(500, 3).double(), 4 * torch.rand(500, 3).double()
+        nothing = torch.zeros_like(centre)
+        found = secants(activation, centre, nothing, reach)
+        pairs = pair_slopes(activation, centre, nothing, reach)
+        assert (found.low >= pairs.low).all()
+        assert (found.high <= pairs.high).all()
+        away = reach[..., None] * torch.linspace(-1, 1, 81).double()
+        value = activation.module(centre)[..., None]
+        moved = activation.module(centre[..., None] + away)
+        slopes = (moved - value[..., :1]) / away
+        noise = 1e-13 * (1 + moved.abs()) / away.abs()
+        assert not (slopes < found.low[..., None] - noise).any()
+        assert not (slopes > found.high[..., None] + noise).any()
+        rise = (moved - value) - found.tangent[..., None] * away
+        assert (found.side[..., None] * rise >= -1e-12).all()
+
+
+def test_one_kink_is_exact():
+    """The interval of a ReLU and of an absolute value, written down."""
+    centre = torch.tensor([[0.5, -0.5, 3.0, -3.0]]).double()
+    nothing, reach = torch.zeros_like(centre), torch.full_like(centre, 2.0)
+    relu = secants(Elementwise.of(nn.ReLU()), centre, nothing, reach)
+    torch.testing.assert_close(relu.low, torch.tensor([[0.25, 0, 1, 0]]).double())
+    torch.testing.assert_close(relu.high, torch.tensor([[1, 0.75, 1, 0]]).double())
+    assert relu.low[0, 2] == relu.high[0, 2] == 1  # a unit that cannot switch has one slope
+    assert relu.low[0, 3] == relu.high[0, 3] == 0
+    assert relu.side.tolist() == [[1.0] * 4]
+    size = secants(Elementwise(Abs(), -ONE, ONE), centre, nothing, reach)
+    torch.testing.assert_close(size.low, torch.tensor([[-0.5, -1, 1, -1]]).double())
+    torch.testing.assert_close(size.high, torch.tensor([[1, 0.5, 1, -1]]).double())
+
+
+def test_a_centre_that_rounding_hides_has_all_slopes():
+    """The exact centre may lie on the other side of the kink, where the secants are others."""
+    relu = Elementwise.of(nn.ReLU())
+    for centre, error in ((0.0, 0.0), (1e-9, 1e-9), (-1e-9, 2e-9), (1e-300, 1e-300), (math.nan, 0)):
+        ends = [torch.tensor([[number]]).double() for number in (centre, error, 2.0)]
+        found = secants(relu, *ends)
+        assert (float(found.low), float(found.high), float(found.side)) == (0, 1, 0)
+    ends = [torch.tensor([[number]]).double() for number in (0.5, 0.1, math.nan)]
+    assert [float(end) for end in secants(relu, *ends)[:2]] == [0, 1]
+    ends = [torch.tensor([[number]]).double() for number in (0.5, 0.1, 0.0)]
+    assert [float(end) for end in secants(relu, *ends)[:2]] == [1, 1]
+    near = secants(relu, *(torch.tensor([[n]]).double() for n in (0.5, 0.1, 1.0)))
+    assert float(near.low) == pytest.approx(0.4)  # the exact centre may be 0.4
 
 
 def test_every_activation_is_here():

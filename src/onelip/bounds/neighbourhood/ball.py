@@ -1,211 +1,206 @@
 r"""Intervals of the slopes of a network's units in a ball, and the constants that follow.
 
-With centres C and half widths R of the slopes of a layer, the recursion of LipLT (Fazlyab et al.,
-2023, equation 19) bounds linear images of a layer's output, for each sample separately:
+Let :math:`\delta` be the difference of two inputs of a ball. A unit whose slopes lie in
+:math:`[a_i, b_i]` maps the difference :math:`t_i` of its inputs to :math:`c_i t_i + h_i^{1/2} w_i`,
+with the centre c and the half width h of that interval, and
+:math:`|w_i| \le |h_i^{1/2} t_i|`. So all differences in the network are linear images of
+:math:`\delta` and of the :math:`w_i` of the units before, and these images are carried from layer
+to layer. A unit that cannot switch has :math:`h_i = 0`, and is multiplied out.
 
-.. math:: \mathrm{Lip}(T x_k) \le \|T C_{k-1} W_{k-1} \cdots C_0 W_0\| + \sum_{j < k}
-          \|T C_{k-1} W_{k-1} \cdots W_{j+1} R_j^{1/2}\| \, \mathrm{Lip}(R_j^{1/2} W_j x_j) .
+An image :math:`A \delta + \sum_j B_j w_j` over layers j, with :math:`|w_j| \le N_j |\delta|` and
+:math:`|w_{ji}| \le e_{ji} |\delta|`, is at most
 
-A unit that cannot switch has :math:`R = 0`. Row by row, the bound limits how far each unit of
-the next layer can move in the ball, hence which units can switch. The product of norms of masked
-matrices (Huang et al., 2021) is taken where it is smaller.
+.. math:: |A| + \sum_j \min(|B_j| N_j, \, |B_j| e_j)
+
+times :math:`|\delta|` (the recursion of LipLT, Fazlyab et al., 2023, equation 19, for each sample;
+for a row, the second is the sum over its entries). Row by row, it limits how far each unit of the
+next layer can move in the ball, hence which units can switch. The proved constants of whole blocks
+are taken where they are smaller.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from onelip.bounds.neighbourhood.approx import Approx
 from onelip.bounds.neighbourhood.dense_layers import Affine, Layer, Point
-from onelip.bounds.neighbourhood.slopes import Interval, local_slopes
+from onelip.bounds.neighbourhood.slopes import Slopes
+from onelip.bounds.semidefinite.uncertain import Uncertain
+from onelip.chains import Elementwise
 from onelip.norms.batched import each
-from onelip.norms.rounding import UNDERFLOW, UNIT, frobenius, gamma, upward
+from onelip.norms.rounding import UNDERFLOW, UNIT, frobenius, upward
+
+_SLACK = 1e-6  # of a tangent, relative, beyond which it is not used
+_SMALL = 2**14  # entries of a matrix up to which its norm is worth an eigenvalue problem
+
+Rule = Callable[[Elementwise, Tensor, Tensor, Tensor], Slopes]
+"""The slopes that count: ``pair_slopes`` or ``secants``, with their arguments."""
 
 
-class Approx(NamedTuple):
-    """Matrices ``(batch or 1, rows, columns)``, each off by ``error`` in Frobenius norm at most."""
-
-    matrix: Tensor
-    error: Tensor
-
-    def times(self, affine: Affine) -> "Approx":
-        """Return the products with a linear map, applied before these matrices."""
-        size, columns = frobenius(self.matrix), self.matrix.shape[2]
-        # (M + dM)(A + dA) = MA + dM (A + dA) + M dA; the first term uses the exact norm of A + dA.
-        new = size * (affine.error + gamma(columns) * frobenius(affine.matrix))
-        lost = columns * self.matrix.shape[1] * affine.matrix.shape[1] * UNDERFLOW
-        error = upward(self.error * affine.norm + new + lost, 8)
-        return Approx(self.matrix @ affine.matrix, error)
-
-    def scaled(self, columns: Tensor) -> "Approx":
-        """Scale each column by a number, ``(batch, columns)``."""
-        matrix = self.matrix * columns[:, None]
-        largest = columns.abs().amax(1) if columns.shape[1] else columns.new_zeros(len(columns))
-        lost = matrix[0].numel() * UNDERFLOW
-        return Approx(matrix, upward(self.error * largest + 2 * UNIT * frobenius(matrix) + lost, 8))
-
-    def plus(self, other: "Approx") -> "Approx":
-        """Return the sum."""
-        matrix = self.matrix + other.matrix
-        new = 2 * UNIT * frobenius(matrix)
-        return Approx(matrix, upward(self.error + other.error + new, 4))
-
-    @property
-    def transposed(self) -> "Approx":
-        """The transposed matrices."""
-        return Approx(self.matrix.mT, self.error)
-
-    @property
-    def lengths(self) -> Tensor:
-        """Bounds of the norms of the rows, ``(batch, rows)``."""
-        return upward(frobenius(self.matrix[:, :, None]) + self.error[:, None], 1)
-
-    @property
-    def norms(self) -> Tensor:
-        """Bounds of the spectral norms, ``(batch,)``."""
-        return each(self.matrix, self.error)
-
-
-@dataclass(frozen=True)
-class Weights:
-    """Nonzero weights of the units of a layer, per sample.
+class Units(NamedTuple):
+    """Uncertain units of a layer, ``(batch, kept)``, padded by units of weight 0.
 
     Attributes:
-        index: the units, ``(batch, kept)``, padded by units of weight 0.
-        weight: their weights.
-        constant: Lipschitz constant of the weighted inputs of the units, ``(batch,)``.
-        entries: the same for each unit alone, ``(batch, kept)``.
+        weight: roots of half the widths of their slopes.
+        inputs: their weighted inputs, as images of what comes before.
+        entries: bounds of their weighted inputs, per length of the difference of two inputs.
+        constant: a bound of all of them together, ``(batch,)``.
+        side: see ``semidefinite/uncertain.py``, like the rest.
+        sign: of the tangent.
+        slack: rounding of the tangent.
     """
 
-    index: Tensor
     weight: Tensor
-    constant: Tensor
+    inputs: Approx
     entries: Tensor
-
-    def of(self, rows: Approx) -> Approx:
-        """Select the columns of these units, weighted."""
-        index = self.index[:, None].expand(-1, rows.matrix.shape[1], -1)
-        matrix = rows.matrix.expand(len(index), -1, -1)
-        return Approx(matrix.gather(2, index), rows.error.expand(len(index))).scaled(self.weight)
-
-
-class Unit(NamedTuple):
-    """Bounds of the slopes of a layer's units in the balls of a batch."""
-
-    centre: Tensor  # of the slopes, (batch, units)
-    half: Weights  # roots of half their widths
-    mass: Weights  # roots of their largest absolute values
-
-
-class Paths(NamedTuple):
-    """Linear image of the last layer's output, split by the layer where a path ends."""
-
-    linear: Approx  # from the input, through the centres of all slopes
-    through: list[Approx]  # from the units of each layer, times the roots of their half widths
-    masked: Approx | None  # from the units of the last layer, times the roots of their masses
+    constant: Tensor
+    side: Tensor
+    sign: Tensor
+    slack: Tensor
 
 
 class Balls:
     """Balls of a radius around a batch of inputs, propagated through a network.
 
+    Constants are those of two inputs of the ball, or of its centre and another input, as the rule
+    of slopes says.
+
     Attributes:
+        radius: of the balls.
         output: output of the layers at the centres.
+        units: uncertain units, layer by layer.
     """
 
-    def __init__(self, layers: list[Layer], x: Tensor, radius: Tensor) -> None:
-        self._layers: list[Layer] = []
-        self._units: list[Unit] = []
-        self._radius = radius
+    def __init__(self, layers: list[Layer], x: Tensor, radius: Tensor, rule: Rule) -> None:
+        self.units: list[Units] = []
+        self.radius = radius
+        self._rule = rule
         zero = torch.zeros_like(x)
         self.output = Point(x, zero, zero[:, 0])
+        eye = torch.eye(x.shape[1], dtype=torch.float64)
+        self._state = Approx(eye.expand(len(x), -1, -1), zero[:, 0])
+        self._inputs = x.shape[1]
+        self._growth = torch.ones((), dtype=torch.float64)  # of the layers so far, everywhere
         for layer in layers:
             self._enter(layer)
 
-    def paths(self, rows: Approx) -> Paths:
-        """Trace a linear image of the output back to the input."""
-        through: list[Approx] = []
-        masked = None
-        for layer, units in zip(reversed(self._layers), reversed(self._units), strict=True):
-            entering = rows if layer.outer is None else rows.times(layer.outer)
-            if not through and layer.skip is None:
-                masked = units.mass.of(entering)
-            through.append(units.half.of(entering))
-            before = entering.scaled(units.centre).times(layer.inner)
-            rows = before if layer.skip is None else before.plus(rows.times(layer.skip))
-        linear = Approx(
-            rows.matrix.expand(len(self._radius), -1, -1), rows.error.expand(len(self._radius))
+    def image(self, affine: Affine) -> Approx:
+        """Return an affine image of the output, as a linear image of what is before it."""
+        return self._state.under(affine)
+
+    def lengths(self, image: Approx) -> Tensor:
+        """Lipschitz constants, over the ball, of each row of an image: ``(batch, rows)``."""
+        first, *others = self._split(image)
+        total = frobenius(first[:, :, None]) + (image.error * self._reach())[:, None]
+        total = upward(total, 4)
+        for part, units in zip(others, self.units, strict=False):
+            by_norm = upward(frobenius(part[:, :, None]) * units.constant[:, None], 1)
+            sums = (part.abs() @ units.entries[..., None]).squeeze(2)
+            terms = part.shape[2]
+            by_entry = upward(sums, terms + 4) + terms * UNDERFLOW
+            total = upward(total + torch.fmin(by_norm, by_entry), 1)
+        return total
+
+    def norms(self, image: Approx) -> Tensor:
+        """Lipschitz constants, over the ball, of an image: ``(batch,)``."""
+        first, *others = self._split(image)
+        total = upward(_norms(first) + image.error * self._reach(), 4)
+        for part, units in zip(others, self.units, strict=False):
+            total = upward(total + upward(_norms(part) * units.constant, 1), 1)
+        return total
+
+    def uncertain(self) -> Uncertain:
+        """Return the units whose slope is not known, everything else multiplied out."""
+        batch, counts = len(self.radius), [units.weight.shape[1] for units in self.units]
+        rows = torch.zeros(batch, sum(counts), self._inputs + sum(counts), dtype=torch.float64)
+        error, start = torch.zeros(batch, dtype=torch.float64), 0
+        for units, count in zip(self.units, counts, strict=True):
+            rows[:, start : start + count, : self._inputs + start] = units.inputs.matrix
+            error, start = error + units.inputs.error, start + count
+        layer = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts, dtype=torch.long))
+        nothing = torch.zeros(batch, 0, dtype=torch.float64)
+        entries, side, sign, slack = (
+            torch.cat([nothing, *(getattr(units, name) for units in self.units)], 1)
+            for name in ("entries", "side", "sign", "slack")
         )
-        return Paths(linear, through[::-1], masked)
-
-    def lengths(self, paths: Paths) -> Tensor:
-        """Lipschitz constants, over the ball, of each row of the image: ``(batch, rows)``."""
-        total = paths.linear.lengths
-        for part, units in zip(paths.through, self._units, strict=True):
-            total = upward(total + _least(part, units.half), 1)
-        if paths.masked is not None:
-            total = torch.fmin(total, _least(paths.masked, self._units[-1].mass))
-        return total
-
-    def norms(self, paths: Paths) -> Tensor:
-        """Lipschitz constants, over the ball, of the image: ``(batch,)``."""
-        total = paths.linear.norms
-        for part, units in zip(paths.through, self._units, strict=True):
-            total = upward(total + upward(part.norms * units.half.constant, 1), 1)
-        if paths.masked is not None:
-            masked = paths.masked.norms * self._units[-1].mass.constant
-            total = torch.fmin(total, upward(masked, 1))
-        return total
+        rows_ = Approx(rows, upward(error, len(counts) + 2))
+        return Uncertain(rows_, entries, layer.expand(batch, -1), side, sign, slack)
 
     def _enter(self, layer: Layer) -> None:
         """Extend the balls by one layer."""
-        rows = Approx(layer.inner.matrix[None], layer.inner.error[None])
-        paths = self.paths(rows)
-        lengths = self.lengths(paths)
-        before = layer.inner.forward(self.output)
-        low, high = _reached(before, lengths, self._radius, layer)
-        centre = (low + high) / 2
+        image, before = self.image(layer.inner), layer.inner.forward(self.output)
+        lengths = torch.fmin(self.lengths(image), upward(layer.inner.lengths * self._growth, 1))
+        slopes = self._slopes(layer, before, lengths)
+        centre = (slopes.low + slopes.high) / 2
         # The centre is rounded: the half width covers both ends of the interval from it.
-        width = upward(torch.maximum(high - centre, centre - low), 1)
-        mass = torch.maximum(low.abs(), high.abs())
-        half, whole = (self._weighted(paths, lengths, w) for w in (width, mass))
+        width = upward(torch.maximum(slopes.high - centre, centre - slopes.low), 1)
+        index, units = self._uncertain_units(image, lengths, slopes, width)
+        self.units.append(units)
+
+        columns = torch.zeros(*centre.shape, index.shape[1], dtype=torch.float64)
+        columns.scatter_(1, index[:, None], units.weight[:, None])
+        state = image.scaled(centre).beside(columns)
+        state = state if layer.outer is None else state.under(layer.outer)
+        if layer.skip is not None:
+            around = self._state.under(layer.skip).beside(
+                columns.new_zeros(1).expand(len(centre), layer.skip.matrix.shape[0], index.shape[1])
+            )
+            state = state.plus(around)
+        self._state = state
         self.output = layer.behind(self.output, before)
-        self._layers.append(layer)
-        self._units.append(Unit(centre, half, whole))
+        self._growth = upward(self._growth * layer.constant, 1)
 
-    def _weighted(self, paths: Paths, lengths: Tensor, squares: Tensor) -> Weights:
-        """Weights from the roots of ``squares``, with constants of the weighted inputs."""
-        kept = int((squares > 0).sum(1).max()) if len(squares) else 0
-        index = squares.argsort(1, descending=True)[:, :kept]
-        weight = upward(squares.gather(1, index).sqrt(), 1)
+    def _uncertain_units(
+        self, image: Approx, lengths: Tensor, slopes: Slopes, width: Tensor
+    ) -> tuple[Tensor, Units]:
+        """Return which units are uncertain, and what is known of them."""
+        kept = int((width > 0).sum(1).max()) if len(width) else 0
+        index = width.argsort(1, descending=True)[:, :kept]
+        weight = upward(width.gather(1, index).sqrt(), 1)
         entries = upward(lengths.gather(1, index) * weight, 1)
-        constant = torch.fmin(
-            self.norms(_weighed(paths, index, weight)), frobenius(entries[:, None])
-        )
-        return Weights(index, weight, constant, entries)
+        inputs = image.picked(index).scaled(weight)
+        constant = torch.fmin(self.norms(inputs), frobenius(entries[:, None]))
+        low, high, side, tangent = (part.gather(1, index) for part in slopes)
+        # The tangent is at one end of the interval: |centre - tangent| is the half width.
+        away = (low + high) / 2 - tangent
+        slack = (1 - away.abs() / weight.square()).abs() + 16 * UNIT
+        usable = (slack < _SLACK) & (entries > 0)
+        side, slack = torch.where(usable, side, 0.0), torch.where(usable, slack, 0.0)
+        return index, Units(weight, inputs, entries, constant, side, torch.sign(away), slack)
+
+    def _slopes(self, layer: Layer, before: Point, lengths: Tensor) -> Slopes:
+        """Slopes of the units of a layer that move at most ``lengths`` times the radius."""
+        reach = upward(lengths * self.radius[:, None], 2)
+        parts = (t.unflatten(1, layer.shape) for t in (before.values, before.entries, reach))
+        found = self._rule(layer.nonlinearity, *parts)
+        return Slopes(*(part.flatten(1) for part in found))
+
+    def _split(self, image: Approx) -> list[Tensor]:
+        """Split an image by where it comes from: the input, the units of each layer so far."""
+        sizes, left = [self._inputs], image.matrix.shape[2] - self._inputs
+        for units in self.units:
+            if left:
+                sizes.append(units.weight.shape[1])
+                left -= sizes[-1]
+        return list(image.matrix.split(sizes, 2))
+
+    def _reach(self) -> Tensor:
+        """Bound the length of all that images are of, per length of the input's difference."""
+        squares = torch.ones_like(self.radius)
+        for units in self.units:
+            squares = upward(squares + units.constant.square(), 2)
+        return upward(squares.sqrt(), 1)
 
 
-def _least(part: Approx, weights: Weights) -> Tensor:
-    """Bound each row of a path, by norms and by entries; the smaller of the two."""
-    by_norm = upward(part.lengths * weights.constant[:, None], 1)
-    sums = (part.matrix.abs() @ weights.entries[..., None]).squeeze(2)
-    slack = part.error[:, None] * frobenius(weights.entries[:, None])[:, None]
-    terms = part.matrix.shape[2]
-    return torch.fmin(by_norm, upward(sums + slack, terms + 4) + terms * UNDERFLOW)
-
-
-def _weighed(paths: Paths, index: Tensor, weight: Tensor) -> Paths:
-    """Select some of the rows of all paths, weighted."""
-    picked = Weights(index, weight, weight, weight)
-    parts = [picked.of(part.transposed).transposed for part in (paths.linear, *paths.through)]
-    masked = None if paths.masked is None else picked.of(paths.masked.transposed).transposed
-    return Paths(parts[0], parts[1:], masked)
-
-
-def _reached(before: Point, lengths: Tensor, radius: Tensor, layer: Layer) -> Interval:
-    """Return intervals of the slopes of each unit in the ball."""
-    reach = upward(lengths * radius[:, None] + before.entries, 2)
-    reach = upward(reach + 4 * UNIT * (before.values.abs() + reach), 4) + UNDERFLOW
-    ends = [(before.values + sign * reach).unflatten(1, layer.shape) for sign in (-1, 1)]
-    low, high = local_slopes(layer.nonlinearity, *ends)
-    return low.flatten(1), high.flatten(1)
+def _norms(matrices: Tensor) -> Tensor:
+    """Bound the spectral norms of a batch, by an eigenvalue problem where it is small."""
+    if matrices[0].numel() <= _SMALL:
+        return each(matrices)
+    sizes = matrices.abs()
+    # |M|^2 is at most the largest sum of a row times the largest sum of a column (Schur).
+    rows, columns = sizes.sum(2).amax(1), sizes.sum(1).amax(1)
+    return torch.fmin(
+        upward((rows * columns).sqrt(), sum(matrices.shape[1:]) + 4), frobenius(matrices)
+    )

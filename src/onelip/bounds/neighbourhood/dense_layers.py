@@ -91,13 +91,23 @@ class Affine:
 
 @dataclass(frozen=True)
 class Layer:
-    """Dense layer ``skip(x) + outer(nonlinearity(inner(x)))``."""
+    """Dense layer ``skip(x) + outer(nonlinearity(inner(x)))``.
+
+    Attributes:
+        inner: the affine map in front of the nonlinearity.
+        nonlinearity: elementwise.
+        shape: of what the nonlinearity takes.
+        outer: the affine map after it.
+        skip: the affine map around all.
+        constant: proved Lipschitz constant of the layer, everywhere.
+    """
 
     inner: Affine
     nonlinearity: Elementwise
     shape: Shape
     outer: Affine | None
     skip: Affine | None
+    constant: Tensor
 
     def behind(self, point: Point, before: Point) -> Point:
         """Return the layer's output from its input and the output of ``inner``."""
@@ -133,7 +143,13 @@ def layers(chain: Chain) -> tuple[list[Layer], Affine]:
         maps = (block.inner, block.outer, block.skip)
         inner, outer, skip = (None if m is None else Affine.of(m) for m in maps)
         assert inner is not None
-        found.append(Layer(inner, block.nonlinearity, block.inner.outputs, outer, skip))
+        steepest = inner.norm * block.nonlinearity.constant
+        steepest = steepest if outer is None else steepest * outer.norm
+        steepest = upward(steepest if skip is None else steepest + skip.norm, 4)
+        if block.constant is not None:
+            steepest = steepest.clamp_max(block.constant)
+        shape = block.inner.outputs
+        found.append(Layer(inner, block.nonlinearity, shape, outer, skip, steepest))
     return found, Affine.of(exact.last)
 
 

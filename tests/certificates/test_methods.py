@@ -64,7 +64,7 @@ def test_no_point_inside_a_radius_has_another_label(method, level):
     if method.name != "local":  # of larger radii the attacked inputs are longer, and round more
         slack = 1e-9 if level == "real" else 1e-2
         assert bool((found.radius >= looser.radius * (1 - slack)).all())
-    assert float(found.radius.sum()) > 1.05 * float(looser.radius.sum())
+    assert float(found.radius.sum()) > 1.04 * float(looser.radius.sum())
 
 
 @pytest.mark.parametrize("level", ["real", "float"])
@@ -218,7 +218,7 @@ def test_what_certify_accepts():
             return radius_proof("product", network, input_shape)
 
     assert torch.equal(certify(model, x, method=Mine()).radius, certify(model, x).radius)
-    for wrong, message in (("lipschitz", "known: product, liplt"), (3, "proves no radii")):
+    for wrong, message in (("lipschitz", "known: product, eclipse-fast"), (3, "proves no radii")):
         with pytest.raises(UsageError, match=message):
             certify(model, x, method=wrong)
     deep = nn.Sequential(nn.Conv2d(1, 2, 1), nn.MaxPool2d(1), nn.Flatten(), nn.Linear(4, 2)).eval()

@@ -7,7 +7,7 @@ dilation act on each alike, and the adjoint is the transposed convolution.
 """
 
 import itertools
-from typing import Unpack
+from typing import Any, Unpack
 
 from torch import Tensor
 from typing_extensions import override
@@ -56,8 +56,8 @@ def strided_kernel(
     kernel = taps.new_zeros(len(matrix), outputs, taps.shape[2], *sides)
     # a tap of the strided matrix shifts the BCOP kernel by its place: the product of the two maps
     for i, place in enumerate(itertools.product(*map(range, strides))):
-        window = tuple(slice(u, u + n) for u, n in zip(place, lengths, strict=True))
-        kernel[..., *window] += spread[:, :, i]
+        window: Any = [slice(u, u + n) for u, n in zip(place, lengths, strict=True)]
+        kernel[(..., *window)] += spread[:, :, i]
     return kernel.flatten(0, 1)
 
 

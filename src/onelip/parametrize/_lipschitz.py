@@ -217,12 +217,14 @@ class Lipschitz(nn.Module):
         self.left.copy_(torch.where(good, unit, self.left.view(self.groups, -1)).view_as(image))
 
     def _lengths(self, image: Tensor) -> Tensor:
-        return torch.linalg.vector_norm(image.view(self.groups, -1), dim=1)
+        lengths: Tensor = torch.linalg.vector_norm(image.view(self.groups, -1), dim=1)
+        return lengths
 
     def _unit(self, image: Tensor) -> Tensor:
         tiny = torch.finfo(image.dtype).tiny
         lengths = self._lengths(image).clamp_min(tiny)
-        return (image.view(self.groups, -1) / lengths[:, None]).view_as(image)
+        unit: Tensor = image.view(self.groups, -1) / lengths[:, None]
+        return unit.view_as(image)
 
     def _image(self, kernel: Tensor, x: Tensor) -> Tensor:
         """The matrix, or the convolution on a torus."""

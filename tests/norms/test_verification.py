@@ -10,7 +10,7 @@ from torch import Tensor
 
 from onelip.norms import verification
 from onelip.norms.banded import Tridiagonal, _Factor
-from onelip.norms.verification import Dense, Hermitian, above, below, gap
+from onelip.norms.verification import Dense, Hermitian, Lower, above, below, gap
 
 DTYPES = [torch.float64, torch.complex128]
 
@@ -40,6 +40,29 @@ def not_below(bound: Tensor, exact: arb) -> bool:
 def hermitian(size: int, dtype: torch.dtype, scale: float = 1.0) -> Tensor:
     root = torch.randn(size, size, dtype=dtype)
     return scale * (root @ root.mH + (root + root.mH))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("rows", [1, 2, 3, 64])
+def test_a_lower_triangle_stands_for_the_whole(dtype: torch.dtype, rows: int, monkeypatch) -> None:
+    """Whatever stands above the diagonal of the matrix and right of the factor's blocks."""
+    monkeypatch.setattr(verification, "_ROWS", rows)
+    for size in (1, 2, 5, 8):
+        matrix = hermitian(size, dtype) + 9 * size * torch.eye(size, dtype=dtype)
+        good = torch.linalg.cholesky(matrix)
+        near = good * (1 + 1e-3 * torch.randn(size, size))
+        for factor in (good, near, 0 * good, torch.randn(size, size, dtype=dtype)):
+            block = torch.arange(size) // rows
+            kept = torch.where(block[:, None] >= block, factor, 0)  # what the proof reads of it
+            above_it = (block[:, None] < block).to(dtype)
+            stored = matrix + 1e3 * above_it
+            found, exact = gap(Lower(stored), factor + 1e2 * above_it), exact_gap(matrix, kept)
+            assert not_below(found, exact)
+        stored = matrix + 1e3 * above_it
+        for level in (0.5, 1.0, 1.5):
+            largest = torch.linalg.eigvalsh(matrix)[-1]
+            bound = above(Lower(stored), largest * level).bound
+            assert not bound < largest
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

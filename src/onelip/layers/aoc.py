@@ -56,8 +56,8 @@ def strided_kernel(
     kernel = taps.new_zeros(len(matrix), outputs, taps.shape[2], *sides)
     # a tap of the strided matrix shifts the BCOP kernel by its place: the product of the two maps
     for i, place in enumerate(itertools.product(*map(range, strides))):
-        window: tuple[Any, ...] = tuple(map(slice, place, map(int.__add__, place, lengths)))
-        kernel[..., *window] += spread[:, :, i]
+        window: Any = [slice(u, u + n) for u, n in zip(place, lengths, strict=True)]
+        kernel[(..., *window)] += spread[:, :, i]
     return kernel.flatten(0, 1)
 
 

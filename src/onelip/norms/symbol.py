@@ -113,7 +113,10 @@ class GramSymbol:
 
     @cached_property
     def error(self) -> Tensor:
-        """Bound of the Frobenius norm of what each computed matrix is off by."""
+        """Bound of the Frobenius norm of what each computed matrix is off by, times ``sqrt(2)``.
+
+        The root is what a matrix may be off by whose lower triangle alone is used.
+        """
         taps, axes = math.prod(self.kernels.shape[3:]), self.kernels.ndim - 3
         columns, twiddle = self.kernels.shape[2], 2 * axes * TWIDDLE_ERROR
         squares = frobenius(self.kernels.flatten(2)).square().max()
@@ -127,7 +130,7 @@ class GramSymbol:
             reach = upward(frobenius(self.kernels.abs().flatten(3).sum(-1)).square().max(), taps)
             each = 2 * (twiddle + gamma(2 * taps + 8)) + gamma(8 * (columns + 4))
             bound = upward(reach * each * 2, 8)
-        return bound + 16 * UNDERFLOW * self.kernels[0].numel() * taps
+        return 1.5 * bound + 16 * UNDERFLOW * self.kernels[0].numel() * taps
 
     @property
     def work(self) -> float:
@@ -172,9 +175,8 @@ class GramSymbol:
         groups, rows, columns, *lengths = self.kernels.shape
         places = [range(n) for n in lengths]
         shifts = torch.tensor(list(itertools.product(*places)), device=self.kernels.device)
-        turns = twiddles(at, shifts.view(-1, len(lengths)))
+        turns = twiddles(at, -shifts.view(-1, len(lengths)))
         taps = self.kernels.flatten(3).movedim(3, 0).flatten(1)
-        # the conjugates of D: their Gram matrices are the conjugates of D's, as many and as large
         maps = torch.complex(turns.real @ taps, turns.imag @ taps)
         maps = maps.view(len(at), groups, rows, columns)
         return maps @ maps.mH

@@ -31,7 +31,7 @@ from onelip.norms.rounding import UNIT, frobenius, sum_error, upward
 
 FactorT = TypeVar("FactorT")
 
-_ROWS = 256  # of a residual that are computed at a time
+_ROWS = 64  # of a residual that are computed at a time
 
 
 class Remainder(NamedTuple):
@@ -141,22 +141,53 @@ class Dense:
 
     def remainder(self, factor: Tensor) -> Remainder:
         """Compute ``G - L L^H``, with the number of products and the size of L."""
-        size = self.matrix.shape[-1]
-        products = 8 * (size + 4) if self.matrix.is_complex() else size
-        left = self._left(factor) if size > _ROWS else frobenius(self.matrix - factor @ factor.mH)
-        return Remainder(left, products, frobenius(factor).square())
+        half = self.matrix.shape[-1] > _ROWS and self._is_half(factor)
+        return _remainder(self.matrix, factor, half=half)
 
-    def _left(self, factor: Tensor) -> Tensor:
-        """Compute the norm of the difference by rows; only half of it for a triangular factor."""
-        size = self.matrix.shape[-1]
-        half = not factor.triu(1).any() and torch.equal(self.matrix, self.matrix.mH)
-        squares = factor.real.new_zeros(factor.shape[:-2])
-        for start in range(0, size, _ROWS):
-            stop = min(start + _ROWS, size)
-            end = stop if half else size
-            product = factor[..., start:stop, :end] @ factor[..., :end, :end].mH
-            left = self.matrix[..., start:stop, :end] - product
-            squares = squares + frobenius(left).square()
-            if half:  # what is left of the diagonal block is there twice
-                squares = squares + frobenius(left[..., :start]).square()
-        return upward(squares, size + 4).sqrt()
+    def _is_half(self, factor: Tensor) -> bool:
+        """Whether the numbers above the diagonal say nothing new."""
+        return not factor.triu(1).any() and torch.equal(self.matrix, self.matrix.mH)
+
+
+@dataclass(frozen=True)
+class Lower:
+    """A Hermitian matrix, or a batch, whose lower triangle is stored, ``(..., n, n)``.
+
+    What is stored above the diagonal may be rounded otherwise. It counts in blocks on the diagonal,
+    of which the Hermitian part is meant, and not elsewhere: the matrix is off by at most
+    ``sqrt(2)`` times what all that is stored is off by.
+
+    Attributes:
+        matrix: the entries.
+    """
+
+    matrix: Tensor
+
+    def shifted(self, level: Tensor, sign: int) -> "Lower":
+        """Return ``sign (G - level I)``; a level for each matrix of the batch, or one for all."""
+        return Lower(Dense(self.matrix).shifted(level, sign).matrix)
+
+    def factor(self) -> Tensor:
+        """Factor the matrix; nothing that is returned is trusted."""
+        return cholesky(self.matrix)
+
+    def remainder(self, factor: Tensor) -> Remainder:
+        """Compute ``G - L L^H``, L without what stands right of its blocks on the diagonal."""
+        return _remainder(self.matrix, factor, half=True)
+
+
+def _remainder(matrix: Tensor, factor: Tensor, *, half: bool) -> Remainder:
+    """Compute the difference by rows; only the lower half of it and of the factor, if asked."""
+    size = matrix.shape[-1]
+    products = 8 * (size + 4) if matrix.is_complex() else size
+    squares = factor.real.new_zeros(factor.shape[:-2])
+    for start in range(0, size, _ROWS):
+        stop = min(start + _ROWS, size)
+        end = stop if half else size
+        product = factor[..., start:stop, :end] @ factor[..., :end, :end].mH
+        left = matrix[..., start:stop, :end] - product
+        squares = squares + frobenius(left).square()
+        if half and start:  # what is left of the diagonal block is there twice
+            squares = squares + frobenius(left[..., :start]).square()
+    norm = upward(squares, size + 4).sqrt() if size > _ROWS else squares.sqrt()
+    return Remainder(upward(norm, 2), products, frobenius(factor).square())

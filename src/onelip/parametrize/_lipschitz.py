@@ -223,7 +223,8 @@ class Lipschitz(nn.Module):
     def _unit(self, image: Tensor) -> Tensor:
         tiny = torch.finfo(image.dtype).tiny
         lengths = self._lengths(image).clamp_min(tiny)
-        return (image.view(self.groups, -1) / lengths[:, None]).view_as(image)
+        unit: Tensor = image.view(self.groups, -1) / lengths[:, None]
+        return unit.view_as(image)
 
     def _image(self, kernel: Tensor, x: Tensor) -> Tensor:
         """The matrix, or the convolution on a torus."""

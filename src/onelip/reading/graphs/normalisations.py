@@ -21,6 +21,8 @@ from onelip.chains import GroupMean, Opaque
 from onelip.chains import linear_layers as linear
 from onelip.chains.value import Value
 from onelip.errors import UnboundedModuleError, UsageError
+from onelip.reading.graphs.activation_products import gated
+from onelip.reading.graphs.bounded_products import REACHES
 from onelip.reading.graphs.refusals import Unfinished, only_locally
 from onelip.reading.graphs.shapes import stacked
 
@@ -55,6 +57,9 @@ class Length(nn.Module):
             squares = squares.sum(self.axes, keepdim=self.keep)
         root: Tensor = (squares / self.divisor + self.epsilon).sqrt()
         return root
+
+
+REACHES[RootMeanSquare] = lambda module: math.sqrt(module.divisor) * (1 + 1e-15)
 
 
 def normalised(
@@ -117,9 +122,16 @@ class Squares(Unfinished):
     divisor: float = 1
     epsilon: float = 0.0
 
-    def settled(self) -> object:
-        """Refuse."""
-        raise only_locally("a square")
+    @property
+    def plain(self) -> bool:
+        """Whether it is the square of one value, and no sum."""
+        return len(self.parts) == 1 and not self.axes and self.epsilon == 0
+
+    def settled(self) -> Value:
+        """The square of a value whose numbers are bounded."""
+        if not self.plain:
+            raise only_locally("a square")
+        return gated(self.parts[0], self.parts[0])
 
     def summed(self, axes: Sequence[int], keep: bool, *, mean: bool) -> "Squares":
         """Sum over axes, or mean."""
@@ -136,10 +148,11 @@ class Squares(Unfinished):
             if plain and self.parts[0].shape == other.parts[0].shape:
                 return Squares((*self.parts, *other.parts))
         elif isinstance(other, (int, float, Tensor)):
-            number = torch.as_tensor(other).double().flatten()
-            if len(number) and bool((number == number[0]).all()) and float(number[0]) >= 0:
-                if self.epsilon == 0 and math.isfinite(number[0]):
-                    return replace(self, epsilon=float(number[0]))
+            number = torch.as_tensor(other)
+            axes = len(self.parts[0].shape) - (0 if self.keep else len(self.axes))
+            one = number.numel() == 1 and number.ndim <= axes
+            if one and self.epsilon == 0 and 0 <= float(number) < math.inf:
+                return replace(self, epsilon=float(number))
         raise only_locally("a square")
 
 

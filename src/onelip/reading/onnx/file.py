@@ -457,7 +457,7 @@ def _called(
         results = result if isinstance(result, list) else [result]
         if frame.batch is not None and any(isinstance(r, Value) and not r.shape for r in results):
             raise BatchError("leaves each input of the batch a single number")
-        return result
+        return results[0] if len(proto.output) == 1 else result
 
     return call
 

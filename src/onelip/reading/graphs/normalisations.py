@@ -129,23 +129,43 @@ class Squares(Unfinished):
 
     def settled(self) -> Value:
         """The square of a value whose numbers are bounded."""
-        if not self.plain:
+        if not self.plain or self.divisor != 1:
             raise only_locally("a square")
         return gated(self.parts[0], self.parts[0])
+
+    @classmethod
+    def product(cls, first: Value, second: Value) -> "Squares | None":
+        """The product of a value and a positive multiple of it; None for other values."""
+        for line in second.lines():
+            if line.value is first and line.shift == 0 and 0 < line.factor < math.inf:
+                divisor = 1 / line.factor
+                below = divisor if line.factor == 1 else math.nextafter(divisor, 0.0)
+                return cls((first,), divisor=below)
+        return None
 
     def summed(self, axes: Sequence[int], keep: bool, *, mean: bool) -> "Squares":
         """Sum over axes, or mean."""
         shape = self.parts[0].shape
-        if self.axes or self.epsilon or not axes:
-            self.settled()
+        if self.axes or self.epsilon or self.divisor != 1 or not axes:
+            raise only_locally("a sum of squares")
         size = math.prod(shape[axis - 1] for axis in axes) if mean else 1
         return replace(self, axes=tuple(axes), keep=keep, divisor=size)
+
+    def times(self, number: float) -> "Squares":
+        """A positive multiple."""
+        if not 0 < number < math.inf or self.epsilon:
+            raise only_locally("a square")
+        return replace(self, divisor=math.nextafter(self.divisor / number, 0.0))
 
     def plus(self, other: object) -> "Squares":
         """Sum with other squares, or with a number that is not negative."""
         if isinstance(other, Squares):
             plain = not (self.axes or other.axes or self.epsilon or other.epsilon)
-            if plain and self.parts[0].shape == other.parts[0].shape:
+            if (
+                plain
+                and self.divisor == other.divisor == 1
+                and self.parts[0].shape == other.parts[0].shape
+            ):
                 return Squares((*self.parts, *other.parts))
         elif isinstance(other, (int, float, Tensor)):
             number = torch.as_tensor(other)

@@ -11,7 +11,7 @@ from torch import Tensor
 from onelip.chains import Chain
 from onelip.chains import linear_layers as linear
 from onelip.chains.value import Value
-from onelip.errors import UnboundedModuleError, UsageError, missing_extra
+from onelip.errors import OnelipError, UnboundedModuleError, UsageError, missing_extra
 from onelip.reading.graphs.graph import Node, Reference, needed, walked
 from onelip.reading.graphs.refusals import Unfinished
 from onelip.reading.onnx.attributes import Attributes
@@ -60,7 +60,19 @@ def read_onnx(
         UsageError: the file is missing or cannot be read, or does not say what is asked above; or
             onnx is not installed.
     """
-    file = _File.loaded(Path(path), dict(shapes or {}))
+    path = Path(path)
+    try:
+        return _chosen(path, input=input, output=output, shapes=shapes, fixed=fixed)
+    except OnelipError:
+        raise
+    except Exception as error:  # of a file whose parts do not fit together
+        raise _unreadable(path, error) from error
+
+
+def _chosen(
+    path: Path, *, input: str | None, output: str | None, shapes: Sizes | None, fixed: Fixed | None
+) -> Chain:
+    file = _File.loaded(path, dict(shapes or {}))
     target = file.chosen_output(output)
     given = {name: file.filled(name, value) for name, value in (fixed or {}).items()}
     start = file.chosen_input(input, target, given)
@@ -123,6 +135,9 @@ class _File:
         except Exception as error:
             raise _unreadable(path, error) from error
         file = cls(path, graph, version, constants, sizes)
+        twice = _defined_twice(graph)
+        if twice is not None:
+            raise UsageError(f"{path} cannot be read as an ONNX file: it defines {twice!r} twice")
         names = {side for entry in file.inputs.values() for side in _sides(entry)}
         unknown = sorted(set(sizes) - {name for name in names if isinstance(name, str)})
         if unknown:
@@ -247,6 +262,16 @@ class _File:
         array = torch.as_tensor(value)
         if array.ndim == 0:
             return torch.full(self.shape(self.inputs[name]), array.item(), dtype=dtype)
+        sides = _sides(self.inputs[name])
+        fits = len(sides) == array.ndim and all(
+            isinstance(side, str) or side == size
+            for side, size in zip(sides, array.shape, strict=True)
+        )
+        if not fits:
+            raise UsageError(
+                f"input {name!r} cannot be fixed to an array of shape {tuple(array.shape)}: the "
+                f"file wants {sides}"
+            )
         return array.to(dtype)
 
     def shape(self, entry: Any) -> tuple[int, ...]:
@@ -278,6 +303,17 @@ def _leaves(nodes: Sequence[Node], known: set[str], target: str) -> set[str]:
 
 def _listed(names: Any) -> str:
     return ", ".join(repr(name) for name in names) or "none"
+
+
+def _defined_twice(graph: Any) -> str | None:
+    """A name that two nodes, or a node and a constant or an input, define."""
+    made = {part.name for part in (*graph.initializer, *graph.input)}
+    for node in graph.node:
+        for name in filter(None, node.output):
+            if name in made:
+                return str(name)
+            made.add(name)
+    return None
 
 
 def _unreadable(path: Path, error: Exception) -> UsageError:

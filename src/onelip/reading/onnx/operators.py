@@ -116,13 +116,15 @@ def _settled(part: Any) -> Any:
 
 
 def _multiply(first: Any, second: Any) -> Any:
-    if isinstance(first, Value) and first is second:
-        return Squares((first,))
     for x, other in ((first, second), (second, first)):
-        if isinstance(x, products.Cubic) and isinstance(other, Tensor) and other.numel() == 1:
-            return x.times(float(other))
+        if isinstance(x, (products.Cubic, Squares)) and isinstance(other, Tensor):
+            return x.times(float(other)) if other.ndim == 0 else on.multiply(_settled(x), other)
         if isinstance(x, Squares) and x.plain and x.parts[0] is other:
-            return products.Cubic(x.parts[0])
+            return products.Cubic(x.parts[0], 1 / x.divisor)
+        if isinstance(x, Value) and isinstance(other, Value):
+            square = Squares.product(x, other)
+            if square is not None:
+                return square
     for value, root in ((first, second), (second, first)):
         if isinstance(root, Root) and isinstance(value, Value):
             return root.divides(value) if root.inverse else on.multiply(value, root.settled())
@@ -130,6 +132,8 @@ def _multiply(first: Any, second: Any) -> Any:
 
 
 def _divide(first: Any, second: Any) -> Any:
+    if isinstance(first, Squares) and isinstance(second, Tensor) and second.ndim == 0:
+        return first.times(1 / float(second)) if float(second) else first.settled()
     if isinstance(second, Root) and isinstance(first, Value) and not second.inverse:
         return second.divides(first)
     if isinstance(second, Root) and isinstance(first, Tensor) and bool((first == 1).all()):

@@ -223,6 +223,14 @@ WHOLE: list[tuple[str, tuple, dict, dict]] = [
         {"s": draw(4), "b": draw(4)},
         {"epsilon": 0.1, "num_groups": 2, "version": 21},
     ),
+    ("Einsum", (1, 3, 4), {"w": draw(4, 2)}, {"equation": "bij,jk->bik"}),
+    ("Einsum", (1, 3, 4), {"w": draw(2, 3, 5), "x": None}, {"equation": "hik,bij->bhjk"}),
+    ("Einsum", (2, 3, 4), {"w": draw(2, 4)}, {"equation": "bij,bj->bi"}),
+    ("Einsum", (2, 3, 4), {"w": draw(5)}, {"equation": "bij,k->bj"}),
+    ("Einsum", (2, 3, 4), {}, {"equation": "bij->jb"}),
+    ("Einsum", (3, 4), {"w": draw(4, 3)}, {"equation": "ij,jk"}),
+    ("LRN", (1, 5, 2, 2), {}, {"size": 3, "alpha": 2.0, "beta": 0.75, "bias": 0.5}),
+    ("LRN", (1, 5, 2, 1), {}, {"size": 5, "alpha": 9.0, "beta": 2.0}),
     (
         "BatchNormalization",
         (3, *IMAGE),
@@ -252,7 +260,7 @@ WHOLE += [
 ]
 
 
-EVALUATED_OTHERWISE = ("Resize", "ConvTranspose", "Upsample")
+EVALUATED_OTHERWISE = ("Resize", "ConvTranspose", "Upsample", "LRN")
 """Operators of which the reference evaluator and onnxruntime differ."""
 
 
@@ -349,7 +357,13 @@ REFUSED = [
     ("Pow", (3,), {"four": np.float64(4)}, {}, "the power 4 has no global"),
     ("PRelu", (3, 2), {"slope": draw(2)}, {}, "one per channel"),
     ("Div", (3,), {"zero": np.zeros(3)}, {}, "divides by 0"),
-    ("MatMul", (3, 3), {"x ": None}, {}, "product of two matrices .* has no global"),
+    (
+        "MatMul",
+        (3, 3),
+        {"x ": None},
+        {},
+        "product of two matrices .* has no global .* unless both are bounded",
+    ),
     ("Pad", IMAGE, {"p": numbers(0, 0, 1, 1, 0, 0, 1, 1), "v": np.float64(np.inf)}, {}, "infinite"),
     ("Resize", (1, 3), {"": None, "s": np.ones(3, np.float32) * 2}, {"antialias": 1}, "antialias"),
     ("ScatterND", (4,), {"i": np.array([[0, 1]]), "u": draw(1)}, {"reduction": "mul"}, "'mul'"),
@@ -357,7 +371,10 @@ REFUSED = [
     ("LayerNormalization", (3,), {"s": draw(3)}, {"epsilon": 0.0}, "epsilon 0.0 jumps"),
     ("Gather", (3,), {"t": draw(4), "x": None}, {}, "depends on the input jumps"),
     ("Det", (3, 3), {}, {}, "Det has no global"),
-    ("LpNormalization", (3,), {}, {}, "no Lipschitz bound is known"),
+    ("LpNormalization", (3,), {}, {}, "LpNormalization divides by a length .* without an epsilon"),
+    ("Bernoulli", (3,), {}, {}, "is random"),
+    ("GlobalLpPool", (3, 3), {}, {}, "no Lipschitz bound is known: there is no rule"),
+    ("Einsum", (3, 3), {"x ": None}, {"equation": "abc,abd->acd"}, "contraction of two values"),
 ]
 
 

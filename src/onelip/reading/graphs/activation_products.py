@@ -17,7 +17,7 @@ from onelip.errors import UnboundedModuleError
 from onelip.lipschitz.torch_modules import activation
 from onelip.reading.graphs.bounded_products import REACHES, bounded_product
 from onelip.reading.graphs.clamps import Clamp, clamped
-from onelip.reading.graphs.refusals import Unfinished, jumps, only_locally
+from onelip.reading.graphs.refusals import Unfinished, jumps, only_locally, unbounded_product
 
 _OFF = 1e-4  # more than the slopes of a GELU whose numbers were rounded to float32 are off
 _STEEPEST = 1.1283791670955127  # 2 / sqrt(pi), rounded upwards
@@ -139,7 +139,7 @@ def gated(first: Value, second: Value) -> Value:
                     return found if factor == 1 else found.then(Scale(found.shape, factor, None, 8))
     product = bounded_product(first, second) if first.shape == second.shape else None
     if product is None:
-        raise only_locally("a product of two values that depend on the input")
+        raise unbounded_product("a product of two values")
     return product
 
 

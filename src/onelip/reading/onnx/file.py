@@ -16,7 +16,7 @@ from onelip.reading.graphs.graph import Node, Reference, needed, walked
 from onelip.reading.graphs.refusals import Unfinished
 from onelip.reading.onnx.attributes import Attributes
 from onelip.reading.onnx.frame import BatchError, Frame
-from onelip.reading.onnx.operators import OPERATORS, TAKES_UNFINISHED
+from onelip.reading.onnx.operators import OPERATORS, REASONS, TAKES_UNFINISHED
 from onelip.reading.onnx.shapes import SHAPES
 
 Sizes = Mapping[str, int]
@@ -414,10 +414,24 @@ def _node(proto: Any, version: int, frame: Frame, dtype: torch.dtype) -> Node:
         return Node(name, "If", tuple(inputs), tuple(proto.output), choose, choose)
     operator = OPERATORS.get(proto.op_type) if proto.domain in _OWN else None
     compute = _computed(proto, version)
-    operation = None
+    operation = _refused(proto)
     if operator is not None:
         operation = _called(operator, proto, compute, version=version, frame=frame, dtype=dtype)
     return Node(name, proto.op_type, tuple(inputs), tuple(proto.output), operation, compute)
+
+
+def _refused(proto: Any) -> Callable[..., Any]:
+    """What is said of an operator without a rule."""
+    reason = REASONS.get(proto.op_type, "no Lipschitz bound is known: there is no rule for it")
+    if proto.domain not in _OWN:
+        reason = f"no Lipschitz bound is known of operators of {proto.domain!r}"
+
+    def refuse(*_: Any) -> Any:
+        raise UnboundedModuleError(
+            f"{proto.op_type} {reason}" if proto.op_type in REASONS else reason
+        )
+
+    return refuse
 
 
 def _captured(graph: Any) -> set[str]:

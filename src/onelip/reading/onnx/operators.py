@@ -23,9 +23,10 @@ from onelip.reading.graphs import operations as on
 from onelip.reading.graphs import sorting
 from onelip.reading.graphs.bounded_products import REACHES, bounded_product
 from onelip.reading.graphs.normalisations import Root, Squares
-from onelip.reading.graphs.refusals import Unfinished, jumps, only_locally
+from onelip.reading.graphs.refusals import Unfinished, jumps, only_locally, unbounded_product
 from onelip.reading.onnx import reductions, windows
 from onelip.reading.onnx.attributes import Attributes
+from onelip.reading.onnx.contractions import einsum
 from onelip.reading.onnx.recurrent import recurrent
 from onelip.reading.onnx.resizing import resize
 from onelip.reading.onnx.shapes import SHAPES, moving
@@ -152,7 +153,7 @@ def _mean(attributes: Attributes, *parts: Any) -> Any:
 
 def _power(attributes: Attributes, value: Any, exponent: Any) -> Any:
     if isinstance(exponent, Value) or not isinstance(value, (Value, Root)):
-        raise only_locally("a power with an exponent that depends on the input")
+        raise only_locally("a power of, or with, what depends on the input")
     powers = exponent.flatten().unique()
     power = float(powers[0]) if len(powers) == 1 else math.nan
     if power == 1:
@@ -207,7 +208,7 @@ def _bounded_matrices(attributes: Attributes, first: Value, second: Value) -> Va
                 return product
         else:
             frame.axis(spread[0], 0)
-    raise only_locally("a product of two matrices that depend on the input")
+    raise unbounded_product("a product of two matrices")
 
 
 def _expanded(x: Tensor, heads: Sequence[int]) -> Tensor:
@@ -414,6 +415,8 @@ OPERATORS: dict[str, Operator] = {
     },
     "Gemm": _gemm,
     "MatMul": _matmul,
+    "Einsum": einsum(_times_matrix),
+    "LRN": windows.response_norm,
     "Conv": windows.conv,
     "ConvTranspose": windows.conv_transpose,
     "BatchNormalization": reductions.batch_norm,
@@ -481,6 +484,18 @@ OPERATORS: dict[str, Operator] = {
     **dict.fromkeys(("ReduceProd", "ReduceLogSum", "Det"), _steep),
 }
 """Rules of the operators of the format, by name."""
+
+_RANDOM = "is random: no function of the input"
+_LOOP = "is a loop or a list, which is not unrolled: no bound is known"
+_NO_EPSILON = "divides by a length or deviation without an epsilon, and jumps where it is 0"
+_GATED = "multiplies values that depend on the input, as attention does: no global constant exists"
+REASONS: dict[str, str] = {
+    **dict.fromkeys(("RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"), _RANDOM),
+    **dict.fromkeys(("Loop", "Scan", "SequenceMap", "SequenceConstruct", "SequenceInsert"), _LOOP),
+    **dict.fromkeys(("LpNormalization", "MeanVarianceNormalization"), _NO_EPSILON),
+    **dict.fromkeys(("Attention", "LinearAttention", "SwiGLU"), _GATED),
+}
+"""Why there is no rule for other operators."""
 
 TAKES_UNFINISHED = {
     *("Add", "Mul", "Div", "Pow", "Sqrt", "Reciprocal"),

@@ -1,5 +1,6 @@
 """ONNX operator by operator, against the reference evaluator of ONNX."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from onnx import TensorProto, helper
 from onelip.chains import Chain
 from onelip.errors import UnboundedModuleError, UsageError
 from onelip.reading import read_onnx
+from onelip.reading.onnx.operators import OPERATORS as RULES
 from tests.reading.checks import check
 from tests.reading.onnx.files import constant, draw, numbers, run, save, single, whole
 
@@ -303,6 +305,12 @@ def test_operator_on_whole_tensors(
     expected = run(path, x).flatten()
     found = chain.forward(_rows(chain, x)).flatten()
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_page_names_every_operator() -> None:
+    page = Path(__file__).parents[3] / "docs" / "network-bounds.md"
+    named = set(re.findall(r"`(\w+)`", page.read_text()))
+    assert set(RULES) <= named
 
 
 def test_constants_are_computed(tmp_path: Path) -> None:

@@ -29,6 +29,11 @@ from onelip.chains import Chain
 from onelip.errors import OnelipError
 from onelip.reading import read_onnx
 
+
+class Stopped(BaseException):
+    """The time is over; no ``Exception``, which readers turn into a refusal."""
+
+
 SIZES: dict[str, dict[str, int]] = {
     "silero_vad.onnx": {"input.1": 512, "state.1": 1},
     "silero_vad_16k_op15.onnx": {"sequence": 512, "batch": 1},
@@ -86,7 +91,7 @@ def _tried(path: Path, options: Any) -> dict[str, Any]:
         except OnelipError as error:
             reasons.append(str(error).replace(str(path), path.name))
             continue
-        except TimeoutError:
+        except Stopped:
             return {"read": False, "why not": f"reading takes more than {options.seconds:g} s"}
         row = {"read": True, "input": settings["input"], "output": settings["output"]}
         row |= {"shape": list(chain.inputs), "blocks": len(chain.blocks)}
@@ -115,7 +120,7 @@ def _bounded(chain: Chain, seconds: float) -> dict[str, Any]:
                 "product bound": float(Product().bound(chain)),
                 "seconds to bound": round(time.perf_counter() - start, 2),
             }
-    except TimeoutError:
+    except Stopped:
         return {"product bound": None, "why not": f"takes more than {seconds:g} s"}
     except OnelipError as error:
         return {"product bound": None, "why not": str(error)}
@@ -131,7 +136,7 @@ def _limit(seconds: float) -> Iterator[None]:
 
 
 def _stop(*_: Any) -> None:
-    raise TimeoutError
+    raise Stopped
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ the network's output is the chain.
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Optional
+from typing import NamedTuple, Optional
 
 import torch
 from torch import Tensor, nn
@@ -58,12 +58,28 @@ class Point:
             point = point.before
 
 
+class Line(NamedTuple):
+    """Another value times a number, plus a number."""
+
+    value: "Value"
+    factor: float
+    shift: float
+
+
 @dataclass(frozen=True, eq=False)
 class Value:
-    """A linear map of a point: the maps one after the other."""
+    """A linear map of a point: the maps one after the other.
+
+    Attributes:
+        point: the input, or what a block returns.
+        maps: the first first.
+        line: the value of which it is a multiple plus a number, where it was made as that; readers
+            recognise activations by it.
+    """
 
     point: Point
     maps: tuple[LinearMap, ...] = ()
+    line: Line | None = None
 
     @classmethod
     def entering(cls, shape: Shape, like: Tensor) -> "Value":
@@ -74,6 +90,24 @@ class Value:
     def shape(self) -> Shape:
         """Without the batch."""
         return self.maps[-1].outputs if self.maps else self.point.shape
+
+    def on_line(self, value: "Value", factor: Tensor | float, shift: Tensor | float) -> "Value":
+        """Value that knows of which other one it is a multiple plus a number."""
+        numbers = [torch.as_tensor(number) for number in (factor, shift)]
+        if any(number.numel() != 1 for number in numbers):
+            return self
+        return replace(self, line=Line(value, *(float(number) for number in numbers)))
+
+    def lines(self) -> "Iterator[Line]":
+        """Values of which it is a multiple plus a number, itself first."""
+        line = Line(self, 1.0, 0.0)
+        while True:
+            yield line
+            before = line.value.line
+            if before is None:
+                return
+            shift = line.shift + line.factor * before.shift
+            line = Line(before.value, line.factor * before.factor, shift)
 
     @property
     def linear(self) -> LinearMap:

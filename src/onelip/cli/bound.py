@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from onelip.cli.arguments import new_parser
+from onelip.errors import UsageError
 from onelip.experiments import classification
 from onelip.method_names import BOUND_METHODS
 
@@ -15,12 +16,52 @@ def run(arguments: list[str]) -> None:
     methods = tuple(name.strip() for name in options.methods.split(",") if name.strip())
     if options.file.suffix.lower() in (".pt2", ".onnx"):
         result = classification.bound_file(
-            options.file, seconds=options.seconds, methods=methods, trust=options.trust
+            options.file,
+            seconds=options.seconds,
+            methods=methods,
+            trust=options.trust,
+            input=options.input,
+            output=options.output,
+            shapes={name: _size(name, size) for name, size in _pairs("shape", options.shape)},
+            fixed={name: _array(name, given) for name, given in _pairs("fixed", options.fixed)},
         )
     else:
         folder = classification.ClassificationFolder.open(options.file)
         result = classification.bound_run(folder, seconds=options.seconds, methods=methods)
     print(json.dumps(result, indent=1) if options.json else classification.bound_text(result))
+
+
+def _pairs(option: str, text: str) -> list[tuple[str, str]]:
+    """Names and what is said of them, from ``name=value,name=value``; names may hold ``=``."""
+    pairs = [part.strip().rpartition("=") for part in text.split(",") if part.strip()]
+    for name, _, value in pairs:
+        if not name or not value:
+            raise UsageError(f"--{option} takes name=value, or several with commas, got {text!r}")
+    return [(name, value) for name, _, value in pairs]
+
+
+def _size(name: str, text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise UsageError(f"--shape: the size of {name} is a whole number, got {text!r}") from None
+
+
+def _array(name: str, text: str) -> Any:
+    """A number, or what a ``.npy`` file holds."""
+    import numpy as np
+
+    if not text.endswith(".npy"):
+        try:
+            return float(text)
+        except ValueError:
+            message = f"--fixed: {name} is a number or a .npy file, got {text!r}"
+            raise UsageError(message) from None
+    try:
+        return np.load(text, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UsageError(f"--fixed: {text} cannot be read: {reason}") from error
 
 
 def _parsed(arguments: list[str]) -> Any:
@@ -31,5 +72,11 @@ def _parsed(arguments: list[str]) -> Any:
     parser.add_argument("--methods", default="", help=f"to try, of {known}; all by default")
     trust = "open parts of a .pt2 file that may run code, because you know who wrote it"
     parser.add_argument("--trust", action="store_true", help=trust)
+    parser.add_argument("--input", help="of an .onnx file: the tensor to start from, by name")
+    parser.add_argument("--output", help="of an .onnx file: the tensor to end with, by name")
+    sizes = "of an .onnx file: sizes of open dimensions, as in height=48,width=192"
+    parser.add_argument("--shape", default="", help=sizes)
+    others = "of an .onnx file: the other inputs, as in state=0,rate=rate.npy"
+    parser.add_argument("--fixed", default="", help=others)
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser.parse_args(arguments)

@@ -124,7 +124,7 @@ REFUSED = {
     "almost-gelu": (lambda x: x * (2 + torch.erf(x / 2**0.5)), "product of two values"),
     "division": (lambda x: 1 / x, "no Lipschitz|depends on the input"),
     "square": (lambda x: x**2, "node 'pow_1' .*no Lipschitz bound is known"),
-    "where": (lambda x: torch.where(x > 0, x, -x), "jumps"),
+    "where": (lambda x: torch.where(x > 0, x, -x), "jump"),
     "round": (lambda x: x.to(torch.int64).double(), "jumps"),
     "dropout": (lambda x: F.dropout(x, training=True), "random in training"),
     "reflect": (lambda x: F.pad(x.view(1, 1, 4), (1, 1), mode="reflect"), "'reflect'"),

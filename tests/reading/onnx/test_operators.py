@@ -1,5 +1,6 @@
 """ONNX operator by operator, against the reference evaluator of ONNX."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from onnx import TensorProto, helper
 from onelip.chains import Chain
 from onelip.errors import UnboundedModuleError, UsageError
 from onelip.reading import read_onnx
+from onelip.reading.onnx.operators import OPERATORS as RULES
 from tests.reading.checks import check
 from tests.reading.onnx.files import constant, draw, numbers, run, save, single, whole
 
@@ -223,6 +225,14 @@ WHOLE: list[tuple[str, tuple, dict, dict]] = [
         {"s": draw(4), "b": draw(4)},
         {"epsilon": 0.1, "num_groups": 2, "version": 21},
     ),
+    ("Einsum", (1, 3, 4), {"w": draw(4, 2)}, {"equation": "bij,jk->bik"}),
+    ("Einsum", (1, 3, 4), {"w": draw(2, 3, 5), "x": None}, {"equation": "hik,bij->bhjk"}),
+    ("Einsum", (2, 3, 4), {"w": draw(2, 4)}, {"equation": "bij,bj->bi"}),
+    ("Einsum", (2, 3, 4), {"w": draw(5)}, {"equation": "bij,k->bj"}),
+    ("Einsum", (2, 3, 4), {}, {"equation": "bij->jb"}),
+    ("Einsum", (3, 4), {"w": draw(4, 3)}, {"equation": "ij,jk"}),
+    ("LRN", (1, 5, 2, 2), {}, {"size": 3, "alpha": 2.0, "beta": 0.75, "bias": 0.5}),
+    ("LRN", (1, 5, 2, 1), {}, {"size": 5, "alpha": 9.0, "beta": 2.0}),
     (
         "BatchNormalization",
         (3, *IMAGE),
@@ -252,7 +262,7 @@ WHOLE += [
 ]
 
 
-EVALUATED_OTHERWISE = ("Resize", "ConvTranspose", "Upsample")
+EVALUATED_OTHERWISE = ("Resize", "ConvTranspose", "Upsample", "LRN")
 """Operators of which the reference evaluator and onnxruntime differ."""
 
 
@@ -295,6 +305,12 @@ def test_operator_on_whole_tensors(
     expected = run(path, x).flatten()
     found = chain.forward(_rows(chain, x)).flatten()
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_page_names_every_operator() -> None:
+    page = Path(__file__).parents[3] / "docs" / "network-bounds.md"
+    named = set(re.findall(r"`(\w+)`", page.read_text()))
+    assert set(RULES) <= named
 
 
 def test_constants_are_computed(tmp_path: Path) -> None:
@@ -346,10 +362,16 @@ REFUSED = [
     ("Sqrt", (3,), {}, {}, "no global Lipschitz constant"),
     ("Reciprocal", (3,), {}, {}, "no global Lipschitz constant"),
     ("Div", (3,), {"one": draw(3), "x": None}, {}, "no global"),
-    ("Pow", (3,), {"three": np.float64(3)}, {}, "the power 3 has no global"),
+    ("Pow", (3,), {"four": np.float64(4)}, {}, "the power 4 has no global"),
     ("PRelu", (3, 2), {"slope": draw(2)}, {}, "one per channel"),
     ("Div", (3,), {"zero": np.zeros(3)}, {}, "divides by 0"),
-    ("MatMul", (3, 3), {"x ": None}, {}, "product of two matrices .* has no global"),
+    (
+        "MatMul",
+        (3, 3),
+        {"x ": None},
+        {},
+        "product of two matrices .* has no global .* unless both are bounded",
+    ),
     ("Pad", IMAGE, {"p": numbers(0, 0, 1, 1, 0, 0, 1, 1), "v": np.float64(np.inf)}, {}, "infinite"),
     ("Resize", (1, 3), {"": None, "s": np.ones(3, np.float32) * 2}, {"antialias": 1}, "antialias"),
     ("ScatterND", (4,), {"i": np.array([[0, 1]]), "u": draw(1)}, {"reduction": "mul"}, "'mul'"),
@@ -357,7 +379,10 @@ REFUSED = [
     ("LayerNormalization", (3,), {"s": draw(3)}, {"epsilon": 0.0}, "epsilon 0.0 jumps"),
     ("Gather", (3,), {"t": draw(4), "x": None}, {}, "depends on the input jumps"),
     ("Det", (3, 3), {}, {}, "Det has no global"),
-    ("LpNormalization", (3,), {}, {}, "no Lipschitz bound is known"),
+    ("LpNormalization", (3,), {}, {}, "LpNormalization divides by a length .* without an epsilon"),
+    ("Bernoulli", (3,), {}, {}, "is random"),
+    ("GlobalLpPool", (3, 3), {}, {}, "no Lipschitz bound is known: there is no rule"),
+    ("Einsum", (3, 3), {"x ": None}, {"equation": "abc,abd->acd"}, "contraction of two values"),
 ]
 
 

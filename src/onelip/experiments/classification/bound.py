@@ -54,7 +54,7 @@ def bound_run(
 
 
 def bound_file(
-    path: Path, *, seconds: float = 60.0, methods: tuple[str, ...] = (), trust: bool = False
+    path: Path, *, seconds: float = 60.0, methods: tuple[str, ...] = (), **reading: Any
 ) -> dict[str, Any]:
     """Prove bounds of an exported program (``.pt2``) or an ONNX file.
 
@@ -62,14 +62,14 @@ def bound_file(
         path: of the file.
         seconds: for everything together.
         methods: see ``bounds.Best``.
-        trust: open parts of a ``.pt2`` file that may run code.
+        **reading: arguments of ``onelip.reading.load``.
 
     Raises:
         UsageError: the file cannot be read.
         UnboundedModuleError: nothing is proved for a node; the message names it.
     """
     deadline = Deadline(_checked(seconds))
-    chain = load(path, trust=trust)
+    chain = load(path, **reading)
     found = bounds.Best(max(deadline.left, _LEAST), methods).report(chain)
     return {"file": str(path), **_record(found)}
 

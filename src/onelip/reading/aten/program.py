@@ -23,7 +23,7 @@ from onelip.reading.aten.batch_size import (
 )
 from onelip.reading.aten.operators import OPERATORS
 from onelip.reading.aten.parts import part_node
-from onelip.reading.aten.rebuilt_layers import grouped
+from onelip.reading.aten.rebuilt_layers import grouped, is_rebuilt
 from onelip.reading.graphs.graph import Graph, Node, Reference
 from onelip.reading.graphs.refusals import only_locally
 
@@ -160,7 +160,8 @@ def _check_batch(graph: torch.fx.Graph, batch: str) -> None:
         if not depends or isinstance(value, torch.SymInt):  # a size says nothing of the numbers
             continue
         reached.add(node.name)
-        if sides is not None and sides[:1] != [batch] and node.name in asked:
+        own = is_rebuilt(_origin(node))  # checked as a whole, or operator by operator
+        if sides is not None and sides[:1] != [batch] and node.name in asked and not own:
             what = "moves the batch to another axis" if batch in sides else "mixes the samples"
             raise UnboundedModuleError(
                 f"node {node.name!r} ({node.target}) {what}: its result has the shape "

@@ -62,6 +62,11 @@ BUILDERS: dict[str, Build] = {
 """Builder of a layer from what a file stored for it, and the shape of its input."""
 
 
+def is_rebuilt(origin: tuple[str, str] | None) -> bool:
+    """Return whether a module, by its path and class, claims to be a layer that is built again."""
+    return origin is not None and origin[1].rpartition(".")[2] in BUILDERS
+
+
 def grouped(graph: Graph, targets: Mapping[str, str], trace: Trace) -> list[Node]:
     """Nodes on which the output depends, those of one layer in one node where that is possible.
 
@@ -75,7 +80,7 @@ def grouped(graph: Graph, targets: Mapping[str, str], trace: Trace) -> list[Node
     sizes = {node.name for node in kept if _is_batch_size(node, graph.entry)}
     layers: dict[str, list[Node]] = {}
     for node in kept:
-        if node.origin and node.origin[1].rpartition(".")[2] in BUILDERS and node.name not in sizes:
+        if node.origin and is_rebuilt(node.origin) and node.name not in sizes:
             layers.setdefault(node.origin[0], []).append(node)
     single: dict[str, Node] = {}
     inside: set[str] = set()

@@ -5,19 +5,21 @@ of, so they are recognised by their factors.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from onelip.chains import Elementwise, LinearMap, Scale
-from onelip.chains.value import Value, constant
+from onelip.chains import Elementwise, Scale
+from onelip.chains.value import Line, Value, constant
+from onelip.errors import UnboundedModuleError
 from onelip.lipschitz.torch_modules import elementwise
+from onelip.reading.graphs.bounded_products import REACHES, bounded_product
 from onelip.reading.graphs.clamps import Clamp, clamped
-from onelip.reading.graphs.refusals import Unfinished, jumps, only_locally
+from onelip.reading.graphs.refusals import Unfinished, jumps, only_locally, unbounded_product
 
+_OFF = 1e-4  # more than the slopes of a GELU whose numbers were rounded to float32 are off
 _STEEPEST = 1.1283791670955127  # 2 / sqrt(pi), rounded upwards
 
 
@@ -39,6 +41,59 @@ class RampGated(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Elementwise."""
         return x * (self.factor * x + self.shift).clamp(0, self.most)
+
+
+class TanhOfCubic(nn.Module):
+    """``tanh(a x^3 + b x)``."""
+
+    def __init__(self, cubic: float, factor: float) -> None:
+        super().__init__()
+        self.cubic, self.factor = cubic, factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Elementwise."""
+        return torch.tanh(self.cubic * x**3 + self.factor * x)
+
+
+REACHES[Erf] = REACHES[TanhOfCubic] = lambda _: 1.0
+
+
+@dataclass(frozen=True)
+class Cubic(Unfinished):
+    """``a x^3 + b x``, under the hyperbolic tangent of an approximate GELU."""
+
+    value: Value
+    cubic: float = 1.0
+    factor: float = 0.0
+
+    def settled(self) -> Value:
+        """Refuse."""
+        raise only_locally("a cubic polynomial")
+
+    def times(self, number: float) -> "Cubic":
+        """A multiple."""
+        return Cubic(self.value, number * self.cubic, number * self.factor)
+
+    def plus(self, other: Value) -> "Cubic":
+        """Sum with a multiple of its value."""
+        for line in other.lines():
+            if line.value is self.value and line.shift == 0:
+                return Cubic(self.value, self.cubic, self.factor + line.factor)
+        raise only_locally("a cubic polynomial")
+
+    def tanh(self) -> Value:
+        r"""Its hyperbolic tangent, for a, b >= 0.
+
+        At x >= 0 the slope is :math:`(3 a x^2 + b) / \cosh^2(v)` with :math:`v \ge a x^3`, and
+        :math:`\cosh^2 v \ge 1 + v^2`. The largest value of :math:`3 a x^2 / (1 + a^2 x^6)` is
+        :math:`(4 a)^{1/3}`, at :math:`2 a^2 x^6 = 1`.
+        """
+        if not (0 <= self.cubic < math.inf and 0 <= self.factor < math.inf):
+            raise only_locally("a cubic polynomial")
+        steepest = (self.factor + (4 * self.cubic) ** (1 / 3)) * (1 + 1e-14)
+        low, high = torch.tensor([0.0, steepest], dtype=torch.float64)
+        module = TanhOfCubic(self.cubic, self.factor)
+        return self.value.activated(Elementwise(module, low, high))
 
 
 @dataclass(frozen=True)
@@ -70,24 +125,69 @@ def erf(value: Value) -> Value:
 
 
 def gated(first: Value, second: Value) -> Value:
-    """The product of two values, where it is an activation.
+    """The product of two values, where it is an activation, up to factors.
 
     Raises:
         UnboundedModuleError: it is none that is known.
     """
-    for x, gate in ((first, second), (second, first)):
-        if argument(gate, nn.Sigmoid) is x:
-            return elementwise(nn.SiLU(), x)
-        inner = argument(gate, nn.Tanh)
-        if inner is not None and _plain_softplus(inner) is x:
-            return elementwise(nn.Mish(), x)
-        if _is_one_plus_erf(gate, x):
-            two = torch.tensor(2.0, dtype=torch.float64)
-            return elementwise(nn.GELU(), x).then(Scale(x.shape, two))
-        ramp = _ramp(gate, x)
-        if ramp is not None:
-            return ramp
-    raise only_locally("a product of two values that depend on the input")
+    for value, other in ((first, second), (second, first)):
+        for line in value.lines():
+            for gate in other.lines():
+                found = _gated(line.value, gate) if line.shift == 0 else None
+                if found is not None:
+                    factor = torch.tensor(line.factor, dtype=torch.float64)
+                    return found if factor == 1 else found.then(Scale(found.shape, factor, None, 8))
+    product = bounded_product(first, second) if first.shape == second.shape else None
+    if product is None:
+        raise unbounded_product("a product of two values")
+    return product
+
+
+def _gated(x: Value, gate: Line) -> Value | None:
+    """``x (a g + b)`` for a gate g of x and numbers a, b, where it is an activation."""
+    made = None
+    if gate.shift == 0:
+        tanh = argument(gate.value, nn.Tanh)
+        if argument(gate.value, nn.Sigmoid) is x:
+            made = elementwise(nn.SiLU(), x)
+        elif tanh is not None and _plain_softplus(tanh) is x:
+            made = elementwise(nn.Mish(), x)
+        else:
+            made = _ramp(gate.value, x)
+        factor = gate.factor
+    elif gate.shift == gate.factor:
+        made, factor = _gelu(gate.value, x), 2 * gate.factor
+    if made is None:
+        return None
+    number = torch.tensor(factor, dtype=torch.float64)
+    return made if factor == 1 else made.then(Scale(x.shape, number, None, 8))
+
+
+def _gelu(gate: Value, x: Value) -> Value | None:
+    r"""GELU of x, exact or approximate, if one plus the gate is its factor.
+
+    :math:`x (1 + \mathrm{erf}(c x))` has the slopes of :math:`2\,\mathrm{GELU}`, whatever c > 0.
+    For ``tanh(a x^3 + b x)`` x is stretched until b is that of GELU; a is then off by at most
+    :math:`4 \cdot 10^{-6}` of itself. With :math:`u = a x^3 + b x` the derivative of a slope by the
+    logarithm of a is at most :math:`(2 u + 3 u^2) / \cosh^2 u \le 3`, since :math:`a x^3 \le u`.
+    """
+    inner = argument(gate, Erf)
+    if inner is not None:
+        for line in inner.lines():
+            close = abs(line.factor / math.sqrt(0.5) - 1) < 1e-6
+            if line.value is x and line.shift == 0 and close:
+                return elementwise(nn.GELU(), x)
+    block = gate.point.block
+    curve = None if block is None or gate.maps else block.nonlinearity.module
+    if isinstance(curve, TanhOfCubic) and gate.point.source is x:
+        root = math.sqrt(2 / math.pi)
+        a, b = curve.cubic / (0.044715 * root), curve.factor / root
+        if abs(b - 1) < 1e-6 and abs(a - 1) < 1e-6:
+            usual = elementwise(nn.GELU("tanh"), x)
+            phi = usual.point.block.nonlinearity if usual.point.block else None
+            assert isinstance(phi, Elementwise)
+            return x.activated(Elementwise(phi.module, phi.low - _OFF, phi.high + _OFF))
+    return None
 
 
 def chosen(condition: object, above: object, below: object) -> Value:
@@ -109,7 +209,7 @@ def chosen(condition: object, above: object, below: object) -> Value:
     ):
         threshold = float(condition.threshold)
         return elementwise(nn.Softplus(threshold=threshold), condition.value)
-    raise jumps("a choice between values")
+    raise UnboundedModuleError("a choice between values may jump: no bound is known")
 
 
 def _chosen_end(condition: Comparison, end: object, rest: Value) -> Value | None:
@@ -145,37 +245,20 @@ def _ramp(gate: Value, x: Value) -> Value | None:
     Its slopes are 0, then ``2 a x + b`` from -b to ``2 m - b``, then m.
     """
     inner = argument(gate, nn.Hardtanh)
-    if inner is None or inner.point is not x.point or gate.point.block is None:
+    if inner is None or gate.point.block is None:
         return None
-    ends = gate.point.block.nonlinearity.module
-    same = all(a is b for a, b in zip(inner.maps, x.maps, strict=False))
-    line = _line(inner.maps[len(x.maps) :]) if same else None
-    if line is None or ends.min_val != 0:
+    ends = cast(nn.Hardtanh, gate.point.block.nonlinearity.module)
+    lines = [line for line in inner.lines() if line.value is x]
+    if not lines or ends.min_val != 0:
         return None
-    (factor, shift), most = line, float(cast(nn.Hardtanh, ends).max_val)
+    (_, factor, shift), most = lines[0], float(ends.max_val)
     if not 0 < factor < math.inf or not math.isfinite(shift) or not 0 < most < math.inf:
         return None
-    low, high = min(0.0, -shift), max(most, 2 * most - shift)
-    slopes = torch.tensor([low, high], dtype=torch.float64)
-    # A sum is rounded once; where the clamp is reached is not part of the slopes.
-    slopes = torch.nextafter(slopes, torch.tensor([-math.inf, math.inf], dtype=torch.float64))
-    return x.activated(Elementwise(RampGated(factor, shift, most), slopes[0], slopes[1]))
-
-
-def _line(maps: Sequence[LinearMap]) -> tuple[float, float] | None:
-    """Factor and shift of maps that multiply by one number, then add one; None for others."""
-    factor, shift = 1.0, 0.0
-    for linear in maps:
-        if not isinstance(linear, Scale) or linear.factor.numel() != 1:
-            return None
-        shifts = torch.zeros(1) if linear.shift is None else linear.shift.flatten()
-        if not bool((shifts == shifts[0]).all()):
-            return None
-        number, more = float(linear.factor), float(shifts[0])
-        if (number != 1 and (factor != 1 or shift)) or (more and shift):
-            return None  # it would be rounded
-        factor, shift = factor * number, shift + more
-    return factor, shift
+    ends_of_slopes = [min(0.0, -shift), max(most, 2 * most - shift)]
+    room = 1e-14 * (abs(shift) + 2 * most)  # shifts are added up, and their difference is rounded
+    low, high = torch.tensor(ends_of_slopes, dtype=torch.float64)
+    module = RampGated(factor, shift, most)
+    return x.activated(Elementwise(module, low - room, high + room))
 
 
 def _plain_softplus(value: Value) -> Value | None:
@@ -184,27 +267,3 @@ def _plain_softplus(value: Value) -> Value | None:
     block = value.point.block
     plain = block is not None and getattr(block.nonlinearity.module, "beta", None) == 1
     return before if plain else None
-
-
-def _is_one_plus_erf(gate: Value, x: Value) -> bool:
-    r"""Whether the gate is :math:`1 + \mathrm{erf}(c x)`, with c close to :math:`1/\sqrt{2}`.
-
-    :math:`x (1 + \mathrm{erf}(c x))` has the slopes of :math:`2\,\mathrm{GELU}`, whatever c > 0.
-    """
-    if len(gate.maps) != 1 or not _is_affine(gate.maps[0], 1.0, 1.0):
-        return False
-    inner = argument(Value(gate.point), Erf)
-    if inner is None or inner.point is not x.point or len(inner.maps) != len(x.maps) + 1:
-        return False
-    same = all(a is b for a, b in zip(inner.maps, x.maps, strict=False))
-    return same and _is_affine(inner.maps[-1], math.sqrt(0.5), None)
-
-
-def _is_affine(linear: object, factor: float, shift: float | None) -> bool:
-    if not isinstance(linear, Scale) or linear.factor.numel() != 1:
-        return False
-    if (linear.shift is None) != (shift is None):
-        return False
-    added = 0.0 if linear.shift is None else float(linear.shift.sum() / linear.shift.numel())
-    even = linear.shift is None or bool((linear.shift == linear.shift.flatten()[0]).all())
-    return even and added == (shift or 0.0) and abs(float(linear.factor) - factor) < 1e-6

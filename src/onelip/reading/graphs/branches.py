@@ -74,22 +74,22 @@ def added(first: Value, second: Value) -> Value:
     """
     if first.shape != second.shape:
         raise UsageError(f"adds shapes {first.shape} and {second.shape}: make them equal")
-    meeting = _meeting(first.point, second.point)
+    start = meeting(first.point, second.point)
     if first.point is second.point:
         together = side_by_side(first, second) or polynomial(first, second)
         if together is not None:
             return together
-        return Value(meeting, (Sum((first.linear, second.linear)),))
-    if first.point is meeting:
-        return _residual(second, first.linear, meeting)
-    if second.point is meeting:
-        return _residual(first, second.linear, meeting)
+        return Value(start, (Sum((first.linear, second.linear)),))
+    if first.point is start:
+        return _residual(second, first.linear, start)
+    if second.point is start:
+        return _residual(first, second.linear, start)
     together = _one_hidden_layer(first, second)
     if together is not None:
         return together
-    ways = Ways(*(Chain(tuple(v.point.path(meeting)), v.linear) for v in (first, second)))
+    ways = Ways(*(Chain(tuple(v.point.path(start)), v.linear) for v in (first, second)))
     opaque = Opaque(ways, ways.bound(), first.shape)
-    return Value(meeting).behind(Block(identity(meeting.shape), opaque))
+    return Value(start).behind(Block(identity(start.shape), opaque))
 
 
 def _residual(branch: Value, skip: LinearMap, start: Point) -> Value:
@@ -156,7 +156,7 @@ def _split_off(maps: list[LinearMap]) -> tuple[list[LinearMap], list[LinearMap]]
     return every[0][:count], left
 
 
-def _meeting(first: Point, second: Point) -> Point:
+def meeting(first: Point, second: Point) -> Point:
     """The last point on the ways to both."""
     others = {id(point) for point in second.ancestry()}
     return next(point for point in first.ancestry() if id(point) in others)

@@ -16,8 +16,6 @@ from onelip.chains.value import Value
 from onelip.errors import OnelipError, UnboundedModuleError, UsageError
 from onelip.reading.graphs.refusals import Unfinished
 
-_MISUSE = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError)
-
 
 @dataclass(frozen=True)
 class Reference:
@@ -108,7 +106,7 @@ def _results(node: Node, results: Mapping[str, Any]) -> Sequence[Any]:
         result = node.operation(*inputs)
     except OnelipError as error:
         raise type(error)(f"{name}: {error}") from error
-    except _MISUSE as error:
+    except Exception as error:  # operators of files raise whatever they like
         reason = str(error).strip().partition("\n")[0]
         raise UsageError(f"{name} is used in a way that cannot be read: {reason}") from error
     if isinstance(result, list) and len(node.outputs) > 1:

@@ -21,6 +21,8 @@ from onelip.chains import GroupMean, Opaque
 from onelip.chains import linear_layers as linear
 from onelip.chains.value import Value
 from onelip.errors import UnboundedModuleError, UsageError
+from onelip.reading.graphs.activation_products import gated
+from onelip.reading.graphs.bounded_products import REACHES
 from onelip.reading.graphs.refusals import Unfinished, only_locally
 from onelip.reading.graphs.shapes import stacked
 
@@ -55,6 +57,9 @@ class Length(nn.Module):
             squares = squares.sum(self.axes, keepdim=self.keep)
         root: Tensor = (squares / self.divisor + self.epsilon).sqrt()
         return root
+
+
+REACHES[RootMeanSquare] = lambda module: math.sqrt(module.divisor) * (1 + 1e-15)
 
 
 def normalised(
@@ -117,29 +122,57 @@ class Squares(Unfinished):
     divisor: float = 1
     epsilon: float = 0.0
 
-    def settled(self) -> object:
-        """Refuse."""
-        raise only_locally("a square")
+    @property
+    def plain(self) -> bool:
+        """Whether it is the square of one value, and no sum."""
+        return len(self.parts) == 1 and not self.axes and self.epsilon == 0
+
+    def settled(self) -> Value:
+        """The square of a value whose numbers are bounded."""
+        if not self.plain or self.divisor != 1:
+            raise only_locally("a square")
+        return gated(self.parts[0], self.parts[0])
+
+    @classmethod
+    def product(cls, first: Value, second: Value) -> "Squares | None":
+        """The product of a value and a positive multiple of it; None for other values."""
+        for line in second.lines():
+            if line.value is first and line.shift == 0 and 0 < line.factor < math.inf:
+                divisor = 1 / line.factor
+                below = divisor if line.factor == 1 else math.nextafter(divisor, 0.0)
+                return cls((first,), divisor=below)
+        return None
 
     def summed(self, axes: Sequence[int], keep: bool, *, mean: bool) -> "Squares":
         """Sum over axes, or mean."""
         shape = self.parts[0].shape
-        if self.axes or self.epsilon or not axes:
-            self.settled()
+        if self.axes or self.epsilon or self.divisor != 1 or not axes:
+            raise only_locally("a sum of squares")
         size = math.prod(shape[axis - 1] for axis in axes) if mean else 1
         return replace(self, axes=tuple(axes), keep=keep, divisor=size)
+
+    def times(self, number: float) -> "Squares":
+        """A positive multiple."""
+        if not 0 < number < math.inf or self.epsilon:
+            raise only_locally("a square")
+        return replace(self, divisor=math.nextafter(self.divisor / number, 0.0))
 
     def plus(self, other: object) -> "Squares":
         """Sum with other squares, or with a number that is not negative."""
         if isinstance(other, Squares):
             plain = not (self.axes or other.axes or self.epsilon or other.epsilon)
-            if plain and self.parts[0].shape == other.parts[0].shape:
+            if (
+                plain
+                and self.divisor == other.divisor == 1
+                and self.parts[0].shape == other.parts[0].shape
+            ):
                 return Squares((*self.parts, *other.parts))
         elif isinstance(other, (int, float, Tensor)):
-            number = torch.as_tensor(other).double().flatten()
-            alike = len(number) > 0 and bool((number == number[0]).all())
-            if alike and self.epsilon == 0 and 0 <= float(number[0]) < math.inf:
-                return replace(self, epsilon=float(number[0]))
+            number = torch.as_tensor(other)
+            axes = len(self.parts[0].shape) - (0 if self.keep else len(self.axes))
+            one = number.numel() == 1 and number.ndim <= axes
+            if one and self.epsilon == 0 and 0 <= float(number) < math.inf:
+                return replace(self, epsilon=float(number))
         raise only_locally("a square")
 
 

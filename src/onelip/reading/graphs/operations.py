@@ -23,7 +23,8 @@ def add(first: Operand, second: Operand) -> Value:
     if isinstance(first, Value):
         if isinstance(second, Value):
             return added(first, second)
-        return linear.shifted(first, constant(second, first)[0])
+        shift = constant(second, first)[0]
+        return linear.shifted(first, shift).on_line(first, 1.0, shift)
     assert isinstance(second, Value)
     return add(second, first)
 
@@ -45,7 +46,7 @@ def multiply(first: Operand, second: Operand) -> Value:
         if isinstance(second, Value):
             return gated(first, second)
         factor, operations = constant(second, first)
-        return linear.scaled(first, factor, operations=operations)
+        return linear.scaled(first, factor, operations=operations).on_line(first, factor, 0.0)
     assert isinstance(second, Value)
     return multiply(second, first)
 
@@ -66,7 +67,9 @@ def divide(first: Operand, second: Operand) -> Value:
     """Quotient by a constant."""
     if not isinstance(first, Value) or isinstance(second, Value):
         raise only_locally("a division by what depends on the input")
-    return linear.divided(first, *constant(second, first))
+    divisor, operations = constant(second, first)
+    quotient = linear.divided(first, divisor, operations)
+    return quotient.on_line(first, 1 / divisor.double(), 0.0)
 
 
 def matmul(value: Operand, weight: Operand) -> Value:

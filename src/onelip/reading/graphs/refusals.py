@@ -22,10 +22,19 @@ class Unfinished(abc.ABC):
 
 
 def only_locally(what: str) -> UnboundedModuleError:
-    """The error for a map that is steeper the farther out its input is."""
+    """The error for a map whose slope grows without limit, be it far out or near a pole."""
     return UnboundedModuleError(
         f"{what} has no global Lipschitz constant: its slope grows without limit. A local bound, "
-        "on a box or a ball of inputs, exists; none is computed for it here"
+        "on a box or a ball of inputs that meets no pole, exists; none is computed for it here"
+    )
+
+
+def unbounded_product(what: str) -> UnboundedModuleError:
+    """The error for a product of which a factor is not known to be bounded."""
+    return UnboundedModuleError(
+        f"{what} that depend on the input has no global Lipschitz constant unless both are "
+        "bounded, which is not known here: its slope grows with its factors. A local bound, on a "
+        "box or a ball of inputs, exists; none is computed for it here"
     )
 
 

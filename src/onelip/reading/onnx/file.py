@@ -11,12 +11,12 @@ from torch import Tensor
 from onelip.chains import Chain
 from onelip.chains import linear_layers as linear
 from onelip.chains.value import Value
-from onelip.errors import UnboundedModuleError, UsageError, missing_extra
+from onelip.errors import OnelipError, UnboundedModuleError, UsageError, missing_extra
 from onelip.reading.graphs.graph import Node, Reference, needed, walked
 from onelip.reading.graphs.refusals import Unfinished
 from onelip.reading.onnx.attributes import Attributes
 from onelip.reading.onnx.frame import BatchError, Frame
-from onelip.reading.onnx.operators import OPERATORS, TAKES_UNFINISHED
+from onelip.reading.onnx.operators import OPERATORS, REASONS, TAKES_UNFINISHED
 from onelip.reading.onnx.shapes import SHAPES
 
 Sizes = Mapping[str, int]
@@ -60,7 +60,19 @@ def read_onnx(
         UsageError: the file is missing or cannot be read, or does not say what is asked above; or
             onnx is not installed.
     """
-    file = _File.loaded(Path(path), dict(shapes or {}))
+    path = Path(path)
+    try:
+        return _chosen(path, input=input, output=output, shapes=shapes, fixed=fixed)
+    except OnelipError:
+        raise
+    except Exception as error:  # of a file whose parts do not fit together
+        raise _unreadable(path, error) from error
+
+
+def _chosen(
+    path: Path, *, input: str | None, output: str | None, shapes: Sizes | None, fixed: Fixed | None
+) -> Chain:
+    file = _File.loaded(path, dict(shapes or {}))
     target = file.chosen_output(output)
     given = {name: file.filled(name, value) for name, value in (fixed or {}).items()}
     start = file.chosen_input(input, target, given)
@@ -123,6 +135,9 @@ class _File:
         except Exception as error:
             raise _unreadable(path, error) from error
         file = cls(path, graph, version, constants, sizes)
+        twice = _defined_twice(graph)
+        if twice is not None:
+            raise UsageError(f"{path} cannot be read as an ONNX file: it defines {twice!r} twice")
         names = {side for entry in file.inputs.values() for side in _sides(entry)}
         unknown = sorted(set(sizes) - {name for name in names if isinstance(name, str)})
         if unknown:
@@ -247,6 +262,16 @@ class _File:
         array = torch.as_tensor(value)
         if array.ndim == 0:
             return torch.full(self.shape(self.inputs[name]), array.item(), dtype=dtype)
+        sides = _sides(self.inputs[name])
+        fits = len(sides) == array.ndim and all(
+            isinstance(side, str) or side == size
+            for side, size in zip(sides, array.shape, strict=True)
+        )
+        if not fits:
+            raise UsageError(
+                f"input {name!r} cannot be fixed to an array of shape {tuple(array.shape)}: the "
+                f"file wants {sides}"
+            )
         return array.to(dtype)
 
     def shape(self, entry: Any) -> tuple[int, ...]:
@@ -278,6 +303,17 @@ def _leaves(nodes: Sequence[Node], known: set[str], target: str) -> set[str]:
 
 def _listed(names: Any) -> str:
     return ", ".join(repr(name) for name in names) or "none"
+
+
+def _defined_twice(graph: Any) -> str | None:
+    """A name that two nodes, or a node and a constant or an input, define."""
+    made = {part.name for part in (*graph.initializer, *graph.input)}
+    for node in graph.node:
+        for name in filter(None, node.output):
+            if name in made:
+                return str(name)
+            made.add(name)
+    return None
 
 
 def _unreadable(path: Path, error: Exception) -> UsageError:
@@ -378,10 +414,24 @@ def _node(proto: Any, version: int, frame: Frame, dtype: torch.dtype) -> Node:
         return Node(name, "If", tuple(inputs), tuple(proto.output), choose, choose)
     operator = OPERATORS.get(proto.op_type) if proto.domain in _OWN else None
     compute = _computed(proto, version)
-    operation = None
+    operation = _refused(proto)
     if operator is not None:
         operation = _called(operator, proto, compute, version=version, frame=frame, dtype=dtype)
     return Node(name, proto.op_type, tuple(inputs), tuple(proto.output), operation, compute)
+
+
+def _refused(proto: Any) -> Callable[..., Any]:
+    """What is said of an operator without a rule."""
+    reason = REASONS.get(proto.op_type, "no Lipschitz bound is known: there is no rule for it")
+    if proto.domain not in _OWN:
+        reason = f"no Lipschitz bound is known of operators of {proto.domain!r}"
+
+    def refuse(*_: Any) -> Any:
+        raise UnboundedModuleError(
+            f"{proto.op_type} {reason}" if proto.op_type in REASONS else reason
+        )
+
+    return refuse
 
 
 def _captured(graph: Any) -> set[str]:
@@ -457,7 +507,7 @@ def _called(
         results = result if isinstance(result, list) else [result]
         if frame.batch is not None and any(isinstance(r, Value) and not r.shape for r in results):
             raise BatchError("leaves each input of the batch a single number")
-        return result
+        return results[0] if len(proto.output) == 1 else result
 
     return call
 

@@ -21,10 +21,13 @@ from onelip.reading.aten.operators import prelu
 from onelip.reading.graphs import activation_products as products
 from onelip.reading.graphs import operations as on
 from onelip.reading.graphs import sorting
+from onelip.reading.graphs.bounded_products import REACHES, bounded_product
 from onelip.reading.graphs.normalisations import Root, Squares
-from onelip.reading.graphs.refusals import jumps, only_locally
+from onelip.reading.graphs.refusals import Unfinished, jumps, only_locally, unbounded_product
 from onelip.reading.onnx import reductions, windows
 from onelip.reading.onnx.attributes import Attributes
+from onelip.reading.onnx.contractions import einsum
+from onelip.reading.onnx.recurrent import recurrent
 from onelip.reading.onnx.resizing import resize
 from onelip.reading.onnx.shapes import SHAPES, moving
 
@@ -51,6 +54,9 @@ class Sine(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Elementwise."""
         return torch.cos(x) if self.cosine else torch.sin(x)
+
+
+REACHES[Sine] = lambda _: 1.0
 
 
 class Arc(nn.Module):
@@ -98,26 +104,42 @@ def _aligned(attributes: Attributes, first: Any, second: Any) -> Any:
 
 
 def _add(first: Any, second: Any) -> Any:
+    if isinstance(first, products.Cubic) or isinstance(second, products.Cubic):
+        cubic, other = (first, second) if isinstance(first, products.Cubic) else (second, first)
+        return cubic.plus(other) if isinstance(other, Value) else cubic.settled()
     if isinstance(first, Squares):
         return first.plus(second)
     return second.plus(first) if isinstance(second, Squares) else on.add(first, second)
 
 
+def _settled(part: Any) -> Any:
+    return part.settled() if isinstance(part, Unfinished) else part
+
+
 def _multiply(first: Any, second: Any) -> Any:
-    if isinstance(first, Value) and first is second:
-        return Squares((first,))
+    for x, other in ((first, second), (second, first)):
+        if isinstance(x, (products.Cubic, Squares)) and isinstance(other, Tensor):
+            return x.times(float(other)) if other.ndim == 0 else on.multiply(_settled(x), other)
+        if isinstance(x, Squares) and x.plain and x.parts[0] is other:
+            return products.Cubic(x.parts[0], 1 / x.divisor)
+        if isinstance(x, Value) and isinstance(other, Value):
+            square = Squares.product(x, other)
+            if square is not None:
+                return square
     for value, root in ((first, second), (second, first)):
         if isinstance(root, Root) and isinstance(value, Value):
             return root.divides(value) if root.inverse else on.multiply(value, root.settled())
-    return on.multiply(first, second)
+    return on.multiply(_settled(first), _settled(second))
 
 
 def _divide(first: Any, second: Any) -> Any:
+    if isinstance(first, Squares) and isinstance(second, Tensor) and second.ndim == 0:
+        return first.times(1 / float(second)) if float(second) else first.settled()
     if isinstance(second, Root) and isinstance(first, Value) and not second.inverse:
         return second.divides(first)
     if isinstance(second, Root) and isinstance(first, Tensor) and bool((first == 1).all()):
         return _reciprocal(None, second)
-    return on.divide(first, second)
+    return on.divide(_settled(first), _settled(second))
 
 
 def _sum(attributes: Attributes, *parts: Any) -> Any:
@@ -131,7 +153,7 @@ def _mean(attributes: Attributes, *parts: Any) -> Any:
 
 def _power(attributes: Attributes, value: Any, exponent: Any) -> Any:
     if isinstance(exponent, Value) or not isinstance(value, (Value, Root)):
-        raise only_locally("a power with an exponent that depends on the input")
+        raise only_locally("a power of, or with, what depends on the input")
     powers = exponent.flatten().unique()
     power = float(powers[0]) if len(powers) == 1 else math.nan
     if power == 1:
@@ -139,9 +161,15 @@ def _power(attributes: Attributes, value: Any, exponent: Any) -> Any:
     if power == 2 and isinstance(value, Value):
         whole = attributes.frame.broadcast([value, exponent])[0]
         return Squares((whole,)) if isinstance(whole, Value) else whole
+    if power == 3 and isinstance(value, Value):
+        return products.Cubic(value)
     if power == 0.5 and isinstance(value, Squares):
         return Root(value)
     raise only_locally(f"the power {power:g}")
+
+
+def _tanh(_: Attributes, value: Any) -> Value:
+    return value.tanh() if isinstance(value, products.Cubic) else on.layer(nn.Tanh(), value)
 
 
 def _sqrt(_: Attributes, value: Any) -> Root:
@@ -159,10 +187,32 @@ def _reciprocal(_: Any, value: Any) -> Root:
 def _matmul(attributes: Attributes, first: Any, second: Any) -> Value:
     """Matrices along the last two axes, one of them constant."""
     if isinstance(first, Value) and isinstance(second, Value):
-        raise only_locally("a product of two matrices that depend on the input")
+        return _bounded_matrices(attributes, first, second)
     if isinstance(first, Value):
         return _times_matrix(attributes, first, second)
     return _matrix_times(attributes, first, second)
+
+
+def _bounded_matrices(attributes: Attributes, first: Value, second: Value) -> Value:
+    """Of matrices whose numbers are bounded, as after a normalisation."""
+    frame = attributes.frame
+    shapes = [frame.shape(part) for part in (first, second)]
+    if min(map(len, shapes)) > 1:
+        heads = torch.broadcast_shapes(*(shape[:-2] for shape in shapes))
+        spread = [
+            frame.moved(part, functools.partial(_expanded, heads=heads)) for part in (first, second)
+        ]
+        if all(len(part.shape) > 1 for part in spread):
+            product = bounded_product(*spread, matrices=True)
+            if product is not None:
+                return product
+        else:
+            frame.axis(spread[0], 0)
+    raise unbounded_product("a product of two matrices")
+
+
+def _expanded(x: Tensor, heads: Sequence[int]) -> Tensor:
+    return x.expand(*heads, *x.shape[-2:])
 
 
 def _times_matrix(attributes: Attributes, value: Value, matrix: Tensor) -> Value:
@@ -249,7 +299,9 @@ def _where(attributes: Attributes, condition: Any, *parts: Any) -> Any:
 
 
 @windows.on_images
-def _prelu(_: Attributes, copies: int, value: Value, slope: Tensor) -> Value:
+def _prelu(attributes: Attributes, copies: int, value: Value, slope: Tensor) -> Value:
+    if attributes.version < 7 and slope.ndim == 1:
+        slope = slope.reshape(-1, *(1,) * (len(value.shape) - 1))
     axes = slope[0] if slope.ndim > len(value.shape) else slope
     by_channel = axes.ndim == len(value.shape) and axes[0].numel() == 1
     if axes.numel() > 1 and not by_channel:
@@ -348,6 +400,12 @@ def _cast(attributes: Attributes, value: Value) -> Value:
     return value
 
 
+def _cast_like(_: Attributes, value: Value, other: Any) -> Value:
+    if isinstance(other, Tensor) and not other.is_floating_point():
+        raise jumps("rounding to whole numbers")
+    return value
+
+
 OPERATORS: dict[str, Operator] = {
     **SHAPES,
     **{
@@ -357,6 +415,8 @@ OPERATORS: dict[str, Operator] = {
     },
     "Gemm": _gemm,
     "MatMul": _matmul,
+    "Einsum": einsum(_times_matrix),
+    "LRN": windows.response_norm,
     "Conv": windows.conv,
     "ConvTranspose": windows.conv_transpose,
     "BatchNormalization": reductions.batch_norm,
@@ -393,6 +453,7 @@ OPERATORS: dict[str, Operator] = {
     "Reciprocal": _reciprocal,
     "PRelu": _prelu,
     "Selu": _selu,
+    "Tanh": _tanh,
     "HardSigmoid": _hard_sigmoid,
     "Swish": _swish,
     "Shrink": _shrink,
@@ -412,8 +473,9 @@ OPERATORS: dict[str, Operator] = {
     "Min": _extremes(sorting.minimum),
     "Identity": lambda _, x: x,
     "Dropout": _dropout,
+    **dict.fromkeys(("LSTM", "GRU", "RNN"), recurrent),
     "Cast": _cast,
-    "CastLike": lambda _, x, __: x,
+    "CastLike": _cast_like,
     **dict.fromkeys(("ArgMax", "ArgMin", "Ceil", "Floor", "Round", "Sign", "Hardmax"), _jumping),
     **dict.fromkeys(("Equal", "GreaterOrEqual", "LessOrEqual", "IsInf", "IsNaN"), _jumping),
     **dict.fromkeys(("QuantizeLinear", "DynamicQuantizeLinear", "OneHot", "Mod"), _jumping),
@@ -423,8 +485,20 @@ OPERATORS: dict[str, Operator] = {
 }
 """Rules of the operators of the format, by name."""
 
+_RANDOM = "is random: no function of the input"
+_LOOP = "is a loop or a list, which is not unrolled: no bound is known"
+_NO_EPSILON = "divides by a length or deviation without an epsilon, and jumps where it is 0"
+_GATED = "multiplies values that depend on the input, as attention does: no global constant exists"
+REASONS: dict[str, str] = {
+    **dict.fromkeys(("RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"), _RANDOM),
+    **dict.fromkeys(("Loop", "Scan", "SequenceMap", "SequenceConstruct", "SequenceInsert"), _LOOP),
+    **dict.fromkeys(("LpNormalization", "MeanVarianceNormalization"), _NO_EPSILON),
+    **dict.fromkeys(("Attention", "LinearAttention", "SwiGLU"), _GATED),
+}
+"""Why there is no rule for other operators."""
+
 TAKES_UNFINISHED = {
     *("Add", "Mul", "Div", "Pow", "Sqrt", "Reciprocal"),
-    *("ReduceSum", "ReduceMean", "Where", "Identity"),
+    *("ReduceSum", "ReduceMean", "Where", "Identity", "Tanh"),
 }
 """Operators that make something of squares, roots and comparisons."""

@@ -244,6 +244,44 @@ def global_max(_: Attributes, __: int, value: Value) -> Value:
     return extreme(value, axes, keep=True, largest=True)
 
 
+class ResponseNorm(nn.Module):
+    """Each number over a power of the squares of its neighbours among the channels."""
+
+    def __init__(self, size: int, alpha: float, beta: float, bias: float) -> None:
+        super().__init__()
+        self.size, self.alpha, self.beta, self.bias = size, alpha, beta, bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x (bias + alpha / size * squares) ** -beta``."""
+        before = (self.size - 1) // 2
+        squares = F.pad(x.square().movedim(1, -1), (before, self.size - 1 - before))
+        sums = squares.unfold(-1, self.size, 1).sum(-1).movedim(-1, 1)
+        return x * (self.bias + self.alpha / self.size * sums) ** -self.beta
+
+
+@on_images
+def response_norm(attributes: Attributes, copies: int, value: Value) -> Value:
+    r"""Local response normalisation, :math:`y_i = x_i d_i^{-\beta}`, over s channels.
+
+    With :math:`a = \alpha / s` and :math:`d_i = k + a \sum_j x_j^2` over the window of i, the
+    Jacobian is :math:`\mathrm{diag}(d^{-\beta}) - M` with
+    :math:`M_{ij} = 2 \beta a x_i x_j d_i^{-\beta - 1}`. As :math:`a |x_i| |x_j|` is at most
+    :math:`d_i - k`, an entry of M is at most :math:`2 \beta c`, where
+    :math:`c = k^{-\beta} \beta^\beta / (\beta + 1)^{\beta + 1}` is the largest value of
+    :math:`(d - k) d^{-\beta - 1}`; a row adds up to :math:`\sqrt s` times that at most (Cauchy), a
+    column to s times. So the norm is at most :math:`k^{-\beta} + 2 \beta c\, s^{3/4}` (Schur).
+    """
+    size, alpha = int(attributes.get("size")), float(attributes.get("alpha", 1e-4))
+    beta, bias = float(attributes.get("beta", 0.75)), float(attributes.get("bias", 1.0))
+    if copies > 1 or not (alpha >= 0 and beta > 0 and bias > 0 and size > 0):
+        raise UnboundedModuleError("LRN is known of one image, and of positive settings")
+    most = bias**-beta
+    inner = most * beta**beta / (beta + 1) ** (beta + 1)
+    constant = (most + 2 * beta * inner * size**0.75) * (1 + 1e-13)
+    module = ResponseNorm(size, alpha, beta, bias)
+    return value.activated(Opaque(module, constant, value.shape))
+
+
 class Extreme(nn.Module):
     """Maxima or minima along axes, counted with the batch."""
 

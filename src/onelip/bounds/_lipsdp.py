@@ -1,8 +1,8 @@
 r"""LipSDP (Fazlyab et al., 2019): the best multipliers for all layers at once.
 
 The interior-point method solves the semidefinite programme itself, so that no solver has to be
-installed; where its matrix is too large for the time, ``descent.py`` goes by gradients. Multipliers,
-optimal or not, are proved by ``multipliers.proved``.
+installed; where its matrix is too large for the time, ``descent.py`` goes by gradients. What either
+finds, optimal or not, is proved by ``multipliers.proved``.
 
 The mode "network" of the paper couples neurons by multipliers of :math:`(e_i - e_j)(e_i - e_j)^T`.
 It is refused: the inequality it is built on does not hold between neurons with different inputs,

@@ -26,7 +26,8 @@ KINDS = (
 def every_pattern(weights: list[Tensor], low: float, high: float) -> float:
     """The largest norm, one pattern after the other."""
     sizes = [len(weight) for weight in weights[:-1]]
-    slopes = torch.tensor(list(itertools.product((low, high), repeat=sum(sizes)))).double()
+    patterns_ = list(itertools.product((low, high), repeat=sum(sizes)))
+    slopes = torch.tensor(patterns_, dtype=torch.float64)
     jacobians = weights[0].expand(len(slopes), *weights[0].shape)
     for part, weight in zip(slopes.split(sizes, 1), weights[1:], strict=True):
         jacobians = weight @ (part[:, :, None] * jacobians)
@@ -82,7 +83,7 @@ def test_slopes_that_differ_between_layers_and_entries() -> None:
         for a in itertools.product((0, 1), repeat=3):
             one = torch.where(torch.tensor(a) > 0, high, low)
             for b in itertools.product((0.2, 1.0), repeat=4):
-                two = torch.tensor(b).double()
+                two = torch.tensor(b, dtype=torch.float64)
                 matrix = (weights[2] * two) @ (weights[1] * one) @ weights[0]
                 exact = max(exact, sigma_max(matrix))
         bound = float(Exact().bound(Chain((first, second), Dense(weights[2]))))

@@ -131,4 +131,4 @@ def test_modes_and_networks_that_are_refused() -> None:
         LipSDP().bound(skip)
     wide = chain_of([torch.ones(2000, 1500), torch.ones(600, 2000)])
     with pytest.raises(NotApplicableError, match="2600 rows"):
-        LipSDP().bound(wide)
+        LipSDP("layer").bound(wide)

@@ -14,6 +14,7 @@ from onelip.bounds._product import Product
 from onelip.bounds.layer_product import bound_by_layers
 from onelip.bounds.logit_bounds import LogitBounds, least
 from onelip.bounds.method import BoundMethod, Network, Shared, chain_of, limited, widths
+from onelip.bounds.prefixes import Prefix, prefixes
 from onelip.bounds.single_methods import SINGLE_METHODS
 from onelip.chains import Chain, Shape
 from onelip.deadline import Deadline, OutOfTimeError, measured_rate
@@ -55,12 +56,14 @@ class BestReport:
         method: name of the method that proved it.
         tried: all methods, cheapest first.
         lower: a number that the constant is known to exceed, up to rounding: an estimate.
+        prefixes: the same up to each layer: where the bound loses. As many as the time allowed.
     """
 
     bound: Tensor
     method: str
     tried: tuple[Tried, ...]
     lower: Tried
+    prefixes: tuple[Prefix, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,8 +79,8 @@ class Best(BoundMethod):
     Bound: the minimum of what the methods proved; for a module, ``lipschitz_bound`` is one of them,
     if it ends in a quarter of the time. For pairs of logits, the root of 2 times that, or the
     constants of the product of norms and of LipLT where they are smaller.
-    Cost: about ``seconds``; ``report`` spends a tenth of it on the lower estimate. On other
-    machines, or with other load, other methods may fit.
+    Cost: about ``seconds``; ``report`` spends a tenth of it on the lower estimate, and another on
+    the network up to each layer. On other machines, or with other load, other methods may fit.
 
     Args:
         seconds: time for all methods together.
@@ -121,12 +124,13 @@ class Best(BoundMethod):
         """
         deadline, below = Deadline(self.seconds), self.seconds * _SHARE_OF_LOWER
         chain = chain_of(network, input_shape).exact()
-        tried = self._all_tried(network, chain, deadline, below)
+        tried = self._all_tried(network, chain, deadline, 2 * below)
         bound, name = _smallest(tried)
         start = time.monotonic()
         estimate = lower_estimate(chain, seconds=min(below, max(deadline.left, 1e-9)))
         lower = Tried("lower estimate", float(estimate), time.monotonic() - start)
-        return BestReport(bound, name, tuple(tried), lower)
+        parts = prefixes(chain, min(below, deadline.left)) if chain.blocks else ()
+        return BestReport(bound, name, tuple(tried), lower, parts)
 
     @torch.no_grad()
     @proved_once()

@@ -30,6 +30,12 @@ from onelip.bounds.semidefinite.programmes import coordinates, optimised
 from onelip.chains import Chain
 from onelip.errors import NotApplicableError
 
+STEPS = 20
+"""Steps that a search takes, about."""
+
+OF_A_STEP = 40.0
+"""Multiplications of one, about, in units of the cube of the rows of its matrix."""
+
 LARGEST = 2500
 """Rows of the matrix of the programme of one layer: steps cost its cube."""
 
@@ -77,7 +83,7 @@ class ECLipsE(BoundMethod):
 
     fast: bool = False
     seconds: float | None = None
-    share: ClassVar[float] = 0.4
+    share: ClassVar[float] = 0.2
 
     @property
     def name(self) -> str:
@@ -115,8 +121,13 @@ class ECLipsE(BoundMethod):
         return Outcome(found, f"{left}: about {search.more:.0f} s more for them")
 
     def multiplications(self, chain: Chain) -> float:
-        """Estimate the multiplications of factoring one matrix per layer, a few times over."""
-        return cubes(chain)
+        """Estimate the multiplications of the closed form, or of the searches of all layers.
+
+        A part of the searches gains nothing over the closed form.
+        """
+        if self.fast or not chain.plain:
+            return cubes(chain)
+        return STEPS * OF_A_STEP * float(sum(size**3 for size in _sizes(chain)))
 
     def within(self, seconds: float) -> Self:
         """Spend all of the time; ``fast`` has no time limit."""
@@ -166,13 +177,18 @@ def _single(kind: Slopes | Groups, weight: Tensor, after: Tensor) -> Matrices:
     return Matrices([weight, after], unknown, unknown, unknown, [kind], unknown)
 
 
-def _refuse_large(chain: Chain) -> None:
-    """Refuse chains with a layer whose programme is too large to factorise."""
+def _sizes(chain: Chain) -> list[int]:
+    """Rows of the programme of each layer."""
     lasts = [*(block.inner for block in chain.blocks[1:]), chain.last]
     pairs = zip(chain.blocks, lasts, strict=False)
-    sizes = [coordinates(Chain((block,), last)) for block, last in pairs]
-    if sizes and max(sizes) > LARGEST:
+    return [coordinates(Chain((block,), last)) for block, last in pairs]
+
+
+def _refuse_large(chain: Chain) -> None:
+    """Refuse chains with a layer whose programme is too large to factorise."""
+    largest = max(_sizes(chain), default=0)
+    if largest > LARGEST:
         raise NotApplicableError(
-            f"ECLipsE would factorise matrices of {max(sizes)} rows, more than {LARGEST}: use "
+            f"ECLipsE would factorise matrices of {largest} rows, more than {LARGEST}: use "
             "ECLipsE(fast=True)"
         )

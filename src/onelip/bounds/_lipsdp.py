@@ -1,7 +1,8 @@
 r"""LipSDP (Fazlyab et al., 2019): the best multipliers for all layers at once.
 
 The interior-point method solves the semidefinite programme itself, so that no solver has to be
-installed. Its multipliers, optimal or not, are proved by ``multipliers.proved``.
+installed; where its matrix is too large for the time, ``descent.py`` goes by gradients. What either
+finds, optimal or not, is proved by ``multipliers.proved``.
 
 The mode "network" of the paper couples neurons by multipliers of :math:`(e_i - e_j)(e_i - e_j)^T`.
 It is refused: the inequality it is built on does not hold between neurons with different inputs,
@@ -14,14 +15,20 @@ from typing import ClassVar, Literal, Self
 
 from torch import Tensor
 
-from onelip.bounds._eclipse import hopeful
+from onelip.bounds._eclipse import OF_A_STEP, STEPS, cubes, hopeful
 from onelip.bounds.method import BoundMethod, Outcome, Shared
+from onelip.bounds.semidefinite.closed_forms import in_closed_form
+from onelip.bounds.semidefinite.descent import descended
 from onelip.bounds.semidefinite.layerwise import strictly, towards
 from onelip.bounds.semidefinite.matrices import refuse_other_blocks
 from onelip.bounds.semidefinite.multipliers import proved
-from onelip.bounds.semidefinite.programmes import coordinates, optimised
-from onelip.chains import Chain
+from onelip.bounds.semidefinite.programmes import Optimum, coordinates, optimised
+from onelip.chains import Chain, Elementwise
+from onelip.deadline import measured_rate
 from onelip.errors import NotApplicableError, UsageError
+
+_TELLS = 0.3  # a smaller share of the bound says nothing about what the search may still find
+_SEARCH = 0.9  # of the time; the rest is for the proof
 
 LARGEST = 2500
 """Rows of the matrix of the programme: steps cost its cube."""
@@ -31,11 +38,14 @@ LARGEST = 2500
 class LipSDP(BoundMethod):
     r"""LipSDP, for plain chains: one multiplier per neuron or one per layer.
 
-    Bound: within about 1e-6, relative, of the optimum of the semidefinite programme, unless the
-        time ends before; at most the product of the layers' constants.
+    Bound: within about 1e-6, relative, of the optimum of the semidefinite programme, 1e-2 where it
+        is found by gradients, unless the time ends before; at most the product of the layers'
+        constants.
     Cost: 15 to 40 steps of :math:`O(N^3)`, N the numbers after all layers and in the input (with
         one hidden layer: after it and in the output); see
-        ``benchmarks/results/network_bounds_cpu.json``.
+        ``benchmarks/results/network_bounds_cpu.json``. Where N is above 2500, or that is expected
+        to take more than ``seconds``, some 200 gradients for one weight per entry of elementwise
+        activations, each some ten factorisations per layer.
 
     Args:
         multipliers: one per entry (``"neuron"``), or one per layer, which is less tight and not
@@ -46,7 +56,8 @@ class LipSDP(BoundMethod):
     Raises:
         UsageError: ``multipliers="network"``, which proves nothing, or any other word.
         NotApplicableError: when it is asked for a bound of a chain with other blocks than plain
-            layers with elementwise activations or sorting, or of a matrix of more than 2500 rows.
+            layers with elementwise activations or sorting; of a matrix of more than 2500 rows for
+            sorting or with one weight per layer.
 
     Example:
         >>> import torch
@@ -64,7 +75,7 @@ class LipSDP(BoundMethod):
 
     multipliers: Literal["neuron", "layer"] = "neuron"
     seconds: float | None = None
-    share: ClassVar[float] = 0.7
+    share: ClassVar[float] = 0.6
 
     def __post_init__(self) -> None:
         _check_mode(self.multipliers)
@@ -87,7 +98,8 @@ class LipSDP(BoundMethod):
         """Prove a bound from optimised multipliers, beginning with those that are known."""
         chain = shared.chain
         refuse_other_blocks(chain)
-        if chain.blocks and (size := coordinates(chain)) > LARGEST:
+        size, by_gradients = coordinates(chain) if chain.blocks else 0, self._by_gradients(chain)
+        if size > LARGEST and not by_gradients:
             raise NotApplicableError(
                 f"LipSDP would factorise a matrix of {size} rows, more than {LARGEST}: use "
                 "ECLipsE() or ECLipsE(fast=True)"
@@ -95,25 +107,49 @@ class LipSDP(BoundMethod):
         network = shared.matrices()
         if not hopeful(network):
             return Outcome(network.product)
+        if by_gradients and (size > LARGEST or self._too_slow(size)):
+            if shared.multipliers is None:
+                shared.offer(*in_closed_form(network))
+            assert shared.multipliers is not None
+            seconds = None if self.seconds is None else _SEARCH * self.seconds
+            found = descended(network, shared.multipliers, shared.level, seconds=seconds)
+            return self._proved(shared, found)
         start, level = strictly(network)
         single = self.multipliers == "layer"
         if not single and shared.multipliers is not None:
             start, level = towards(start, level, shared.multipliers, shared.level)
         found = optimised(network, start, level, shared=single, seconds=self.seconds)
-        if not single:
+        return self._proved(shared, found)
+
+    def _by_gradients(self, chain: Chain) -> bool:
+        """Whether multipliers may be found by gradients."""
+        elementwise = all(isinstance(block.nonlinearity, Elementwise) for block in chain.blocks)
+        return self.multipliers == "neuron" and elementwise
+
+    def _too_slow(self, size: int) -> bool:
+        """Whether the interior-point method is expected not to end in time."""
+        steps = STEPS * OF_A_STEP * float(size) ** 3
+        return self.seconds is not None and steps > self.seconds * measured_rate(size)
+
+    def _proved(self, shared: Shared, found: Optimum) -> Outcome:
+        """Prove what a search found."""
+        network = shared.matrices()
+        if self.multipliers == "neuron":
             shared.offer(found.multipliers, found.level)
         bound = proved(network, found.multipliers, found.level)
         if not found.seconds:
             return Outcome(bound)
         least = math.sqrt(max(0.0, 1 - found.gap))
-        share = f"as little as {least:.2g} of this" if least else "less"
+        share = f"as little as {least:.2g} of this" if least > _TELLS else "less"
         return Outcome(bound, f"perhaps {share}: about {found.seconds:.0f} s more")
 
     def multiplications(self, chain: Chain) -> float:
-        """Estimate the multiplications of the first two Newton steps."""
+        """Estimate the multiplications of the first two steps."""
         if not chain.plain or not chain.blocks:
             return 0.0
-        return 80.0 * float(coordinates(chain)) ** 3
+        if self._by_gradients(chain):
+            return cubes(chain)
+        return 2 * OF_A_STEP * float(coordinates(chain)) ** 3
 
     def within(self, seconds: float) -> Self:
         """Spend all of the time."""

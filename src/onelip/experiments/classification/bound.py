@@ -88,6 +88,7 @@ def bound_text(result: dict[str, Any]) -> str:
     product_bound = result["methods"][0]["bound"]
     for method in [*result["methods"], result["lower"]]:
         lines.append(_line(method, product_bound))
+    lines += _up_to_each_layer(result.get("prefixes", []))
     lines += ["", f"proved: {result['best']:.9g} by {result['method']}"]
     if result["lower"]["bound"] > 0:
         gap = result["best"] / result["lower"]["bound"]
@@ -101,6 +102,7 @@ def _record(found: bounds.BestReport) -> dict[str, Any]:
         "method": found.method,
         "methods": [_entry(tried) for tried in found.tried],
         "lower": _entry(found.lower),
+        "prefixes": [part._asdict() for part in found.prefixes],
     }
 
 
@@ -112,6 +114,17 @@ def _entry(tried: bounds.Tried) -> dict[str, Any]:
         "note": tried.note,
         "more": tried.more,
     }
+
+
+def _up_to_each_layer(prefixes: list[dict[str, Any]]) -> list[str]:
+    """Format where the bound loses against what is seen."""
+    if not prefixes:
+        return []
+    lines = ["", f"{'up to layer':26}{'product':>12}{'bound':>12}{'seen':>12}{'lost here':>12}"]
+    for part in prefixes:
+        numbers = (part[key] for key in ("product", "bound", "lower", "lost"))
+        lines.append(f"{part['name'][:25]:26}" + "".join(f"{n:>12.4g}" for n in numbers))
+    return lines
 
 
 def _line(method: dict[str, Any], product_bound: float) -> str:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from onelip import flows as flows
     from onelip import layers as layers
     from onelip import norms as norms
+    from onelip import optim as optim
     from onelip import parametrize as parametrize
     from onelip import reading as reading
     from onelip import testing as testing

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from onelip.norms.rounding import frobenius, product_error, upward
-from onelip.norms.verification import Dense, above
+from onelip.norms.verification import Lower, above
 
 _MARGINS = (1e-10, 1e-7, 1e-3)  # how far above the guess the proof is tried
 
@@ -53,8 +53,11 @@ def _squares(matrices: Tensor) -> Tensor:
     if gram.shape[-1] > 1:
         guesses = torch.linalg.eigvalsh(gram)[:, -1].clamp_min(0.0)
         for margin in _MARGINS:
-            proved = above(Dense(gram), guesses * (1 + margin)).bound
+            proved = above(Lower(gram), guesses * (1 + margin)).bound
             bounds = torch.fmin(bounds, proved)  # a failed factor gives NaN
             if bool((bounds <= guesses * (1 + 2 * margin)).all()):
                 break
-    return upward(bounds + product_error(matrices), 2)
+    error = upward(
+        1.5 * product_error(matrices), 1
+    )  # a lower triangle is off by sqrt(2) times that
+    return upward(bounds + error, 2)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from onelip.norms.proved_once import known
 from onelip.norms.rounding import exact, frobenius, power_of_two, product_error, upward
-from onelip.norms.verification import Dense, above
+from onelip.norms.verification import Lower, above
 
 _MARGIN = 1e-10  # how far above the guess the proof is tried first
 _GUESSES = 8  # blocks of a batch whose eigenvalues are computed in one round
@@ -92,12 +92,13 @@ def _norm_of_gram(matrices: Tensor) -> Tensor:
         if guess <= level:  # the guess was high enough: the margin did not cover the rounding
             margin *= 100
         level = torch.maximum(level, guess)
-        proved = above(Dense(gram[pending]), level * (1 + margin)).bound
+        proved = above(Lower(gram[pending]), level * (1 + margin)).bound
         bounds[pending] = torch.fmin(bounds[pending], proved)  # a failed factor gives NaN
         pending = pending[bounds[pending] > level * (1 + 2 * margin)]
         if not len(pending):
             break
-    return upward(bounds.max() + product_error(matrices).max(), 2).cpu()
+    error = 1.5 * product_error(matrices).max()  # a lower triangle is off by sqrt(2) times that
+    return upward(bounds.max() + error, 4).cpu()
 
 
 def _look(gram: Tensor) -> Tensor:

@@ -236,3 +236,13 @@ def test_the_layout_of_keras(tmp_path):
     }
     path = written(tmp_path / "net.onnx", nodes, ("n", 9, 8, 3), constants, version=13)
     checked(path, (1, 9, 8, 3))
+
+
+def test_softsign_as_a_quotient(tmp_path):
+    nodes = [
+        ("Abs", ["x"], "a", {}),
+        ("Add", ["one", "a"], "b", {}),
+        ("Div", ["x", "b"], "y", {}),
+    ]
+    path = written(tmp_path / "net.onnx", nodes, (1, 4), {"one": F(1)})
+    assert checked(path, (1, 4)) == 1

@@ -139,6 +139,10 @@ def _divide(first: Any, second: Any) -> Any:
         return second.divides(first)
     if isinstance(second, Root) and isinstance(first, Tensor) and bool((first == 1).all()):
         return _reciprocal(None, second)
+    if isinstance(first, Value) and isinstance(second, Value):
+        softsign = products.softsign(first, second)
+        if softsign is not None:
+            return softsign
     return on.divide(_settled(first), _settled(second))
 
 

@@ -285,9 +285,8 @@ class _File:
         batches = {next(iter(_sides(other)), None) for other in self.inputs.values()}
         sides = []
         for place, side in enumerate(_sides(entry)):
-            size = side
-            if isinstance(side, str):
-                size = self.sizes.get(side, 1 if place == 0 or side in batches else 0)
+            open_one = 1 if place == 0 or side in batches else 0
+            size = side if isinstance(side, int) else self.sizes.get(side, open_one)
             if size < 1:
                 raise UsageError(
                     f"input {entry.name!r}: only the batch may be dynamic; say the size of "

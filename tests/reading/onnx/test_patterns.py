@@ -246,3 +246,25 @@ def test_softsign_as_a_quotient(tmp_path):
     ]
     path = written(tmp_path / "net.onnx", nodes, (1, 4), {"one": F(1)})
     assert checked(path, (1, 4)) == 1
+
+
+def test_logarithms_of_spectra(each, tmp_path):
+    """``log(x^2 + eps)`` and ``log(max(x^2, eps))``, attained by one number."""
+    for tail, constant in each(
+        [
+            ([("Add", ["s", "eps"], "e", {}), ("Log", ["e"], "y", {})], 1 / 0.5),
+            ([("Max", ["eps", "s"], "e", {}), ("Log", ["e"], "y", {})], 2 / 0.5),
+        ]
+    ):
+        nodes = [
+            ("Mul", ["x", "x"], "p", {}),
+            ("Sqrt", ["p"], "r", {}),
+            ("Pow", ["r", "two"], "s", {}),
+            *tail,
+        ]
+        path = written(tmp_path / "net.onnx", nodes, (1, 2), {"two": F(2), "eps": F(0.25)})
+        assert checked(path, (1, 2)) == pytest.approx(constant, rel=1e-9)
+        chain = read_onnx(path).exact()
+        at = torch.tensor([[0.5 + 1e-9, 0.0]], dtype=torch.float64)
+        jacobian = torch.autograd.functional.jacobian(chain.forward, at)
+        assert float(jacobian.max()) == pytest.approx(constant, rel=1e-6)

@@ -162,6 +162,8 @@ def _power(attributes: Attributes, value: Any, exponent: Any) -> Any:
     power = float(powers[0]) if len(powers) == 1 else math.nan
     if power == 1:
         return value
+    if power == 2 and isinstance(value, Root) and not value.inverse:
+        return value.of
     if power == 2 and isinstance(value, Value):
         whole = attributes.frame.broadcast([value, exponent])[0]
         return Squares((whole,)) if isinstance(whole, Value) else whole
@@ -357,6 +359,13 @@ def _extremes(pairwise: Callable[[Any, Any], Any]) -> Operator:
     return operator
 
 
+def _larger(first: Any, second: Any) -> Any:
+    for square, other in ((first, second), (second, first)):
+        if isinstance(square, Squares) and isinstance(other, Tensor):
+            return square.at_least(other)
+    return sorting.maximum(_settled(first), _settled(second))
+
+
 def _shrink(attributes: Attributes, value: Value) -> Value:
     threshold, bias = attributes.get("lambd", 0.5), attributes.get("bias", 0.0)
     if threshold != bias:
@@ -379,8 +388,12 @@ def _swish(attributes: Attributes, value: Value) -> Value:
     return silu if steep == 1 else linear.divided(silu, torch.tensor(steep, dtype=torch.float64))
 
 
-def _log(_: Attributes, value: Value) -> Value:
-    """Of a sigmoid: the other logarithms have no constant."""
+def _log(_: Attributes, value: Any) -> Value:
+    """Of a sigmoid, or of squares above a number: other logarithms have no constant."""
+    if isinstance(value, Squares):
+        return value.log()
+    if isinstance(value, Unfinished):
+        raise only_locally("a logarithm, steep without limit near 0,")
     before = products.argument(value, nn.Sigmoid)
     if before is None:
         raise only_locally("a logarithm, steep without limit near 0,")
@@ -473,7 +486,7 @@ OPERATORS: dict[str, Operator] = {
     "Less": _binary(lambda a, b: products.Comparison.of(a, b, False)),
     "Where": _where,
     "TopK": _top_k,
-    "Max": _extremes(sorting.maximum),
+    "Max": _extremes(_larger),
     "Min": _extremes(sorting.minimum),
     "Identity": lambda _, x: x,
     "Dropout": _dropout,
@@ -503,6 +516,6 @@ REASONS: dict[str, str] = {
 
 TAKES_UNFINISHED = {
     *("Add", "Mul", "Div", "Pow", "Sqrt", "Reciprocal"),
-    *("ReduceSum", "ReduceMean", "Where", "Identity", "Tanh"),
+    *("ReduceSum", "ReduceMean", "Where", "Identity", "Tanh", "Log", "Max"),
 }
 """Operators that make something of squares, roots and comparisons."""

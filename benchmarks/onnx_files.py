@@ -51,8 +51,9 @@ FIXED: dict[str, dict[str, float]] = {
 }
 """Numbers other than 0 that inputs are fixed to, by the name of a file."""
 
-INPUTS: dict[str, str] = {}
-"""Names of tensors inside that a reading starts from, by the name of a file."""
+_MAGIKA = "jax2tf_get_logits_/pjit_get_logits_/MagikaV2/"
+INPUTS: dict[str, str] = {"standard_v3_3/model.onnx": f"{_MAGIKA}Dense_0/einsum/Einsum:0"}
+"""Names of tensors inside that a reading starts from, by the folder and name of a file."""
 
 
 def main() -> None:
@@ -126,7 +127,7 @@ def _settings(path: Path, runtime: "Runtime", size: int) -> Iterator[dict[str, A
     """Readings to try: of each output from each input of real numbers, then of whole numbers."""
     sizes = SIZES.get(path.name, {})
     shapes = {name: sizes.get(name, size) for name in _open(path, runtime.inputs)}
-    inside = INPUTS.get(path.name)
+    inside = INPUTS.get(str(Path(path.parent.name) / path.name))
     real = sorted(runtime.inputs, key=lambda name: "int" in runtime.inputs[name].type)
     for output, start in itertools.product(runtime.outputs, [inside] if inside else real):
         fixed = {n: FIXED.get(path.name, {}).get(n, 0) for n in runtime.inputs if n != start}

@@ -238,6 +238,19 @@ def test_the_layout_of_keras(tmp_path):
     checked(path, (1, 9, 8, 3))
 
 
+def test_a_variance_without_deviations(tmp_path):
+    nodes = [
+        ("Mul", ["x", "x"], "s", {}),
+        ("ReduceMean", ["s"], "a", {"axes": [-1]}),
+        ("ReduceMean", ["x"], "m", {"axes": [-1]}),
+        ("Mul", ["m", "m"], "b", {}),
+        ("Sub", ["a", "b"], "y", {}),
+    ]
+    path = written(tmp_path / "net.onnx", nodes, (1, 4), {}, version=13)
+    with pytest.raises(UnboundedModuleError, match="mean square of deviations"):
+        read_onnx(path)
+
+
 def test_softsign_as_a_quotient(tmp_path):
     nodes = [
         ("Abs", ["x"], "a", {}),

@@ -112,6 +112,15 @@ def _add(first: Any, second: Any) -> Any:
     return second.plus(first) if isinstance(second, Squares) else on.add(first, second)
 
 
+def _subtract(first: Any, second: Any) -> Value:
+    if isinstance(first, Squares) or isinstance(second, Squares):
+        raise UnboundedModuleError(
+            "a difference of squares is not known: a variance is read as the mean square of "
+            "deviations, not as the mean of squares less the square of the mean"
+        )
+    return on.subtract(_settled(first), _settled(second))
+
+
 def _settled(part: Any) -> Any:
     return part.settled() if isinstance(part, Unfinished) else part
 
@@ -459,7 +468,7 @@ OPERATORS: dict[str, Operator] = {
     "Softmax": reductions.softmax,
     "LogSoftmax": reductions.log_softmax,
     "Add": _binary(_add),
-    "Sub": _binary(on.subtract),
+    "Sub": _binary(_subtract),
     "Mul": _binary(_multiply),
     "Div": _binary(_divide),
     "Neg": lambda _, x: on.multiply(x, -1.0),
@@ -516,6 +525,6 @@ REASONS: dict[str, str] = {
 
 TAKES_UNFINISHED = {
     *("Add", "Mul", "Div", "Pow", "Sqrt", "Reciprocal"),
-    *("ReduceSum", "ReduceMean", "Where", "Identity", "Tanh", "Log", "Max"),
+    *("ReduceSum", "ReduceMean", "Where", "Identity", "Tanh", "Log", "Max", "Sub"),
 }
 """Operators that make something of squares, roots and comparisons."""

@@ -1,15 +1,17 @@
 """Claim: ONNX files of other tools are read, compute what onnxruntime does, and are bounded.
 
 ``python benchmarks/onnx_files.py PATH... [--size 64] [--seconds 60]`` goes through files and
-folders. Each output of a file is tried from each input of real numbers, the other inputs being 0.
-Open dimensions but the batch have ``--size`` numbers, or those of ``SIZES`` for files that need
-others. The first reading that succeeds is compared with onnxruntime on three inputs; of a file that
-cannot be read the reason is kept.
+folders; ``pip download --no-deps`` and ``unzip`` make folders of packages. Each output of a file is
+tried from each input of real numbers, the other inputs being 0. Open dimensions but the batch have
+``--size`` numbers, or those of ``SIZES`` for files that need others. The first reading that
+succeeds is compared with onnxruntime on three inputs; of a file that cannot be read the reason is
+kept.
 """
 
 import argparse
 import contextlib
 import itertools
+import json
 import math
 import signal
 import time
@@ -22,7 +24,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import torch
-from harness import save
+from harness import RESULTS, save
 
 from onelip.bounds import Product
 from onelip.chains import Chain
@@ -49,8 +51,9 @@ FIXED: dict[str, dict[str, float]] = {
 }
 """Numbers other than 0 that inputs are fixed to, by the name of a file."""
 
-INPUTS: dict[str, str] = {}
-"""Names of tensors inside that a reading starts from, by the name of a file."""
+_MAGIKA = "jax2tf_get_logits_/pjit_get_logits_/MagikaV2/"
+INPUTS: dict[str, str] = {"standard_v3_3/model.onnx": f"{_MAGIKA}Dense_0/einsum/Einsum:0"}
+"""Names of tensors inside that a reading starts from, by the folder and name of a file."""
 
 
 def main() -> None:
@@ -59,6 +62,7 @@ def main() -> None:
     parser.add_argument("paths", nargs="+", type=Path)
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=60.0, help="for each file")
+    parser.add_argument("--add", action="store_true", help="keep the rows of other files")
     parser.add_argument("--name", default="onnx_files", help="of the stored result")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -66,13 +70,24 @@ def main() -> None:
 
 
 def _rows(options: Any) -> Iterator[dict[str, Any]]:
+    """Rows of files, with ``--add`` after those of other files that were stored before."""
+    stored = RESULTS / f"{options.name}.json"
+    new = {_name(path, root) for root in options.paths for path in _files(root)}
+    if options.add and stored.is_file():
+        rows = json.loads(stored.read_text())["rows"]
+        yield from (row for row in rows if row["file"] not in new)
     for root in options.paths:
-        files = [root] if root.is_file() else sorted(root.rglob("*.onnx"))
-        for path in files:
-            name = str(path) if path == root else str(path.relative_to(root))
-            row = {"file": name, **_tried(path, options)}
-            print(row, flush=True)
-            yield row
+        for path in _files(root):
+            yield {"file": _name(path, root), **_tried(path, options)}
+
+
+def _files(root: Path) -> list[Path]:
+    return [root] if root.is_file() else sorted(root.rglob("*.onnx"))
+
+
+def _name(path: Path, root: Path) -> str:
+    """Package or folder, and the path inside."""
+    return path.name if path == root else str(Path(root.name) / path.relative_to(root))
 
 
 def _tried(path: Path, options: Any) -> dict[str, Any]:
@@ -81,7 +96,10 @@ def _tried(path: Path, options: Any) -> dict[str, Any]:
     try:
         runtime: Runtime = _onnxruntime(path)
     except Exception:  # onnxruntime has many, of no common base
-        runtime = _evaluator(path)
+        try:
+            runtime = _evaluator(path)
+        except Exception as error:
+            return {"read": False, "why not": f"nothing runs it: {_line(error)}"}
     reasons = []
     for settings in _settings(path, runtime, options.size):
         seconds = time.perf_counter()
@@ -98,14 +116,18 @@ def _tried(path: Path, options: Any) -> dict[str, Any]:
         row["seconds to read"] = round(time.perf_counter() - seconds, 2)
         row |= _compared(runtime, chain, settings)
         return row | _bounded(chain, options.seconds)
-    return {"read": False, "why not": max(reasons, key=len, default="no output")}
+    return {"read": False, "why not": next(iter(reasons), "no output")}
+
+
+def _line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
 
 
 def _settings(path: Path, runtime: "Runtime", size: int) -> Iterator[dict[str, Any]]:
     """Readings to try: of each output from each input of real numbers, then of whole numbers."""
     sizes = SIZES.get(path.name, {})
     shapes = {name: sizes.get(name, size) for name in _open(path, runtime.inputs)}
-    inside = INPUTS.get(path.name)
+    inside = INPUTS.get(str(Path(path.parent.name) / path.name))
     real = sorted(runtime.inputs, key=lambda name: "int" in runtime.inputs[name].type)
     for output, start in itertools.product(runtime.outputs, [inside] if inside else real):
         fixed = {n: FIXED.get(path.name, {}).get(n, 0) for n in runtime.inputs if n != start}
@@ -199,7 +221,8 @@ def _compared(runtime: Runtime, chain: Chain, settings: dict[str, Any]) -> dict[
     entry = runtime.inputs.get(start)
     if entry is None or entry.type not in ("tensor(float)", "tensor(double)", "tensor(float16)"):
         return {"compared": "no: the chain starts inside"}
-    worst = 0.0
+    worst = own = 0.0
+    exact = chain.exact()
     for scale in (0.1, 1.0, 10.0):
         feeds = {name: _fed(runtime, name, settings) for name in runtime.inputs}
         drawn = scale * generator.normal(size=feeds[start].shape)
@@ -207,11 +230,21 @@ def _compared(runtime: Runtime, chain: Chain, settings: dict[str, Any]) -> dict[
         (expected,) = runtime.run([settings["output"]], feeds)
         wide = np.float64 if feeds[start].dtype == np.float64 else np.float32
         x = torch.from_numpy(feeds[start].astype(wide)).reshape(-1, *chain.inputs)
-        found = chain.forward(x).numpy().reshape(expected.shape).astype(float)
-        expected = expected.astype(float)
-        difference = np.abs(found - expected).max() / max(np.abs(expected).max(), 1e-30)
-        worst = max(worst, float(difference))
-    return {"compared": runtime.name, "largest relative difference": worst}
+        found = chain.forward(x).numpy().reshape(expected.shape)
+        worst = max(worst, _difference(found, expected))
+        double = exact.forward(x.double()).numpy().reshape(expected.shape)
+        own = max(own, _difference(found, double))
+    return {
+        "compared": runtime.name,
+        "largest relative difference": worst,
+        "of the chain to itself in double precision": own,
+    }
+
+
+def _difference(found: Any, expected: Any) -> float:
+    """The largest, relative to the largest number."""
+    wide = expected.astype(float)
+    return float(np.abs(found.astype(float) - wide).max() / max(np.abs(wide).max(), 1e-30))
 
 
 def _fed(runtime: Runtime, name: str, settings: dict[str, Any]) -> Any:

@@ -236,3 +236,48 @@ def test_the_layout_of_keras(tmp_path):
     }
     path = written(tmp_path / "net.onnx", nodes, ("n", 9, 8, 3), constants, version=13)
     checked(path, (1, 9, 8, 3))
+
+
+def test_a_variance_without_deviations(tmp_path):
+    nodes = [
+        ("Mul", ["x", "x"], "s", {}),
+        ("ReduceMean", ["s"], "a", {"axes": [-1]}),
+        ("ReduceMean", ["x"], "m", {"axes": [-1]}),
+        ("Mul", ["m", "m"], "b", {}),
+        ("Sub", ["a", "b"], "y", {}),
+    ]
+    path = written(tmp_path / "net.onnx", nodes, (1, 4), {}, version=13)
+    with pytest.raises(UnboundedModuleError, match="mean square of deviations"):
+        read_onnx(path)
+
+
+def test_softsign_as_a_quotient(tmp_path):
+    nodes = [
+        ("Abs", ["x"], "a", {}),
+        ("Add", ["one", "a"], "b", {}),
+        ("Div", ["x", "b"], "y", {}),
+    ]
+    path = written(tmp_path / "net.onnx", nodes, (1, 4), {"one": F(1)})
+    assert checked(path, (1, 4)) == 1
+
+
+def test_logarithms_of_spectra(each, tmp_path):
+    """``log(x^2 + eps)`` and ``log(max(x^2, eps))``, attained by one number."""
+    for tail, constant in each(
+        [
+            ([("Add", ["s", "eps"], "e", {}), ("Log", ["e"], "y", {})], 1 / 0.5),
+            ([("Max", ["eps", "s"], "e", {}), ("Log", ["e"], "y", {})], 2 / 0.5),
+        ]
+    ):
+        nodes = [
+            ("Mul", ["x", "x"], "p", {}),
+            ("Sqrt", ["p"], "r", {}),
+            ("Pow", ["r", "two"], "s", {}),
+            *tail,
+        ]
+        path = written(tmp_path / "net.onnx", nodes, (1, 2), {"two": F(2), "eps": F(0.25)})
+        assert checked(path, (1, 2)) == pytest.approx(constant, rel=1e-9)
+        chain = read_onnx(path).exact()
+        at = torch.tensor([[0.5 + 1e-9, 0.0]], dtype=torch.float64)
+        jacobian = torch.autograd.functional.jacobian(chain.forward, at)
+        assert float(jacobian.max()) == pytest.approx(constant, rel=1e-6)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from onelip.chains import Elementwise, Scale
 from onelip.chains.value import Line, Value, constant
 from onelip.errors import UnboundedModuleError
+from onelip.layers import Abs
 from onelip.lipschitz.torch_modules import elementwise
 from onelip.reading.graphs.bounded_products import REACHES, bounded_product
 from onelip.reading.graphs.clamps import Clamp, clamped
@@ -187,6 +188,14 @@ def _gelu(gate: Value, x: Value) -> Value | None:
             phi = usual.point.block.nonlinearity if usual.point.block else None
             assert isinstance(phi, Elementwise)
             return x.activated(Elementwise(phi.module, phi.low - _OFF, phi.high + _OFF))
+    return None
+
+
+def softsign(x: Value, divisor: Value) -> Value | None:
+    """``x / (1 + |x|)``, or None for other quotients."""
+    for line in divisor.lines():
+        if line.factor == line.shift == 1 and argument(line.value, Abs) is x:
+            return elementwise(nn.Softsign(), x)
     return None
 
 

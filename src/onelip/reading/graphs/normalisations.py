@@ -48,15 +48,27 @@ class Length(nn.Module):
     def __init__(self, of: "Squares") -> None:
         super().__init__()
         self.axes, self.keep = of.axes, of.keep
-        self.divisor, self.epsilon = of.divisor, of.epsilon
+        self.divisor, self.epsilon, self.floor = of.divisor, of.epsilon, of.floor
 
     def forward(self, x: Tensor) -> Tensor:
         """The roots."""
+        return self.squares(x).sqrt()
+
+    def squares(self, x: Tensor) -> Tensor:
+        """The mean squares."""
         squares = x.square().sum(1)
         if self.axes:
             squares = squares.sum(self.axes, keepdim=self.keep)
-        root: Tensor = (squares / self.divisor + self.epsilon).sqrt()
-        return root
+        means: Tensor = (squares / self.divisor + self.epsilon).clamp_min(self.floor)
+        return means
+
+
+class LogLength(Length):
+    """Logarithms of the mean squares."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The logarithms."""
+        return self.squares(x).log()
 
 
 REACHES[RootMeanSquare] = lambda module: math.sqrt(module.divisor) * (1 + 1e-15)
@@ -114,6 +126,7 @@ class Squares(Unfinished):
         keep: whether the axes stay, with size 1.
         divisor: of the sum.
         epsilon: added to the quotient.
+        floor: below which it is not, if it is above 0.
     """
 
     parts: tuple[Value, ...]
@@ -121,11 +134,12 @@ class Squares(Unfinished):
     keep: bool = True
     divisor: float = 1
     epsilon: float = 0.0
+    floor: float = 0.0
 
     @property
     def plain(self) -> bool:
         """Whether it is the square of one value, and no sum."""
-        return len(self.parts) == 1 and not self.axes and self.epsilon == 0
+        return len(self.parts) == 1 and not (self.axes or self.epsilon or self.floor)
 
     def settled(self) -> Value:
         """The square of a value whose numbers are bounded."""
@@ -146,34 +160,65 @@ class Squares(Unfinished):
     def summed(self, axes: Sequence[int], keep: bool, *, mean: bool) -> "Squares":
         """Sum over axes, or mean."""
         shape = self.parts[0].shape
-        if self.axes or self.epsilon or self.divisor != 1 or not axes:
+        if self.axes or self.epsilon or self.floor or self.divisor != 1 or not axes:
             raise only_locally("a sum of squares")
         size = math.prod(shape[axis - 1] for axis in axes) if mean else 1
         return replace(self, axes=tuple(axes), keep=keep, divisor=size)
 
     def times(self, number: float) -> "Squares":
         """A positive multiple."""
-        if not 0 < number < math.inf or self.epsilon:
+        if not 0 < number < math.inf or self.epsilon or self.floor:
             raise only_locally("a square")
         return replace(self, divisor=math.nextafter(self.divisor / number, 0.0))
 
     def plus(self, other: object) -> "Squares":
         """Sum with other squares, or with a number that is not negative."""
         if isinstance(other, Squares):
-            plain = not (self.axes or other.axes or self.epsilon or other.epsilon)
-            if (
-                plain
-                and self.divisor == other.divisor == 1
-                and self.parts[0].shape == other.parts[0].shape
-            ):
+            sums = [(q.axes, q.epsilon, q.floor, q.divisor) for q in (self, other)]
+            same = self.parts[0].shape == other.parts[0].shape
+            if same and all(sum_ == ((), 0, 0, 1) for sum_ in sums):
                 return Squares((*self.parts, *other.parts))
-        elif isinstance(other, (int, float, Tensor)):
-            number = torch.as_tensor(other)
-            axes = len(self.parts[0].shape) - (0 if self.keep else len(self.axes))
-            one = number.numel() == 1 and number.ndim <= axes
-            if one and self.epsilon == 0 and 0 <= float(number) < math.inf:
-                return replace(self, epsilon=float(number))
+        else:
+            number = self._single(other)
+            if number is not None and not (self.epsilon or self.floor):
+                return replace(self, epsilon=number)
         raise only_locally("a square")
+
+    def at_least(self, other: Tensor) -> "Squares":
+        """The larger one of it and a number that is not negative."""
+        number = self._single(other)
+        if number is None or self.epsilon or self.floor:
+            raise only_locally("a square")
+        return replace(self, floor=number)
+
+    def _single(self, other: object) -> float | None:
+        """The number of a constant that changes no shape, if it is finite and not negative."""
+        if not isinstance(other, (int, float, Tensor)):
+            return None
+        number = torch.as_tensor(other)
+        axes = len(self.parts[0].shape) - (0 if self.keep else len(self.axes))
+        if number.numel() != 1 or number.ndim > axes:
+            return None
+        return float(number) if 0 <= float(number) < math.inf else None
+
+    def log(self) -> Value:
+        r"""Its logarithm, as in log spectra.
+
+        With r for the length of the numbers and d for the divisor, the gradient of
+        :math:`\log(r^2 / d + \epsilon)` is :math:`2 r / (r^2 + d \epsilon)`, at most
+        :math:`1 / \sqrt{d \epsilon}`; that of :math:`\log \max(r^2 / d, m)` is :math:`2 / r` from
+        :math:`r = \sqrt{d m}` on and 0 before.
+        """
+        if not (self.epsilon or self.floor):
+            raise only_locally("a logarithm of a square, steep without limit near 0,")
+        least = Fraction(self.divisor) * Fraction(self.epsilon or self.floor)
+        return self.of_length(LogLength(self), _root_above((1 if self.epsilon else 4) / least))
+
+    def of_length(self, module: nn.Module, constant: float) -> Value:
+        """A function of it with a Lipschitz constant."""
+        value = stacked(self.parts, 1)
+        shape = tuple(module(torch.empty(1, *value.shape, device="meta")).shape[1:])
+        return value.activated(Opaque(module, constant, shape))
 
 
 @dataclass(frozen=True)
@@ -192,9 +237,8 @@ class Root(Unfinished):
         """The length, which moves no more than the numbers do, divided by the root of a divisor."""
         if self.inverse:
             raise only_locally("one over a root")
-        value, module = stacked(self.of.parts, 1), Length(self.of)
-        shape = tuple(module(torch.empty(1, *value.shape, device="meta")).shape[1:])
-        return value.activated(Opaque(module, _root_above(1 / Fraction(self.of.divisor)), shape))
+        constant = _root_above(1 / Fraction(self.of.divisor))
+        return self.of.of_length(Length(self.of), constant)
 
     def divides(self, value: Value) -> Value:
         """The quotient of the value whose squares these are.
@@ -204,7 +248,7 @@ class Root(Unfinished):
         """
         squares = self.of
         own = len(squares.parts) == 1 and _same(squares.parts[0], value)
-        if not own or not squares.axes or not squares.keep:
+        if not own or not squares.axes or not squares.keep or squares.floor:
             raise only_locally("a division by what depends on the input")
         return normalised(value, squares.axes, squares.epsilon, divisor=squares.divisor)
 

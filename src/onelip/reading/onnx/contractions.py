@@ -34,7 +34,8 @@ def einsum(times: Times) -> Callable[..., Value]:
             raise unbounded_product("a contraction of two values")
         if isinstance(parts[1], Value):
             parts, inputs = parts[::-1], inputs[::-1]
-        return _contracted(attributes, times, parts[0], parts[1], (inputs[0], inputs[1], result))
+        names = (inputs[0], inputs[1], result)
+        return _contracted(attributes, times, parts[0], parts[1], names)
 
     return operator
 

@@ -275,16 +275,18 @@ class _File:
         return array.to(dtype)
 
     def shape(self, entry: Any) -> tuple[int, ...]:
-        """Shape of an input; a batch whose size is open is one of 1.
+        """Shape of an input; a batch whose size is open is one of 1, wherever its name stands.
 
         Raises:
             UsageError: another dimension is open.
         """
         if not entry.type.tensor_type.HasField("shape"):
             raise UsageError(f"input {entry.name!r}: the file does not say its shape")
+        batches = {next(iter(_sides(other)), None) for other in self.inputs.values()}
         sides = []
         for place, side in enumerate(_sides(entry)):
-            size = self.sizes.get(side, 1 if place == 0 else 0) if isinstance(side, str) else side
+            open_one = 1 if place == 0 or side in batches else 0
+            size = side if isinstance(side, int) else self.sizes.get(side, open_one)
             if size < 1:
                 raise UsageError(
                     f"input {entry.name!r}: only the batch may be dynamic; say the size of "

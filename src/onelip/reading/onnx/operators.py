@@ -112,6 +112,15 @@ def _add(first: Any, second: Any) -> Any:
     return second.plus(first) if isinstance(second, Squares) else on.add(first, second)
 
 
+def _subtract(first: Any, second: Any) -> Value:
+    if isinstance(first, Squares) or isinstance(second, Squares):
+        raise UnboundedModuleError(
+            "a difference of squares is not known: a variance is read as the mean square of "
+            "deviations, not as the mean of squares less the square of the mean"
+        )
+    return on.subtract(_settled(first), _settled(second))
+
+
 def _settled(part: Any) -> Any:
     return part.settled() if isinstance(part, Unfinished) else part
 
@@ -139,6 +148,10 @@ def _divide(first: Any, second: Any) -> Any:
         return second.divides(first)
     if isinstance(second, Root) and isinstance(first, Tensor) and bool((first == 1).all()):
         return _reciprocal(None, second)
+    if isinstance(first, Value) and isinstance(second, Value):
+        softsign = products.softsign(first, second)
+        if softsign is not None:
+            return softsign
     return on.divide(_settled(first), _settled(second))
 
 
@@ -158,6 +171,8 @@ def _power(attributes: Attributes, value: Any, exponent: Any) -> Any:
     power = float(powers[0]) if len(powers) == 1 else math.nan
     if power == 1:
         return value
+    if power == 2 and isinstance(value, Root) and not value.inverse:
+        return value.of
     if power == 2 and isinstance(value, Value):
         whole = attributes.frame.broadcast([value, exponent])[0]
         return Squares((whole,)) if isinstance(whole, Value) else whole
@@ -353,6 +368,13 @@ def _extremes(pairwise: Callable[[Any, Any], Any]) -> Operator:
     return operator
 
 
+def _larger(first: Any, second: Any) -> Any:
+    for square, other in ((first, second), (second, first)):
+        if isinstance(square, Squares) and isinstance(other, Tensor):
+            return square.at_least(other)
+    return sorting.maximum(_settled(first), _settled(second))
+
+
 def _shrink(attributes: Attributes, value: Value) -> Value:
     threshold, bias = attributes.get("lambd", 0.5), attributes.get("bias", 0.0)
     if threshold != bias:
@@ -375,8 +397,12 @@ def _swish(attributes: Attributes, value: Value) -> Value:
     return silu if steep == 1 else linear.divided(silu, torch.tensor(steep, dtype=torch.float64))
 
 
-def _log(_: Attributes, value: Value) -> Value:
-    """Of a sigmoid: the other logarithms have no constant."""
+def _log(_: Attributes, value: Any) -> Value:
+    """Of a sigmoid, or of squares above a number: other logarithms have no constant."""
+    if isinstance(value, Squares):
+        return value.log()
+    if isinstance(value, Unfinished):
+        raise only_locally("a logarithm, steep without limit near 0,")
     before = products.argument(value, nn.Sigmoid)
     if before is None:
         raise only_locally("a logarithm, steep without limit near 0,")
@@ -442,7 +468,7 @@ OPERATORS: dict[str, Operator] = {
     "Softmax": reductions.softmax,
     "LogSoftmax": reductions.log_softmax,
     "Add": _binary(_add),
-    "Sub": _binary(on.subtract),
+    "Sub": _binary(_subtract),
     "Mul": _binary(_multiply),
     "Div": _binary(_divide),
     "Neg": lambda _, x: on.multiply(x, -1.0),
@@ -469,7 +495,7 @@ OPERATORS: dict[str, Operator] = {
     "Less": _binary(lambda a, b: products.Comparison.of(a, b, False)),
     "Where": _where,
     "TopK": _top_k,
-    "Max": _extremes(sorting.maximum),
+    "Max": _extremes(_larger),
     "Min": _extremes(sorting.minimum),
     "Identity": lambda _, x: x,
     "Dropout": _dropout,
@@ -499,6 +525,6 @@ REASONS: dict[str, str] = {
 
 TAKES_UNFINISHED = {
     *("Add", "Mul", "Div", "Pow", "Sqrt", "Reciprocal"),
-    *("ReduceSum", "ReduceMean", "Where", "Identity", "Tanh"),
+    *("ReduceSum", "ReduceMean", "Where", "Identity", "Tanh", "Log", "Max", "Sub"),
 }
 """Operators that make something of squares, roots and comparisons."""

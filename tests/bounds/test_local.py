@@ -139,9 +139,9 @@ def attained(chain: Chain, x: Tensor, radius: float, count: int = 60) -> Tensor:
 
 
 def test_never_below_what_sampling_finds(each):
-    for make, radius in each(itertools.product(NETWORKS.values(), [0.01, 0.3, 3.0])):
-        for _ in range(3):
-            chain, x = make(4, 8, 6, 3), torch.randn(5, 4).double()
+    for make, radius in each(itertools.product(NETWORKS.values(), [0.1, 3.0])):
+        for _ in range(1):
+            chain, x = make(4, 8, 6, 3), torch.randn(12, 4).double()
             bound, found = OWN.around(chain, x, radius), attained(chain, x, radius)
             assert (bound >= found * (1 - 1e-9)).all()
             assert (bound <= Product().bound(chain)).all()
@@ -171,7 +171,7 @@ def test_not_below_the_largest_linear_piece_in_the_ball(sizes, radius):
 
 def test_single_inputs_and_one_hidden_layer():
     """All slopes in the interval, written down."""
-    for _ in range(300):
+    for _ in range(60):
         chain, x, radius = plain(1, 4, 1), torch.randn(1, 1).double(), float(torch.rand(()))
         (inner,), last = (block.inner for block in chain.blocks), chain.last
         kinks = (-inner.bias / inner.weight[:, 0]).clamp(x[0] - radius, x[0] + radius)
@@ -320,9 +320,9 @@ def from_centre(chain: Chain, x: Tensor, radius: float, count: int = 60) -> Tens
 
 def test_from_the_centre_no_margin_falls_faster(each):
     shares = []
-    for make, radius in each(itertools.product(NETWORKS.values(), [0.03, 0.3, 2.0])):
-        for _ in range(2):
-            chain, x = make(4, 8, 6, 3), torch.randn(10, 4).double()
+    for make, radius in each(itertools.product(NETWORKS.values(), [0.1, 2.0])):
+        for _ in range(1):
+            chain, x = make(4, 8, 6, 3), torch.randn(12, 4).double()
             slopes = OWN.from_centre(chain, x, radius)
             assert (slopes >= from_centre(chain, x, radius) * (1 - 1e-9)).all()
             shares.append(float(slopes.sum() / OWN.pairwise(chain, x, radius).sum()))

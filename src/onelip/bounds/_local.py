@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -25,6 +26,7 @@ from onelip.bounds.neighbourhood.ball import Balls, Rule
 from onelip.bounds.neighbourhood.dense_layers import Affine, Layer, layers
 from onelip.bounds.neighbourhood.slopes import pair_slopes, secants
 from onelip.bounds.neighbourhood.tightened import (
+    tightened_lengths,
     tightened_norms,
     tightened_quotients,
     tightened_rises,
@@ -219,7 +221,7 @@ class Local(BoundMethod):
         dense = _checked(chain, x)
         cap = self.everywhere(chain).pairwise
         found = [cap.new_zeros(0, len(cap))]
-        for balls in _balls(dense, x, radius, rule):
+        for balls in _balls(dense, x, radius, rule, self.units):
             prediction, _ = _centre(balls, dense[1])
             _, image, slopes = _falls(balls, dense[1], cap[prediction])
             found.append(tightened_rises(balls, image, slopes, self.units))
@@ -310,13 +312,12 @@ class Local(BoundMethod):
             samples = open_.nonzero()[:, 0]
             if not len(samples):
                 return
-            found = torch.full_like(slopes, math.inf)
-            parts = []
-            for balls in _balls(dense, x[samples.to(x.device)], radius[samples], secants):
-                own = slice(sum(map(len, parts)), sum(map(len, parts)) + len(balls.radius))
-                here = samples[own]
-                parts.append(self._limiting(balls, dense[1], slopes[here], margins[here]))
-            found[samples] = torch.cat(parts)
+            found, start = torch.full_like(slopes, math.inf), 0
+            inputs = x[samples.to(x.device)]
+            for balls in _balls(dense, inputs, radius[samples], secants, self.units):
+                here = samples[start : start + len(balls.radius)]
+                found[here] = self._limiting(balls, dense[1], slopes[here], margins[here])
+                start += len(here)
             tried = torch.where(open_, radius, 0.0)
             yield LocalBounds(tried, prediction, margins, found)
             quotient = torch.where(open_, _certified(prediction, margins, found), low)
@@ -333,7 +334,7 @@ class Local(BoundMethod):
 
 def _first(low: Tensor, grid: Tensor) -> Tensor:
     """Choose the first ball of each sample: the first of the grid that is clearly above ``low``."""
-    place = torch.searchsorted(grid, 1.2 * low)
+    place = torch.searchsorted(grid, 1.02 * low)
     beyond = torch.cat([grid, torch.tensor([math.inf], dtype=torch.float64)])[place]
     return torch.where(beyond < math.inf, beyond, 1.5 * low).clamp_max(_FARTHEST)
 
@@ -348,9 +349,14 @@ def _checked(chain: Chain, x: Tensor) -> tuple[list[Layer], Affine]:
 
 
 def _balls(
-    dense: tuple[list[Layer], Affine], x: Tensor, radius: float | Tensor, rule: Rule
+    dense: tuple[list[Layer], Affine],
+    x: Tensor,
+    radius: float | Tensor,
+    rule: Rule,
+    units: int = 0,
 ) -> Iterator[Balls]:
     """Yield the balls in chunks that fit into memory."""
+    tighten = partial(tightened_lengths, largest=units)
     numbers = x.detach().double().cpu().flatten(1)
     lengths = torch.as_tensor(radius, dtype=torch.float64).cpu().expand(len(x))
     if not bool(((lengths >= 0) & (lengths < math.inf)).all()):
@@ -358,7 +364,7 @@ def _balls(
     chunk = max(1, _HELD // _entries(*dense))
     for part, length in zip(numbers.split(chunk), lengths.split(chunk), strict=True):
         if len(part):
-            yield Balls(dense[0], part, length, rule)
+            yield Balls(dense[0], part, length, rule, tighten)
 
 
 def _entries(dense: list[Layer], last: Affine) -> int:

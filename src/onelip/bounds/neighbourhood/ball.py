@@ -38,6 +38,9 @@ _SMALL = 2**14  # entries of a matrix up to which its norm is worth an eigenvalu
 Rule = Callable[[Elementwise, Tensor, Tensor, Tensor], Slopes]
 """The slopes that count: ``pair_slopes`` or ``secants``, with their arguments."""
 
+Tighten = Callable[[Uncertain, Approx, Tensor, Tensor], Tensor]
+"""Tighter constants of the rows of an image: from the old ones, and how much rows are worth."""
+
 
 class Units(NamedTuple):
     """Uncertain units of a layer, ``(batch, kept)``, padded by units of weight 0.
@@ -65,7 +68,7 @@ class Balls:
     """Balls of a radius around a batch of inputs, propagated through a network.
 
     Constants are those of two inputs of the ball, or of its centre and another input, as the rule
-    of slopes says.
+    of slopes says. Images are tightened, layer by layer, by a function.
 
     Attributes:
         radius: of the balls.
@@ -73,10 +76,13 @@ class Balls:
         units: uncertain units, layer by layer.
     """
 
-    def __init__(self, layers: list[Layer], x: Tensor, radius: Tensor, rule: Rule) -> None:
+    def __init__(
+        self, layers: list[Layer], x: Tensor, radius: Tensor, rule: Rule, tighten: Tighten
+    ) -> None:
         self.units: list[Units] = []
         self.radius = radius
         self._rule = rule
+        self._tighten = tighten
         zero = torch.zeros_like(x)
         self.output = Point(x, zero, zero[:, 0])
         eye = torch.eye(x.shape[1], dtype=torch.float64)
@@ -126,12 +132,16 @@ class Balls:
             for name in ("entries", "side", "sign", "slack")
         )
         rows_ = Approx(rows, upward(error, len(counts) + 2))
-        return Uncertain(rows_, entries, layer.expand(batch, -1), side, sign, slack)
+        layer = layer.expand(batch, -1)
+        return Uncertain(rows_, entries, layer, side, sign, slack, torch.zeros_like(error))
 
     def _enter(self, layer: Layer) -> None:
         """Extend the balls by one layer."""
         image, before = self.image(layer.inner), layer.inner.forward(self.output)
         lengths = torch.fmin(self.lengths(image), upward(layer.inner.lengths * self._growth, 1))
+        slopes = self._slopes(layer, before, lengths)
+        # Only units that may switch, as far as is known, gain from a tighter bound.
+        lengths = self._tighten(self.uncertain(), image, lengths, slopes.high - slopes.low)
         slopes = self._slopes(layer, before, lengths)
         centre = (slopes.low + slopes.high) / 2
         # The centre is rounded: the half width covers both ends of the interval from it.

@@ -5,10 +5,52 @@ from torch import Tensor
 
 from onelip.bounds.neighbourhood.approx import Approx
 from onelip.bounds.neighbourhood.ball import Balls
-from onelip.bounds.semidefinite.uncertain import Multipliers, Uncertain, norms, proposed, rises
+from onelip.bounds.semidefinite.uncertain import (
+    Multipliers,
+    Uncertain,
+    norms,
+    proposed,
+    reduced,
+    rises,
+)
+from onelip.norms.rounding import upward
 
 _HELD = 2**23  # entries of the matrices of a search that are held at a time
+_SUMS = 4  # of rows that weights are chosen for
+_STEPS = 6  # of a search whose weights serve many rows
+_MOST = 10  # times the units that a search takes, beyond which nothing is tried
 _ROUNDS = 4  # rivals of a sample that are looked at
+
+
+def tightened_lengths(
+    units: Uncertain, image: Approx, found: Tensor, worth: Tensor, largest: int
+) -> Tensor:
+    """Tighten bounds of the lengths of the rows of an image, ``(batch, rows)``.
+
+    One set of weights serves all rows: those that are best for some random sums of them.
+
+    Args:
+        units: uncertain units.
+        image: ``(batch, rows, n + m)``.
+        found: bounds to improve on.
+        worth: of the rows, 0 for those that need no better bound.
+        largest: number of uncertain units up to which a search is made.
+    """
+    found = found.clone()
+    generator = torch.Generator().manual_seed(0)  # of a proposal: the same in every call
+    signs = torch.randint(0, 2, (_SUMS, found.shape[1]), generator=generator) * 2.0 - 1
+    for samples in _parts(units, (worth > 0).any(1), largest):
+        own, rows = units.of(samples, image)
+        kept = int((worth[samples] > 0).sum(1).max())
+        index = worth[samples].argsort(dim=1, descending=True)[:, :kept]
+        rows = rows.picked(index)
+        sums = (signs.double() * worth[samples].sqrt()[:, None]).take_along_dim(index[:, None], 2)
+        weights = proposed(own, sums @ rows.matrix, tangents=False, steps=_STEPS).weights
+        proved = rises(
+            own, rows, Multipliers(weights, weights.new_zeros(len(samples), 1, own.size))
+        )
+        found[samples] = found[samples].scatter_reduce(1, index, proved, "amin")
+    return found
 
 
 def tightened_norms(balls: Balls, image: Approx, found: Tensor, largest: int) -> Tensor:
@@ -40,9 +82,11 @@ def tightened_rises(balls: Balls, image: Approx, found: Tensor, largest: int) ->
     units = balls.uncertain()
     found = found.clone()
     for row in range(found.shape[1]):
-        for samples in _parts(units, found[:, row] > 0, largest):
+        for samples in _parts(units, found[:, row] > 0, _MOST * largest):
             choice = torch.full_like(samples, row)
-            found[samples] = torch.fmin(found[samples], _rises(units, image, samples, choice))
+            found[samples] = torch.fmin(
+                found[samples], _rises(units, image, samples, choice, largest)
+            )
     return found
 
 
@@ -56,7 +100,7 @@ def tightened_quotients(
         image: of the output, minus the differences whose margins are given.
         found: bounds to improve on, ``(batch, rows)``.
         margins: ``(batch, rows)``; a row with an infinite one is no rival.
-        largest: number of uncertain units up to which a search is made.
+        largest: number of uncertain units that a search takes; of more, some are simplified.
     """
     units = balls.uncertain()
     found, done = found.clone(), ~torch.isfinite(margins)
@@ -67,31 +111,37 @@ def tightened_quotients(
         wanted = ~known & (quotients > 0) & (quotients < balls.radius)
         if not wanted.any():
             break
-        for samples in _parts(units, wanted, largest):
-            proved = _rises(units, image, samples, worst[samples])
+        for samples in _parts(units, wanted, _MOST * largest):
+            proved = _rises(units, image, samples, worst[samples], largest)
             found[samples] = torch.fmin(found[samples], proved)
         done.scatter_(1, worst[:, None], True)
     return found
 
 
-def _rises(units: Uncertain, image: Approx, samples: Tensor, row: Tensor) -> Tensor:
-    """Bound the rows of an image by the weights that are best for one of them."""
+def _rises(units: Uncertain, image: Approx, samples: Tensor, row: Tensor, largest: int) -> Tensor:
+    """Bound the rise of one row of an image for each sample, and that of all others by the way."""
     own, images = units.of(samples, image)
     single = Approx(images.matrix.take_along_dim(row[:, None, None], 1), images.error)
+    if own.size > largest:
+        fewer, single, added = reduced(own, single, largest)
+        found = proposed(fewer, single.matrix, tangents=True)
+        best = upward(rises(fewer, single, found) + added[:, None], 1)
+        every = torch.full(images.matrix.shape[:2], torch.inf, dtype=torch.float64)
+        return every.scatter(1, row[:, None], best)
     found = proposed(own, single.matrix, tangents=True)
     best = rises(own, single, found)
     every = rises(own, images, Multipliers(found.weights, torch.zeros_like(found.tangents)))
     return every.scatter_reduce(1, row[:, None], best, "amin")
 
 
-def _parts(units: Uncertain, wanted: Tensor, largest: int) -> list[Tensor]:
-    """Split samples with few uncertain units into batches of about as many units."""
+def _parts(units: Uncertain, wanted: Tensor, most: int) -> list[Tensor]:
+    """Split samples with 1 to ``most`` uncertain units into batches of about as many units."""
     counts = (units.entries > 0).sum(1)
-    chosen = (wanted & (counts > 0) & (counts <= largest)).nonzero()[:, 0]
+    chosen = (wanted & (counts > 0) & (counts <= most)).nonzero()[:, 0]
     chosen = chosen[counts[chosen].argsort()]
     parts, start = [], 0
     while start < len(chosen):
-        entries = 16 * (units.rows.matrix.shape[2] - units.count + counts[chosen[start:]]) ** 2
+        entries = 16 * (units.rows.matrix.shape[2] - units.size + counts[chosen[start:]]) ** 2
         fitting = torch.arange(1, len(entries) + 1) * entries <= _HELD
         stop = start + max(1, int(fitting.sum()))
         parts.append(chosen[start:stop])

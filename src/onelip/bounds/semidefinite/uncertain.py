@@ -33,6 +33,7 @@ Reference: the inequality is that of LipSDP (Fazlyab et al., 2019) and of struct
 2025).
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -42,7 +43,9 @@ from onelip.bounds.neighbourhood.approx import Approx
 from onelip.norms.rounding import UNDERFLOW, UNIT, frobenius, gamma, product_error, upward
 from onelip.norms.verification import Dense, above, cholesky
 
-_STEPS = 16  # of Newton's method
+STEPS = 16
+"""Steps of Newton's method."""
+
 _HALVINGS = 6  # of a step that leaves the cone, by a factor of 3 each
 _GAP = 1e-2  # relative, at which the search ends
 _FIRST = 0.3  # the gap of the barrier at the start, relative
@@ -61,6 +64,8 @@ class Uncertain(NamedTuple):
             ``-slack |z|``.
         sign: 1 or -1.
         slack: rounding of the tangents.
+        spare: how far the squared length of what is ahead of the units in an image exceeds
+            ``|delta|^2``, relatively, ``(batch,)``; 0 where that is delta alone.
     """
 
     rows: Approx
@@ -69,27 +74,33 @@ class Uncertain(NamedTuple):
     side: Tensor
     sign: Tensor
     slack: Tensor
+    spare: Tensor
 
     @property
-    def count(self) -> int:
+    def size(self) -> int:
         """Number of units, padding included."""
         return self.rows.matrix.shape[1]
 
+    def vectors(self, change: Callable[[Tensor], Tensor]) -> "Uncertain":
+        """Change what there is for each unit, but for the rows."""
+        entries, layer = change(self.entries), change(self.layer)
+        side, sign, slack = change(self.side), change(self.sign), change(self.slack)
+        return Uncertain(self.rows, entries, layer, side, sign, slack, self.spare)
+
     def of(self, samples: Tensor, images: Approx) -> tuple["Uncertain", Approx]:
         """Select some of the samples, and of images of all, without what is padding in them."""
-        alive = self.entries[samples] > 0
-        kept = int(alive.sum(1).max()) if len(samples) else 0
-        order = alive.double().argsort(dim=1, descending=True, stable=True)[:, :kept]
-        ahead = self.rows.matrix.shape[2] - self.count
+        order = _first(self.entries[samples] > 0)
+        ahead = self.rows.matrix.shape[2] - self.size
         inputs = torch.arange(ahead).expand(len(samples), -1)
         columns = torch.cat([inputs, ahead + order], 1)[:, None]
         rows = self.rows.matrix[samples].take_along_dim(order[:, :, None], 1)
         rows = rows.take_along_dim(columns, 2)
         image = images.matrix[samples].take_along_dim(columns, 2)
-        vectors = (self.entries, self.layer, self.side, self.sign, self.slack)
-        parts = [part[samples].take_along_dim(order, 1) for part in vectors]
-        units = Uncertain(Approx(rows, self.rows.error[samples]), *parts)
-        return units, Approx(image, images.error[samples])
+        units = self.vectors(lambda part: part[samples].take_along_dim(order, 1))
+        exact = Approx(rows, self.rows.error[samples])
+        return units._replace(rows=exact, spare=self.spare[samples]), Approx(
+            image, images.error[samples]
+        )
 
 
 class Multipliers(NamedTuple):
@@ -152,7 +163,7 @@ def norms(units: Uncertain, images: Approx, multipliers: Multipliers) -> Tensor:
 def _proof(units: Uncertain, images: Approx, multipliers: Multipliers) -> _Proof:
     """Bound the quadratic form of the images, and what any vectors leave over."""
     root = multipliers.weights.sqrt()
-    matrix, count = _scaled(units.rows.matrix, root), units.count
+    matrix, count = _scaled(units.rows.matrix, root), units.size
     total = matrix.shape[2]
     matrix = matrix / root[:, :, None]
     size = frobenius(matrix)
@@ -161,7 +172,8 @@ def _proof(units: Uncertain, images: Approx, multipliers: Multipliers) -> _Proof
     # E: what X is off by. Each entry is rounded twice.
     error = upward(units.rows.error * spread + 3 * UNIT * size + matrix[0].numel() * UNDERFLOW, 8)
     reach = upward(units.entries / root, 2)
-    length = upward(1 + reach.square().sum(1), count + 4).sqrt()  # K: |u| is at most K |delta|
+    first = 1 + units.spare
+    length = upward(first + reach.square().sum(1), count + 4).sqrt()  # K: |u| is at most K |delta|
     length = upward(length, 2)
 
     gram = matrix @ matrix.mT
@@ -170,19 +182,19 @@ def _proof(units: Uncertain, images: Approx, multipliers: Multipliers) -> _Proof
     above_one = upward((bound - 1).clamp_min(0) + product_error(matrix) + 2 * UNIT * bound, 8)
     norm = upward(1 + above_one, 2).sqrt()  # of X
     drift = upward((2 * norm + error) * error * length.square(), 16)
-    growth = upward(1 + drift + above_one * length.square(), 8).sqrt()
+    growth = upward(first + drift + above_one * length.square(), 8).sqrt()
 
     tangents = multipliers.tangents * units.side[:, None]  # the numbers mu, if they are positive
     tangents = torch.where(tangents > 0, multipliers.tangents, 0.0)
     rows = _scaled(images.matrix, root)
     slopes = frobenius(tangents[:, :, None])
-    first = frobenius(rows[:, :, None])
+    before = frobenius(rows[:, :, None])
     rows = rows + (tangents * units.sign[:, None]) @ matrix
     rows[..., total - count :] += tangents
     lengths = frobenius(rows[:, :, None])
     norms_of = (norm[:, None], size[:, None], error[:, None])
     lost = upward(images.error * largest, 2)[:, None] + slopes * norms_of[2]
-    lost = lost + 8 * UNIT * (first + slopes + lengths) + gamma(count + 6) * slopes * norms_of[1]
+    lost = lost + 8 * UNIT * (before + slopes + lengths) + gamma(count + 6) * slopes * norms_of[1]
     slack = (tangents.abs() * (units.slack * reach)[:, None]).sum(2)
 
     weighed = rows @ matrix.mT
@@ -207,6 +219,106 @@ def _scaled(rows: Tensor, root: Tensor) -> Tensor:
     """Scale the last m columns."""
     ahead = rows.shape[2] - root.shape[1]
     return torch.cat([rows[..., :ahead], rows[..., ahead:] * root[:, None]], 2)
+
+
+# Too many units: some of them are taken for inputs.
+
+
+@torch.no_grad()
+def reduced(units: Uncertain, image: Approx, largest: int) -> tuple[Uncertain, Approx, Tensor]:
+    r"""Reduce the number of uncertain units, for a bound of the rise of one image.
+
+    * A unit whose tangent says that it only lowers the image, ``side q <= 0`` for its coefficient
+      q, is replaced by its tangent, from the last layer to the first: that adds
+      ``-q (w + sign z)`` to the image, which is at least 0.
+    * The units with the largest products of coefficient and entry stay what they are. The others
+      are taken for inputs of their own: :math:`|w_i| \le e_i |\delta|` makes
+      :math:`|\delta|^2 + \sum w_i^2 / \gamma_i` at most :math:`1 + \sum e_i^2 / \gamma_i` times
+      :math:`|\delta|^2`, for any positive :math:`\gamma`.
+
+    Args:
+        units: the units.
+        image: ``(batch, 1, n + m)``.
+        largest: how many units stay at most.
+
+    Returns:
+        The units that stay, the image, and what has to be added to a bound of its rise, per length
+        of the input: ``(batch,)``.
+    """
+    trial, _ = _lowered(units, image, units.entries < 0)
+    ahead = image.matrix.shape[2] - units.size
+    both = image.matrix[:, 0, ahead:].abs() + trial.matrix[:, 0, ahead:].abs()
+    score = both * units.entries
+    order = score.argsort(dim=1, descending=True)
+    chosen = torch.zeros_like(score, dtype=torch.bool).scatter_(1, order[:, :largest], True)
+    chosen &= score > 0
+    image, added = _lowered(units, image, chosen)
+
+    kept, rest = _first(chosen), _first(~chosen & (units.entries > 0))
+    inside = chosen.gather(1, kept)
+    outside = (~chosen & (units.entries > 0)).gather(1, rest)
+    inputs = torch.arange(ahead).expand(len(kept), -1)
+    columns = torch.cat([inputs, ahead + rest, ahead + kept], 1)[:, None]
+    rows = units.rows.matrix.take_along_dim(kept[:, :, None], 1).take_along_dim(columns, 2)
+    rows = rows * inside[:, :, None]
+    numbers = image.matrix.take_along_dim(columns, 2)
+    few = units.vectors(lambda part: part.gather(1, kept))
+    entries = torch.where(inside, few.entries, 0.0)
+    few = few._replace(rows=Approx(rows, units.rows.error), entries=entries)
+    far = torch.where(outside, units.entries.gather(1, rest), 0.0)
+
+    weights = _rest_weights(few, rows, numbers, far)
+    ones = torch.ones(len(kept), ahead, dtype=torch.float64)
+    root = torch.cat([ones, weights.sqrt(), torch.ones_like(few.entries)], 1)[:, None]
+    spare = upward((far.square() / weights).sum(1), far.shape[1] + 4)
+    largest_root = root.flatten(1).amax(1) if root.numel() else root.new_ones(len(root))
+    new_rows, new_numbers = rows * root, numbers * root
+    error = units.rows.error * largest_root + 2 * UNIT * frobenius(new_rows)
+    off = image.error * largest_root + 2 * UNIT * frobenius(new_numbers)
+    lost = rows[0].numel() * UNDERFLOW
+    exact = Approx(new_rows, upward(error + lost, 4))
+    found = few._replace(rows=exact, spare=upward(spare + units.spare, 1))
+    return found, Approx(new_numbers, upward(off + lost, 4)), added
+
+
+def _lowered(units: Uncertain, image: Approx, kept: Tensor) -> tuple[Approx, Tensor]:
+    """Replace units that only lower an image by their tangents, except those that are kept."""
+    matrix, error = image.matrix.clone(), image.error
+    ahead, added = matrix.shape[2] - units.size, torch.zeros_like(error)
+    usable = (units.side != 0) & (units.entries > 0) & ~kept
+    layers = units.layer[usable].unique().tolist() if usable.any() else []
+    for layer in reversed(layers):
+        slopes = matrix[:, 0, ahead:]
+        replaced = usable & (units.layer == layer) & (units.side * slopes < 0)
+        slopes = torch.where(replaced, -slopes, 0.0)
+        matrix[:, 0, ahead:].masked_fill_(replaced, 0.0)  # the sum is exact
+        rows = (slopes * units.sign)[:, None] @ units.rows.matrix
+        size = frobenius(slopes[:, None])
+        new = size * units.rows.error + gamma(units.size + 4) * size * frobenius(units.rows.matrix)
+        matrix = matrix + rows
+        error = upward(error + new + 2 * UNIT * frobenius(matrix) + units.size * UNDERFLOW, 8)
+        added = added + upward((slopes.abs() * units.slack * units.entries).sum(1), 8)
+    return Approx(matrix, error), upward(added, units.size + len(layers) + 8)
+
+
+def _rest_weights(few: Uncertain, rows: Tensor, image: Tensor, far: Tensor) -> Tensor:
+    """Choose the weights of units that are taken for inputs: any positive numbers are valid."""
+    ahead = rows.shape[2] - far.shape[1] - few.size
+    between = slice(ahead, ahead + far.shape[1])
+    kept = torch.cat([rows[..., :ahead], rows[..., ahead + far.shape[1] :]], 2)
+    alone = feasible(few._replace(rows=Approx(kept, few.rows.error)))
+    level = image[:, 0, :ahead].norm(dim=1) + (image[:, 0, between].abs() * far).sum(1)
+    level = level.clamp_min(1e-300)[:, None]
+    inside = (rows[..., between].square() / alone[:, :, None]).sum(1)
+    influence = (image[:, 0, between].square() + level.square() * inside).sqrt()
+    weights = far * level / influence.clamp_min(1e-9 * level)
+    return torch.where((weights > 0) & torch.isfinite(weights), weights, 1.0)
+
+
+def _first(flags: Tensor) -> Tensor:
+    """Return the indices of the flagged entries in their order, padded by others."""
+    count = int(flags.sum(1).max()) if len(flags) else 0
+    return flags.double().argsort(dim=1, descending=True, stable=True)[:, :count]
 
 
 # The search: nothing from here on is trusted.
@@ -243,6 +355,7 @@ class _State(NamedTuple):
 
     merit: Tensor
     level: Tensor  # tau, the best one
+    logs: Tensor  # barriers but that of the level
     square: Tensor  # Y M^-1 Y^T
     matrix: Tensor  # X
     factor: Tensor
@@ -251,7 +364,9 @@ class _State(NamedTuple):
 
 
 @torch.no_grad()
-def proposed(units: Uncertain, images: Tensor, *, tangents: bool) -> Multipliers:
+def proposed(
+    units: Uncertain, images: Tensor, *, tangents: bool, steps: int = STEPS
+) -> Multipliers:
     r"""Multipliers that make the image small: nearly optimal ones, by Newton's method.
 
     With a barrier for each cone,
@@ -262,12 +377,15 @@ def proposed(units: Uncertain, images: Tensor, *, tangents: bool) -> Multipliers
         units: the units.
         images: ``(batch, rows, n + m)``; with tangents a single row.
         tangents: whether the tangents of units are used.
+        steps: how many at most.
     """
-    search = _Search(units, images, tangents)
+    if not units.size:
+        return Multipliers(units.entries, units.entries[:, None])
+    search = _Search(_single(units), images.float(), tangents)
     point = search.start()
     state = search.at(point)
     best, least = point, search.value(state)
-    for _ in range(_STEPS):
+    for _ in range(steps):
         going = ~search.done(state)  # each sample ends by itself, whatever else is in the batch
         if not going.any():
             break
@@ -277,7 +395,14 @@ def proposed(units: Uncertain, images: Tensor, *, tangents: bool) -> Multipliers
         pairs = zip(point, best, strict=True)
         best = _Point(*(torch.where(_as(better, new), new, old) for new, old in pairs))
         least = torch.where(better, value, least)
-    return Multipliers(best.weights, (best.tangents * search.side)[:, None])
+    return Multipliers(best.weights.double(), (best.tangents * search.side).double()[:, None])
+
+
+def _single(units: Uncertain) -> Uncertain:
+    """Round to single precision, in which a search is twice as fast."""
+    rows = Approx(units.rows.matrix.float(), units.rows.error)
+    side, sign, entries = (part.float() for part in (units.side, units.sign, units.entries))
+    return units._replace(rows=rows, side=side, sign=sign, entries=entries)
 
 
 class _Search:
@@ -289,13 +414,13 @@ class _Search:
         self.side = torch.where(self.alive, units.side, 0.0) * float(tangents)
         self.held = self.side != 0
         self.cones = self.alive.sum(1) + self.held.sum(1) + images.shape[1]
-        self.barrier = torch.ones(len(images), dtype=torch.float64)
+        self.barrier = torch.ones(len(images), dtype=torch.float32)
 
     def start(self) -> _Point:
         """Return an inner point, and set the weight of the barrier to match it."""
         weights = feasible(self.units)
         point = _Point(weights, torch.zeros_like(weights))
-        level = self.value(self.at(point)).clamp_min(1e-300)
+        level = self.value(self.at(point)).clamp_min(1e-30)
         rows = _scaled(self.images, weights.sqrt())[:, 0, self.images.shape[2] - weights.shape[1] :]
         spread = (level / max(1, weights.shape[1])).sqrt()[:, None]
         self.barrier = _FIRST * level / self.cones
@@ -310,20 +435,25 @@ class _Search:
         tangents = (point.tangents * self.side)[:, None]
         rows = rows + (tangents * self.units.sign[:, None]) @ matrix
         rows[..., ahead:] += tangents
-        eye = torch.eye(matrix.shape[1], dtype=torch.float64)
+        eye = torch.eye(matrix.shape[1], dtype=torch.float32)
         factor = cholesky(eye - matrix @ matrix.mT)
         weighed = rows @ matrix.mT
         solved = torch.cholesky_solve(weighed.mT, factor).mT
         hidden = matrix[..., ahead:]
         square = rows @ rows.mT + weighed @ solved.mT
-        level, merit = self._level(square)
         logs = torch.where(self.alive, point.weights.log(), 0.0).sum(1)
         logs = logs - 2 * _diagonal(factor).log().sum(1)
-        moved = point.tangents.clamp_min(1e-300).log() - point.weights.log() / 2
+        moved = point.tangents.clamp_min(1e-30).log() - point.weights.log() / 2
         logs = logs - torch.where(self.held, moved, 0.0).sum(1)
-        merit = (merit + logs).nan_to_num(torch.inf, torch.inf)
         vectors = rows[..., ahead:] + solved @ hidden
-        return _State(merit, level, square, hidden, factor, vectors, solved)
+        state = _State(logs, logs, logs, square, hidden, factor, vectors, solved)
+        return self._levelled(state)
+
+    def _levelled(self, state: _State) -> _State:
+        """Fill in the best level, and the merit, for the weight of the barrier."""
+        level, merit = self._level(state.square)
+        merit = (merit + state.logs).nan_to_num(torch.inf, torch.inf)
+        return state._replace(level=level, merit=merit)
 
     def _level(self, square: Tensor) -> tuple[Tensor, Tensor]:
         """Return the level with the least merit, and that merit without the other barriers."""
@@ -361,10 +491,10 @@ class _Search:
         hessian = torch.where(free[:, :, None] & free[:, None], hessian, 0.0)
         slope = torch.where(free, slope, 0.0)
         size = _diagonal(hessian)
-        ridge = torch.where(size > 0, 1e-10 * size, 1.0)
+        ridge = torch.where(size > 0, 1e-6 * size, 1.0)
         move = -torch.cholesky_solve(slope[..., None], cholesky(hessian + torch.diag_embed(ridge)))
         move = move[..., 0].nan_to_num(0.0)
-        short = (-move).amax(1).clamp_min(1e-9)
+        short = (-move).amax(1).clamp_min(1e-6)
         length = (0.95 / short).clamp_max(1.0)
         found, reached = point, state
         moving = torch.ones_like(length, dtype=torch.bool)
@@ -384,7 +514,7 @@ class _Search:
         least = 0.5 * _GAP * reached.level / self.cones
         lower = torch.where(short_one, _SHRINK * self.barrier, self.barrier)
         self.barrier = torch.maximum(lower, torch.minimum(least, self.barrier))
-        return found, self.at(found)
+        return found, self._levelled(reached)
 
     def _moved(self, point: _Point, move: Tensor) -> _Point:
         """Move relatively: the inverse weights, the multiples of tangents."""
@@ -394,12 +524,12 @@ class _Search:
     def _derivatives(self, point: _Point, state: _State) -> tuple[Tensor, Tensor]:
         """Return the gradient and Hessian of the merit at the best level, relatively."""
         hidden, out, into = state.matrix, state.vectors, state.solved  # out: w, into: z
-        eye = torch.eye(self.units.count, dtype=torch.float64)
+        eye = torch.eye(self.units.size, dtype=torch.float32)
         inverse = torch.cholesky_inverse(state.factor)
         cross = inverse @ hidden  # X M^-1 at the units
         last = hidden.mT @ cross + eye  # M^-1 at the units
         inverse = inverse - eye  # X M^-1 X^T
-        gap = state.level[:, None, None] * torch.eye(out.shape[1], dtype=torch.float64)
+        gap = state.level[:, None, None] * torch.eye(out.shape[1], dtype=torch.float32)
         heavy = torch.cholesky_inverse(cholesky(gap - state.square))
         out_out, out_in = out.mT @ heavy @ out, out.mT @ heavy @ into
         in_in, twice = into.mT @ heavy @ into, heavy @ heavy
@@ -420,13 +550,13 @@ class _Search:
         ties = ties + sign[:, :, None] * sign[:, None] * inverse
         ties = 2 * mu[:, :, None] * ties * mu[:, None]
         ties = (weight * pull)[:, :, None] * (weight * pull)[:, None] + weight[..., None] * ties
-        ties = ties + torch.diag_embed(self.held.double())
+        ties = ties + torch.diag_embed(self.held.float())
         mixed = (last + sign[:, :, None] * cross) * out[:, :1]
         mixed = mixed - (cross.mT + sign[:, :, None] * inverse) * into[:, :1]
         mixed = -2 * weight[..., None] * mu[:, :, None] * mixed
         turn = (into.square() - out.square())[:, :1]
         mixed = mixed + (weight.square() * pull)[:, :, None] * turn
-        slopes = torch.cat([slope, weight * pull - self.held.double()], 1)
+        slopes = torch.cat([slope, weight * pull - self.held.float()], 1)
         at_level = torch.cat([at_level, weight.square() * pull], 1)
         top, bottom = torch.cat([hessian, mixed.mT], 2), torch.cat([mixed, ties], 2)
         both = torch.cat([top, bottom], 1)

@@ -1,0 +1,186 @@
+"""Claim: local bounds close a part of the gap between what is certified and what is attacked.
+
+Dense networks on scikit-learn's digits, trained plainly: constants around samples with and without
+multipliers, the seconds of one sample, and certified accuracy beside accuracy under PGD. With the
+folder of a run of ``onelip train digits`` as argument, the same for its Convex Potential network at
+0.5, on the first images of the test set: every image that the global constant does not certify and
+the attack does not break is tried in the ball of that radius.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from harness import RESULTS, save
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import onelip
+from onelip.attacks import APGD, PGD, attack
+from onelip.bounds import BoundMethod, LipLT, LipSDP, Local, LogitBounds, Network
+from onelip.chains import Chain, Shape
+from onelip.data import load
+from onelip.experiments.classification.folder import ClassificationFolder
+from onelip.reading import read
+
+SIZES = ((64, 32, 32, 32, 32, 32, 10), (64, 100, 100, 10))
+SAMPLES = 40  # of the constants
+IMAGES = 150  # of the certificates
+TOGETHER = 3  # images of the Convex Potential network between two rows of the record
+RUN = "local_certificates_digits_run_cpu"
+UNITS = 1000  # uncertain units that are searched in the Convex Potential network
+
+
+def main() -> None:
+    """Every network."""
+    if len(sys.argv) > 1:
+        save(RUN, _run(Path(sys.argv[1])))
+    else:
+        save("local_certificates_dense_cpu", _dense())
+
+
+def _dense() -> Iterator[dict[str, Any]]:
+    for sizes in SIZES:
+        model = _trained(sizes)
+        x, labels = _digits("test")
+        chain = read(model, (64,))
+        kind = "x".join(map(str, sizes))
+        start = time.process_time()
+        found = {"liplt": float(LipLT().bound(chain)), "lipsdp": float(LipSDP().bound(chain))}
+        yield {"network": kind, "global": found, "seconds": _since(start, 1)}
+        for eps in (0.1, 0.5):
+            yield {"network": kind, "eps": eps} | _constants(model, x[:SAMPLES], eps)
+        yield {"network": kind} | _certificates(model, x[:IMAGES], labels[:IMAGES])
+
+
+def _constants(model: nn.Module, x: Tensor, eps: float) -> dict[str, Any]:
+    """Median constants in a ball, and the median ratio of those with and without multipliers."""
+    plain, full = Local(units=0, cap=LipLT()), Local(cap=LipLT())
+    values, seconds = {}, {}
+    for name, method in (("recursion", plain), ("multipliers", full)):
+        start = time.process_time()
+        values[name] = method.around(model, x, eps)
+        seconds[name] = _since(start, len(x))
+        start = time.process_time()
+        values[f"{name}, from the centre"] = method.from_centre(model, x, eps).amax(1)
+        seconds[f"{name}, from the centre"] = _since(start, len(x))
+    pairs = plain.pairwise(model, x, eps).amax(1)
+    whole = values["multipliers"] / values["recursion"]
+    alone = values["multipliers, from the centre"] / pairs
+    return {
+        "median": {name: round(float(value.median()), 3) for name, value in values.items()},
+        "median ratio to the recursion": round(float(whole.median()), 3),
+        "median ratio from the centre to any two points": round(float(alone.median()), 3),
+        "seconds a sample": seconds,
+    }
+
+
+def _certificates(model: nn.Module, x: Tensor, labels: Tensor) -> dict[str, Any]:
+    """Certified accuracy by method, and accuracy under attack, at several radii."""
+    methods = {
+        "liplt": LipLT(),
+        "lipsdp": LipSDP(),
+        "local, no multipliers": Local(units=0),
+        "local": Local(),
+    }
+    radii, seconds = {}, {}
+    for name, method in methods.items():
+        start = time.process_time()
+        radii[name] = onelip.certify(model, x, labels, method=method).radius
+        seconds[name] = _since(start, len(x))
+    shares: dict[str, dict[str, float]] = {}
+    for eps in (0.1, 0.2, 0.3):
+        broken = attack(model, x, labels, eps, [PGD(), APGD()]).success
+        for radius in radii.values():
+            assert not (broken & (radius > eps)).any(), "an attack broke a certified radius"
+        certified = {name: _percent(radius > eps) for name, radius in radii.items()}
+        shares[str(eps)] = {"attacked": _percent(~broken)} | certified
+    return {"accuracy": shares, "seconds a sample": seconds, "images": len(x)}
+
+
+def _run(folder: Path) -> Iterator[dict[str, Any]]:
+    """The images of a run that the global constant leaves open at 0.5, one after the other."""
+    model = onelip.export(ClassificationFolder(folder).load_model()).double().eval()
+    test = load("digits", "test", None)
+    x, labels = test.images[:IMAGES].double() / 255, test.labels[:IMAGES]
+    eps = 0.5
+    chain = read(model, tuple(x.shape[1:]))
+    cap = _Known(LipLT().logit_bounds(chain))
+    whole = onelip.certify(model, x, labels, method=LipLT()).radius > eps
+    broken = attack(model, x, labels, eps, [PGD(), APGD()]).success
+    left = (~whole & ~broken).nonzero()[:, 0].tolist()
+    known = {"eps": eps, "images": len(x), "attacked": _percent(~broken), "global": _percent(whole)}
+    done = _stored()
+    for start_of in range(0, len(left), TOGETHER):
+        part, start = left[start_of : start_of + TOGETHER], time.process_time()
+        if any(index not in done for index in part):
+            method = Local((eps,), tries=1, units=UNITS, cap=cap)
+            radius = method.radius(chain, x[part], labels[part]).radius
+            seconds = _since(start, len(part))
+            for index, found in zip(part, radius.tolist(), strict=True):
+                done[index] = {"image": index, "radius": round(found, 4), "seconds": seconds}
+        yield from (done[index] for index in part)
+    local = whole.clone()
+    local[left] = torch.tensor([done[index]["radius"] >= eps for index in left])
+    yield known | {"open": len(left), "local": _percent(local)}
+
+
+def _stored() -> dict[int, dict[str, Any]]:
+    """Images that an earlier start has done."""
+    path = RESULTS / f"{RUN}.json"
+    rows = json.loads(path.read_text())["rows"] if path.exists() else []
+    return {row["image"]: row for row in rows if "image" in row}
+
+
+@dataclass(frozen=True)
+class _Known(BoundMethod):
+    """Constants that were proved before."""
+
+    found: LogitBounds
+    name: ClassVar[str] = "known"
+
+    def prove(self, chain: Chain) -> Tensor:  # noqa: ARG002
+        return self.found.network
+
+    def logit_bounds(self, network: Network, input_shape: Shape | None = None) -> LogitBounds:  # noqa: ARG002
+        return self.found
+
+
+@cache
+def _trained(sizes: tuple[int, ...]) -> nn.Sequential:
+    """A ReLU network that cross-entropy trained on the digits, in float64."""
+    torch.manual_seed(0)
+    x, labels = _digits("train")
+    parts = [part for a, b in pairwise(sizes) for part in (nn.Linear(a, b), nn.ReLU())]
+    model = nn.Sequential(*parts[:-1]).double()
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3, weight_decay=1e-4)
+    for _ in range(60):
+        for batch in torch.randperm(len(x)).split(128):
+            optimizer.zero_grad()
+            F.cross_entropy(model(x[batch]), labels[batch]).backward()
+            optimizer.step()
+    return model.eval().requires_grad_(False)
+
+
+def _digits(split: str) -> tuple[Tensor, Tensor]:
+    images = load("digits", split, None)
+    return images.images.double().flatten(1) / 255, images.labels
+
+
+def _percent(flags: Tensor) -> float:
+    return round(100 * float(flags.double().mean()), 2)
+
+
+def _since(start: float, count: int) -> float:
+    return round((time.process_time() - start) / count, 4)
+
+
+if __name__ == "__main__":
+    main()

@@ -37,7 +37,8 @@ class Net(nn.Module):
         """Logits."""
         h = F.relu(self.stem(x))
         h = h + F.relu(self.norm(self.conv(h)))
-        return self.head(F.max_pool2d(h, 2).flatten(1))
+        logits: torch.Tensor = self.head(F.max_pool2d(h, 2).flatten(1))
+        return logits
 
 
 def trained(x: torch.Tensor, y: torch.Tensor) -> Net:

@@ -12,6 +12,7 @@ from onelip.chains import Chain
 from onelip.chains import linear_layers as linear
 from onelip.chains.value import Value
 from onelip.errors import OnelipError, UnboundedModuleError, UsageError, missing_extra
+from onelip.norms.proved_once import proved_once
 from onelip.reading.graphs.graph import Node, Reference, needed, walked
 from onelip.reading.graphs.refusals import Unfinished
 from onelip.reading.onnx.attributes import Attributes
@@ -24,6 +25,7 @@ Fixed = Mapping[str, Any]
 _OWN = ("", "ai.onnx")
 
 
+@proved_once()
 def read_onnx(
     path: str | Path,
     *,

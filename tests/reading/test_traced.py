@@ -297,3 +297,33 @@ def test_known_modules_are_not_traced(net):
     known = nn.Sequential(nn.Linear(4, 4), layers.MaxMin())
     assert readable(known, (4,)) is known
     assert isinstance(readable(nn.Sequential(net, nn.ReLU()).eval(), SHAPE), Traced)
+
+
+def test_certify_runs_a_file(tmp_path):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 9), nn.ReLU(), nn.Linear(9, 3)).eval()
+    x = torch.rand(6, 3, 2, 2)
+    expected = onelip.certify(model, x, method="liplt")
+    for suffix in (".pt2", ".onnx"):
+        path = tmp_path / f"net{suffix}"
+        onelip.save(model, path, (3, 2, 2))
+        for source in (path, str(path)):
+            found = onelip.certify(source, x, method="liplt")
+            assert torch.equal(found.prediction, expected.prediction)
+            assert torch.allclose(found.radius, expected.radius, rtol=1e-4)
+    with pytest.raises(UsageError, match="does not exist"):
+        onelip.certify(tmp_path / "no.onnx", x)
+    with pytest.raises(UsageError, match=r"no \.pt2 or \.onnx file"):
+        onelip.certify("net.h5", x)
+    with pytest.raises(UnboundedModuleError, match="rounding of Traced"):
+        onelip.certify(tmp_path / "net.onnx", x, level="float")
+    with pytest.raises(UsageError, match="float64, weights float32"):
+        onelip.certify(tmp_path / "net.onnx", x.double())
+
+
+def test_certify_refuses_a_reading_that_computes_something_else(net, monkeypatch):
+    """A wrong rule of an operator shows, before its bound is believed."""
+    from onelip.reading.aten.operators import OPERATORS
+
+    monkeypatch.setitem(OPERATORS, "relu.default", lambda value: value)
+    with pytest.raises(UsageError, match="something else than was read"):
+        onelip.certify(net, torch.rand(3, *SHAPE, dtype=torch.float64))

@@ -13,7 +13,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.export import ExportedProgram
 
 from onelip.certificates._radius_proof import (
     EXACT,
@@ -32,11 +31,14 @@ from onelip.errors import UsageError, renamed
 from onelip.layers.constrained import plain_linear
 from onelip.lipschitz import refuse_complex, refuse_hidden_behaviour
 from onelip.norms.proved_once import proved_once
-from onelip.reading import readable
+from onelip.reading import Predictor, Traced, readable
+
+_READ = 4  # samples on which a chain is compared with what runs
+_CLOSE = 1e-3  # relative, in float32 through many layers
 
 
 def certify(
-    model: nn.Module | ExportedProgram,
+    model: Predictor,
     x: Tensor,
     labels: Tensor | None = None,
     *,
@@ -61,8 +63,8 @@ def certify(
     Args:
         model: in eval mode, from inputs in [0, 1] to logits, of any class whose forward can be
             traced: the trace is what is certified, and has to answer as the model does. It may be
-            compiled, or wrapped for data-parallel training. An exported program is certified as it
-            is. Input scaling is inside the model
+            compiled, or wrapped for data-parallel training. An exported program, or the path of a
+            ``.pt2`` or ``.onnx`` file, is certified as it runs. Input scaling is inside the model
             (``onelip.layers.Normalize``), so that radii are in the units of x.
         x: inputs in [0, 1].
         labels: true classes; samples that are predicted wrong then get radius 0.
@@ -101,7 +103,7 @@ def certify(
 @torch.no_grad()
 @proved_once()
 def _certified(
-    asked: nn.Module | ExportedProgram,
+    asked: Predictor,
     x: Tensor,
     labels: Tensor | None,
     *,
@@ -124,6 +126,8 @@ def _certified(
         refuse_mixed(model, x[:1], logits)
         if isinstance(asked, nn.Module) and single is not asked:
             _refuse_other_answers(asked, single, x, batch_size)
+        if isinstance(single, Traced):
+            _refuse_other_reading(single, x[:_READ])
     _check_logits(logits, len(x), labels)
     prediction = logits.argmax(1)
     radii = proved.radii(ForwardPass(x, features, logits, prediction))
@@ -199,6 +203,22 @@ def _refuse_other_answers(model: nn.Module, traced: nn.Module, x: Tensor, batch_
                 f"{type(model).__name__} answers otherwise than the trace of its forward: it rests "
                 "on something that changes from call to call"
             )
+
+
+def _refuse_other_reading(traced: Traced, x: Tensor) -> None:
+    """Refuse a network whose chain computes something else than what runs.
+
+    Raises:
+        UsageError: they differ by more than rounding explains.
+    """
+    run, chain = traced(x.clone()).double().cpu(), traced.chain.exact().forward(x.double().cpu())
+    size = float(chain.abs().max()) if len(chain) else 0.0
+    apart = float((run - chain).abs().max()) if len(chain) and run.isfinite().all() else 0.0
+    if apart > _CLOSE * (1 + size):
+        raise UsageError(
+            f"{traced.title} computes something else than was read of it, by {apart:.3g}: please "
+            "report it"
+        )
 
 
 def _reach(x: Tensor, radius: Tensor) -> float:

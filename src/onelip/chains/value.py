@@ -130,6 +130,18 @@ class Value:
         """Output of a block that takes this value's point."""
         return Value(Point(block.outputs, self.point.like, self.point, block))
 
+    def through(self, chain: Chain) -> "Value":
+        """Output of a network that takes this value."""
+        value = self
+        for block in chain.blocks:
+            before = value.maps
+            inner = composed([*before, block.inner]) if before else block.inner
+            skip = block.skip
+            if skip is not None and before:
+                skip = composed([*before, skip])
+            value = value.behind(replace(block, inner=inner, skip=skip))
+        return value.then(chain.last)
+
     def named(self, name: str) -> "Value":
         """Value whose block has a name, if it had none."""
         block = self.point.block

@@ -4,6 +4,6 @@ from onelip.reading._load import load
 from onelip.reading._read import read
 from onelip.reading.aten.program import read_program
 from onelip.reading.onnx.file import read_onnx
-from onelip.reading.traced import Traced, readable
+from onelip.reading.traced import Predictor, Traced, readable
 
-__all__ = ["Traced", "load", "read", "read_onnx", "read_program", "readable"]
+__all__ = ["Predictor", "Traced", "load", "read", "read_onnx", "read_program", "readable"]

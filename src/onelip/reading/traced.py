@@ -1,6 +1,7 @@
 """Modules of any class, exported programs and ONNX files, as layers that prove their bound."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -10,36 +11,40 @@ from onelip.chains import Chain, Shape
 from onelip.chains.value import Value
 from onelip.errors import UsageError
 from onelip.lipschitz import LipschitzModule, has_unknown_class, unwrapped
-from onelip.reading.aten.program import program_graph
+from onelip.reading._load import load
+from onelip.reading.aten.program import program_graph, read_archive
 from onelip.reading.aten.trace import trace
 from onelip.reading.graphs.branches import Ways
-from onelip.reading.graphs.graph import Graph
+from onelip.reading.onnx.runtime import onnx_runner
+
+Predictor = nn.Module | ExportedProgram | str | Path
+"""What predicts: a module, or a program or file with the runtime that it is made for."""
 
 
 class Traced(LipschitzModule):
-    """A network that is known as a graph of operators, for inputs of one shape.
+    """A network that runs somewhere else and is known as a chain, for inputs of one shape.
 
-    Bound: the product of the bounds of the operators along the graph; as a chain, whatever a bound
-        method finds.
-    Shape: ``(batch, *graph.shape)``.
+    Bound: the product of the bounds along the chain; of the chain, what a bound method proves.
+    Shape: ``(batch, *chain.inputs)``.
 
     Args:
-        graph: of the network.
-        run: computes the same numbers.
+        chain: of the network.
+        run: computes it.
         numbers: its weights, which say in what dtype and where it runs.
-        source: modules whose rules the graph asks; they must live as long.
+        source: what the chain's rules ask, and has to live as long: a module, or a path.
     """
 
     def __init__(
         self,
-        graph: Graph,
+        chain: Chain,
         run: Callable[[Tensor], Tensor],
         numbers: list[Tensor],
         source: object = None,
     ) -> None:
         super().__init__()
-        self.graph, self.run, self.source = graph, run, (source,)  # no submodule
-        self.title = "the program" if source is None else type(source).__name__
+        self.chain, self.run, self.source = chain, run, (source,)  # no submodules
+        named = isinstance(source, nn.Module)
+        self.title = type(source).__name__ if named else str(source or "the program")
         for place, number in enumerate(numbers):
             self.register_buffer(f"number{place}", number.detach(), persistent=False)
         self.eval()
@@ -48,24 +53,20 @@ class Traced(LipschitzModule):
         """Run the network."""
         return self.run(x)
 
-    def chain(self) -> Chain:
-        """The network as a chain."""
-        return self.graph.chain()
-
     @torch.no_grad()
     def lipschitz_bound(self) -> Tensor:
-        """Product of the bounds of the operators."""
-        return torch.tensor(Ways(self.chain()).bound(), dtype=torch.float64)
+        """Product of the bounds along the chain."""
+        return torch.tensor(Ways(self.chain).bound(), dtype=torch.float64)
 
     def to_chain(self, value: Value) -> Value:
-        """Read the graph after a value.
+        """Put the chain after a value.
 
         Raises:
-            UsageError: the value has another shape than the inputs of the graph.
+            UsageError: the value has another shape than the inputs of the chain.
         """
-        if value.shape != self.graph.shape:
-            raise UsageError(f"takes inputs of shape {self.graph.shape}, got {value.shape}")
-        return self.graph.after(value)
+        if value.shape != self.chain.inputs:
+            raise UsageError(f"takes inputs of shape {self.chain.inputs}, got {value.shape}")
+        return value.through(self.chain)
 
 
 def traced_module(model: nn.Module, input_shape: Shape) -> Traced:
@@ -75,9 +76,24 @@ def traced_module(model: nn.Module, input_shape: Shape) -> Traced:
 
 def traced_program(program: ExportedProgram, *, source: object = None) -> Traced:
     """Make an exported program a layer that runs it."""
-    graph = program_graph(program)
+    chain = program_graph(program).chain()
     numbers = [n for n in program.state_dict.values() if isinstance(n, Tensor)]
-    return Traced(graph, _running(program), numbers, source)
+    return Traced(chain, _running(program), numbers, source)
+
+
+def traced_file(path: str | Path) -> Traced:
+    """Make a ``.pt2`` or an ``.onnx`` file a layer that runs it, an ONNX file in onnxruntime.
+
+    Raises:
+        UsageError: the file cannot be read or run, or onnxruntime is not installed.
+        UnboundedModuleError: nothing is proved for a part.
+    """
+    path = Path(path)
+    if path.suffix.lower() == ".pt2":
+        return traced_program(read_archive(path), source=path)
+    chain = load(path)
+    run, dtype = onnx_runner(path)
+    return Traced(chain, run, [torch.zeros((), dtype=dtype)], path)
 
 
 def _running(program: ExportedProgram) -> Callable[[Tensor], Tensor]:
@@ -91,13 +107,13 @@ def _running(program: ExportedProgram) -> Callable[[Tensor], Tensor]:
     return lambda x: torch.cat([run(one) for one in x.split(1)]) if len(x) else run(x)
 
 
-def readable(model: nn.Module | ExportedProgram, input_shape: Shape | None) -> nn.Module:
+def readable(model: Predictor, input_shape: Shape | None) -> nn.Module:
     """Return a module all of whose parts prove their bound: itself, unwrapped, or traced.
 
     A module is traced if a part of it is of a class that nothing is known of.
 
     Args:
-        model: any module, or an exported program.
+        model: any module, an exported program, or the path of a ``.pt2`` or an ``.onnx`` file.
         input_shape: of one input, without the batch; None where there is no shape to trace for.
 
     Raises:
@@ -106,6 +122,8 @@ def readable(model: nn.Module | ExportedProgram, input_shape: Shape | None) -> n
     """
     if isinstance(model, ExportedProgram):
         return traced_program(model)
+    if not isinstance(model, nn.Module):
+        return traced_file(model)
     model = unwrapped(model)
     if input_shape is None or not has_unknown_class(model):
         return model

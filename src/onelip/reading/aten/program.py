@@ -58,8 +58,9 @@ def read_program(source: str | Path | ExportedProgram, *, trust: bool = False) -
         >>> chain.inputs, len(chain.blocks), chain.outputs
         ((4,), 1, (2,))
     """
-    program = source if isinstance(source, ExportedProgram) else _loaded(Path(source), trust)
-    return program_graph(program).chain()
+    if not isinstance(source, ExportedProgram):
+        source = read_archive(Path(source), trust=trust)
+    return program_graph(source).chain()
 
 
 def program_graph(program: ExportedProgram) -> Graph:
@@ -89,7 +90,8 @@ def _traced(module: nn.Module, example: Tensor) -> Graph:
     return _ungrouped(torch.export.export(module, (example,), dynamic_shapes=dynamic))
 
 
-def _loaded(path: Path, trust: bool) -> ExportedProgram:
+def read_archive(path: Path, *, trust: bool = False) -> ExportedProgram:
+    """Read the program of a ``.pt2`` file; see ``read_program``."""
     if not path.is_file():
         raise UsageError(f"{path} does not exist")
     archive = path if trust else checked_archive(path)

@@ -14,12 +14,14 @@ def run(arguments: list[str]) -> None:
     """Print the bounds."""
     options = _parsed(arguments)
     methods = tuple(name.strip() for name in options.methods.split(",") if name.strip())
-    if options.file.suffix.lower() in (".pt2", ".onnx"):
+    if options.file.suffix.lower() in (".pt2", ".onnx", ".safetensors"):
         result = classification.bound_file(
             options.file,
             seconds=options.seconds,
             methods=methods,
             trust=options.trust,
+            factory=options.factory,
+            input_shape=_sides(options.input_shape),
             input=options.input,
             output=options.output,
             shapes={name: _size(name, size) for name, size in _pairs("shape", options.shape)},
@@ -47,6 +49,15 @@ def _size(name: str, text: str) -> int:
         raise UsageError(f"--shape: the size of {name} is a whole number, got {text!r}") from None
 
 
+def _sides(text: str | None) -> tuple[int, ...] | None:
+    """Sides of an input, from ``3,32,32``."""
+    try:
+        return None if text is None else tuple(int(side) for side in text.split(","))
+    except ValueError:
+        message = f"--input-shape takes whole numbers with commas, as 3,32,32, got {text!r}"
+        raise UsageError(message) from None
+
+
 def _array(name: str, text: str) -> Any:
     """A number, or what a ``.npy`` file holds."""
     import numpy as np
@@ -66,7 +77,7 @@ def _array(name: str, text: str) -> Any:
 
 def _parsed(arguments: list[str]) -> Any:
     parser = new_parser("bound")
-    parser.add_argument("file", type=Path, help="run folder, .pt2 or .onnx file")
+    parser.add_argument("file", type=Path, help="run folder, .pt2, .onnx or .safetensors")
     parser.add_argument("--seconds", type=float, default=60.0, help="for all methods together")
     known = ", ".join(BOUND_METHODS)
     parser.add_argument("--methods", default="", help=f"to try, of {known}; all by default")
@@ -78,5 +89,9 @@ def _parsed(arguments: list[str]) -> Any:
     parser.add_argument("--shape", default="", help=sizes)
     others = "of an .onnx file: the other inputs, as in state=0,rate=rate.npy"
     parser.add_argument("--fixed", default="", help=others)
+    build = "of a .safetensors file: what builds the module, as package.module:function"
+    parser.add_argument("--factory", help=build)
+    one = "of a .safetensors file: shape of one input, as 3,32,32"
+    parser.add_argument("--input_shape", "--input-shape", help=one)
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser.parse_args(arguments)

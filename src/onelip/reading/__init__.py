@@ -5,5 +5,15 @@ from onelip.reading._read import read
 from onelip.reading.aten.program import read_program
 from onelip.reading.onnx.file import read_onnx
 from onelip.reading.traced import Predictor, Traced, readable
+from onelip.reading.weights import module_with_weights
 
-__all__ = ["Predictor", "Traced", "load", "read", "read_onnx", "read_program", "readable"]
+__all__ = [
+    "Predictor",
+    "Traced",
+    "load",
+    "module_with_weights",
+    "read",
+    "read_onnx",
+    "read_program",
+    "readable",
+]

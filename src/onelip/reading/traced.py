@@ -11,11 +11,12 @@ from onelip.chains import Chain, Shape
 from onelip.chains.value import Value
 from onelip.errors import UsageError
 from onelip.lipschitz import LipschitzModule, has_unknown_class, unwrapped
-from onelip.reading._load import load
 from onelip.reading.aten.program import program_graph, read_archive
 from onelip.reading.aten.trace import trace
 from onelip.reading.graphs.branches import Ways
+from onelip.reading.onnx.file import read_onnx
 from onelip.reading.onnx.runtime import onnx_runner
+from onelip.reading.suffixes import suffix_of
 
 Predictor = nn.Module | ExportedProgram | str | Path
 """What predicts: a module, or a program or file with the runtime that it is made for."""
@@ -89,9 +90,9 @@ def traced_file(path: str | Path) -> Traced:
         UnboundedModuleError: nothing is proved for a part.
     """
     path = Path(path)
-    if path.suffix.lower() == ".pt2":
+    if suffix_of(path, (".pt2", ".onnx")) == ".pt2":
         return traced_program(read_archive(path), source=path)
-    chain = load(path)
+    chain = read_onnx(path)
     run, dtype = onnx_runner(path)
     return Traced(chain, run, [torch.zeros((), dtype=dtype)], path)
 

@@ -56,7 +56,7 @@ def bound_run(
 def bound_file(
     path: Path, *, seconds: float = 60.0, methods: tuple[str, ...] = (), **reading: Any
 ) -> dict[str, Any]:
-    """Prove bounds of an exported program (``.pt2``) or an ONNX file.
+    """Prove bounds of an exported program, an ONNX file, or weights with their module.
 
     Args:
         path: of the file.

@@ -25,6 +25,7 @@ from onelip.method_names import BOUND_METHODS
 from onelip.norms.proved_once import proved_once
 
 _SHARE_OF_LOWER = 0.1  # of the time
+_MOST = 0.7  # of what is left at the end: searches run over by a round
 _SHARE_OF_PAIRS = 0.3  # of the time, for LipLT's constants of pairs
 
 
@@ -129,7 +130,7 @@ class Best(BoundMethod):
         start = time.monotonic()
         estimate = lower_estimate(chain, seconds=min(below, max(deadline.left, 1e-9)))
         lower = Tried("lower estimate", float(estimate), time.monotonic() - start)
-        parts = prefixes(chain, min(below, deadline.left)) if chain.blocks else ()
+        parts = prefixes(chain, min(below, _MOST * deadline.left)) if chain.blocks else ()
         return BestReport(bound, name, tuple(tried), lower, parts)
 
     @torch.no_grad()

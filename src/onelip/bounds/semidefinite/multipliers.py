@@ -255,7 +255,7 @@ def _sizes(stages: list[tuple[int, _Stage]], terms: int) -> dict[int, _Sizes]:
         frobenius(link),
         gap(Dense(block), factor),
         frobenius(corner - link @ factor.mT),
-        _smallest_eigenvalues(rest) - sum_error(terms, computed),
+        downward(_smallest_eigenvalues(rest) - sum_error(terms, computed), 1),
     ]
     rows = torch.stack(measured, 1).tolist()
     return {index: _Sizes(*row) for (index, _), row in zip(stages, rows, strict=True)}

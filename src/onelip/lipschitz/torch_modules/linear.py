@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils.parametrize import type_before_parametrizations
 
 from onelip import norms
@@ -12,13 +13,16 @@ from onelip.chains.linear_layers import (
     convolution,
     dense,
     expect,
+    moved,
     reshaped,
     transposed_convolution,
 )
 from onelip.chains.value import Value
 from onelip.forward_error import Local, Run, affine, refuse_fast_convolutions
 from onelip.lipschitz.records import RECORDS, ModuleRecord
-from onelip.norms.convolutions import Pair, check_padding_mode, pair
+from onelip.norms.convolutions import Pair, pair
+
+_Padding = int | tuple[int, ...] | str
 
 
 def norm_of(module: nn.Module, weight: Tensor) -> Tensor:
@@ -64,25 +68,33 @@ def _linear_error(module: nn.Linear, run: Run) -> Local:
 
 def _conv2d_chain(module: nn.Conv2d, value: Value) -> Value:
     """Convolution with the padding on each side that torch takes."""
-    check_padding_mode(module.padding_mode)
+    value, padding = _padded(module, value, module.padding)
     return convolution(
         value,
         module.weight,
         module.bias,
         stride=pair(module.stride),
-        sides=sides_of(module.weight, module.padding, pair(module.dilation)),
+        sides=sides_of(module.weight, padding, pair(module.dilation)),
         dilation=pair(module.dilation),
         groups=module.groups,
         circular=module.padding_mode == "circular",
     )
 
 
+def _padded(module: Any, value: Value, padding: _Padding) -> tuple[Value, _Padding]:
+    """The value with its reflections or copies of its border, and the padding that is left."""
+    if module.padding_mode in ("zeros", "circular"):
+        return value, padding
+    around = module._reversed_padding_repeated_twice
+    return moved(value, lambda x: F.pad(x, around, mode=module.padding_mode)), "valid"
+
+
 def _conv1d_chain(module: nn.Conv1d, value: Value) -> Value:
     """Convolution of an image of one row."""
-    check_padding_mode(module.padding_mode)
     expect(value, f"({module.in_channels}, length)", len(value.shape) == 2)
     weight, dilation = module.weight[:, :, None], (1, module.dilation[0])
-    padding = module.padding if isinstance(module.padding, str) else (0, module.padding[0])
+    around = module.padding if isinstance(module.padding, str) else (0, module.padding[0])
+    value, padding = _padded(module, value, around)
     image = convolution(
         reshaped(value, (value.shape[0], 1, value.shape[1])),
         weight,
@@ -119,7 +131,7 @@ def _conv_transpose2d_error(module: nn.ConvTranspose2d, run: Run) -> Local:
     return affine(module, run, module.weight[:, 0].numel() // module.groups)
 
 
-def sides_of(weight: Tensor, padding: int | tuple[int, ...] | str, dilation: Pair) -> Sides:
+def sides_of(weight: Tensor, padding: _Padding, dilation: Pair) -> Sides:
     """Pixels before and after; ``"same"`` puts the odd one after."""
     if padding == "valid":
         return (0, 0), (0, 0)

@@ -8,6 +8,7 @@ proofs as they were, from the history.
 """
 
 import argparse
+import itertools
 import subprocess
 import sys
 import time
@@ -35,7 +36,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.manual_seed(0)
     rows = (_row(n, _before() if options.before else None) for n in options.channels)
-    save(options.name, [*rows, *map(_once, options.once)])
+    save(options.name, itertools.chain(rows, map(_once, options.once)))
 
 
 def _row(channels: int, before: types.ModuleType | None) -> dict[str, Any]:

@@ -273,6 +273,17 @@ TORCH = [
         (2, 3, 2),
     ),
     Case("ConvTranspose2d-dilation", lambda: nn.ConvTranspose2d(1, 2, 2, dilation=2), (1, 3, 3)),
+    Case("ConvTranspose1d", lambda: nn.ConvTranspose1d(2, 3, 3, stride=2), (2, 4)),
+    Case("ConvTranspose3d", lambda: nn.ConvTranspose3d(1, 2, 2, stride=2), (1, 2, 2, 2)),
+    Case("Conv3d", lambda: nn.Conv3d(1, 2, 2, padding=1), (1, 2, 3, 2)),
+    Case(
+        "Conv2d-reflect", lambda: nn.Conv2d(1, 2, 3, padding=1, padding_mode="reflect"), (1, 3, 4)
+    ),
+    Case(
+        "Conv1d-replicate",
+        lambda: nn.Conv1d(2, 2, 3, padding=1, padding_mode="replicate"),
+        (2, 5),
+    ),
     Case("AvgPool2d", lambda: nn.AvgPool2d(2), (1, 4, 4)),
     Case("AvgPool2d-overlap", lambda: nn.AvgPool2d(3, stride=1, padding=1), (1, 4, 4)),
     Case("AvgPool2d-stride", lambda: nn.AvgPool2d((2, 3), stride=(3, 2)), (1, 5, 5)),

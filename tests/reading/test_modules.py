@@ -270,7 +270,6 @@ REFUSED = {
     "dropout": (nn.Dropout, "random in training"),
     "batch-norm": (lambda: nn.BatchNorm1d(4), "batch statistics"),
     "no-statistics": (lambda: nn.BatchNorm1d(4, track_running_stats=False).eval(), "statistics"),
-    "reflect": (lambda: nn.Conv1d(4, 4, 3, padding=1, padding_mode="reflect"), "reflect"),
     "ceil": (lambda: nn.AvgPool2d(2, ceil_mode=True), "ceil_mode=False"),
     "indices": (lambda: nn.MaxPool2d(2, return_indices=True), "return_indices"),
 }

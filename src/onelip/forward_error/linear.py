@@ -45,6 +45,8 @@ def absolute_norm(module: nn.Module, shape: Shape) -> float:
             break  # of a kernel that meets nothing but padding
         q = image + 1e-3 * image.max()
     terms = 32 * weight.numel()  # a pixel that circular padding repeats counts up to nine times
+    if getattr(module, "padding_mode", "zeros") == "replicate":  # and a lonely one everywhere
+        terms *= math.prod(1 + pixels for pixels in module._reversed_padding_repeated_twice)  # type: ignore[union-attr]
     norm = ends_above(upward(upward(square, terms).sqrt(), 4) / scale)
     return float(torch.minimum(norm, frobenius(weight)) if weight.ndim == 2 else norm)
 

@@ -65,15 +65,18 @@ def largest_on_torus(symbol: GramSymbol) -> Tensor:
     if not any(degrees):
         return largest_on_grid(symbol, (1,) * len(degrees))
     cells = _first_cells(degrees, symbol.kernels.device)
-    search.climb(cells)
+    looks = search.climb(cells)
     halvings = _halvings(symbol, len(cells))
     # what the finest cells leave, and a little more, so that a level that is right suffices
     excess = 1.01 * (1 / math.cos(_TURN / 2**halvings) ** 2 - 1)
-    for _ in range(halvings):
+    share = _share(cells, degrees)
+    in_vain = looks > search.level * (1 + excess) * share
+    cells, seen = cells[~in_vain], cells[in_vain]
+    for halved in range(halvings):
         share = _share(cells, degrees)
-        missed = [
-            some.numerators[search.missed(some, share, excess)] for some in search.chunks(cells)
-        ]
+        missed = [] if halved else [seen.numerators]
+        for some in search.chunks(cells):
+            missed.append(some.numerators[search.missed(some, share, excess)])
         cells = _halves(Frequencies(torch.cat(missed), cells.denominators), degrees)
         if not len(cells):
             return search.bound
@@ -132,27 +135,36 @@ class _Search:
         for start in range(0, len(at), chunk):
             yield at[start : start + chunk]
 
-    def climb(self, cells: Frequencies) -> None:
-        """Raise the level to the largest eigenvalue near the best of the first cells."""
-        at = self.look(cells)
+    def climb(self, cells: Frequencies) -> Tensor:
+        """Raise the level to the largest eigenvalue near the best of the first cells.
+
+        Returns:
+            What the largest eigenvalue of each cell is at least, up to rounding: 0 for most.
+        """
+        looks = self.look(cells)
+        at = self._best(cells, looks)
         for _ in range(_CLIMBS):
-            at = self.look(_halves(at, self.symbol.degrees))
+            at = _halves(at, self.symbol.degrees)
+            at = self._best(at, self.look(at))
+        return looks
 
-    def look(self, at: Frequencies) -> Frequencies:
-        """Raise the level to about the largest eigenvalue; return where the largest are."""
-        found = [self._seen(some) for some in self.chunks(at)]
-        looks = torch.cat([looks for looks, _ in found])
-        numerators = torch.cat([some.numerators for _, some in found])
-        best = looks.topk(min(_CLIMBERS, len(looks))).indices
-        self.level = max(self.level, float(looks[best[0]]))
-        return Frequencies(numerators[best], at.denominators)
+    def look(self, at: Frequencies) -> Tensor:
+        """Raise the level to about the largest eigenvalue, and return what was seen of each."""
+        looks = torch.cat([self._seen(some) for some in self.chunks(at)])
+        self.level = max(self.level, float(looks.max()))
+        return looks
 
-    def _seen(self, at: Frequencies) -> tuple[Tensor, Frequencies]:
-        """Estimates of the eigenvalues of the matrices that are largest in Frobenius norm."""
+    def _seen(self, at: Frequencies) -> Tensor:
+        """Estimates for the matrices that are largest in Frobenius norm; 0 for the others."""
         matrices = self.symbol(at)
         sizes = torch.linalg.vector_norm(matrices.flatten(2), dim=2).amax(1)
         some = sizes.topk(min(_LOOKS, len(at))).indices
-        return ritz(matrices[some].flatten(0, 1)).view(len(some), -1).amax(1), at[some]
+        looks = torch.zeros_like(sizes)
+        looks[some] = ritz(matrices[some].flatten(0, 1)).view(len(some), -1).amax(1)
+        return looks
+
+    def _best(self, at: Frequencies, looks: Tensor) -> Frequencies:
+        return at[looks.topk(min(_CLIMBERS, len(at))).indices]
 
     def missed(self, at: Frequencies, share: float, excess: float) -> Tensor:
         """Try the matrix of each frequency once; return for which it was in vain."""

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils.parametrize import type_before_parametrizations
 
 from onelip import norms
@@ -12,6 +13,7 @@ from onelip.chains.linear_layers import (
     convolution,
     dense,
     expect,
+    moved,
     reshaped,
     transposed_convolution,
 )
@@ -19,7 +21,9 @@ from onelip.chains.value import Value
 from onelip.errors import UnboundedModuleError
 from onelip.forward_error import Local, Run, affine, refuse_fast_convolutions
 from onelip.lipschitz.records import RECORDS, ModuleRecord
-from onelip.norms.convolutions import Pair, is_circular, pair
+from onelip.norms.convolutions import Pair, pair
+
+_Padding = int | tuple[int, ...] | str
 
 
 def norm_of(module: nn.Module, weight: Tensor) -> Tensor:
@@ -66,24 +70,32 @@ def _linear_error(module: nn.Linear, run: Run) -> Local:
 
 def _conv2d_chain(module: nn.Conv2d, value: Value) -> Value:
     """Convolution with the padding on each side that torch takes."""
+    value, padding = _padded(module, value, padding_in_use(module))
     return convolution(
         value,
         module.weight,
         module.bias,
         stride=pair(module.stride),
-        sides=sides_of(module.weight, padding_in_use(module), pair(module.dilation)),
+        sides=sides_of(module.weight, padding, pair(module.dilation)),
         dilation=pair(module.dilation),
         groups=module.groups,
-        circular=is_circular(module.padding_mode),
+        circular=module.padding_mode == "circular",
     )
+
+
+def _padded(module: Any, value: Value, padding: _Padding) -> tuple[Value, _Padding]:
+    """The value with its reflections or copies of its border, and the padding that is left."""
+    if module.padding_mode in ("zeros", "circular"):
+        return value, padding
+    around = module._reversed_padding_repeated_twice
+    return moved(value, lambda x: F.pad(x, around, mode=module.padding_mode)), "valid"
 
 
 def _conv1d_chain(module: nn.Conv1d, value: Value) -> Value:
     """Convolution of an image of one row."""
-    circular = is_circular(module.padding_mode)
     expect(value, f"({module.in_channels}, length)", len(value.shape) == 2)
     weight, dilation = module.weight[:, :, None], (1, module.dilation[0])
-    padding = _of_one_row(padding_in_use(module))
+    value, padding = _padded(module, value, _of_one_row(padding_in_use(module)))
     image = convolution(
         reshaped(value, (value.shape[0], 1, value.shape[1])),
         weight,
@@ -92,7 +104,7 @@ def _conv1d_chain(module: nn.Conv1d, value: Value) -> Value:
         sides=sides_of(weight, padding, dilation),
         dilation=dilation,
         groups=module.groups,
-        circular=circular,
+        circular=module.padding_mode == "circular",
     )
     return reshaped(image, (image.shape[0], image.shape[2]))
 

@@ -54,6 +54,9 @@ class Drawn:
         """One more operator on one of the last tensors."""
         value = self.random.choice([*self.shapes][-3:])
         shape = self.shapes[value]
+        if not shape:
+            self.put(self.random.choice(UNARY[:9]), [value])
+            return
         axis = self.random.randrange(len(shape))
         spread = [self.random.choice((1, n)) for n in shape[self.random.randrange(len(shape)) :]]
         kind = self.random.choice(

@@ -184,7 +184,9 @@ def _power(attributes: Attributes, value: Any, exponent: Any) -> Any:
 
 
 def _tanh(_: Attributes, value: Any) -> Value:
-    return value.tanh() if isinstance(value, products.Cubic) else on.layer(nn.Tanh(), value)
+    if isinstance(value, products.Cubic):
+        return value.tanh()
+    return on.layer(nn.Tanh(), _settled(value))
 
 
 def _sqrt(_: Attributes, value: Any) -> Root:

@@ -415,6 +415,28 @@ def test_no_attack_succeeds_inside_a_certified_radius(trained):
     assert attacked(chain, x, prediction, radius + 0.3).double().mean() > 0.5  # the attack works
 
 
+def test_no_attack_breaks_a_radius_of_any_kind_of_network(each):
+    """Of random networks, whose radii are short: the attack comes close to them."""
+    for make in each((plain, NETWORKS["max-min"], residual)):
+        chain, x = make(4, 8, 6, 3), torch.randn(15, 4).double()
+        prediction, radius = OWN.radius(chain, x)
+        assert (radius > 0).all()
+        assert not attacked(chain, x, prediction, radius * (1 - 1e-9)).any()
+        assert attacked(chain, x, prediction, 1.5 * radius).double().mean() > 0.3
+
+
+def test_more_balls_never_certify_less(trained):
+    chain, x, _ = trained
+    before = Local(cap=LipLT(), tries=0).radius(chain, x).radius
+    torch.testing.assert_close(before, Local(cap=LipLT(), tries=0, units=0).radius(chain, x).radius)
+    for tries in (1, 2, 6):
+        found = Local(cap=LipLT(), tries=tries).radius(chain, x).radius
+        assert (found >= before).all()
+        before = found
+    alone = Local(cap=LipLT(), units=0).radius(chain, x).radius
+    assert float(before.mean()) > float(alone.mean())  # multipliers gain
+
+
 def test_radii_are_larger_than_those_of_the_global_bound(trained):
     chain, x, _ = trained
     prediction, radius = Local(tuple(RADII)).radius(chain, x)

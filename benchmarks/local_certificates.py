@@ -33,7 +33,7 @@ from onelip.reading import read
 SIZES = ((64, 32, 32, 32, 32, 32, 10), (64, 100, 100, 10))
 SAMPLES = 40  # of the constants
 IMAGES = 150  # of the certificates
-TOGETHER = 3  # images of the Convex Potential network between two rows of the record
+TOGETHER = 2  # images of the Convex Potential network between two rows of the record
 RUN = "local_certificates_digits_run_cpu"
 UNITS = 1000  # uncertain units that are searched in the Convex Potential network
 

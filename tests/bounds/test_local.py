@@ -358,7 +358,10 @@ def test_a_local_bound_is_never_above_the_global_one_that_caps_it():
             assert (Local().around(chain, x, 9.0) <= LipSDP().bound(chain)).all()
 
 
-def test_a_cap_must_be_a_global_method():
+def test_settings_that_make_no_sense_are_refused():
+    for settings in ({"units": -1}, {"tries": -1}):
+        with pytest.raises(UsageError, match="0 or more"):
+            Local(**settings)
     for cap in (Local(), "liplt", 3.0):
         with pytest.raises(UsageError, match="no global method"):
             Local(cap=cap)

@@ -96,8 +96,8 @@ class Local(BoundMethod):
         tries: how many balls a certificate tries for each sample.
 
     Raises:
-        UsageError: no radii, a radius that is negative or not finite, or a cap that is no global
-            method.
+        UsageError: no radii, a radius that is negative or not finite, a cap that is no global
+            method, or units or tries below 0.
         NotApplicableError: when it is asked for bounds of a chain with another nonlinearity, or
             with a layer that is too large.
 
@@ -106,8 +106,8 @@ class Local(BoundMethod):
         >>> from onelip.chains import Block, Dense, Elementwise
         >>> layer = Block(Dense(torch.eye(2)), Elementwise.of(nn.ReLU()))
         >>> chain = Chain((layer,), Dense(torch.eye(2)))
-        >>> Local().around(chain, torch.tensor([[1.0, 1.0], [-1.0, -1.0]]), 0.5)
-        tensor([1.0000, 0.0000], dtype=torch.float64)
+        >>> Local().around(chain, torch.tensor([[1.0, 1.0], [-1.0, -1.0]]), 0.5).round(decimals=4)
+        tensor([1., 0.], dtype=torch.float64)
     """
 
     radii: tuple[float, ...] = (0.1, 0.25, 0.5, 1.0)
@@ -122,6 +122,8 @@ class Local(BoundMethod):
             raise UsageError("Local needs radii to try")
         if not all(0 <= radius < math.inf for radius in self.radii):
             raise UsageError("a radius must be a finite length, 0 or more")
+        if self.units < 0 or self.tries < 0:
+            raise UsageError("units and tries are numbers, 0 or more")
         if self.cap is not None and (
             not isinstance(self.cap, BoundMethod) or isinstance(self.cap, Local)
         ):

@@ -358,7 +358,10 @@ def test_a_local_bound_is_never_above_the_global_one_that_caps_it():
             assert (Local().around(chain, x, 9.0) <= LipSDP().bound(chain)).all()
 
 
-def test_a_cap_must_be_a_global_method():
+def test_settings_that_make_no_sense_are_refused():
+    for settings in ({"units": -1}, {"tries": -1}):
+        with pytest.raises(UsageError, match="0 or more"):
+            Local(**settings)
     for cap in (Local(), "liplt", 3.0):
         with pytest.raises(UsageError, match="no global method"):
             Local(cap=cap)
@@ -413,6 +416,28 @@ def test_no_attack_succeeds_inside_a_certified_radius(trained):
     inside = radius * (1 - 1e-9)
     assert not attacked(chain, x, prediction, inside).any()
     assert attacked(chain, x, prediction, radius + 0.3).double().mean() > 0.5  # the attack works
+
+
+def test_no_attack_breaks_a_radius_of_any_kind_of_network(each):
+    """Of random networks, whose radii are short: the attack comes close to them."""
+    for make in each((plain, NETWORKS["max-min"], residual)):
+        chain, x = make(4, 8, 6, 3), torch.randn(15, 4).double()
+        prediction, radius = OWN.radius(chain, x)
+        assert (radius > 0).all()
+        assert not attacked(chain, x, prediction, radius * (1 - 1e-9)).any()
+        assert attacked(chain, x, prediction, 1.5 * radius).double().mean() > 0.3
+
+
+def test_more_balls_never_certify_less(trained):
+    chain, x, _ = trained
+    before = Local(cap=LipLT(), tries=0).radius(chain, x).radius
+    torch.testing.assert_close(before, Local(cap=LipLT(), tries=0, units=0).radius(chain, x).radius)
+    for tries in (1, 2, 6):
+        found = Local(cap=LipLT(), tries=tries).radius(chain, x).radius
+        assert (found >= before).all()
+        before = found
+    alone = Local(cap=LipLT(), units=0).radius(chain, x).radius
+    assert float(before.mean()) > float(alone.mean())  # multipliers gain
 
 
 def test_radii_are_larger_than_those_of_the_global_bound(trained):

@@ -19,7 +19,7 @@ are taken where they are smaller.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -38,8 +38,12 @@ _SMALL = 2**14  # entries of a matrix up to which its norm is worth an eigenvalu
 Rule = Callable[[Elementwise, Tensor, Tensor, Tensor], Slopes]
 """The slopes that count: ``pair_slopes`` or ``secants``, with their arguments."""
 
-Tighten = Callable[[Uncertain, Approx, Tensor, Tensor], Tensor]
-"""Tighter constants of the rows of an image: from the old ones, and how much rows are worth."""
+
+class Tighten(Protocol):
+    """A way to tighten the constants of the rows of images, as ``tightened_lengths``."""
+
+    def __call__(self, balls: "Balls", image: Approx, found: Tensor, worth: Tensor, /) -> Tensor:
+        """Return constants from old ones, and from how much a better one is worth to each row."""
 
 
 class Units(NamedTuple):
@@ -72,6 +76,7 @@ class Balls:
 
     Attributes:
         radius: of the balls.
+        inputs: number of inputs.
         output: output of the layers at the centres.
         units: uncertain units, layer by layer.
     """
@@ -87,7 +92,7 @@ class Balls:
         self.output = Point(x, zero, zero[:, 0])
         eye = torch.eye(x.shape[1], dtype=torch.float64)
         self._state = Approx(eye.expand(len(x), -1, -1), zero[:, 0])
-        self._inputs = x.shape[1]
+        self.inputs = x.shape[1]
         self._growth = torch.ones((), dtype=torch.float64)  # of the layers so far, everywhere
         for layer in layers:
             self._enter(layer)
@@ -117,13 +122,20 @@ class Balls:
             total = upward(total + upward(_norms(part) * units.constant, 1), 1)
         return total
 
+    def counts(self) -> Tensor:
+        """Number of uncertain units in each ball."""
+        counts = torch.zeros(len(self.radius), dtype=torch.long)
+        for units in self.units:
+            counts = counts + (units.entries > 0).sum(1)
+        return counts
+
     def uncertain(self) -> Uncertain:
         """Return the units whose slope is not known, everything else multiplied out."""
         batch, counts = len(self.radius), [units.weight.shape[1] for units in self.units]
-        rows = torch.zeros(batch, sum(counts), self._inputs + sum(counts), dtype=torch.float64)
+        rows = torch.zeros(batch, sum(counts), self.inputs + sum(counts), dtype=torch.float64)
         error, start = torch.zeros(batch, dtype=torch.float64), 0
         for units, count in zip(self.units, counts, strict=True):
-            rows[:, start : start + count, : self._inputs + start] = units.inputs.matrix
+            rows[:, start : start + count, : self.inputs + start] = units.inputs.matrix
             error, start = error + units.inputs.error, start + count
         layer = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts, dtype=torch.long))
         nothing = torch.zeros(batch, 0, dtype=torch.float64)
@@ -141,7 +153,7 @@ class Balls:
         lengths = torch.fmin(self.lengths(image), upward(layer.inner.lengths * self._growth, 1))
         slopes = self._slopes(layer, before, lengths)
         # Only units that may switch, as far as is known, gain from a tighter bound.
-        lengths = self._tighten(self.uncertain(), image, lengths, slopes.high - slopes.low)
+        lengths = self._tighten(self, image, lengths, slopes.high - slopes.low)
         slopes = self._slopes(layer, before, lengths)
         centre = (slopes.low + slopes.high) / 2
         # The centre is rounded: the half width covers both ends of the interval from it.
@@ -189,7 +201,7 @@ class Balls:
 
     def _split(self, image: Approx) -> list[Tensor]:
         """Split an image by where it comes from: the input, the units of each layer so far."""
-        sizes, left = [self._inputs], image.matrix.shape[2] - self._inputs
+        sizes, left = [self.inputs], image.matrix.shape[2] - self.inputs
         for units in self.units:
             if left:
                 sizes.append(units.weight.shape[1])

@@ -17,29 +17,32 @@ from onelip.norms.rounding import upward
 
 _HELD = 2**23  # entries of the matrices of a search that are held at a time
 _SUMS = 4  # of rows that weights are chosen for
-_STEPS = 6  # of a search whose weights serve many rows
+_STEPS = 8  # of a search whose weights serve many rows
 _MOST = 10  # times the units that a search takes, beyond which nothing is tried
 _ROUNDS = 4  # rivals of a sample that are looked at
 
 
 def tightened_lengths(
-    units: Uncertain, image: Approx, found: Tensor, worth: Tensor, largest: int
+    balls: Balls, image: Approx, found: Tensor, worth: Tensor, /, *, largest: int
 ) -> Tensor:
     """Tighten bounds of the lengths of the rows of an image, ``(batch, rows)``.
 
     One set of weights serves all rows: those that are best for some random sums of them.
 
     Args:
-        units: uncertain units.
+        balls: the balls.
         image: ``(batch, rows, n + m)``.
         found: bounds to improve on.
         worth: of the rows, 0 for those that need no better bound.
         largest: number of uncertain units up to which a search is made.
     """
-    found = found.clone()
+    parts = _parts(balls, (worth > 0).any(1), largest)
+    if not parts:
+        return found
+    units, found = balls.uncertain(), found.clone()
     generator = torch.Generator().manual_seed(0)  # of a proposal: the same in every call
     signs = torch.randint(0, 2, (_SUMS, found.shape[1]), generator=generator) * 2.0 - 1
-    for samples in _parts(units, (worth > 0).any(1), largest):
+    for samples in parts:
         own, rows = units.of(samples, image)
         kept = int((worth[samples] > 0).sum(1).max())
         index = worth[samples].argsort(dim=1, descending=True)[:, :kept]
@@ -62,11 +65,11 @@ def tightened_norms(balls: Balls, image: Approx, found: Tensor, largest: int) ->
         found: bounds to improve on.
         largest: number of uncertain units, and of rows, up to which a search is made.
     """
-    units = balls.uncertain()
-    found = found.clone()
-    if image.matrix.shape[1] > largest:
+    parts = _parts(balls, torch.ones_like(found, dtype=torch.bool), largest)
+    if image.matrix.shape[1] > largest or not parts:
         return found
-    for samples in _parts(units, torch.ones_like(found, dtype=torch.bool), largest):
+    units, found = balls.uncertain(), found.clone()
+    for samples in parts:
         own, rows = units.of(samples, image)
         proved = norms(own, rows, proposed(own, rows.matrix, tangents=False))
         found[samples] = torch.fmin(found[samples], proved)
@@ -79,10 +82,11 @@ def tightened_rises(balls: Balls, image: Approx, found: Tensor, largest: int) ->
     Where slopes are secants, the rise from the centre; where they are those of two points, tangents
     are not known, and the bound is one of the absolute value.
     """
-    units = balls.uncertain()
-    found = found.clone()
+    if not _parts(balls, (found > 0).any(1), _MOST * largest):
+        return found
+    units, found = balls.uncertain(), found.clone()
     for row in range(found.shape[1]):
-        for samples in _parts(units, found[:, row] > 0, _MOST * largest):
+        for samples in _parts(balls, found[:, row] > 0, _MOST * largest):
             choice = torch.full_like(samples, row)
             found[samples] = torch.fmin(
                 found[samples], _rises(units, image, samples, choice, largest)
@@ -102,6 +106,8 @@ def tightened_quotients(
         margins: ``(batch, rows)``; a row with an infinite one is no rival.
         largest: number of uncertain units that a search takes; of more, some are simplified.
     """
+    if not _parts(balls, (found > 0).any(1), _MOST * largest):
+        return found
     units = balls.uncertain()
     found, done = found.clone(), ~torch.isfinite(margins)
     for _ in range(min(_ROUNDS, found.shape[1])):
@@ -111,7 +117,7 @@ def tightened_quotients(
         wanted = ~known & (quotients > 0) & (quotients < balls.radius)
         if not wanted.any():
             break
-        for samples in _parts(units, wanted, _MOST * largest):
+        for samples in _parts(balls, wanted, _MOST * largest):
             proved = _rises(units, image, samples, worst[samples], largest)
             found[samples] = torch.fmin(found[samples], proved)
         done.scatter_(1, worst[:, None], True)
@@ -134,14 +140,14 @@ def _rises(units: Uncertain, image: Approx, samples: Tensor, row: Tensor, larges
     return every.scatter_reduce(1, row[:, None], best, "amin")
 
 
-def _parts(units: Uncertain, wanted: Tensor, most: int) -> list[Tensor]:
+def _parts(balls: Balls, wanted: Tensor, most: int) -> list[Tensor]:
     """Split samples with 1 to ``most`` uncertain units into batches of about as many units."""
-    counts = (units.entries > 0).sum(1)
+    counts = balls.counts()
     chosen = (wanted & (counts > 0) & (counts <= most)).nonzero()[:, 0]
     chosen = chosen[counts[chosen].argsort()]
     parts, start = [], 0
     while start < len(chosen):
-        entries = 16 * (units.rows.matrix.shape[2] - units.size + counts[chosen[start:]]) ** 2
+        entries = 16 * (balls.inputs + counts[chosen[start:]]) ** 2
         fitting = torch.arange(1, len(entries) + 1) * entries <= _HELD
         stop = start + max(1, int(fitting.sum()))
         parts.append(chosen[start:stop])

@@ -43,11 +43,11 @@ from onelip.bounds.neighbourhood.approx import Approx
 from onelip.norms.rounding import UNDERFLOW, UNIT, frobenius, gamma, product_error, upward
 from onelip.norms.verification import Dense, above, cholesky
 
-STEPS = 16
+STEPS = 20
 """Steps of Newton's method."""
 
 _HALVINGS = 6  # of a step that leaves the cone, by a factor of 3 each
-_GAP = 1e-2  # relative, at which the search ends
+_GAP = 6e-3  # relative, at which the search ends
 _FIRST = 0.3  # the gap of the barrier at the start, relative
 _SHRINK = 0.2  # of the weight of the barrier
 _CENTRED = 10.0  # squared Newton decrement from which on it shrinks

@@ -139,7 +139,6 @@ NAMES = [
     (Plain, "double"),
     (PlainConv, "forward"),
     (PlainConv, "convolve"),
-    (PlainConv, "_around"),
     (PlainConv, "group_channels"),
     (PlainFourier, "forward"),
     (PlainFourier, "compute_weight"),

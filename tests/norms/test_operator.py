@@ -194,3 +194,9 @@ def test_it_agrees_with_the_norm_of_the_same_convolution():
     assert float(bound) == pytest.approx(
         float(norms.conv2d(weight, padding=1, input_size=9)), rel=1e-9
     )
+
+
+def test_numbers_of_another_dtype_are_refused_in_one_line():
+    matrix = torch.eye(3)
+    with pytest.raises(UsageError, match=r"in float64 is asked: .*; matrix.double"):
+        operator(lambda x: matrix @ x, lambda y: matrix.T @ y, (3,))

@@ -136,7 +136,13 @@ def _single(function: Map, batched: bool) -> Map:
     """The function of one input without a batch axis; its result is finite, or refused."""
 
     def applied(x: Tensor) -> Tensor:
-        y = function(x[None])[0] if batched else function(x)
+        try:
+            y = function(x[None])[0] if batched else function(x)
+        except RuntimeError as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise UsageError(
+                f"a map of {tuple(x.shape)} in float64 is asked: {reason}; matrix.double()"
+            ) from error
         if y.is_complex():
             raise UsageError("a complex map: give its real and imaginary parts (view_as_real)")
         if not torch.isfinite(y).all():

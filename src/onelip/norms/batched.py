@@ -29,7 +29,8 @@ def each(matrices: Tensor, error: Tensor | None = None) -> Tensor:
         tensor([4.0000, 1.0000], dtype=torch.float64)
     """
     usable = torch.isfinite(matrices).all(-1).all(-1)
-    matrices = torch.where(usable[:, None, None], matrices, 0.0)
+    if not usable.all():
+        matrices = torch.where(usable[:, None, None], matrices, 0.0)
     if matrices.shape[1] < matrices.shape[2]:
         matrices = matrices.mT
     if 0 in matrices.shape:

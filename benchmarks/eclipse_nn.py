@@ -43,7 +43,7 @@ def main() -> None:
     kept = {row["network"]: row for row in rows}
     for name, weights in itertools.islice(networks(), first, last):
         kept[name] = {"network": name, **compared(weights())}
-        save(NAME, kept.values())
+        save(NAME, (kept[network] for network, _ in networks() if network in kept))
 
 
 def networks() -> Iterator[tuple[str, Callable[[], list[Tensor]]]]:

@@ -158,11 +158,13 @@ _RUNNERS = {".pt2": _run_program, ".onnx": _run_onnx}
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
     """Keep quiet while torch's exporter prints its progress and warns of its own deprecations."""
-    logger = logging.getLogger("onnxscript")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in ("onnxscript", "torch.onnx")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(action="ignore"):
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -327,3 +327,15 @@ def test_certify_refuses_a_reading_that_computes_something_else(net, monkeypatch
     monkeypatch.setitem(OPERATORS, "relu.default", lambda value: value)
     with pytest.raises(UsageError, match="something else than was read"):
         onelip.certify(net, torch.rand(3, *SHAPE, dtype=torch.float64))
+
+
+def test_a_class_is_saved_and_proved_again(net, tmp_path):
+    """What the file proves is what the export proves, and both answer alike."""
+    exported, x = onelip.export(net.float()), torch.rand(4, *SHAPE)
+    expected = onelip.certify(exported, x)
+    for suffix in (".pt2", ".onnx"):
+        path = tmp_path / f"net{suffix}"
+        bound = float(onelip.save(net, path, SHAPE))
+        assert bound == pytest.approx(float(onelip.lipschitz_bound(exported, SHAPE)), rel=1e-6)
+        assert torch.allclose(onelip.certify(path, x).radius, expected.radius, rtol=1e-3)
+    net.double()

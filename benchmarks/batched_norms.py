@@ -5,6 +5,7 @@ the processor.
 """
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -33,7 +34,10 @@ def main() -> None:
 
 def _row(shape: tuple[int, int, int]) -> dict[str, Any]:
     matrices = torch.randn(shape, dtype=torch.float64)
-    runs = {"svdvals": lambda: torch.linalg.svdvals(matrices), "proved": lambda: each(matrices)}
+    runs: dict[str, Callable[[], torch.Tensor]] = {
+        "svdvals": lambda: torch.linalg.svdvals(matrices),
+        "proved": lambda: each(matrices),
+    }
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(12):
         for name, run in runs.items():

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from harness import save, summary
-from torch import Tensor
 
 from onelip.norms.batched import each
 
@@ -35,7 +34,7 @@ def main() -> None:
 
 def _row(shape: tuple[int, int, int]) -> dict[str, Any]:
     matrices = torch.randn(shape, dtype=torch.float64)
-    runs: dict[str, Callable[[], Tensor]] = {
+    runs: dict[str, Callable[[], torch.Tensor]] = {
         "svdvals": lambda: torch.linalg.svdvals(matrices),
         "proved": lambda: each(matrices),
     }

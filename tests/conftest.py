@@ -19,8 +19,20 @@ def pytest_addoption(parser):
     parser.addoption("--quick", action="store_true", help="one case of each test: a minute or so")
 
 
+@pytest.hookimpl(tryfirst=True)  # before ``-m "not slow"`` is looked at
 def pytest_collection_modifyitems(config, items):
-    """With ``--quick``, the first case of each test function, without what trains for seconds."""
+    """Mark rows of a class after its first one slow, where each takes long.
+
+    With ``--quick``, keep the first case of each test function, without what trains for seconds.
+    """
+    known = set()
+    for item in items:
+        name = getattr(item, "originalname", item.name)
+        if (item.path.stem, name) in BY_CLASS:
+            kind = (item.path, name, item.callspec.id.partition("-")[0])
+            if kind in known:
+                item.add_marker(pytest.mark.slow)
+            known.add(kind)
     if not config.getoption("--quick"):
         return
     seen, kept, left = set(), [], []
@@ -32,6 +44,16 @@ def pytest_collection_modifyitems(config, items):
     config.hook.pytest_deselected(items=left)
     items[:] = kept
 
+
+BY_CLASS = {
+    ("test_compile", "test_compiled_in_one_graph"),
+    ("test_compile", "test_exported_as_a_program"),
+    ("test_rebuilt_layers", "test_every_layer_from_a_program_file"),
+    ("test_orthogonium", "test_contract"),
+    ("test_orthogonium", "test_contract_after_export"),
+    ("test_deel_torchlip", "test_contract"),
+}
+"""Tests of one row of each class; all rows with ``-m slow``."""
 
 LONG = (
     "test_cli",

@@ -157,6 +157,7 @@ def through_commands(root, tmp_path, count, seed):
     return refused
 
 
+@pytest.mark.slow
 def test_commands_on_mutated_folders(runs, tmp_path):
     assert through_commands(runs, tmp_path, 150, seed=0) > 50
 

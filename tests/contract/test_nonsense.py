@@ -41,8 +41,12 @@ FUNCTIONS = [
     "cholesky_solve",
     "matrix_exp",
 ]
-WRONG = [(name, size) for name in FUNCTIONS for size in (1e-3, 0.3)]
-IDS = [f"{name}-{size}" for name, size in WRONG]
+SIZES = (1e-3, 0.3)
+WRONG = [  # one size in turn, and the other with -m slow
+    pytest.param(name, size, id=f"{name}-{size}", marks=pytest.mark.slow if (i + j) % 2 else [])
+    for i, name in enumerate(FUNCTIONS)
+    for j, size in enumerate(SIZES)
+]
 
 
 def _place(name: str) -> tuple[object, str]:
@@ -104,7 +108,7 @@ def _with_right_functions(check: Callable[..., int], *arguments: object) -> tupl
         return check(*arguments), called
 
 
-@pytest.fixture(params=WRONG, ids=IDS)
+@pytest.fixture(params=WRONG)
 def nonsense(request: pytest.FixtureRequest) -> Nonsense:
     return Nonsense(*request.param)
 

@@ -24,6 +24,7 @@ pytestmark = pytest.mark.usefixtures("onnx_registry_once")
 
 SMALL_BLOCKS = ((4, 4, 2), (6, 4, 2))
 IMAGE = (1, 8, 8)
+FEW = ("lip_convnet", "convex_potential")  # of the new exporter; all with -m slow
 NETWORKS = {
     "convex_potential": (
         lambda: models.convex_potential_network(
@@ -104,8 +105,19 @@ def test_program_and_pickle(name):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("dynamo", [False, True], ids=["old", "new"])
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    ("name", "dynamo"),
+    [
+        pytest.param(
+            name,
+            dynamo,
+            id=f"{name}-{'new' if dynamo else 'old'}",
+            marks=pytest.mark.slow if dynamo and name not in FEW else [],
+        )
+        for name in NETWORKS
+        for dynamo in (False, True)
+    ],
+)
 def test_onnx(name, dynamo, tmp_path):
     model, shape = exported(name)
     for dtype in (torch.float32, torch.float64):

@@ -417,9 +417,11 @@ def _never_below(count: int, size: int, *, circular: bool) -> None:
 
 
 @pytest.mark.parametrize("circular", [False, True], ids=["zeros", "circular"])
-@pytest.mark.parametrize("size", [3, 4, 5, 6])
+@pytest.mark.parametrize(
+    "size", [3, pytest.param(4, marks=pytest.mark.slow), pytest.param(5, marks=pytest.mark.slow), 6]
+)
 def test_ten_thousand_kernels(size, circular, monkeypatch):
-    """1250 of each kind, shared by the paths."""
+    """1250 of each kind, shared by the paths; half of the kinds with ``-m slow``."""
     for path, count in (("written out", 500), ("by rows", 150), ("fourier", 600)):
         _forced(monkeypatch, path)
         _never_below(count, size, circular=circular)

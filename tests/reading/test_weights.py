@@ -59,7 +59,8 @@ def test_weights_with_a_factory(here, capsys):
     assert torch.equal(loaded(x), net(x))
     chain = load("net.safetensors", factory=type(net), input_shape=(4,))
     assert float(onelip.lipschitz_bound(chain, method="lipsdp")) == pytest.approx(expected)
-    line = "bound net.safetensors --factory of_a_user:Net --input-shape 4 --methods lipsdp --json"
+    line = "bound net.safetensors --factory of_a_user:Net --input-shape 4"
+    line += " --methods lipsdp --seconds 4 --json"
     assert main(line.split()) == 0
     proved = json.loads(capsys.readouterr().out)["best"]
     assert proved == pytest.approx(expected, rel=1e-6)

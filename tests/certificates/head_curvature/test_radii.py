@@ -242,7 +242,7 @@ def test_attacks_in_feature_space_never_succeed_inside(phi, steps):
 # The dual problem
 
 
-@pytest.mark.parametrize("bend_factor", [1.0, 4.0])
+@pytest.mark.parametrize("bend_factor", [1.0, pytest.param(4.0, marks=pytest.mark.slow)])
 def test_the_radius_is_the_root_of_twice_the_dual_value(bend_factor):
     """Solved by scipy; a larger N puts eta at its end, 1 / N, where the radius is not exact."""
     optimize = pytest.importorskip("scipy.optimize")

@@ -153,7 +153,7 @@ def test_certificates_agree_with_the_record(trained):
 
 
 def test_bounds(run):
-    result = bound_run(run)
+    result = bound_run(run, seconds=4)
     exported = export(run.load_model())
     assert run.read()["bound"] == result
     assert len(result["layers"]) == len(exported)

@@ -264,6 +264,7 @@ def test_two_processes_train_what_one_does(tmp_path):
         assert mine == pytest.approx(theirs, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_two_processes_from_the_command_line(tmp_path):
     options = [f"--network.{name}={value}" for name, value in NETWORK.items()]
     options += ["--epochs=1", "--attack_samples=0", "--quiet", f"--out={tmp_path / 'run'}"]

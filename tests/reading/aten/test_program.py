@@ -229,5 +229,5 @@ def test_one_line(tmp_path: Path) -> None:
 
 
 def test_other_suffixes(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"no .pt2 or .onnx file"):
+    with pytest.raises(UsageError, match=r"no .pt2 or .onnx or .safetensors file"):
         load(tmp_path / "net.pth")

@@ -158,7 +158,7 @@ def test_a_constant_branch(tmp_path):
 def test_the_command_line(tmp_path, capsys):
     path = two_of_each(tmp_path / "net.onnx")
     np.save(tmp_path / "b.npy", draw(1, 4))
-    call = ["bound", str(path), "--methods", "product", "--json", "--output", "sum", "--input", "a"]
+    call = ["bound", str(path), "--seconds", "3", "--json", "--output", "sum", "--input", "a"]
     assert main([*call, "--fixed", f"b={tmp_path / 'b.npy'}"]) == 0
     assert json.loads(capsys.readouterr().out)["best"] == pytest.approx(1.0)
     for arguments, message in (

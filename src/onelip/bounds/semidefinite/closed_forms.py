@@ -29,7 +29,8 @@ from onelip.bounds.semidefinite.matrices import Groups, Matrices, Slopes
 RULES = ((INSIDE, 0.0), (1.4, 1.0))
 """Pairs of c and e; the first is ECLipsE-Fast, strictly within what it allows."""
 
-_SHALLOW = ((1.6, 1.0), (1.8, 1.0))  # what is lost on the way counts less
+# What is lost on the way counts less; with c = 2 a direction that nothing follows up is given away.
+_SHALLOW = tuple((size, power) for size in (1.6, 1.8, 1.95, 1.9999) for power in (0.0, 1.0))
 _FEW = 3  # layers
 _EXTREME = 1e8  # ratio of q to its mean
 

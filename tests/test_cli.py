@@ -678,6 +678,7 @@ def test_process(run):
     assert "proved Lipschitz bound" in done.stdout
 
 
+@pytest.mark.slow
 def test_process_with_a_loss_that_overflows():
     """Warnings of other libraries stay out of the message."""
     before = contents()

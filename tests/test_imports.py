@@ -70,6 +70,7 @@ def test_every_name_without_optional_packages():
     )
 
 
+@pytest.mark.slow
 def test_an_untested_torch_is_told_of_once():
     """Whichever part with proofs is imported first."""
     fresh(

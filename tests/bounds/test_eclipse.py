@@ -101,6 +101,7 @@ def test_sorting() -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_hundred_layers_of_a_hundred() -> None:
     chain = published_network(100, 100)
     start = time.monotonic()

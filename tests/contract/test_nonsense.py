@@ -42,8 +42,13 @@ FUNCTIONS = [
     "matrix_exp",
 ]
 SIZES = (1e-3, 0.3)
-WRONG = [  # one size in turn, and the other with -m slow
-    pytest.param(name, size, id=f"{name}-{size}", marks=pytest.mark.slow if (i + j) % 2 else [])
+OFTEN = ("linalg.cholesky_ex", "linalg.eigvalsh", "linalg.svdvals", "cholesky_solve")
+WRONG = [  # what proofs and layers call most, one size in turn; all with -m slow
+    pytest.param(
+        (name, size),
+        id=f"{name}-{size}",
+        marks=pytest.mark.slow if (i + j) % 2 or name not in OFTEN else [],
+    )
     for i, name in enumerate(FUNCTIONS)
     for j, size in enumerate(SIZES)
 ]

@@ -82,6 +82,7 @@ def test_norms_on_images_of_many_sizes(each):
                 assert sigma_max(matrix_of(layer, layer.weight, size)) <= 1 + 1e-12
 
 
+@pytest.mark.slow
 def test_measured_bounds(each):
     """One up to rounding, even if no entry cancels, on an image and for every size."""
     for options, how in each(itertools.product(SETTINGS, DRAWS)):

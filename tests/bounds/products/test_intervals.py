@@ -71,6 +71,7 @@ def test_ill_matched_products_are_seen() -> None:
     assert products(silent)[1][0] < 1e-14
 
 
+@pytest.mark.slow
 def test_deep_products_stay_in_range() -> None:
     for scale in (0.01, 1.0, 100.0):
         weights = [scale * torch.randn(3, 3, dtype=torch.float64) for _ in range(400)]

@@ -248,6 +248,7 @@ def two_processes(*command):
     )
 
 
+@pytest.mark.slow
 def test_two_processes_train_what_one_does(tmp_path):
     one = finished(tmp_path / "one", epochs=2, crop=0)
     two = started(tmp_path / "two", epochs=2, crop=0)

@@ -19,7 +19,9 @@ def program(model, shape):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(("mode", "stride"), [("circular", 1), ("zeros", 2)])
+@pytest.mark.parametrize(
+    ("mode", "stride"), [pytest.param("circular", 1, marks=pytest.mark.slow), ("zeros", 2)]
+)
 def test_a_layer_on_images_too_large_to_write_out(stride, mode):
     torch.manual_seed(0)
     layer = layers.SOCConv2d(2, 4, 3, image_size=24, stride=stride, padding_mode=mode)

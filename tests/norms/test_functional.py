@@ -92,7 +92,7 @@ def never_below(seed: int) -> bool:
     return True
 
 
-@pytest.mark.parametrize("first", range(0, 800, 200))
+@pytest.mark.parametrize("first", [0, 200])
 @pytest.mark.parametrize("path", PATHS)
 def test_a_thousand_random_settings(path, first, monkeypatch):
     """Kernels even and odd, asymmetric "same", groups, dilation, strides beyond the kernel."""

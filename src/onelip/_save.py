@@ -1,12 +1,7 @@
 """Networks as files that other programs run, proved again before they appear."""
 
-import contextlib
-import io
-import logging
 import re
 import tempfile
-import warnings
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,6 +14,7 @@ from onelip.atomic_files import atomic_write
 from onelip.bounds import Product
 from onelip.chains import Shape
 from onelip.errors import OnelipError, UsageError, missing_extra
+from onelip.quiet import quiet
 from onelip.reading import load, read
 
 _CLOSE = 1e-4  # relative and absolute, of outputs in float32 by another runtime
@@ -119,7 +115,7 @@ def _write_onnx(network: nn.Module, file: Path, x: Tensor) -> None:
     except ImportError as error:
         raise missing_extra("onnxscript", "onnx") from error
     dynamic = ({0: torch.export.Dim("batch")},)
-    with _silence():
+    with quiet("onnxscript", "torch.onnx"):  # its progress, and its own deprecations
         torch.onnx.export(
             network,
             (x,),
@@ -153,18 +149,3 @@ def _run_onnx(file: Path, x: Tensor) -> Tensor:
 
 _WRITERS = {".pt2": _write_program, ".onnx": _write_onnx}
 _RUNNERS = {".pt2": _run_program, ".onnx": _run_onnx}
-
-
-@contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """Keep quiet while torch's exporter prints its progress and warns of its own deprecations."""
-    loggers = [logging.getLogger(name) for name in ("onnxscript", "torch.onnx")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(action="ignore"):
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -54,7 +54,7 @@ class Product(BoundMethod):
     @asked_once()
     def bound(self, network: Network, input_shape: Shape | None = None) -> Tensor:
         """Proved Lipschitz constant of a network; with ``any_size``, a module needs no shape."""
-        network = readable(network, input_shape) if isinstance(network, nn.Module) else network
+        network = _traced(network, input_shape)
         if self.any_size and _has_layers(network):
             return lipschitz_bound(network)
         return super().bound(network, input_shape)
@@ -67,7 +67,7 @@ class Product(BoundMethod):
     @asked_once()
     def logit_bounds(self, network: Network, input_shape: Shape | None = None) -> LogitBounds:
         """Proved constants of the logits: rows of the last map, times the product before it."""
-        network = readable(network, input_shape) if isinstance(network, nn.Module) else network
+        network = _traced(network, input_shape)
         if self.any_size and _has_layers(network):
             return _of_layers(network, input_shape)
         chain = chain_of(network, input_shape)
@@ -80,6 +80,11 @@ class Product(BoundMethod):
     def estimate(self, chain: Chain) -> nn.Module:
         """Differentiable product of norms on power iterations, for plain layers."""
         return ProductEstimate(chain)
+
+
+def _traced(network: Network, input_shape: Shape | None) -> Network:
+    """Return a network as it is read: a module of an unknown class as its trace."""
+    return readable(network, input_shape) if isinstance(network, nn.Module) else network
 
 
 def _has_layers(network: Network) -> TypeGuard[nn.Module]:

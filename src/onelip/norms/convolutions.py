@@ -21,6 +21,7 @@ A transposed convolution is the adjoint of the convolution with the same kernel,
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -98,9 +99,9 @@ def convolution(
         tensor(1.0000, dtype=torch.float64)
     """
     check_padding_mode(padding_mode)
-    check_kernel(weight, groups)
-    axes = axes_of(
-        weight.shape[2:],
+    return norm_along(
+        weight,
+        groups,
         size=image_size,
         stride=stride,
         padding=padding,
@@ -108,7 +109,21 @@ def convolution(
         padding_mode=padding_mode,
         whole_strides=whole_strides,
     )
-    return along(weight, axes, groups)
+
+
+def norm_along(
+    weight: Tensor, groups: int, *, dimensions: int | None = None, **window: Any
+) -> Tensor:
+    """The bound for every padding mode.
+
+    Args:
+        weight: as for ``convolution``.
+        groups: number of blocks of channels.
+        dimensions: axes that the kernel must have; None for one to three.
+        **window: the arguments of ``axes_of``.
+    """
+    check_kernel(weight, groups, axes=dimensions)
+    return along(weight, axes_of(weight.shape[2:], **window), groups)
 
 
 def along(weight: Tensor, axes: list[Axis], groups: int) -> Tensor:

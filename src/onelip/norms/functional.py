@@ -10,7 +10,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from onelip.norms.axes import Axis, Size, axes_of, per_axis
-from onelip.norms.convolutions import along, check_kernel
+from onelip.norms.convolutions import along, check_kernel, norm_along
 
 Ints = int | tuple[int, ...]
 
@@ -49,16 +49,16 @@ def conv1d(
         >>> conv1d(torch.tensor([[[3.0, 4.0]]]), stride=2)  # windows that do not overlap
         tensor(5.0000, dtype=torch.float64)
     """
-    check_kernel(weight, groups, axes=1)
-    axes = axes_of(
-        weight.shape[2:],
+    return norm_along(
+        weight,
+        groups,
+        dimensions=1,
         size=input_size,
         stride=stride,
         padding=padding,
         dilation=dilation,
         padding_mode=padding_mode,
     )
-    return along(weight, axes, groups)
 
 
 def conv2d(
@@ -80,16 +80,16 @@ def conv2d(
         >>> conv2d(torch.ones(1, 1, 2, 2), input_size=(2, 2))
         tensor(2.0000, dtype=torch.float64)
     """
-    check_kernel(weight, groups, axes=2)
-    axes = axes_of(
-        weight.shape[2:],
+    return norm_along(
+        weight,
+        groups,
+        dimensions=2,
         size=input_size,
         stride=stride,
         padding=padding,
         dilation=dilation,
         padding_mode=padding_mode,
     )
-    return along(weight, axes, groups)
 
 
 def conv3d(
@@ -111,16 +111,16 @@ def conv3d(
         >>> conv3d(torch.ones(1, 1, 2, 2, 1), stride=2)
         tensor(2.0000, dtype=torch.float64)
     """
-    check_kernel(weight, groups, axes=3)
-    axes = axes_of(
-        weight.shape[2:],
+    return norm_along(
+        weight,
+        groups,
+        dimensions=3,
         size=input_size,
         stride=stride,
         padding=padding,
         dilation=dilation,
         padding_mode=padding_mode,
     )
-    return along(weight, axes, groups)
 
 
 def conv_transpose1d(  # noqa: PLR0917 torch's order

@@ -115,19 +115,25 @@ def group_norm(
     return _scaled(linear.reshaped(result, value.shape), *numbers)
 
 
+def batch_norm(value: Value, *settings: Any) -> Value:
+    """Normalisation by fixed statistics."""
+    weight, bias, mean, variance, training, _, epsilon, _ = settings
+    return on.batch_norm(
+        value,
+        weight=weight,
+        bias=bias,
+        mean=mean,
+        variance=variance,
+        epsilon=epsilon,
+        training=training,
+    )
+
+
 def instance_norm(value: Value, *settings: Any) -> Value:
     """Normalisation of each channel, by its own or by fixed statistics."""
-    weight, bias, mean, variance, own, _, epsilon, _ = settings
+    weight, bias, _, _, own, _, epsilon, _ = settings
     if not own:
-        return on.batch_norm(
-            value,
-            weight=weight,
-            bias=bias,
-            mean=mean,
-            variance=variance,
-            epsilon=epsilon,
-            training=False,
-        )
+        return batch_norm(value, *settings)
     return group_norm(value, value.shape[0], weight, bias, epsilon)
 
 

@@ -71,19 +71,6 @@ def _conv_transpose(value: Value, weight: Tensor, bias: Tensor | None, *settings
     )
 
 
-def _batch_norm(value: Value, *settings: Any) -> Value:
-    weight, bias, mean, variance, training, _, epsilon, _ = settings
-    return on.batch_norm(
-        value,
-        weight=weight,
-        bias=bias,
-        mean=mean,
-        variance=variance,
-        epsilon=epsilon,
-        training=training,
-    )
-
-
 def _max_pool(value: Value, kernel: Any, stride: Any, *settings: Any) -> Value:
     padding, dilation, ceil = settings
     sizes = (on.pair_of(kernel), on.pair_of(stride or kernel))
@@ -148,9 +135,9 @@ OPERATORS: dict[str, Operation] = {
     "conv2d.padding": _conv,
     "convolution.default": _convolution,
     "conv_transpose2d.input": _conv_transpose,
-    "batch_norm.default": _batch_norm,
+    "batch_norm.default": along_axes.batch_norm,
     "_native_batch_norm_legit_no_training.default": lambda x, w, b, m, v, momentum, eps: [
-        _batch_norm(x, w, b, m, v, False, momentum, eps, False)
+        along_axes.batch_norm(x, w, b, m, v, False, momentum, eps, False)
     ],
     "max_pool2d.default": _max_pool,
     "max_pool2d_with_indices.default": lambda *arguments: [_max_pool(*arguments)],

@@ -5,8 +5,6 @@ import io
 import logging
 import site
 import traceback
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -16,6 +14,7 @@ from torch.export import ExportedProgram
 from onelip.chains import Shape
 from onelip.chains.value import like_of
 from onelip.errors import UnboundedModuleError, UsageError
+from onelip.quiet import quiet
 from onelip.reading.aten.parts import SharesMemoryError, with_parts
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)  # whose mode changes nothing
@@ -51,7 +50,12 @@ def trace(model: nn.Module, input_shape: Shape) -> ExportedProgram:
     traced: list[nn.Module] = []
     while True:
         try:
-            with _silence(), torch.no_grad():
+            # torch prints and logs the graph that it could not finish
+            with (
+                quiet("torch", level=logging.CRITICAL),
+                contextlib.redirect_stderr(io.StringIO()),
+                torch.no_grad(),
+            ):
                 twin = with_parts(model, traced)
                 return torch.export.export(twin, (example,), dynamic_shapes=batch, strict=False)
         except SharesMemoryError as error:
@@ -83,20 +87,3 @@ def _reason(error: Exception) -> str:
         return reason
     last = places[-1]
     return f"{Path(last.filename).name}, line {last.lineno}, {last.line}: {reason}"
-
-
-@contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """Keep quiet while torch prints the graph that it could not finish."""
-    logger = logging.getLogger("torch")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        with (
-            contextlib.redirect_stdout(io.StringIO()),
-            contextlib.redirect_stderr(io.StringIO()),
-            warnings.catch_warnings(action="ignore"),
-        ):
-            yield
-    finally:
-        logger.setLevel(level)

@@ -7,11 +7,13 @@ mirrored first one, number by number, and then the proof is that of ``GradientSt
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from onelip.chains import (
+    Block,
     Composition,
     Convolution,
     Dense,
@@ -63,6 +65,38 @@ def gradient_step_constant(
     step *= 1 + 2 * gamma(rounded)  # products and factors; longer steps have larger bounds
     slope = float(nonlinearity.low.min()), float(nonlinearity.high.max())
     return gradient_step_bound(torch.tensor(step, dtype=torch.float64), norm, slope)
+
+
+class Step(NamedTuple):
+    """A block ``x - length W^T phi(W x)`` after other maps."""
+
+    linear: Dense | Convolution
+    length: float
+
+
+def step_of(block: Block) -> Step | None:
+    """The gradient step that a block is after the maps that it begins with, or None.
+
+    The block is ``skip`` and then the step, number by number, for one factor, not negative.
+    """
+    if block.skip is None or block.outer is None:
+        return None
+    common, forth, back = _flat(block.skip), _flat(block.inner), _flat(block.outer)
+    factors = [part for part in back if isinstance(part, Scale)]
+    linear = [part for part in back if not isinstance(part, Scale)]
+    shared = all(a is b for a, b in zip(common, forth, strict=False))
+    if not shared or len(forth) != len(common) + 1 or len(linear) != 1 or len(factors) > 1:
+        return None
+    if any(part.factor.numel() != 1 or part.shift is not None for part in factors):
+        return None
+    if getattr(linear[0], "bias", None) is not None:
+        return None
+    sign = _adjoint_up_to_sign(forth[-1], linear[0])
+    length = -sign * (float(factors[0].factor) if factors else 1.0)
+    if length <= 0:
+        return None
+    assert isinstance(forth[-1], Dense | Convolution)
+    return Step(forth[-1], length)
 
 
 def _adjoint_up_to_sign(linear: LinearMap, other: LinearMap) -> int:

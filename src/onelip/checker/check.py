@@ -1,0 +1,811 @@
+"""Check a proof of Lipschitz constants and certified radii, in exact integers.
+
+    python check.py BUNDLE
+
+Nothing here is shared with the program that wrote the bundle: Python and numpy, to be read in an
+hour. It says VALID, or INVALID with the first line that fails; what it does not know is INVALID.
+
+A bundle is a folder with ``proof.json`` and ``tensors.safetensors``: a network of linear maps and
+activations, and claims, which are a norm of each map, a Lipschitz constant of each block and of the
+whole, and for each sample a prediction and a radius. The network is the function of real numbers
+that the tensors define. VALID means that each claimed number is an upper bound of its norm or
+constant, and that the prediction does not change within the radius around each sample.
+
+How it can be sure: a float64 adds integers below 2^53 without error, in any order, with or without
+fused operations. So tensors are integers on grids of powers of two, these have digits of 19 bits,
+and a product of digits is a float64 product whose sums stay below 2^53. No rounding analysis has to
+be believed (for a product by Strassen's scheme one would; numpy's BLAS has none).
+
+* ``|A| <= c``: for t a little below c^2 and any L, ``A^T A <= t I + |t I - A^T A - L L^T|``. L is a
+  Cholesky factor computed in float64; whatever it is, its residual is computed exactly.
+* Values have a bound of their distance to the true ones, in Euclidean norm.
+"""
+
+import copy
+import hashlib
+import importlib.util
+import itertools
+import json
+import math
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+Shape, Pair = tuple[int, ...], tuple[int, int]
+Say = Callable[[str], None]
+
+DIGIT, HALF, MASK = 19, 1 << 18, (1 << 19) - 1
+WEIGHT, VALUE = 54, 37  # bits of weights (three digits) and of values (two)
+LARGEST = 1 << 26  # entries of an array that is made here
+AT_ONCE = 1 << 20  # entries of matrices that are proved together
+SAMPLES = 16  # that run together
+ZERO, ONE = Fraction(0), Fraction(1)
+ROOM = Fraction(1, 1 << 34)  # t = c^2 (1 - ROOM)
+TOO_LARGE = "the norm is larger than claimed, or too near to show it"
+
+
+class Invalid(Exception):  # noqa: N818
+    """The bundle does not prove what it claims, or cannot be read."""
+
+
+def need(holds: Any, message: str) -> None:
+    """Refuse the bundle unless a condition holds."""
+    if not holds:
+        raise Invalid(message)
+
+
+# Rational numbers. What grows is rounded up to 64 bits.
+
+
+def two(exponent: int) -> Fraction:
+    """A power of two."""
+    return Fraction(1 << exponent) if exponent >= 0 else Fraction(1, 1 << -exponent)
+
+
+def upwards(x: Fraction) -> Fraction:
+    """A number of some 64 bits that is not below x >= 0."""
+    unit = two(x.numerator.bit_length() - x.denominator.bit_length() - 64)
+    return -((-x) // unit) * unit
+
+
+def root(x: Fraction) -> Fraction:
+    """A number of some 64 bits that is not below the root of x >= 0."""
+    unit = two((x.numerator.bit_length() - x.denominator.bit_length() - 128) // 2)
+    return (math.isqrt(-((-x) // unit**2)) + 1) * unit if x else x
+
+
+# Integers in balanced digits: the sum of digit[k] 2^(19 k), |digit| <= 2^18, the lowest first.
+
+
+def carried(levels: list[Array]) -> list[Array]:
+    """Balanced digits of sums below 2^60 at each level, int64."""
+    found: list[Array] = []
+    carry: Array = np.zeros((), np.int64)
+    while len(found) < len(levels) or carry.any():
+        total = carry + levels[len(found)] if len(found) < len(levels) else carry
+        found.append(((total + HALF) & MASK) - HALF)
+        carry = (total - found[-1]) >> DIGIT
+    return found
+
+
+def digits(a: Array) -> list[Array]:
+    """Balanced digits of integers below 2^56, as float64."""
+    return [digit.astype(np.float64) for digit in carried([a])]
+
+
+def product(a: list[Array], b: list[Array]) -> list[Array]:
+    """Exact product of matrices in digits: sums below 2^56 at each level, int64."""
+    count, terms = a[0].shape[-1], min(len(a), len(b))
+    block = (1 << 53) // (terms << 36) - 1  # as many products of digits as float64 adds exactly
+    need(count <= 8 * block, "a sum is too long")
+    levels: list[Array] = [np.zeros((), np.int64)] * (len(a) + len(b) - 1)
+    for at in range(0, count, block):
+        for (i, x), (j, y) in itertools.product(enumerate(a), enumerate(b)):
+            part = x[..., at : at + block] @ y[..., at : at + block, :]
+            levels[i + j] = levels[i + j] + part.astype(np.int64)
+    return levels
+
+
+def frobenius(levels: list[Array]) -> Fraction:
+    """Upper bound of the largest Frobenius norm of a batch of matrices in digits."""
+    total = ZERO
+    for k, digit in enumerate(carried(levels)):
+        need(0 < math.prod(digit.shape[-2:]) <= LARGEST, "a matrix is empty or too large")
+        total += root(Fraction(int((digit * digit).sum((-2, -1)).max()))) * two(DIGIT * k)
+    return total
+
+
+def shortened(levels: list[Array], bits: int) -> tuple[Array, int]:
+    """Integers of at most ``bits`` bits and an exponent: within 1.02 units of the sums."""
+    found = carried(levels)
+    while len(found) > 1 and not found[-1].any():
+        found.pop()
+    drop = max(0, len(found) - 3)
+    a: Array = sum((x << (DIGIT * k) for k, x in enumerate(found[drop:])), np.int64(0))
+    shift = max(0, int(np.abs(a).max()).bit_length() - bits)
+    return ((a + (1 << shift >> 1)) >> shift if shift else a), DIGIT * drop + shift
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A tensor, or a batch of samples, each up to ``error`` in Euclidean norm from the true one."""
+
+    ints: Array
+    exponent: int
+    error: Fraction = ZERO
+
+    @classmethod
+    def of(cls, a: Array, bits: int = WEIGHT) -> "Grid":
+        """Floating-point numbers."""
+        a = a.astype(np.float64)
+        need(np.isfinite(a).all(), "a number is infinite or NaN")
+        exponent = int(np.frexp(np.abs(a).max())[1]) - bits if a.any() else -2000
+        scaled = np.ldexp(a, -exponent)
+        nearest = np.rint(scaled)
+        off = int(((nearest != scaled) | ((nearest == 0) & (a != 0))).sum())
+        return cls(nearest.astype(np.int64), exponent, root(Fraction(off)) * two(exponent - 1))
+
+    @classmethod
+    def rounded(cls, levels: list[Array], exponent: int, error: Fraction) -> "Grid":
+        """A batch from sums in digits."""
+        ints, shift = shortened(levels, VALUE)
+        return cls(ints, exponent + shift, error).off(102 * bool(shift))
+
+    @property
+    def unit(self) -> Fraction:
+        """What 1 stands for."""
+        return two(self.exponent)
+
+    def off(self, percent: int) -> "Grid":
+        """A batch whose entries may be off by so many hundredths of a unit more."""
+        lost = percent * self.unit * root(Fraction(self.ints[0].size)) / 100
+        return replace(self, error=upwards(self.error + lost))
+
+    def length(self) -> Fraction:
+        """Upper bound of the length of each sample."""
+        high = (np.abs(self.ints) >> DIGIT) + 1
+        square = int((high * high).reshape(len(high), -1).sum(1).max())
+        return upwards(root(Fraction(square)) * two(self.exponent + DIGIT) + self.error)
+
+    def on(self, exponent: int) -> "Grid":
+        """A batch on a coarser grid."""
+        if (shift := min(exponent - self.exponent, 60)) <= 0:
+            return self
+        return Grid((self.ints + (1 << shift >> 1)) >> shift, exponent, self.error).off(100)
+
+    def plus(self, other: "Grid") -> "Grid":
+        """The sum; ``other`` may be one sample for the whole batch."""
+        exponent = max(self.exponent, other.exponent)
+        a, b = self.on(exponent), other.on(exponent)
+        return Grid.rounded([a.ints + b.ints], exponent, a.error + b.error)
+
+    def times(self, factor: "Grid", most: Fraction) -> "Grid":
+        """A batch times factors that broadcast, at most ``most`` in absolute value."""
+        levels = [self.ints * digit for digit in carried([factor.ints])]
+        error = most * self.error + factor.error * self.length()
+        return Grid.rounded(levels, self.exponent + factor.exponent, error)
+
+
+def bounded(a: Array, square: Fraction) -> None:
+    """Show that matrices of integers, ``(..., m, n)``, have norms of at most this square."""
+    a = np.swapaxes(a, -1, -2) if a.shape[-1] > a.shape[-2] else a
+    if frobenius([a]) ** 2 <= square:
+        return
+    parts, level, index = digits(a), int(square * (1 - ROOM)), np.arange(a.shape[-1])
+    need(level.bit_length() > DIGIT, TOO_LARGE)
+    rest = [-x for x in product([np.swapaxes(x, -1, -2) for x in parts], parts)]
+    number = level
+    for k in itertools.count():
+        rest += [np.zeros_like(rest[0])] * (k == len(rest))
+        low = ((number + HALF) & MASK) - HALF
+        rest[k][..., index, index] += low
+        if not (number := (number - low) >> DIGIT):
+            break
+    # scaled by 2^-top into the range of float64; the factor has 47 to 56 bits after the point, as
+    # many as put its square on the grid of the digits
+    choices = itertools.product(range(56, 46, -1), (level.bit_length(), level.bit_length() + 1))
+    bits, top = next((q, t) for q, t in choices if (t - 2 * q) % DIGIT == 0)
+    near = sum(np.ldexp(x.astype(np.float64), DIGIT * k - top) for k, x in enumerate(rest))
+    try:
+        factor = np.rint(np.ldexp(np.linalg.cholesky(near), bits))
+    except np.linalg.LinAlgError:
+        raise Invalid(TOO_LARGE) from None
+    need((np.abs(factor) < 2.0**56).all(), TOO_LARGE)
+    lower, zero = digits(factor.astype(np.int64)), np.zeros_like(rest[0])
+    squares = product(lower, [np.swapaxes(x, -1, -2) for x in lower])
+    apart = (top - 2 * bits) // DIGIT  # digits by which the squares stand higher than the rest
+    sides = [zero] * -min(0, apart) + rest, [zero] * max(0, apart) + squares
+    residual = [x - y for x, y in itertools.zip_longest(*sides, fillvalue=zero)]
+    need(level + frobenius(residual) * two(DIGIT * min(0, apart)) <= square, TOO_LARGE)
+
+
+# Files.
+
+
+def objects(data: bytes) -> Any:
+    """JSON without repeated names."""
+    try:
+        return json.loads(data.decode(), object_pairs_hook=unique)
+    except (ValueError, RecursionError) as error:
+        raise Invalid(f"JSON that cannot be read: {str(error)[:80]}") from None
+
+
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose names are different ones."""
+    need(len(dict(pairs)) == len(pairs), "a name occurs twice in an object")
+    return dict(pairs)
+
+
+def fields(record: Any, *names: str, optional: tuple[str, ...] = ()) -> list[Any]:
+    """Grid of exactly these names of an object; None for one that is optional and missing."""
+    need(isinstance(record, dict), f"an object with {', '.join(names)} is asked")
+    unknown = sorted(set(record) - {*names, *optional}) + sorted({*names} - set(record))
+    need(not unknown, f"unknown or missing: {', '.join(unknown)[:80]}")
+    return [record.get(name) for name in (*names, *optional)]
+
+
+def number(text: Any) -> Fraction:
+    """A float64 number >= 0 in hexadecimal form, as 0x1.8p+1."""
+    try:
+        value = float.fromhex(text if "0x" in text[:3] and len(text) < 40 else "nan")
+    except (ValueError, OverflowError, TypeError):
+        value = math.nan
+    need(0 <= value < math.inf, f"{str(text)[:40]} is no number like 0x1.8p+1")
+    return Fraction(value)
+
+
+def whole(value: Any, least: int = 0, most: int = LARGEST) -> int:
+    """A whole number within limits."""
+    need(type(value) is int and least <= value <= most, f"no number from {least} to {most}")
+    return int(value)
+
+
+def wholes(value: Any, count: int | None = None, least: int = 0, most: int = LARGEST) -> Shape:
+    """Whole numbers."""
+    need(isinstance(value, list) and count in (None, len(value)), "a list of numbers is asked")
+    return tuple(whole(item, least, most) for item in value)
+
+
+def shape_of(value: Any) -> Shape:
+    """A shape of something that is not empty."""
+    shape = wholes(value, least=1)
+    need(0 < len(shape) < 9 and math.prod(shape) <= LARGEST, "a shape is empty or too large")
+    return shape
+
+
+def fit_into(shape: Shape, image: Shape) -> None:
+    """Refuse what does not broadcast to a shape."""
+    pairs = zip(reversed(shape), reversed(image), strict=False)
+    fits = len(shape) <= len(image) and all(a in (1, b) for a, b in pairs)
+    need(fits, f"{shape} does not fit to {image}")
+
+
+class Tensors:
+    """The tensors of a safetensors file, by name; each byte of the file belongs to one."""
+
+    def __init__(self, data: bytes) -> None:
+        size, end, most = int.from_bytes(data[:8], "little"), 0, 1 << 40
+        need(8 + size <= len(data), "a file of tensors is cut off")
+        header, body = objects(data[8 : 8 + size]), data[8 + size :]
+        need(isinstance(header, dict), "a file of tensors has no header")
+        header.pop("__metadata__", None)
+        entries, self.known = [], dict[str, Array]()
+        for name, entry in header.items():
+            kind, sides, offsets = fields(entry, "dtype", "shape", "data_offsets")
+            need(kind in ("F64", "F32", "I64", "U8"), f"tensor {name[:40]}: unknown type")
+            dtype = np.dtype(f"<{kind[0].lower()}{int(kind[1:]) // 8}")
+            entries.append((wholes(offsets, 2, most=most), name, dtype, wholes(sides)))
+        for (first, last), name, dtype, shape in sorted(entries, key=lambda entry: entry[0]):
+            need(first == end and last <= len(body), f"tensor {name[:40]}: gap, overlap or cut")
+            fits = last - first == math.prod(shape) * dtype.itemsize
+            need(fits and math.prod(shape) <= LARGEST, f"tensor {name[:40]}: another size")
+            self.known[name], end = np.frombuffer(body[first:last], dtype).reshape(shape), last
+        need(end == len(body), "bytes after the last tensor")
+
+    def get(self, name: Any, kinds: str = "f", axes: int | None = None) -> Array:
+        """A tensor of floating-point numbers, or of whole ones (``"iu"``), with so many axes."""
+        need(isinstance(name, str) and name in self.known, f"no tensor {str(name)[:40]}")
+        a = self.known[name]
+        fits = a.dtype.kind in kinds and a.size > 0 and axes in (None, a.ndim)
+        need(fits, f"tensor {name[:40]}: other numbers or axes are asked")
+        return a
+
+
+# Linear maps, which have a norm that is claimed, then checked, then used, and perhaps a shift.
+
+
+class Linear:
+    """A linear map from ``inputs`` to ``outputs``, read from a record of ``proof.json``."""
+
+    names: tuple[str, ...]
+    inputs: Shape
+    outputs: Shape
+    weight: Grid
+
+    def __init__(self, record: Any, tensors: Tensors, inputs: Shape) -> None:
+        _, norm, *values = fields(record, "map", "norm", *self.names)
+        self.norm, self.inputs, self.outputs = number(norm), inputs, inputs
+        self.shift: Grid | None = None
+        self.read(tensors, *values)
+
+    def read(self, tensors: Tensors, *values: Any) -> None:
+        """Take the values of the names."""
+        raise NotImplementedError
+
+    def check(self) -> str:
+        """Show that the norm is as claimed, and say how."""
+        raise NotImplementedError
+
+    def image(self, x: Grid) -> Grid:
+        """The image of a batch, without the shift."""
+        raise NotImplementedError
+
+    def __call__(self, x: Grid) -> Grid:
+        """The image of a batch."""
+        return self.image(x) if self.shift is None else self.image(x).plus(self.shift)
+
+    def adjoint(self) -> "Linear":
+        """The adjoint, of a matrix or a convolution that keeps the size of images."""
+        other = copy.copy(self)
+        other.inputs, other.outputs, other.shift = self.outputs, self.inputs, None
+        other.weight = replace(self.weight, ints=self.transposed())
+        return other
+
+    def transposed(self) -> Array:
+        """Weight of the adjoint."""
+        raise Invalid("a step needs a matrix or a convolution")
+
+    def most(self, error: Fraction) -> Fraction:
+        """Square that the norm of the integers may have, if the map is known up to an error."""
+        need(self.norm >= error, TOO_LARGE)
+        return ((self.norm - error) / self.weight.unit) ** 2
+
+    def shifted(self, tensors: Tensors, name: Any) -> None:
+        """Add one number to each channel, or, for a null, nothing."""
+        if name is not None:
+            a = tensors.get(name, axes=1)
+            need(len(a) == self.outputs[0], f"tensor {name[:40]}: one number a channel is asked")
+            shape = (1, -1, *(1,) * (len(self.outputs) - 1))
+            self.shift = Grid.of(np.broadcast_to(a.reshape(shape), (1, *self.outputs)), VALUE)
+
+
+class Dense(Linear):
+    """A matrix times vectors: ``{"map": "dense", "weight": name, "bias": name or null}``."""
+
+    names = "weight", "bias"
+
+    def read(self, tensors: Tensors, *values: Any) -> None:
+        """Take weight and bias."""
+        name, bias = values
+        matrix = tensors.get(name, axes=2)
+        need(self.inputs == matrix.shape[1:], f"tensor {name[:40]}: {self.inputs} goes in")
+        self.weight, self.outputs = Grid.of(matrix), matrix.shape[:1]
+        self.shifted(tensors, bias)
+
+    def check(self) -> str:
+        """By a factor."""
+        bounded(self.weight.ints, self.most(self.weight.error))
+        return "matrix"
+
+    def image(self, x: Grid) -> Grid:
+        """Multiply."""
+        levels = product(digits(x.ints), digits(self.weight.ints.T))
+        error = self.norm * x.error + self.weight.error * x.length()
+        return Grid.rounded(levels, x.exponent + self.weight.exponent, error)
+
+    def transposed(self) -> Array:
+        """Weight of the adjoint."""
+        return self.weight.ints.T
+
+
+def windows(images: Array, reach: Pair, stride: Pair) -> Array:
+    """Windows of a batch of images, ``(batch, channels, height, width, *reach)``."""
+    view: Any = np.lib.stride_tricks.sliding_window_view
+    return view(images, reach, (2, 3))[:, :, :: stride[0], :: stride[1]]  # type: ignore[no-any-return]
+
+
+class Convolution(Linear):
+    """A convolution of images, padded on both sides with zeros or circularly."""
+
+    names = ("weight", "bias", "stride", "padding", "dilation", "groups", "circular", "witness")
+
+    def read(self, tensors: Tensors, *values: Any) -> None:
+        """Take weight, bias, what torch calls stride and so on, and how the norm is shown."""
+        name, bias, stride, padding, dilation, groups, self.circular, self.witness = values
+        self.stride, self.dilation = wholes(stride, 2, least=1), wholes(dilation, 2, least=1)
+        self.padding, self.groups = wholes(padding, 2, most=1 << 12), whole(groups, 1)
+        weight, size, circular = tensors.get(name, axes=4), self.inputs[1:], self.circular
+        fits = len(size) == 2 and type(circular) is bool and len(weight) % self.groups == 0
+        need(fits and weight.shape[1] * self.groups == self.inputs[0], f"{self.inputs} goes in")
+        sides = zip(size, self.padding, self.dilation, weight.shape[2:], self.stride, strict=True)
+        outputs = [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, p, d, k, s in sides]
+        wraps = not circular or all(p <= n for p, n in zip(self.padding, size, strict=True))
+        need(wraps and min(outputs) > 0, "an image is too small for the kernel")
+        self.outputs, self.weight = shape_of([len(weight), *outputs]), Grid.of(weight)
+        self.shifted(tensors, bias)
+        # norm of what the grid leaves out: each tap moves an image, up to thrice where it wraps
+        self.error = self.weight.error * root(Fraction(math.prod(weight.shape[2:]))) * 3
+
+    @property
+    def kernel(self) -> Array:
+        """One matrix per group, ``(groups, outputs, inputs k k)``."""
+        return self.weight.ints.reshape(self.groups, self.outputs[0] // self.groups, -1)
+
+    def patches(self, x: Array) -> Array:
+        """What each output sees: ``(groups, batch height width, inputs k k)``."""
+        (p, q), (d, e) = self.padding, self.dilation
+        mode: Any = "wrap" if self.circular else "constant"
+        x = np.pad(x, ((0, 0), (0, 0), (p, p), (q, q)), mode)
+        k, m = self.weight.ints.shape[2:]
+        seen = windows(x, (d * (k - 1) + 1, e * (m - 1) + 1), self.stride)[..., ::d, ::e]
+        need(seen.size <= 8 * LARGEST, "patches are too large")
+        seen = seen.reshape(len(x), self.groups, -1, *self.outputs[1:], k, m)
+        return seen.transpose(1, 0, 3, 4, 2, 5, 6).reshape(self.groups, -1, self.kernel.shape[2])
+
+    def image(self, x: Grid) -> Grid:
+        """Multiply patches."""
+        parts = [self.patches(digit) for digit in digits(x.ints)]
+        levels = product(parts, digits(np.swapaxes(self.kernel, 1, 2)))
+        shape = self.groups, len(x.ints), *self.outputs[1:], -1
+        turned = [level.reshape(shape).transpose(1, 0, 4, 2, 3) for level in levels]
+        images = [level.reshape(-1, *self.outputs) for level in turned]
+        error = self.norm * x.error + self.error * x.length()
+        return Grid.rounded(images, x.exponent + self.weight.exponent, error)
+
+    def transposed(self) -> Array:
+        """Weight of the adjoint."""
+        same = self.groups == 1 and self.stride == (1, 1) and self.inputs[1:] == self.outputs[1:]
+        need(same, "the adjoint of a convolution that changes the size of images")
+        return np.ascontiguousarray(self.weight.ints[:, :, ::-1, ::-1].swapaxes(0, 1))
+
+    def check(self) -> str:
+        """As the witness says."""
+        return WITNESSES[known(WITNESSES, {"witness": self.witness}, "witness")](self)
+
+    def written(self) -> str:
+        """Bound the norm of the map as a matrix of integers."""
+        columns, rows = math.prod(self.inputs), math.prod(self.outputs)
+        need(columns * rows <= LARGEST >> 1, "too large to write out")
+        places = self.patches(1 + np.arange(columns).reshape(1, *self.inputs))  # 0 is padding
+        pixels = np.arange(places.shape[1])
+        matrix = np.zeros((self.groups, self.kernel.shape[1], len(pixels), columns + 1), np.int64)
+        for group, tap in itertools.product(range(self.groups), range(places.shape[2])):
+            matrix[group, :, pixels, places[group, :, tap]] += self.kernel[group, :, tap]
+        matrix = matrix[..., 1:].reshape(rows, columns)
+        need((np.abs(matrix) < 1 << 56).all(), "a sum of weights is too large")
+        bounded(matrix, self.most(self.error))
+        return "written out"
+
+
+WITNESSES: dict[str, Any] = {"matrix": Convolution.written}
+
+
+class Scale(Linear):
+    """Numbers that broadcast: ``{"map": "scale", "factor": name, "shift": name or null}``."""
+
+    names = "factor", "shift"
+
+    def read(self, tensors: Tensors, *values: Any) -> None:
+        """Take factor and shift."""
+        name, shift = values
+        self.weight = Grid.of(tensors.get(name))
+        fit_into(self.weight.ints.shape, self.inputs)
+        if shift is not None:
+            a = tensors.get(shift)
+            fit_into(a.shape, self.inputs)
+            self.shift = Grid.of(np.broadcast_to(a, (1, *self.inputs)), VALUE)
+
+    def check(self) -> str:
+        """Look at the largest."""
+        most = int(np.abs(self.weight.ints).max()) * self.weight.unit + self.weight.error
+        need(most <= self.norm, TOO_LARGE)
+        return "largest factor"
+
+    def image(self, x: Grid) -> Grid:
+        """Multiply."""
+        return x.times(self.weight, self.norm)
+
+
+class Take(Linear):
+    """Numbers moved, repeated or left out: ``{"map": "take", "index": name or null, "outputs"}``.
+
+    Output i is input ``index[i]``, or 0 for -1; only the shape changes for a null.
+    """
+
+    names = "index", "outputs"
+
+    def read(self, tensors: Tensors, *values: Any) -> None:
+        """Take index and shape."""
+        name, self.outputs = values[0], shape_of(values[1])
+        count = math.prod(self.inputs)
+        index = np.arange(count) if name is None else tensors.get(name, "iu", 1)
+        self.index = index.astype(np.int64)
+        fits = len(index) == math.prod(self.outputs) and -1 <= index.min() <= index.max() < count
+        need(fits, "an index is out of range")
+
+    def check(self) -> str:
+        """Count repetitions."""
+        need(self.norm**2 >= int(np.bincount(self.index + 1)[1:].max(initial=0)), TOO_LARGE)
+        return "repetitions"
+
+    def image(self, x: Grid) -> Grid:
+        """Move."""
+        ints = np.where(self.index < 0, 0, x.ints.reshape(len(x.ints), -1)[:, self.index])
+        return replace(x, ints=ints.reshape(-1, *self.outputs), error=self.norm * x.error)
+
+
+MAPS: dict[str, Any] = {"dense": Dense, "convolution": Convolution, "scale": Scale, "take": Take}
+
+
+# Activations: slopes (for what has none, the Lipschitz constant and its negative), the shape that
+# comes out, and what they do to values.
+
+
+class Activation(NamedTuple):
+    """A nonlinearity with slopes in ``[low, high]``."""
+
+    low: Fraction
+    high: Fraction
+    outputs: Shape
+    apply: Callable[[Grid], Grid]
+
+
+def leaky(tensors: Tensors, inputs: Shape, name: Any) -> Activation:
+    """Factors below 0, which broadcast: 0 for ReLU, -1 for absolute values."""
+    grid = Grid.of(tensors.get(name))
+    fit_into(grid.ints.shape, inputs)
+    low = min(int(grid.ints.min()) * grid.unit - grid.error, ONE)
+    high = max(int(grid.ints.max()) * grid.unit + grid.error, ONE)
+    most = max(high, -low)
+
+    def apply(x: Grid) -> Grid:
+        below = replace(x, ints=np.minimum(x.ints, 0), error=ZERO).times(grid, most)
+        return replace(x, ints=np.maximum(x.ints, 0), error=most * x.error).plus(below)
+
+    return Activation(low, high, inputs, apply)
+
+
+def sort(_: Tensors, inputs: Shape, size: Any, descending: Any) -> Activation:
+    """Sort groups of neighbouring channels."""
+    need(inputs[0] % whole(size, 1) == 0 and type(descending) is bool, "groups do not divide")
+    sign = -1 if descending else 1
+
+    def apply(x: Grid) -> Grid:
+        groups = sign * x.ints.reshape(len(x.ints), -1, size, *inputs[1:])
+        return replace(x, ints=sign * np.sort(groups, 2).reshape(x.ints.shape))
+
+    return Activation(-ONE, ONE, inputs, apply)
+
+
+def max_pool(_: Tensors, inputs: Shape, size: Any, stride: Any) -> Activation:
+    """Maxima over windows, without padding."""
+    (k, m), (s, t) = wholes(size, 2, least=1), wholes(stride, 2, least=1)
+    need(len(inputs) == 3 and k <= inputs[1] and m <= inputs[2], "a window above the image")
+    shape = inputs[0], (inputs[1] - k) // s + 1, (inputs[2] - m) // t + 1
+    constant = root(Fraction(-(-k // s) * -(-m // t))) if k > s or m > t else ONE
+
+    def apply(x: Grid) -> Grid:
+        ints = windows(x.ints, (k, m), (s, t)).max((-2, -1))
+        return replace(x, ints=ints, error=constant * x.error)
+
+    return Activation(-constant, constant, shape, apply)
+
+
+ACTIVATIONS: dict[str, Any] = {
+    "leaky-relu": (leaky, "slopes"),
+    "sort": (sort, "size", "descending"),
+    "max-pool": (max_pool, "size", "stride"),
+}
+
+
+# Networks.
+
+
+class Network:
+    """Blocks and linear maps after them; every claim is checked while it is read."""
+
+    def __init__(self, record: Any, tensors: Tensors, inputs: Shape, say: Say) -> None:
+        blocks, last = fields(record, "blocks", "last")
+        need(isinstance(blocks, list), "a list of blocks is asked")
+        self.tensors, self.say, self.body = tensors, say, ONE
+        self.blocks: list[Callable[[Grid], Grid]] = []
+        for place, block in enumerate(blocks):
+            inputs = self.block(block, inputs, f"block {place}")
+        self.last, self.outputs = self.maps(last, inputs, "last")
+        self.constant = self.body * norm_of(self.last)
+
+    def __call__(self, x: Grid) -> Grid:
+        """The network on a batch."""
+        return through(self.last, through(self.blocks, x))
+
+    def maps(self, records: Any, inputs: Shape, place: str) -> tuple[list[Linear], Shape]:
+        """Linear maps one after the other."""
+        need(isinstance(records, list), f"{place}: a list of linear maps is asked")
+        found: list[Linear] = []
+        for record in records:
+            kind = known(MAPS, record, "map")
+            try:
+                found.append(MAPS[kind](record, self.tensors, inputs))
+                how = found[-1].check()
+            except Invalid as error:
+                raise Invalid(f"{place}, {kind}: {error}") from None
+            inputs = found[-1].outputs
+            self.say(f"{place}: {kind} to {inputs}, norm <= {float(found[-1].norm):.9g}, {how}")
+        return found, inputs
+
+    def block(self, record: Any, inputs: Shape, place: str) -> Shape:
+        """Read ``outer(act(inner(x))) + skip(x)``, or ``x - step inner^T act(inner(x))``."""
+        stepped = isinstance(record, dict) and "step" in record
+        names = ("step",) if stepped else ("outer", "skip")
+        inner, kind, bound, *rest = fields(record, "inner", "activation", "bound", *names)
+        before, hidden = self.maps(inner, inputs, place)
+        make, *arguments = ACTIVATIONS[known(ACTIVATIONS, kind, "kind")]
+        act = make(self.tensors, hidden, *fields(kind, "kind", *arguments)[1:])
+        claim, factor, least = number(bound), None, norm_of(before)
+        if stepped:
+            need(len(before) == 1 and act.outputs == hidden, f"{place}: a step has one map")
+            step, after, around = number(rest[0]), [before[0].adjoint()], list[Linear]()
+            reach, factor = step * least**2, Grid.of(np.array([-float(step)]))
+            # the eigenvalues of I - step W^T D W, D between the slopes
+            least = max(ONE, reach * act.high - 1, 1 - reach * min(act.low, ZERO))
+            outputs = inputs
+        else:
+            after, outputs = self.maps(rest[0], act.outputs, place)
+            around, end = self.maps(rest[1] or [], inputs, place)
+            least *= max(act.high, -act.low) * norm_of(after)
+            least += norm_of(around) if rest[1] is not None else 0
+            need(rest[1] is None or end == outputs, f"{place}: a sum of {end} and {outputs}")
+        need(claim >= least, f"{place}: its constant may be larger than claimed")
+        self.say(f"{place}: constant <= {float(claim):.9g}")
+        self.body = upwards(self.body * claim)
+
+        def run(x: Grid) -> Grid:
+            centre = replace(x, error=ZERO)
+            y = through(after, act.apply(through(before, centre)))
+            y = y if factor is None else y.times(factor, step)
+            y = y.plus(through(around, centre)) if stepped or rest[1] is not None else y
+            return replace(y, error=upwards(y.error + claim * x.error))
+
+        self.blocks.append(run)
+        return outputs
+
+
+def known(table: dict[str, Any], record: Any, name: str) -> str:
+    """Kind of a record, by its name in a table."""
+    kind = record.get(name) if isinstance(record, dict) else None
+    need(isinstance(kind, str) and kind in table, f"unknown {name} {str(kind)[:40]}")
+    return str(kind)
+
+
+def norm_of(maps: list[Linear]) -> Fraction:
+    """Product of norms."""
+    return math.prod((linear.norm for linear in maps), start=ONE)
+
+
+def through(maps: Sequence[Callable[[Grid], Grid]], x: Grid) -> Grid:
+    """Maps one after the other."""
+    for each in maps:
+        x = each(x)
+    return x
+
+
+# Radii.
+
+
+def constants(network: Network, head: Any) -> list[list[Fraction]]:
+    """Constants of the differences of two outputs."""
+    classes = math.prod(network.outputs)
+    if head == "network":
+        return [[root(Fraction(2)) * network.constant] * classes] * classes
+    need(head == "pairs" and network.last, f"unknown head {str(head)[:40]}")
+    *before, matrix = network.last
+    need(type(matrix) is Dense, "pairs need a matrix at the end")
+    rows, factor = matrix.weight, network.body * norm_of(before)
+    found = []
+    for row in rows.ints:
+        apart = [sum(int(x) ** 2 for x in other - row) for other in rows.ints]
+        lengths = [root(Fraction(square)) * rows.unit + 2 * rows.error for square in apart]
+        found.append([upwards(factor * length) for length in lengths])
+    return found
+
+
+def check_samples(record: Any, network: Network, tensors: Tensors, inputs: Shape, say: Say) -> None:
+    """Show that no output overtakes the predicted one within the radius around each sample."""
+    names = "inputs", "predictions", "radii", "head"
+    samples, predictions, radii, head = fields(record, *names)
+    x = tensors.get(samples)
+    need(x.shape[1:] == inputs, f"tensor {samples[:40]}: samples of {inputs} are asked")
+    predicted, claims = wholes(predictions, len(x)), [number(radius) for radius in list(radii)]
+    need(len(claims) == len(x), "one radius for each sample is asked")
+    between, classes = constants(network, head), math.prod(network.outputs)
+    need(classes > 1 and max(predicted) < classes, "a prediction is no output")
+    for first in range(0, len(x), SAMPLES):
+        grid = Grid.of(x[first : first + SAMPLES], VALUE)
+        logits = network(grid)
+        slack, unit = root(Fraction(2)) * logits.error, two(logits.exponent)
+        for place, row in enumerate(logits.ints.reshape(len(grid.ints), -1), first):
+            own, claim = predicted[place], claims[place]
+            for rival in set(range(classes)) - {own}:
+                margin = int(row[own] - row[rival]) * unit - slack
+                holds = claim == 0 or claim * between[own][rival] < margin
+                need(holds, f"sample {place}: the radius against {rival} is smaller than claimed")
+    say(f"{len(x)} samples, radii from {float(min(claims)):.6g} to {float(max(claims)):.6g}")
+
+
+# Bundles.
+
+ASSUMED = """Taken on trust: that the network is executed exactly, in real numbers (level real); that what
+runs elsewhere is this network; that samples are what their owner says; Python, numpy and BLAS."""
+
+
+def check(bundle: Path, say: Say = print) -> None:
+    """Check everything that a bundle claims, saying each line.
+
+    Raises:
+        Invalid: something does not hold, is not known, or cannot be read.
+    """
+    data = read(bundle / "proof.json")
+    names = "format", "version", "level", "files", "input", "network", "bound"
+    form, version, level, files, inputs, record, bound, *rest = fields(
+        objects(data), *names, optional=("samples", "about")
+    )
+    need((form, version, level) == ("onelip proof", 1, "real"), "another format, version or level")
+    need(isinstance(files, dict) and "tensors.safetensors" in files, "files are asked")
+    for name, digest in files.items():
+        need(name == Path(name).name and name not in ("", ".", ".."), f"file {name[:40]}: a path")
+        same = hashlib.sha256(read(bundle / name)).hexdigest() == digest
+        need(same, f"file {name[:40]}: another digest")
+    tensors, shape = Tensors(read(bundle / "tensors.safetensors")), shape_of(inputs)
+    network = Network(record, tensors, shape, say)
+    need(number(bound) >= network.constant, "the network's constant is larger than claimed")
+    say(f"the network: constant <= {float(number(bound)):.9g}")
+    if rest[0] is not None:
+        check_samples(rest[0], network, tensors, shape, say)
+
+
+def extended() -> None:
+    """Let the files of ``kinds`` beside this one add to the tables of what is known."""
+    for path in sorted((Path(__file__).parent / "kinds").glob("*.py")):
+        spec: Any = importlib.util.spec_from_file_location(path.stem, path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        module.register(sys.modules[__name__])
+
+
+def read(path: Path) -> bytes:
+    """Bytes of a file."""
+    try:
+        need(
+            path.stat().st_size < 1 << 32 and path.is_file(), f"{path.name}: no file, or too large"
+        )
+        return path.read_bytes()
+    except OSError as error:
+        raise Invalid(f"{path.name}: {error.strerror}") from None
+
+
+def main(arguments: list[str]) -> int:
+    """Check the bundle that is named; exit status 0 for VALID, 1 for INVALID."""
+    if len(arguments) != 1:
+        print("usage: python check.py BUNDLE", file=sys.stderr)
+        return 2
+    try:
+        check(Path(arguments[0]))
+    except Invalid as error:
+        print(f"INVALID: {error}")
+        return 1
+    except (ValueError, TypeError, ArithmeticError, LookupError, MemoryError) as error:
+        print(f"INVALID: {type(error).__name__}: {str(error)[:80]}")
+        return 1
+    print(f"VALID\n{ASSUMED}")
+    return 0
+
+
+extended()
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -23,5 +23,6 @@ if TYPE_CHECKING:
     from onelip.certificates import Certificate as Certificate
     from onelip.certificates import certify as certify
     from onelip.lipschitz import LipschitzModule as LipschitzModule
+    from onelip.proofs import prove as prove
 else:
     __getattr__, __dir__, __all__ = lazily(__name__, __file__)

@@ -1,0 +1,1 @@
+"""Programs that check what onelip proves, and share nothing with it."""

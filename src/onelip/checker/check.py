@@ -2,8 +2,9 @@
 
     python check.py BUNDLE
 
-Nothing here is shared with the program that wrote the bundle: Python and numpy, to be read in an
-hour. It says VALID, or INVALID with the first line that fails; what it does not know is INVALID.
+It shares nothing with the program that wrote the bundle, needs Python and numpy, and says VALID, or
+INVALID with the first line that fails; what it does not know is INVALID. The files of ``kinds``
+beside it know more: convolutions of large images, pooling, and so on.
 
 A bundle is a folder with ``proof.json`` and ``tensors.safetensors``: a network of linear maps and
 activations, and claims, which are a norm of each map, a Lipschitz constant of each block and of the
@@ -16,9 +17,9 @@ fused operations. So tensors are integers on grids of powers of two, these have 
 and a product of digits is a float64 product whose sums stay below 2^53. No rounding analysis has to
 be believed (for a product by Strassen's scheme one would; numpy's BLAS has none).
 
-* ``|A| <= c``: for t a little below c^2 and any L, ``A^T A <= t I + |t I - A^T A - L L^T|``. L is a
-  Cholesky factor computed in float64; whatever it is, its residual is computed exactly.
-* Values have a bound of their distance to the true ones, in Euclidean norm.
+``|A| <= c`` is shown by ``A^T A <= t I + |t I - A^T A - L L^T|`` for t a little below c^2. L is a
+Cholesky factor in float64; whatever it is, its residual is computed exactly. Values have a bound of
+their distance to the true ones, in Euclidean norm.
 """
 
 import copy
@@ -37,16 +38,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 Array = np.ndarray[Any, Any]
-Shape, Pair = tuple[int, ...], tuple[int, int]
+Shape = tuple[int, ...]
 Say = Callable[[str], None]
 
 DIGIT, HALF, MASK = 19, 1 << 18, (1 << 19) - 1
 WEIGHT, VALUE = 54, 37  # bits of weights (three digits) and of values (two)
 LARGEST = 1 << 26  # entries of an array that is made here
-AT_ONCE = 1 << 20  # entries of matrices that are proved together
-SAMPLES = 16  # that run together
-ZERO, ONE = Fraction(0), Fraction(1)
-ROOM = Fraction(1, 1 << 34)  # t = c^2 (1 - ROOM)
+AT_ONCE, SAMPLES = 1 << 20, 16  # entries of matrices that are proved, samples that run together
+ZERO, ONE, ROOM = Fraction(0), Fraction(1), Fraction(1, 1 << 34)  # t = c^2 (1 - ROOM)
 TOO_LARGE = "the norm is larger than claimed, or too near to show it"
 
 
@@ -127,7 +126,7 @@ def shortened(levels: list[Array], bits: int) -> tuple[Array, int]:
     while len(found) > 1 and not found[-1].any():
         found.pop()
     drop = max(0, len(found) - 3)
-    a: Array = sum((x << (DIGIT * k) for k, x in enumerate(found[drop:])), np.int64(0))
+    a: Array = sum((x << (DIGIT * k) for k, x in enumerate(found[drop:])), np.zeros((), np.int64))
     shift = max(0, int(np.abs(a).max()).bit_length() - bits)
     return ((a + (1 << shift >> 1)) >> shift if shift else a), DIGIT * drop + shift
 
@@ -157,14 +156,9 @@ class Grid:
         ints, shift = shortened(levels, VALUE)
         return cls(ints, exponent + shift, error).off(102 * bool(shift))
 
-    @property
-    def unit(self) -> Fraction:
-        """What 1 stands for."""
-        return two(self.exponent)
-
     def off(self, percent: int) -> "Grid":
         """A batch whose entries may be off by so many hundredths of a unit more."""
-        lost = percent * self.unit * root(Fraction(self.ints[0].size)) / 100
+        lost = percent * two(self.exponent) * root(Fraction(self.ints[0].size)) / 100
         return replace(self, error=upwards(self.error + lost))
 
     def length(self) -> Fraction:
@@ -174,10 +168,10 @@ class Grid:
         return upwards(root(Fraction(square)) * two(self.exponent + DIGIT) + self.error)
 
     def on(self, exponent: int) -> "Grid":
-        """A batch on a coarser grid."""
-        if (shift := min(exponent - self.exponent, 60)) <= 0:
-            return self
-        return Grid((self.ints + (1 << shift >> 1)) >> shift, exponent, self.error).off(100)
+        """A batch on this grid, which is no finer."""
+        shift = min(exponent - self.exponent, 60)  # from 38 on nothing is left
+        ints = (self.ints + (1 << shift >> 1)) >> shift
+        return Grid(ints, exponent, self.error).off(100 * bool(shift))
 
     def plus(self, other: "Grid") -> "Grid":
         """The sum; ``other`` may be one sample for the whole batch."""
@@ -242,12 +236,12 @@ def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-def fields(record: Any, *names: str, optional: tuple[str, ...] = ()) -> list[Any]:
-    """Grid of exactly these names of an object; None for one that is optional and missing."""
+def fields(record: Any, *names: str) -> list[Any]:
+    """Values of exactly these names of an object."""
     need(isinstance(record, dict), f"an object with {', '.join(names)} is asked")
-    unknown = sorted(set(record) - {*names, *optional}) + sorted({*names} - set(record))
-    need(not unknown, f"unknown or missing: {', '.join(unknown)[:80]}")
-    return [record.get(name) for name in (*names, *optional)]
+    wrong = sorted(set(record) ^ {*names})
+    need(not wrong, f"unknown or missing: {', '.join(wrong)[:80]}")
+    return [record[name] for name in names]
 
 
 def number(text: Any) -> Fraction:
@@ -279,13 +273,6 @@ def shape_of(value: Any) -> Shape:
     return shape
 
 
-def fit_into(shape: Shape, image: Shape) -> None:
-    """Refuse what does not broadcast to a shape."""
-    pairs = zip(reversed(shape), reversed(image), strict=False)
-    fits = len(shape) <= len(image) and all(a in (1, b) for a, b in pairs)
-    need(fits, f"{shape} does not fit to {image}")
-
-
 class Tensors:
     """The tensors of a safetensors file, by name; each byte of the file belongs to one."""
 
@@ -308,11 +295,14 @@ class Tensors:
             self.known[name], end = np.frombuffer(body[first:last], dtype).reshape(shape), last
         need(end == len(body), "bytes after the last tensor")
 
-    def get(self, name: Any, kinds: str = "f", axes: int | None = None) -> Array:
-        """A tensor of floating-point numbers, or of whole ones (``"iu"``), with so many axes."""
+    def get(self, name: Any, kinds: str = "f", axes: int = 0, onto: Shape | None = None) -> Array:
+        """A tensor of floats, or of whole numbers (``"iu"``), with so many axes if not 0."""
         need(isinstance(name, str) and name in self.known, f"no tensor {str(name)[:40]}")
         a = self.known[name]
-        fits = a.dtype.kind in kinds and a.size > 0 and axes in (None, a.ndim)
+        fits = a.dtype.kind in kinds and a.size > 0 and axes in (0, a.ndim)
+        if onto is not None:
+            pairs = zip(reversed(a.shape), reversed(onto), strict=False)
+            fits = fits and a.ndim <= len(onto) and all(m in (1, n) for m, n in pairs)
         need(fits, f"tensor {name[:40]}: other numbers or axes are asked")
         return a
 
@@ -324,8 +314,9 @@ class Linear:
     """A linear map from ``inputs`` to ``outputs``, read from a record of ``proof.json``."""
 
     names: tuple[str, ...]
-    inputs: Shape
-    outputs: Shape
+    read: Any  # takes tensors and the values of these names
+    check: Any  # shows that the norm is as claimed, and says how
+    image: Any  # of a batch, without the shift
     weight: Grid
 
     def __init__(self, record: Any, tensors: Tensors, inputs: Shape) -> None:
@@ -334,37 +325,15 @@ class Linear:
         self.shift: Grid | None = None
         self.read(tensors, *values)
 
-    def read(self, tensors: Tensors, *values: Any) -> None:
-        """Take the values of the names."""
-        raise NotImplementedError
-
-    def check(self) -> str:
-        """Show that the norm is as claimed, and say how."""
-        raise NotImplementedError
-
-    def image(self, x: Grid) -> Grid:
-        """The image of a batch, without the shift."""
-        raise NotImplementedError
-
     def __call__(self, x: Grid) -> Grid:
         """The image of a batch."""
-        return self.image(x) if self.shift is None else self.image(x).plus(self.shift)
-
-    def adjoint(self) -> "Linear":
-        """The adjoint, of a matrix or a convolution that keeps the size of images."""
-        other = copy.copy(self)
-        other.inputs, other.outputs, other.shift = self.outputs, self.inputs, None
-        other.weight = replace(self.weight, ints=self.transposed())
-        return other
-
-    def transposed(self) -> Array:
-        """Weight of the adjoint."""
-        raise Invalid("a step needs a matrix or a convolution")
+        y: Grid = self.image(x)
+        return y if self.shift is None else y.plus(self.shift)
 
     def most(self, error: Fraction) -> Fraction:
         """Square that the norm of the integers may have, if the map is known up to an error."""
         need(self.norm >= error, TOO_LARGE)
-        return ((self.norm - error) / self.weight.unit) ** 2
+        return ((self.norm - error) / two(self.weight.exponent)) ** 2
 
     def shifted(self, tensors: Tensors, name: Any) -> None:
         """Add one number to each channel, or, for a null, nothing."""
@@ -376,7 +345,7 @@ class Linear:
 
 
 class Dense(Linear):
-    """A matrix times vectors: ``{"map": "dense", "weight": name, "bias": name or null}``."""
+    """A matrix times what comes in, flattened."""
 
     names = "weight", "bias"
 
@@ -384,7 +353,8 @@ class Dense(Linear):
         """Take weight and bias."""
         name, bias = values
         matrix = tensors.get(name, axes=2)
-        need(self.inputs == matrix.shape[1:], f"tensor {name[:40]}: {self.inputs} goes in")
+        fits = math.prod(self.inputs) == matrix.shape[1]
+        need(fits, f"tensor {name[:40]}: {self.inputs} goes in")
         self.weight, self.outputs = Grid.of(matrix), matrix.shape[:1]
         self.shifted(tensors, bias)
 
@@ -395,16 +365,14 @@ class Dense(Linear):
 
     def image(self, x: Grid) -> Grid:
         """Multiply."""
-        levels = product(digits(x.ints), digits(self.weight.ints.T))
+        rows = x.ints.reshape(len(x.ints), -1)
+        levels = product(digits(rows), digits(self.weight.ints.T))
         error = self.norm * x.error + self.weight.error * x.length()
-        return Grid.rounded(levels, x.exponent + self.weight.exponent, error)
-
-    def transposed(self) -> Array:
-        """Weight of the adjoint."""
-        return self.weight.ints.T
+        shaped = [level.reshape(-1, *self.outputs) for level in levels]
+        return Grid.rounded(shaped, x.exponent + self.weight.exponent, error)
 
 
-def windows(images: Array, reach: Pair, stride: Pair) -> Array:
+def windows(images: Array, reach: Shape, stride: Shape) -> Array:
     """Windows of a batch of images, ``(batch, channels, height, width, *reach)``."""
     view: Any = np.lib.stride_tricks.sliding_window_view
     return view(images, reach, (2, 3))[:, :, :: stride[0], :: stride[1]]  # type: ignore[no-any-return]
@@ -458,15 +426,9 @@ class Convolution(Linear):
         error = self.norm * x.error + self.error * x.length()
         return Grid.rounded(images, x.exponent + self.weight.exponent, error)
 
-    def transposed(self) -> Array:
-        """Weight of the adjoint."""
-        same = self.groups == 1 and self.stride == (1, 1) and self.inputs[1:] == self.outputs[1:]
-        need(same, "the adjoint of a convolution that changes the size of images")
-        return np.ascontiguousarray(self.weight.ints[:, :, ::-1, ::-1].swapaxes(0, 1))
-
     def check(self) -> str:
         """As the witness says."""
-        return WITNESSES[known(WITNESSES, {"witness": self.witness}, "witness")](self)
+        return str(WITNESSES[known(WITNESSES, self.witness, "witness")](self))
 
     def written(self) -> str:
         """Bound the norm of the map as a matrix of integers."""
@@ -483,64 +445,23 @@ class Convolution(Linear):
         return "written out"
 
 
+def adjoint(of: Linear) -> Linear:
+    """The adjoint of a matrix, or of a convolution that keeps the size of images."""
+    ints = of.weight.ints.swapaxes(0, 1)
+    if isinstance(of, Convolution):
+        ints = ints[:, :, ::-1, ::-1]
+        same = of.groups == 1 and of.stride == (1, 1) and of.inputs[1:] == of.outputs[1:]
+        need(same, "the adjoint of a convolution that changes the size of images")
+    else:
+        need(isinstance(of, Dense), "a step needs a matrix or a convolution")
+    other = copy.copy(of)
+    other.inputs, other.outputs, other.shift = of.outputs, of.inputs, None
+    other.weight = replace(of.weight, ints=ints)
+    return other
+
+
 WITNESSES: dict[str, Any] = {"matrix": Convolution.written}
-
-
-class Scale(Linear):
-    """Numbers that broadcast: ``{"map": "scale", "factor": name, "shift": name or null}``."""
-
-    names = "factor", "shift"
-
-    def read(self, tensors: Tensors, *values: Any) -> None:
-        """Take factor and shift."""
-        name, shift = values
-        self.weight = Grid.of(tensors.get(name))
-        fit_into(self.weight.ints.shape, self.inputs)
-        if shift is not None:
-            a = tensors.get(shift)
-            fit_into(a.shape, self.inputs)
-            self.shift = Grid.of(np.broadcast_to(a, (1, *self.inputs)), VALUE)
-
-    def check(self) -> str:
-        """Look at the largest."""
-        most = int(np.abs(self.weight.ints).max()) * self.weight.unit + self.weight.error
-        need(most <= self.norm, TOO_LARGE)
-        return "largest factor"
-
-    def image(self, x: Grid) -> Grid:
-        """Multiply."""
-        return x.times(self.weight, self.norm)
-
-
-class Take(Linear):
-    """Numbers moved, repeated or left out: ``{"map": "take", "index": name or null, "outputs"}``.
-
-    Output i is input ``index[i]``, or 0 for -1; only the shape changes for a null.
-    """
-
-    names = "index", "outputs"
-
-    def read(self, tensors: Tensors, *values: Any) -> None:
-        """Take index and shape."""
-        name, self.outputs = values[0], shape_of(values[1])
-        count = math.prod(self.inputs)
-        index = np.arange(count) if name is None else tensors.get(name, "iu", 1)
-        self.index = index.astype(np.int64)
-        fits = len(index) == math.prod(self.outputs) and -1 <= index.min() <= index.max() < count
-        need(fits, "an index is out of range")
-
-    def check(self) -> str:
-        """Count repetitions."""
-        need(self.norm**2 >= int(np.bincount(self.index + 1)[1:].max(initial=0)), TOO_LARGE)
-        return "repetitions"
-
-    def image(self, x: Grid) -> Grid:
-        """Move."""
-        ints = np.where(self.index < 0, 0, x.ints.reshape(len(x.ints), -1)[:, self.index])
-        return replace(x, ints=ints.reshape(-1, *self.outputs), error=self.norm * x.error)
-
-
-MAPS: dict[str, Any] = {"dense": Dense, "convolution": Convolution, "scale": Scale, "take": Take}
+MAPS: dict[str, Any] = {"dense": Dense, "convolution": Convolution}
 
 
 # Activations: slopes (for what has none, the Lipschitz constant and its negative), the shape that
@@ -558,10 +479,9 @@ class Activation(NamedTuple):
 
 def leaky(tensors: Tensors, inputs: Shape, name: Any) -> Activation:
     """Factors below 0, which broadcast: 0 for ReLU, -1 for absolute values."""
-    grid = Grid.of(tensors.get(name))
-    fit_into(grid.ints.shape, inputs)
-    low = min(int(grid.ints.min()) * grid.unit - grid.error, ONE)
-    high = max(int(grid.ints.max()) * grid.unit + grid.error, ONE)
+    grid = Grid.of(tensors.get(name, onto=inputs))
+    low = min(int(grid.ints.min()) * two(grid.exponent) - grid.error, ONE)
+    high = max(int(grid.ints.max()) * two(grid.exponent) + grid.error, ONE)
     most = max(high, -low)
 
     def apply(x: Grid) -> Grid:
@@ -583,25 +503,7 @@ def sort(_: Tensors, inputs: Shape, size: Any, descending: Any) -> Activation:
     return Activation(-ONE, ONE, inputs, apply)
 
 
-def max_pool(_: Tensors, inputs: Shape, size: Any, stride: Any) -> Activation:
-    """Maxima over windows, without padding."""
-    (k, m), (s, t) = wholes(size, 2, least=1), wholes(stride, 2, least=1)
-    need(len(inputs) == 3 and k <= inputs[1] and m <= inputs[2], "a window above the image")
-    shape = inputs[0], (inputs[1] - k) // s + 1, (inputs[2] - m) // t + 1
-    constant = root(Fraction(-(-k // s) * -(-m // t))) if k > s or m > t else ONE
-
-    def apply(x: Grid) -> Grid:
-        ints = windows(x.ints, (k, m), (s, t)).max((-2, -1))
-        return replace(x, ints=ints, error=constant * x.error)
-
-    return Activation(-constant, constant, shape, apply)
-
-
-ACTIVATIONS: dict[str, Any] = {
-    "leaky-relu": (leaky, "slopes"),
-    "sort": (sort, "size", "descending"),
-    "max-pool": (max_pool, "size", "stride"),
-}
+ACTIVATIONS: Any = {"leaky-relu": (leaky, "slopes"), "sort": (sort, "size", "descending")}
 
 
 # Networks.
@@ -650,14 +552,14 @@ class Network:
         claim, factor, least = number(bound), None, norm_of(before)
         if stepped:
             need(len(before) == 1 and act.outputs == hidden, f"{place}: a step has one map")
-            step, after, around = number(rest[0]), [before[0].adjoint()], list[Linear]()
+            step, after, around = number(rest[0]), [adjoint(before[0])], list[Linear]()
             reach, factor = step * least**2, Grid.of(np.array([-float(step)]))
             # the eigenvalues of I - step W^T D W, D between the slopes
             least = max(ONE, reach * act.high - 1, 1 - reach * min(act.low, ZERO))
             outputs = inputs
         else:
             after, outputs = self.maps(rest[0], act.outputs, place)
-            around, end = self.maps(rest[1] or [], inputs, place)
+            around, end = self.maps([] if rest[1] is None else rest[1], inputs, place)
             least *= max(act.high, -act.low) * norm_of(after)
             least += norm_of(around) if rest[1] is not None else 0
             need(rest[1] is None or end == outputs, f"{place}: a sum of {end} and {outputs}")
@@ -678,7 +580,7 @@ class Network:
 
 def known(table: dict[str, Any], record: Any, name: str) -> str:
     """Kind of a record, by its name in a table."""
-    kind = record.get(name) if isinstance(record, dict) else None
+    kind = record.get(name) if isinstance(record, dict) else record
     need(isinstance(kind, str) and kind in table, f"unknown {name} {str(kind)[:40]}")
     return str(kind)
 
@@ -710,26 +612,23 @@ def constants(network: Network, head: Any) -> list[list[Fraction]]:
     found = []
     for row in rows.ints:
         apart = [sum(int(x) ** 2 for x in other - row) for other in rows.ints]
-        lengths = [root(Fraction(square)) * rows.unit + 2 * rows.error for square in apart]
+        lengths = [root(Fraction(square)) * two(rows.exponent) + 2 * rows.error for square in apart]
         found.append([upwards(factor * length) for length in lengths])
     return found
 
 
 def check_samples(record: Any, network: Network, tensors: Tensors, inputs: Shape, say: Say) -> None:
     """Show that no output overtakes the predicted one within the radius around each sample."""
-    names = "inputs", "predictions", "radii", "head"
-    samples, predictions, radii, head = fields(record, *names)
-    x = tensors.get(samples)
-    need(x.shape[1:] == inputs, f"tensor {samples[:40]}: samples of {inputs} are asked")
-    predicted, claims = wholes(predictions, len(x)), [number(radius) for radius in list(radii)]
-    need(len(claims) == len(x), "one radius for each sample is asked")
-    between, classes = constants(network, head), math.prod(network.outputs)
-    need(classes > 1 and max(predicted) < classes, "a prediction is no output")
+    name, predictions, radii, head = fields(record, "inputs", "predictions", "radii", "head")
+    x, between, classes = tensors.get(name), constants(network, head), math.prod(network.outputs)
+    need(x.shape[1:] == inputs, f"tensor {name[:40]}: samples of {inputs} are asked")
+    predicted = wholes(predictions, len(x), most=classes - 1)
+    need(isinstance(radii, list) and len(radii) == len(x), "one radius for each sample is asked")
+    claims = [number(radius) for radius in radii]
     for first in range(0, len(x), SAMPLES):
-        grid = Grid.of(x[first : first + SAMPLES], VALUE)
-        logits = network(grid)
+        logits = network(Grid.of(x[first : first + SAMPLES], VALUE))
         slack, unit = root(Fraction(2)) * logits.error, two(logits.exponent)
-        for place, row in enumerate(logits.ints.reshape(len(grid.ints), -1), first):
+        for place, row in enumerate(logits.ints.reshape(-1, classes), first):
             own, claim = predicted[place], claims[place]
             for rival in set(range(classes)) - {own}:
                 margin = int(row[own] - row[rival]) * unit - slack
@@ -740,33 +639,28 @@ def check_samples(record: Any, network: Network, tensors: Tensors, inputs: Shape
 
 # Bundles.
 
-ASSUMED = """Taken on trust: that the network is executed exactly, in real numbers (level real); that what
-runs elsewhere is this network; that samples are what their owner says; Python, numpy and BLAS."""
+ASSUMED = """Taken on trust: this network runs elsewhere, in exact real numbers (level real);
+samples are what their owner says; Python, and sums and products of integers by numpy, are right."""
 
 
 def check(bundle: Path, say: Say = print) -> None:
-    """Check everything that a bundle claims, saying each line.
-
-    Raises:
-        Invalid: something does not hold, is not known, or cannot be read.
-    """
-    data = read(bundle / "proof.json")
-    names = "format", "version", "level", "files", "input", "network", "bound"
-    form, version, level, files, inputs, record, bound, *rest = fields(
-        objects(data), *names, optional=("samples", "about")
+    """Check everything that a bundle claims, and say each line; raises Invalid."""
+    names = "format", "version", "level", "files", "input", "network", "bound", "samples", "about"
+    *kind, files, inputs, record, bound, samples, _ = fields(
+        objects(read(bundle / "proof.json")), *names
     )
-    need((form, version, level) == ("onelip proof", 1, "real"), "another format, version or level")
+    need(kind == ["onelip proof", 1, "real"], "another format, version or level")
     need(isinstance(files, dict) and "tensors.safetensors" in files, "files are asked")
+    found = {name: read(bundle / name) for name in files if name == Path(name).name}
     for name, digest in files.items():
-        need(name == Path(name).name and name not in ("", ".", ".."), f"file {name[:40]}: a path")
-        same = hashlib.sha256(read(bundle / name)).hexdigest() == digest
+        same = name in found and hashlib.sha256(found[name]).hexdigest() == digest
         need(same, f"file {name[:40]}: another digest")
-    tensors, shape = Tensors(read(bundle / "tensors.safetensors")), shape_of(inputs)
+    tensors, shape = Tensors(found["tensors.safetensors"]), shape_of(inputs)
     network = Network(record, tensors, shape, say)
     need(number(bound) >= network.constant, "the network's constant is larger than claimed")
     say(f"the network: constant <= {float(number(bound)):.9g}")
-    if rest[0] is not None:
-        check_samples(rest[0], network, tensors, shape, say)
+    if samples is not None:
+        check_samples(samples, network, tensors, shape, say)
 
 
 def extended() -> None:
@@ -781,26 +675,21 @@ def extended() -> None:
 def read(path: Path) -> bytes:
     """Bytes of a file."""
     try:
-        need(
-            path.stat().st_size < 1 << 32 and path.is_file(), f"{path.name}: no file, or too large"
-        )
+        need(path.is_file() and path.stat().st_size < 1 << 32, f"{path.name}: no file")
         return path.read_bytes()
     except OSError as error:
         raise Invalid(f"{path.name}: {error.strerror}") from None
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: list[str], name: str = "python check.py") -> int:
     """Check the bundle that is named; exit status 0 for VALID, 1 for INVALID."""
-    if len(arguments) != 1:
-        print("usage: python check.py BUNDLE", file=sys.stderr)
+    if len(arguments) != 1 or arguments[0].startswith("-"):
+        print(f"usage: {name} BUNDLE", file=sys.stderr)
         return 2
     try:
         check(Path(arguments[0]))
-    except Invalid as error:
-        print(f"INVALID: {error}")
-        return 1
-    except (ValueError, TypeError, ArithmeticError, LookupError, MemoryError) as error:
-        print(f"INVALID: {type(error).__name__}: {str(error)[:80]}")
+    except (Invalid, ValueError, TypeError, ArithmeticError, LookupError, MemoryError) as error:
+        print(f"INVALID: {str(error)[:200]}")
         return 1
     print(f"VALID\n{ASSUMED}")
     return 0

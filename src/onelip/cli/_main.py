@@ -17,6 +17,8 @@ COMMANDS = (
     "certify",
     "attack",
     "bound",
+    "prove",
+    "check",
     "plot",
     "wgan",
     "table",
@@ -32,6 +34,8 @@ USAGE = """usage: onelip COMMAND [ARGUMENTS]
   certify RUN                        certified radii of every test image
   attack RUN                         accuracy under attack, below which no certificate may lie
   bound FILE                         proved Lipschitz bounds of a run, a .pt2 or an ONNX file
+  prove RUN | FILE -o BUNDLE         network, constants and radii, for others to check
+  check BUNDLE                       check them: VALID, or INVALID and what fails
   plot RUN [RUN ...]                 accuracy against eps; --singular-values draws those of a run
   wgan DATASET | --resume RUN        a generator of images against a critic that is proved
   table NAME                         a published table beside our stored runs
@@ -44,14 +48,18 @@ USAGE = """usage: onelip COMMAND [ARGUMENTS]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; exit status 0, 2 after an error that the user can mend, 130 after Ctrl-C."""
+    """Run a command.
+
+    Exit status 0, 1 for a bundle that does not hold, 2 after an error that the user can mend, 130
+    after Ctrl-C.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     command, *rest = arguments or ["--help"]
     if command in ("-h", "--help", "--version"):
         print(USAGE if command != "--version" else metadata.version("onelip"))
         return 0
     try:
-        _run(command, rest)
+        status = _run(command, rest)
         sys.stdout.flush()
     except OnelipError as error:
         print(f"onelip: {_one_line(error)}", file=sys.stderr)
@@ -70,13 +78,13 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt as error:
         print(f"onelip: interrupted{error}", file=sys.stderr)
         return 130
-    return 0
+    return status
 
 
-def _run(command: str, arguments: list[str]) -> None:
+def _run(command: str, arguments: list[str]) -> int:
     if command not in COMMANDS:
         raise UsageError(f"no command {command!r}; known: {', '.join(COMMANDS)}")
-    import_module(f"onelip.cli.{command}").run(_underscored(arguments))
+    return import_module(f"onelip.cli.{command}").run(_underscored(arguments)) or 0
 
 
 def _place(command: str, arguments: list[str]) -> str:

@@ -2,67 +2,94 @@
 
 import hashlib
 import json
-import math
 import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from onelip.chains import Chain
+from onelip._export import export
+from onelip.chains import Chain, Shape
 from onelip.checker import check
 from onelip.errors import NotApplicableError, UsageError
 from onelip.proofs.claims import hexadecimal
-from onelip.proofs.graph import Record, network_record, norm_of_records
+from onelip.proofs.graph import body_constant, network_record, norm_of_records
+from onelip.proofs.samples import samples_record
 from onelip.proofs.tensors import TensorStore
+from onelip.reading import Predictor, load, read
 
 TENSORS, PROOF = "tensors.safetensors", "proof.json"
 
 
 def prove(
-    chain: Chain, folder: str | Path, x: Tensor | None = None, *, about: str = ""
+    model: Predictor,
+    folder: str | Path,
+    x: Tensor | None = None,
+    *,
+    input_shape: Shape | None = None,
+    about: str = "",
+    trust: bool = False,
 ) -> dict[str, Any]:
-    """Write a bundle, and check it before it gets its name.
+    """Write a bundle that convinces without onelip, and check it before it gets its name.
+
+    The bundle holds the network as tensors and ``proof.json``, a bound of its Lipschitz constant,
+    and for each sample a prediction and a radius, at level ``real``. ``onelip check``, which is one
+    file that imports nothing of onelip, computes all of it again in exact integers. The file of a
+    network is copied into the bundle, under its digest.
+
+    Bound: the product of norms, block by block.
+    Cost: the singular values of each map, the same in exact integers, and an exact forward pass.
 
     Args:
-        chain: the network.
+        model: a module, whose export is proved, an exported program, or a ``.pt2`` or ``.onnx``
+            file.
         folder: of the bundle; it must not exist.
-        x: samples, ``(batch, *chain.inputs)``, whose radii are certified, in float32 or float64.
+        x: samples in float32 or float64, in the units that the network takes.
+        input_shape: of one input, where there are no samples; files know theirs.
         about: a word on where the network comes from.
+        trust: open parts of a ``.pt2`` file that may run code.
 
     Returns:
-        What was written to ``proof.json``.
+        The content of ``proof.json``.
 
     Raises:
         UsageError: the folder exists, or the samples do not fit.
         NotApplicableError: a part of the network has no proof in this format, or the checker does
-            not accept it.
+            not accept it; nothing is written.
+
+    Example:
+        >>> import tempfile, torch, onelip
+        >>> net = nn.Sequential(onelip.layers.UnitNormLinear(4, 2)).eval()
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     record = prove(net, Path(folder) / "bundle", torch.rand(3, 4))
+        >>> len(record["samples"]["radii"])
+        3
     """
     folder = Path(folder)
     if folder.exists():
         raise UsageError(f"{folder} exists: a bundle is never overwritten")
+    shape = tuple(x.shape[1:]) if x is not None else input_shape
+    chain = _chain(model, shape, trust)
+    if x is not None and (shape != chain.inputs or not len(x) or not x.is_floating_point()):
+        raise UsageError(f"samples of shape {chain.inputs} are asked, got {tuple(x.shape)}")
     store = TensorStore()
     network = network_record(chain, store)
-    bound = _product([*(block["bound"] for block in network["blocks"])])
-    bound *= norm_of_records(network["last"])
-    samples = None
-    if x is not None:
-        if tuple(x.shape[1:]) != chain.inputs or not len(x):
-            raise UsageError(f"samples of shape {chain.inputs} are asked, got {tuple(x.shape)}")
-        samples = _samples(chain, network, x, store)
+    bound = body_constant(network) * norm_of_records(network["last"])
+    samples = None if x is None else samples_record(chain, network, x, store)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
     temporary.mkdir(parents=True)
     try:
         safetensors.torch.save_file(store.tensors, temporary / TENSORS)
-        record: Record = {
+        if isinstance(model, str | Path):
+            shutil.copyfile(model, temporary / f"network{Path(model).suffix.lower()}")
+        record: dict[str, Any] = {
             "format": "onelip proof",
             "version": 1,
             "level": "real",
             "about": about,
-            "files": {TENSORS: hashlib.sha256((temporary / TENSORS).read_bytes()).hexdigest()},
+            "files": {path.name: _digest(path) for path in sorted(temporary.iterdir())},
             "input": list(chain.inputs),
             "network": network,
             "bound": hexadecimal(bound * (1 + 1e-13)),
@@ -71,7 +98,7 @@ def prove(
         (temporary / PROOF).write_text(json.dumps(record, indent=1))
         try:
             check.check(temporary, say=lambda _: None)
-        except check.Invalid as error:
+        except (check.Invalid, ValueError, MemoryError) as error:
             raise NotApplicableError(f"the checker does not accept the proof: {error}") from error
         temporary.rename(folder)
     finally:
@@ -79,36 +106,14 @@ def prove(
     return record
 
 
-def _samples(chain: Chain, network: Record, x: Tensor, store: TensorStore) -> Record:
-    """Predictions and radii, with room for what the checker does not see of the last bits."""
-    exact = chain.exact()
-    with torch.no_grad():
-        logits = torch.cat([exact.forward(part.double()) for part in x.split(256)]).flatten(1)
-    body = _product([block["bound"] for block in network["blocks"]])
-    last = network["last"]
-    pairs = bool(last) and last[-1]["map"] == "dense"
-    if pairs:
-        rows = store.tensors[last[-1]["weight"]].double()
-        factor = body * norm_of_records(last[:-1])
-        between = torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist") * factor
-    else:
-        count = logits.shape[1]
-        between = torch.full((count, count), math.sqrt(2) * body * norm_of_records(last))
-    prediction = logits.argmax(1)
-    margins = logits.gather(1, prediction[:, None]) - logits
-    lost = SLACK * float(logits.abs().max().clamp_min(1.0))
-    radii = (margins - lost).clamp_min(0) / (between[prediction] * (1 + 2.0**-30))
-    radii = radii.scatter(1, prediction[:, None], math.inf).amin(1)
-    return {
-        "inputs": store.add("samples", x),
-        "predictions": prediction.tolist(),
-        "radii": [hexadecimal(radius) for radius in radii],
-        "head": "pairs" if pairs else "network",
-    }
+def _chain(model: Predictor, shape: Shape | None, trust: bool) -> Chain:
+    """The network as a chain; a module's exported form."""
+    if isinstance(model, str | Path):
+        return load(model, trust=trust)
+    if shape is None:
+        raise UsageError("samples, or the shape of one input, are asked")
+    return read(export(model) if isinstance(model, nn.Module) else model, shape)  # type: ignore[arg-type]
 
 
-SLACK = 2.0**-20
-
-
-def _product(bounds: list[str]) -> float:
-    return math.prod(float.fromhex(bound) for bound in bounds)
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

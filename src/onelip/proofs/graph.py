@@ -1,6 +1,7 @@
-"""Chains as the records of ``proof.json``: linear maps, activations, blocks, each with its claim."""
+"""Chains as the records of ``proof.json``: maps, activations and blocks, each with its claim."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,15 +22,18 @@ from onelip.chains import (
     Reshape,
     Scale,
 )
+from onelip.chains.linear_layers import taking
 from onelip.chains.linear_map import Taking
 from onelip.chains.windows import Wrapping
 from onelip.errors import NotApplicableError
 from onelip.layers.gradient_step import mirrored
-from onelip.proofs.claims import claimed_norm, claimed_norm_of_convolution, hexadecimal
+from onelip.proofs.claims import ROOM, claimed_norm, claimed_norm_of_convolution, hexadecimal
 from onelip.proofs.tensors import TensorStore
-from onelip.reading.graphs.gradient_steps import step_of
+from onelip.reading.graphs.gradient_steps import Step, step_of
 
 Record = dict[str, Any]
+
+_ROUNDING = 2.0**-48  # relative: more than a few operations of float64 lose
 
 
 def network_record(chain: Chain, store: TensorStore) -> Record:
@@ -50,26 +54,35 @@ def map_records(linear: LinearMap, store: TensorStore, place: str) -> list[Recor
         parts = [map_records(part, store, f"{place}.{i}") for i, part in enumerate(linear.maps)]
         return [record for part in parts for record in part]
     if isinstance(linear, Reshape):
-        same = linear.inputs == linear.outputs
-        return [] if same else [_taken(None, linear)]
+        return [] if linear.inputs == linear.outputs else [_taken(None, linear)]
+    return [_record(linear, store, place)]
+
+
+def _record(linear: LinearMap, store: TensorStore, place: str) -> Record:
+    """A map without parts."""
     if isinstance(linear, Taking):
-        return [_taken(store.add(f"{place}.index", linear.index), linear)]
+        return _taken(store.add(f"{place}.index", linear.index), linear)
     if isinstance(linear, Wrapping):
-        return [_wrapping(linear, store, place)]
+        return _wrapping(linear, store, place)
     if isinstance(linear, Scale):
-        return [_scale(linear, store, place)]
+        return _scale(linear, store, place)
     if isinstance(linear, Adjoint):
-        return [_weighted(_turned(linear), store, place)]
+        return _weighted(_turned(linear), store, place)
     if isinstance(linear, Dense | Convolution):
-        return [_weighted(linear, store, place)]
+        return _weighted(linear, store, place)
     raise NotApplicableError(f"no proof of a {type(linear).__name__} can be written yet ({place})")
 
 
 def norm_of_records(records: list[Record]) -> float:
-    """Product of the claimed norms, rounded up."""
-    return math.nextafter(
-        math.prod(float.fromhex(record["norm"]) for record in records) * (1 + 1e-14), math.inf
-    )
+    """Product of the claimed norms, rounded up; 1 for no maps."""
+    norms = [float.fromhex(record["norm"]) for record in records]
+    return math.prod(norms) * (1 + _ROUNDING * len(norms))
+
+
+def body_constant(network: Record) -> float:
+    """Product of the claimed constants of the blocks, rounded up."""
+    constants = [float.fromhex(block["bound"]) for block in network["blocks"]]
+    return math.prod(constants) * (1 + _ROUNDING * len(constants))
 
 
 def _taken(index: str | None, linear: LinearMap) -> Record:
@@ -82,11 +95,8 @@ def _wrapping(linear: Wrapping, store: TensorStore, place: str) -> Record:
     """Circular padding, by where it takes its pixels."""
     count = math.prod(linear.inputs)
     numbers = torch.arange(count, dtype=torch.float64).view(1, *linear.inputs)
-    index = linear(numbers).flatten().long()
-    norm = math.sqrt(int(index.bincount().max())) * (1 + 2.0**-32)
-    name = store.add(f"{place}.index", index)
-    outputs = list(linear.outputs)
-    return {"map": "take", "index": name, "outputs": outputs, "norm": hexadecimal(norm)}
+    taken = taking(linear.inputs, linear.outputs, linear(numbers).flatten().long())
+    return _taken(store.add(f"{place}.index", taken.index), taken)
 
 
 def _scale(linear: Scale, store: TensorStore, place: str) -> Record:
@@ -103,13 +113,11 @@ def _turned(linear: Adjoint) -> LinearMap:
     of = linear.of
     if isinstance(of, Dense):
         return Dense(of.weight.T, linear.bias)
-    same = isinstance(of, Convolution) and of.stride == (1, 1) and of.groups == 1
-    if not same or of.inputs[1:] != of.outputs[1:]:
-        raise NotApplicableError("no proof of a transposed convolution can be written yet")
-    return Convolution(
-        of.outputs, mirrored(of.weight), linear.bias, of.stride, of.padding, of.dilation,
-        circular=of.circular,
-    )  # fmt: skip
+    if isinstance(of, Convolution) and of.stride == (1, 1) and of.groups == 1:
+        turned = replace(of, inputs=of.outputs, weight=mirrored(of.weight), bias=linear.bias)
+        if turned.outputs == of.inputs:
+            return turned
+    raise NotApplicableError("no proof of a transposed convolution can be written yet")
 
 
 def _weighted(linear: LinearMap, store: TensorStore, place: str) -> Record:
@@ -139,47 +147,44 @@ def _named(tensor: Tensor | None, store: TensorStore, name: str) -> str | None:
 
 
 def _block(block: Block, store: TensorStore, place: str) -> list[Record]:
-    """A block, or the maps in front of a gradient step as a block of their own, and the step."""
+    """A block; of a gradient step, the maps in front of it are a block of their own."""
     step = step_of(block)
-    if step is not None:
-        before = [] if block.skip is None else map_records(block.skip, store, f"{place}.before")
-        inner = _weighted(step.linear, store, f"{place}.inner")
-        activation, (low, high) = _activation(block, store, place)
-        reach = step.length * float.fromhex(inner["norm"]) ** 2
-        constant = max(1.0, reach * high - 1, 1 - reach * min(low, 0.0))
-        record = {
-            "inner": [inner],
-            "activation": activation,
-            "step": hexadecimal(step.length),
-            "bound": hexadecimal(constant if constant == 1.0 else constant * (1 + 1e-14)),
-        }
-        return ([_linear_block(before, store, block.inputs)] if before else []) + [record]
-    inner_records = map_records(block.inner, store, f"{place}.inner")
+    if step is not None and block.skip is not None:
+        before = map_records(block.skip, store, f"{place}.before")
+        return [*_linear_block(before, store), _step(block, step, store, place)]
+    inner = map_records(block.inner, store, f"{place}.inner")
     activation, (low, high) = _activation(block, store, place)
     outer = [] if block.outer is None else map_records(block.outer, store, f"{place}.outer")
     skip = None if block.skip is None else map_records(block.skip, store, f"{place}.skip")
-    constant = max(high, -low) * norm_of_records(inner_records) * norm_of_records(outer)
+    constant = max(high, -low) * norm_of_records(inner) * norm_of_records(outer)
     constant += 0.0 if skip is None else norm_of_records(skip)
+    bound = hexadecimal(constant * (1 + _ROUNDING))
     return [
-        {
-            "inner": inner_records,
-            "activation": activation,
-            "outer": outer,
-            "skip": skip,
-            "bound": hexadecimal(constant * (1 + 1e-14)),
-        }
+        {"inner": inner, "activation": activation, "outer": outer, "skip": skip, "bound": bound}
     ]
 
 
-def _linear_block(maps: list[Record], store: TensorStore, _: Any) -> Record:
-    """Linear maps as a block whose activation changes nothing."""
+def _step(block: Block, step: Step, store: TensorStore, place: str) -> Record:
+    """``x - step W^T phi(W x)``, whose constant is 1 as long as the step is short."""
+    inner = _weighted(step.linear, store, f"{place}.inner")
+    activation, (low, high) = _activation(block, store, place)
+    reach = step.length * float.fromhex(inner["norm"]) ** 2 * (1 + _ROUNDING)
+    constant = max(1.0, (reach * high - 1) * (1 + _ROUNDING), (1 - reach * min(low, 0.0)))
     return {
-        "inner": maps,
-        "activation": _leaky(torch.ones(()), store, "identity"),
-        "outer": [],
-        "skip": None,
-        "bound": hexadecimal(norm_of_records(maps) * (1 + 1e-14)),
+        "inner": [inner],
+        "activation": activation,
+        "step": hexadecimal(step.length),
+        "bound": hexadecimal(constant if low >= 0 else constant * (1 + _ROUNDING)),
     }
+
+
+def _linear_block(maps: list[Record], store: TensorStore) -> list[Record]:
+    """Linear maps as a block whose activation changes nothing; none for none."""
+    if not maps:
+        return []
+    activation = _leaky(torch.ones(()), store, "identity")
+    bound = hexadecimal(norm_of_records(maps) * (1 + _ROUNDING))
+    return [{"inner": maps, "activation": activation, "outer": [], "skip": None, "bound": bound}]
 
 
 def _leaky(slopes: Tensor, store: TensorStore, place: str) -> Record:
@@ -213,8 +218,8 @@ def _slopes_below_zero(module: nn.Module, block: Block) -> Tensor | None:
     if isinstance(module, nn.LeakyReLU):
         return torch.tensor(float(module.negative_slope), dtype=torch.float64)
     if type(module) is nn.PReLU:
-        axes = len(block.inner.outputs) - 1
-        return module.weight.detach().view(-1, *(1,) * axes)
+        slopes: Tensor = module.weight.detach()
+        return slopes.view(-1, *(1,) * (len(block.inner.outputs) - 1))
     return None
 
 
@@ -224,7 +229,7 @@ def _max_pool(module: nn.MaxPool2d) -> tuple[Record, float]:
     if not plain or module.ceil_mode or module.return_indices:
         raise NotApplicableError("no proof of max pooling with padding can be written yet")
     overlap = math.prod(-(-k // s) for k, s in zip(size, stride, strict=True))
-    constant = 1.0 if overlap == 1 else math.sqrt(overlap) * (1 + 2.0**-32)
+    constant = 1.0 if overlap == 1 else math.sqrt(overlap) * ROOM
     return {"kind": "max-pool", "size": size, "stride": stride}, constant
 
 

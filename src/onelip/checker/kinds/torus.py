@@ -37,7 +37,8 @@ def circles(check: Any, linear: Any) -> Iterator[tuple[int, int, Any]]:
 def as_matrix(check: Any, linear: Any) -> str:
     """Bound the norm by that of the kernel."""
     if linear.circular:  # a pixel may be copied to the other side: at most once for each side
-        seen = [(-(-k // s)) * 3 for k, s in zip(linear.weight.ints.shape[2:], linear.stride)]
+        taps = linear.weight.ints.shape[2:]
+        seen = [3 * -(-k // s) for k, s in zip(taps, linear.stride, strict=True)]
         check.need(max(linear.dilation) == 1, "a dilated kernel that wraps")
     else:
         seen = [int(np.bincount(looks % s).max()) for _, s, looks in circles(check, linear)]
@@ -53,8 +54,7 @@ def on_torus(check: Any, linear: Any) -> str:
     each, place = ints.shape[1], {tap: at for at, tap in enumerate(taps)}
     cells = np.zeros((len(taps), g, c, each, s, t), np.int64)
     for (i, u), (j, v) in itertools.product(enumerate(down), enumerate(across)):
-        at = place[u // s, v // t]
-        cells[at, ..., u % s, v % t] += ints[..., i, j].reshape(g, c, each)
+        cells[place[u // s, v // t], ..., u % s, v % t] += ints[..., i, j].reshape(g, c, each)
     flat, period = check.digits(cells.reshape(len(taps), -1)), math.lcm(height, width)
     check.need(period <= 1 << 16 and height * width <= 1 << 20, "a torus is too large")
     table = roots_of_unity(period)
@@ -67,7 +67,7 @@ def on_torus(check: Any, linear: Any) -> str:
     step = max(1, check.AT_ONCE // (4 * entries))
     # what the roots may be off, times the norms of the taps
     size = check.two(1 - ROOTS) * check.root(Fraction(len(taps) * ints.size))
-    off = linear.error + size * int(np.abs(ints).max()) * linear.weight.unit
+    off = linear.error + size * int(np.abs(ints).max()) * check.two(linear.weight.exponent)
     for first in range(0, len(half), step):
         at = np.array(half[first : first + step]) * [period // height, period // width]
         phases = at @ np.array(taps).T % period
@@ -80,7 +80,7 @@ def on_torus(check: Any, linear: Any) -> str:
         # three units: rounded by up to 1.02, and shifted
         units = 3 * check.root(Fraction(2 * c * each * s * t))
         scale = check.two(exponent - ROOTS)
-        error = off + units * scale * linear.weight.unit
+        error = off + units * scale * check.two(linear.weight.exponent)
         check.bounded(matrix, linear.most(error) / scale**2)
     return f"{len(half)} frequencies"
 

@@ -1,0 +1,29 @@
+"""``onelip prove``: a bundle with a network, its constants, and radii, that others can check."""
+
+from pathlib import Path
+from typing import Any
+
+from onelip.cli.arguments import new_parser
+from onelip.experiments import classification
+
+
+def run(arguments: list[str]) -> None:
+    """Write a bundle."""
+    parser = new_parser("prove")
+    parser.add_argument("file", type=Path, help="run folder, .pt2 or .onnx")
+    parser.add_argument("-o", "--out", type=Path, required=True, help="folder to make")
+    parser.add_argument("--samples", type=int, default=100, help="of a run: test images to certify")
+    parser.add_argument("--data", type=Path, help="of a run: folder of the data set")
+    inputs = "of a file: a .npy file with the samples to certify, in float32 or float64"
+    parser.add_argument("--inputs", type=Path, help=inputs)
+    trust = "open parts of a .pt2 file that may run code, because you know who wrote it"
+    parser.add_argument("--trust", action="store_true", help=trust)
+    options: Any = parser.parse_args(arguments)
+    if options.file.suffix.lower() in (".pt2", ".onnx"):
+        record = classification.prove_file(
+            options.file, options.out, options.inputs, trust=options.trust
+        )
+    else:
+        folder = classification.ClassificationFolder.open(options.file)
+        record = classification.prove_run(folder, options.out, options.data, options.samples)
+    print(classification.proof_text(record, options.out))

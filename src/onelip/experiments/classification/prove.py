@@ -1,0 +1,71 @@
+"""Bundles of runs and of files with networks."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from onelip._export import export
+from onelip.data import SHAPES
+from onelip.data import load as load_images
+from onelip.errors import UsageError
+from onelip.experiments.classification.folder import ClassificationFolder
+from onelip.proofs import prove
+
+
+def prove_run(
+    run: ClassificationFolder, out: Path, data: Path | None = None, samples: int = 100
+) -> dict[str, Any]:
+    """Write a bundle of the exported network of a run, with the first test images.
+
+    Args:
+        run: a trained run.
+        out: folder of the bundle.
+        data: folder of the data set, if it is not the one that the run was trained from.
+        samples: number of test images; 0 for none.
+    """
+    if samples < 0:
+        raise UsageError(f"--samples must not be negative, got {samples}")
+    model = export(run.load_model())
+    images = None
+    if samples:
+        images = load_images(run.recipe.dataset, "test", data or run.data_folder).images[:samples]
+    shape = None if images is not None else SHAPES[run.recipe.dataset][0]
+    return prove(model, out, images, input_shape=shape, about=f"run of {run.recipe.name}")
+
+
+def prove_file(
+    path: Path, out: Path, inputs: Path | None = None, *, trust: bool = False
+) -> dict[str, Any]:
+    """Write a bundle of a network in a ``.pt2`` or an ``.onnx`` file.
+
+    Args:
+        path: of the file.
+        out: folder of the bundle.
+        inputs: a ``.npy`` file with samples.
+        trust: open parts of a ``.pt2`` file that may run code.
+    """
+    return prove(path, out, None if inputs is None else _array(inputs), trust=trust)
+
+
+def proof_text(record: dict[str, Any], out: Path) -> str:
+    """What a bundle holds, in three lines."""
+    lines = [f"Lipschitz constant of the network: {float.fromhex(record['bound']):.9g}"]
+    if record["samples"] is not None:
+        radii = sorted(float.fromhex(radius) for radius in record["samples"]["radii"])
+        lines.append(f"{len(radii)} samples, median radius {radii[len(radii) // 2]:.6g}")
+    return "\n".join([*lines, f"checked and written: onelip check {out}"])
+
+
+def _array(path: Path) -> Tensor:
+    import numpy as np
+
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UsageError(f"--inputs: {path} cannot be read: {reason}") from error
+    if array.dtype not in (np.float32, np.float64):
+        raise UsageError(f"--inputs: float32 or float64 is asked, {path} has {array.dtype}")
+    return torch.from_numpy(array)

@@ -538,6 +538,14 @@ class BoundedSum(Sum):
         return self.bound
 
 
+@dataclass(frozen=True)
+class TruncatedExponential(BoundedSum):
+    """The sum of ``A^k / k!`` for k < ``terms``, by Horner's rule; A is ``base``, a skew map."""
+
+    base: Convolution | None = None
+    terms: int = 0
+
+
 def identity(shape: Shape) -> Reshape:
     """The map that changes nothing."""
     return Reshape(shape, shape)

@@ -2,9 +2,8 @@
 
     python check.py BUNDLE
 
-It shares nothing with the program that wrote the bundle, needs Python and numpy, and says VALID, or
-INVALID with the first line that fails; what it does not know is INVALID. The files of ``kinds``
-beside it know more: convolutions of large images, pooling, and so on.
+It shares nothing with the program that wrote the bundle, and says VALID, or INVALID with the first
+line that fails; what is not known, here or in the files of ``kinds`` beside it, is INVALID.
 
 A bundle is a folder with ``proof.json`` and ``tensors.safetensors``: a network of linear maps and
 activations, and claims, which are a norm of each map, a Lipschitz constant of each block and of the
@@ -17,9 +16,8 @@ fused operations. So tensors are integers on grids of powers of two, these have 
 and a product of digits is a float64 product whose sums stay below 2^53. No rounding analysis has to
 be believed (for a product by Strassen's scheme one would; numpy's BLAS has none).
 
-``|A| <= c`` is shown by ``A^T A <= t I + |t I - A^T A - L L^T|`` for t a little below c^2. L is a
-Cholesky factor in float64; whatever it is, its residual is computed exactly. Values have a bound of
-their distance to the true ones, in Euclidean norm.
+``|A| <= c`` is shown by ``A^T A <= t I + |t I - A^T A - L L^T|`` for t a little below c^2 and a
+Cholesky factor L in float64; whatever that is, the residual is computed exactly.
 """
 
 import copy
@@ -640,7 +638,7 @@ def check_samples(record: Any, network: Network, tensors: Tensors, inputs: Shape
 # Bundles.
 
 ASSUMED = """Taken on trust: this network runs elsewhere, in exact real numbers (level real);
-samples are what their owner says; Python, and sums and products of integers by numpy, are right."""
+samples are what their owner says; Python, and numpy's sums and products of integers, are right."""
 
 
 def check(bundle: Path, say: Say = print) -> None:
@@ -663,13 +661,15 @@ def check(bundle: Path, say: Say = print) -> None:
         check_samples(samples, network, tensors, shape, say)
 
 
-def extended() -> None:
+def kinds() -> dict[str, Any]:
     """Let the files of ``kinds`` beside this one add to the tables of what is known."""
+    found = {}
     for path in sorted((Path(__file__).parent / "kinds").glob("*.py")):
         spec: Any = importlib.util.spec_from_file_location(path.stem, path)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        module.register(sys.modules[__name__])
+        found[path.stem] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(found[path.stem])
+        found[path.stem].register(sys.modules[__name__])
+    return found
 
 
 def read(path: Path) -> bytes:
@@ -695,6 +695,6 @@ def main(arguments: list[str], name: str = "python check.py") -> int:
     return 0
 
 
-extended()
+KINDS = kinds()
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

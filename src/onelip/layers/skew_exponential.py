@@ -10,7 +10,16 @@ from torch.nn import functional as F
 from typing_extensions import override
 
 from onelip import norms
-from onelip.chains import BoundedSum, Convolution, LinearMap, Scale, Shape, composed, identity
+from onelip.chains import (
+    BoundedSum,
+    Convolution,
+    LinearMap,
+    Scale,
+    Shape,
+    TruncatedExponential,
+    composed,
+    identity,
+)
 from onelip.chains.linear_layers import expect, moved, shifted
 from onelip.chains.linear_map import reciprocal
 from onelip.chains.value import Value
@@ -139,8 +148,11 @@ class SkewExponential(LipschitzModule):
         for i in range(self.terms - 1, 0, -1):
             share = Scale(image.shape, reciprocal(torch.tensor(float(i))), operations=1)
             # only the outermost sum is the whole series, for which the layer proves a norm
-            bound = bound_of_part(self) if i == 1 else None
-            series = BoundedSum((identity(image.shape), composed([series, conv, share])), bound)
+            parts = identity(image.shape), composed([series, conv, share])
+            if i > 1:
+                series = BoundedSum(parts)
+            else:
+                series = TruncatedExponential(parts, bound_of_part(self), conv, self.terms)
         whole = moved(image.then(series), lambda x: x[:, : self.out_channels])
         if self.bias is None:
             return whole

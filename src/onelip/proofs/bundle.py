@@ -15,7 +15,8 @@ from onelip.chains import Chain, Shape
 from onelip.checker import check
 from onelip.errors import NotApplicableError, UsageError
 from onelip.proofs.claims import hexadecimal
-from onelip.proofs.graph import body_constant, network_record, norm_of_records
+from onelip.proofs.graph import body_constant, network_record
+from onelip.proofs.maps import norm_of_records
 from onelip.proofs.samples import samples_record
 from onelip.proofs.tensors import TensorStore
 from onelip.reading import Predictor, load, read

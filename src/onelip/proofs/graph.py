@@ -1,39 +1,18 @@
-"""Chains as the records of ``proof.json``: maps, activations and blocks, each with its claim."""
+"""Chains as the records of ``proof.json``: blocks and activations, each with its claim."""
 
 import math
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from onelip import layers
-from onelip.chains import (
-    Adjoint,
-    Block,
-    Chain,
-    Composition,
-    Convolution,
-    Dense,
-    Elementwise,
-    GroupSorting,
-    LinearMap,
-    Opaque,
-    Reshape,
-    Scale,
-)
-from onelip.chains.linear_layers import taking
-from onelip.chains.linear_map import Taking
-from onelip.chains.windows import Wrapping
+from onelip.chains import Block, Chain, Elementwise, GroupSorting, Opaque
 from onelip.errors import NotApplicableError
-from onelip.layers.gradient_step import mirrored
-from onelip.proofs.claims import ROOM, claimed_norm, claimed_norm_of_convolution, hexadecimal
+from onelip.proofs.claims import ROOM, hexadecimal
+from onelip.proofs.maps import ROUNDING, Record, map_records, norm_of_records, weighted
 from onelip.proofs.tensors import TensorStore
 from onelip.reading.graphs.gradient_steps import Step, step_of
-
-Record = dict[str, Any]
-
-_ROUNDING = 2.0**-48  # relative: more than a few operations of float64 lose
 
 
 def network_record(chain: Chain, store: TensorStore) -> Record:
@@ -48,102 +27,10 @@ def network_record(chain: Chain, store: TensorStore) -> Record:
     return {"blocks": blocks, "last": map_records(chain.last, store, "last")}
 
 
-def map_records(linear: LinearMap, store: TensorStore, place: str) -> list[Record]:
-    """A linear map as its parts, one after the other."""
-    if isinstance(linear, Composition):
-        parts = [map_records(part, store, f"{place}.{i}") for i, part in enumerate(linear.maps)]
-        return [record for part in parts for record in part]
-    if isinstance(linear, Reshape):
-        return [] if linear.inputs == linear.outputs else [_taken(None, linear)]
-    return [_record(linear, store, place)]
-
-
-def _record(linear: LinearMap, store: TensorStore, place: str) -> Record:
-    """A map without parts."""
-    if isinstance(linear, Taking):
-        return _taken(store.add(f"{place}.index", linear.index), linear)
-    if isinstance(linear, Wrapping):
-        return _wrapping(linear, store, place)
-    if isinstance(linear, Scale):
-        return _scale(linear, store, place)
-    if isinstance(linear, Adjoint):
-        return _weighted(_turned(linear), store, place)
-    if isinstance(linear, Dense | Convolution):
-        return _weighted(linear, store, place)
-    raise NotApplicableError(f"no proof of a {type(linear).__name__} can be written yet ({place})")
-
-
-def norm_of_records(records: list[Record]) -> float:
-    """Product of the claimed norms, rounded up; 1 for no maps."""
-    norms = [float.fromhex(record["norm"]) for record in records]
-    return math.prod(norms) * (1 + _ROUNDING * len(norms))
-
-
 def body_constant(network: Record) -> float:
     """Product of the claimed constants of the blocks, rounded up."""
     constants = [float.fromhex(block["bound"]) for block in network["blocks"]]
-    return math.prod(constants) * (1 + _ROUNDING * len(constants))
-
-
-def _taken(index: str | None, linear: LinearMap) -> Record:
-    norm = 1.0 if isinstance(linear, Reshape) else claimed_norm(linear)
-    outputs = list(linear.outputs)
-    return {"map": "take", "index": index, "outputs": outputs, "norm": hexadecimal(norm)}
-
-
-def _wrapping(linear: Wrapping, store: TensorStore, place: str) -> Record:
-    """Circular padding, by where it takes its pixels."""
-    count = math.prod(linear.inputs)
-    numbers = torch.arange(count, dtype=torch.float64).view(1, *linear.inputs)
-    taken = taking(linear.inputs, linear.outputs, linear(numbers).flatten().long())
-    return _taken(store.add(f"{place}.index", taken.index), taken)
-
-
-def _scale(linear: Scale, store: TensorStore, place: str) -> Record:
-    return {
-        "map": "scale",
-        "factor": store.add(f"{place}.factor", linear.factor.double()),
-        "shift": _named(linear.shift, store, f"{place}.shift"),
-        "norm": hexadecimal(claimed_norm(linear)),
-    }
-
-
-def _turned(linear: Adjoint) -> LinearMap:
-    """The adjoint as a matrix or a convolution of its own."""
-    of = linear.of
-    if isinstance(of, Dense):
-        return Dense(of.weight.T, linear.bias)
-    if isinstance(of, Convolution) and of.stride == (1, 1) and of.groups == 1:
-        turned = replace(of, inputs=of.outputs, weight=mirrored(of.weight), bias=linear.bias)
-        if turned.outputs == of.inputs:
-            return turned
-    raise NotApplicableError("no proof of a transposed convolution can be written yet")
-
-
-def _weighted(linear: LinearMap, store: TensorStore, place: str) -> Record:
-    """A matrix or a convolution."""
-    assert isinstance(linear, Dense | Convolution)
-    tensors = {
-        "weight": store.add(f"{place}.weight", linear.weight),
-        "bias": _named(linear.bias, store, f"{place}.bias"),
-    }
-    if isinstance(linear, Dense):
-        return {"map": "dense", "norm": hexadecimal(claimed_norm(linear))} | tensors
-    norm, witness = claimed_norm_of_convolution(linear)
-    return {
-        "map": "convolution",
-        "norm": hexadecimal(norm),
-        "witness": witness,
-        "stride": list(linear.stride),
-        "padding": list(linear.padding),
-        "dilation": list(linear.dilation),
-        "groups": linear.groups,
-        "circular": linear.circular,
-    } | tensors
-
-
-def _named(tensor: Tensor | None, store: TensorStore, name: str) -> str | None:
-    return None if tensor is None else store.add(name, tensor)
+    return math.prod(constants) * (1 + ROUNDING * len(constants))
 
 
 def _block(block: Block, store: TensorStore, place: str) -> list[Record]:
@@ -158,7 +45,7 @@ def _block(block: Block, store: TensorStore, place: str) -> list[Record]:
     skip = None if block.skip is None else map_records(block.skip, store, f"{place}.skip")
     constant = max(high, -low) * norm_of_records(inner) * norm_of_records(outer)
     constant += 0.0 if skip is None else norm_of_records(skip)
-    bound = hexadecimal(constant * (1 + _ROUNDING))
+    bound = hexadecimal(constant * (1 + ROUNDING))
     return [
         {"inner": inner, "activation": activation, "outer": outer, "skip": skip, "bound": bound}
     ]
@@ -166,15 +53,15 @@ def _block(block: Block, store: TensorStore, place: str) -> list[Record]:
 
 def _step(block: Block, step: Step, store: TensorStore, place: str) -> Record:
     """``x - step W^T phi(W x)``, whose constant is 1 as long as the step is short."""
-    inner = _weighted(step.linear, store, f"{place}.inner")
+    inner = weighted(step.linear, store, f"{place}.inner")
     activation, (low, high) = _activation(block, store, place)
-    reach = step.length * float.fromhex(inner["norm"]) ** 2 * (1 + _ROUNDING)
-    constant = max(1.0, (reach * high - 1) * (1 + _ROUNDING), (1 - reach * min(low, 0.0)))
+    reach = step.length * float.fromhex(inner["norm"]) ** 2 * (1 + ROUNDING)
+    constant = max(1.0, (reach * high - 1) * (1 + ROUNDING), (1 - reach * min(low, 0.0)))
     return {
         "inner": [inner],
         "activation": activation,
         "step": hexadecimal(step.length),
-        "bound": hexadecimal(constant if low >= 0 else constant * (1 + _ROUNDING)),
+        "bound": hexadecimal(constant if low >= 0 else constant * (1 + ROUNDING)),
     }
 
 
@@ -183,7 +70,7 @@ def _linear_block(maps: list[Record], store: TensorStore) -> list[Record]:
     if not maps:
         return []
     activation = _leaky(torch.ones(()), store, "identity")
-    bound = hexadecimal(norm_of_records(maps) * (1 + _ROUNDING))
+    bound = hexadecimal(norm_of_records(maps) * (1 + ROUNDING))
     return [{"inner": maps, "activation": activation, "outer": [], "skip": None, "bound": bound}]
 
 

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from onelip.chains import Chain
 from onelip.proofs.claims import hexadecimal
-from onelip.proofs.graph import Record, body_constant, norm_of_records
+from onelip.proofs.graph import body_constant
+from onelip.proofs.maps import Record, norm_of_records
 from onelip.proofs.tensors import TensorStore
 
 SLACK = 2.0**-20

@@ -1,0 +1,147 @@
+"""Linear maps as the records of ``proof.json``, each with a claim of its norm."""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from onelip.chains import (
+    Adjoint,
+    Composition,
+    Convolution,
+    Dense,
+    LinearMap,
+    Reshape,
+    Scale,
+    Taking,
+    TruncatedExponential,
+)
+from onelip.chains.linear_layers import taking
+from onelip.chains.windows import Wrapping
+from onelip.errors import NotApplicableError
+from onelip.norms.exponential import truncated_exponential
+from onelip.proofs.claims import claimed_norm, claimed_norm_of_convolution, hexadecimal
+from onelip.proofs.tensors import TensorStore
+from onelip.reading.graphs.truncated_exponentials import Polynomial
+
+Record = dict[str, Any]
+
+ROUNDING = 2.0**-48
+"""Relative: more than a few operations of float64 lose."""
+
+
+def map_records(linear: LinearMap, store: TensorStore, place: str) -> list[Record]:
+    """A linear map as its parts, one after the other."""
+    if isinstance(linear, Composition):
+        parts = [map_records(part, store, f"{place}.{i}") for i, part in enumerate(linear.maps)]
+        return [record for part in parts for record in part]
+    if isinstance(linear, Reshape):
+        return [] if linear.inputs == linear.outputs else [_taken(None, linear)]
+    return [_record(linear, store, place)]
+
+
+def _record(linear: LinearMap, store: TensorStore, place: str) -> Record:
+    """A map without parts."""
+    if isinstance(linear, Taking):
+        return _taken(store.add(f"{place}.index", linear.index), linear)
+    if isinstance(linear, Wrapping):
+        return _wrapping(linear, store, place)
+    if isinstance(linear, Scale):
+        return _scale(linear, store, place)
+    if isinstance(linear, Adjoint):
+        return _adjoint(linear, store, place)
+    if isinstance(linear, TruncatedExponential | Polynomial):
+        return _exponential(linear, store, place)
+    if isinstance(linear, Dense | Convolution):
+        return weighted(linear, store, place)
+    raise NotApplicableError(f"no proof of a {type(linear).__name__} can be written yet ({place})")
+
+
+def norm_of_records(records: list[Record]) -> float:
+    """Product of the claimed norms, rounded up; 1 for no maps."""
+    norms = [float.fromhex(record["norm"]) for record in records]
+    return math.prod(norms) * (1 + ROUNDING * len(norms))
+
+
+def _taken(index: str | None, linear: LinearMap) -> Record:
+    norm = 1.0 if isinstance(linear, Reshape) else claimed_norm(linear)
+    outputs = list(linear.outputs)
+    return {"map": "take", "index": index, "outputs": outputs, "norm": hexadecimal(norm)}
+
+
+def _wrapping(linear: Wrapping, store: TensorStore, place: str) -> Record:
+    """Circular padding, by where it takes its pixels."""
+    count = math.prod(linear.inputs)
+    numbers = torch.arange(count, dtype=torch.float64).view(1, *linear.inputs)
+    taken = taking(linear.inputs, linear.outputs, linear(numbers).flatten().long())
+    return _taken(store.add(f"{place}.index", taken.index), taken)
+
+
+def _scale(linear: Scale, store: TensorStore, place: str) -> Record:
+    return {
+        "map": "scale",
+        "factor": store.add(f"{place}.factor", linear.factor.double()),
+        "shift": _named(linear.shift, store, f"{place}.shift"),
+        "norm": hexadecimal(claimed_norm(linear)),
+    }
+
+
+def _adjoint(linear: Adjoint, store: TensorStore, place: str) -> Record:
+    """A transposed matrix, or the adjoint of a convolution."""
+    of = linear.of
+    if isinstance(of, Dense):
+        return weighted(Dense(of.weight.T, linear.bias), store, place)
+    if not isinstance(of, Convolution):
+        raise NotApplicableError(f"no proof of the adjoint of a {type(of).__name__} ({place})")
+    inner = weighted(replace(of, bias=None), store, place)
+    return {
+        "map": "adjoint",
+        "norm": inner["norm"],
+        "of": inner,
+        "inputs": list(of.inputs),
+        "bias": _named(linear.bias, store, f"{place}.bias"),
+    }
+
+
+def _exponential(
+    linear: TruncatedExponential | Polynomial, store: TensorStore, place: str
+) -> Record:
+    """The truncated exponential of a skew convolution."""
+    if isinstance(linear, TruncatedExponential):
+        terms = linear.terms
+    else:
+        terms = len(linear.coefficients)
+    if linear.base is None or linear.bound is None:
+        raise NotApplicableError(f"no proof of a sum of maps can be written yet ({place})")
+    inner = weighted(linear.base, store, place)
+    norm = torch.tensor(float.fromhex(inner["norm"]), dtype=torch.float64)
+    bound = hexadecimal(truncated_exponential(norm, terms))
+    return {"map": "exponential", "norm": bound, "of": inner, "terms": terms}
+
+
+def weighted(linear: LinearMap, store: TensorStore, place: str) -> Record:
+    """A matrix or a convolution."""
+    assert isinstance(linear, Dense | Convolution)
+    tensors = {
+        "weight": store.add(f"{place}.weight", linear.weight),
+        "bias": _named(linear.bias, store, f"{place}.bias"),
+    }
+    if isinstance(linear, Dense):
+        return {"map": "dense", "norm": hexadecimal(claimed_norm(linear))} | tensors
+    norm, witness = claimed_norm_of_convolution(linear)
+    return {
+        "map": "convolution",
+        "norm": hexadecimal(norm),
+        "witness": witness,
+        "stride": list(linear.stride),
+        "padding": list(linear.padding),
+        "dilation": list(linear.dilation),
+        "groups": linear.groups,
+        "circular": linear.circular,
+    } | tensors
+
+
+def _named(tensor: Tensor | None, store: TensorStore, name: str) -> str | None:
+    return None if tensor is None else store.add(name, tensor)

@@ -1,0 +1,97 @@
+"""Small networks with every kind of record, as bundles."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from onelip import layers, prove
+
+Network = tuple[Callable[[], nn.Module], tuple[int, ...]]
+
+
+class Residual(nn.Module):
+    """A class with a forward of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(2, 4, 3, padding=1), nn.Conv2d(4, 2, 3, padding=1)
+        self.head = nn.Linear(32, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """One block with a way around."""
+        x = x + 0.1 * self.second(torch.relu(self.first(x)))
+        return self.head(x.flatten(1))
+
+
+def _sequence(*parts: nn.Module) -> Callable[[], nn.Module]:
+    return lambda: nn.Sequential(*parts)
+
+
+def _networks() -> dict[str, Network]:
+    torch.manual_seed(0)
+    image = (2, 4, 4)
+    return {
+        "dense": (
+            _sequence(
+                nn.Linear(5, 6), layers.MaxMin(), nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 3)
+            ),
+            (5,),
+        ),
+        "orthogonal": (
+            _sequence(
+                layers.CholeskyLinear(6, 6), layers.GroupSort(3), layers.UnitNormLinear(6, 4)
+            ),
+            (6,),
+        ),
+        "steps": (
+            _sequence(
+                layers.Normalize([0.5, 0.4], [0.3, 0.2]),
+                layers.ConvexPotentialConv2d(2, 3, 3, image_size=4),
+                layers.ConvexPotentialConv2d(2, 3, 3, image_size=4, padding_mode="circular"),
+                nn.Flatten(),
+                layers.ConvexPotentialLinear(32, 10),
+                nn.Linear(32, 3),
+            ),
+            image,
+        ),
+        "convolutions": (
+            _sequence(
+                nn.Conv2d(2, 4, 3, stride=2, padding=1),
+                nn.LeakyReLU(-0.5),
+                nn.Conv2d(4, 4, 2, groups=2, padding=1, padding_mode="circular"),
+                nn.PReLU(4),
+                nn.MaxPool2d(2, 1),
+                layers.ScaledAvgPool2d(2),
+                nn.Flatten(),
+                nn.Linear(4, 3),
+            ),
+            image,
+        ),
+        "skew": (
+            _sequence(
+                layers.SOCConv2d(2, 4, 3, image_size=4),
+                layers.MaxMin(),
+                nn.Flatten(),
+                nn.Linear(64, 3),
+            ),
+            image,
+        ),
+        "transposed": (
+            _sequence(nn.ConvTranspose2d(2, 3, 3, stride=2, padding=1), layers.Abs()),
+            (2, 2, 2),
+        ),
+        "class": (Residual, image),
+    }
+
+
+NETWORKS = _networks()
+
+
+def write(name: str, folder: Path, samples: int = 3) -> dict:
+    """Prove a network by name."""
+    build, shape = NETWORKS[name]
+    torch.manual_seed(1)
+    model = build().eval()
+    return prove(model, folder, torch.rand(samples, *shape), about=name)

@@ -52,11 +52,6 @@ def claimed_norm_of_convolution(
     if linear.rows * linear.columns <= _WRITTEN and min(linear.rows, linear.columns) <= _SIDE:
         basis = torch.eye(linear.columns, dtype=torch.float64).view(-1, *linear.inputs)
         return _largest(linear.exact()(basis).flatten(1)) * ROOM, "matrix"
-    if (
-        any(n % s for n, s in zip(linear.inputs[1:], linear.stride, strict=True))
-        and linear.circular
-    ):
-        return _largest(_kernels(linear, weight)) * math.sqrt(overlap) * ROOM, "kernel"
     return _on_torus(linear, weight) * ROOM, "torus"
 
 

@@ -1,8 +1,6 @@
 package main
 
-import (
-	"math/big"
-)
+import "math/big"
 
 // readSamples shows the radii: for each, what the network gives is computed with all that rounding does.
 func (b *bundle) readSamples(v any) {
@@ -12,7 +10,7 @@ func (b *bundle) readSamples(v any) {
 	const what = "the samples"
 	f := fields(v, what, "inputs", "predictions", "radii", "head")
 	t := b.tensor(f["inputs"], what)
-	demand(len(t.shape) == len(b.input)+1 && tuple(t.shape[1:]) == tuple(b.input), "%s have another shape than the input", what)
+	demand(len(t.shape) == len(b.input)+1 && t.length() > 0 && tuple(t.shape[1:]) == tuple(b.input), "%s have another shape than the input", what)
 	n, outputs := t.shape[0], entries(b.output, what)
 	predictions, radii := list(f["predictions"], what), list(f["radii"], what)
 	demand(len(predictions) == n && len(radii) == n, "%s: another number of predictions or radii", what)
@@ -32,10 +30,7 @@ func (b *bundle) readSamples(v any) {
 	for i := range chosen {
 		chosen[i], radius[i] = integer(predictions[i], "a prediction", 0, outputs-1), claim(radii[i], "a radius")
 	}
-	each := len(t.raw)
-	if n > 0 {
-		each /= n
-	}
+	each := len(t.raw) / n
 	parallel(n, func(i int) {
 		if radius[i].Sign() == 0 {
 			return
@@ -59,10 +54,6 @@ func (b *bundle) readSamples(v any) {
 			demand(margin.Sign() > 0 && reach.Cmp(multiply(margin, margin)) < 0, "sample %d: its radius is not shown", i)
 		}
 	})
-	if n == 0 {
-		b.say("0 samples")
-		return
-	}
 	least, most := radius[0], radius[0]
 	for _, r := range radius {
 		least, most = smaller(least, r), larger(most, r)

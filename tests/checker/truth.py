@@ -155,7 +155,7 @@ class Truth:
         samples, last = record["samples"], record["network"]["last"]
         logits = self.forward(record, self.tensors[samples["inputs"]]).flatten(1)
         count = logits.shape[1]
-        between = torch.full((count, count), math.sqrt(2) * whole)
+        between = torch.full((count, count), math.sqrt(2) * whole, dtype=torch.float64)
         if samples["head"] == "pairs":
             rows = self._get(last[-1]["weight"])
             between = (rows[:, None] - rows).norm(dim=2) * body * _norms(last[:-1])

@@ -445,13 +445,12 @@ class Convolution(Linear):
 
 def adjoint(of: Linear) -> Linear:
     """The adjoint of a matrix, or of a convolution that keeps the size of images."""
+    need(isinstance(of, Convolution | Dense), "a step needs a matrix or a convolution")
     ints = of.weight.ints.swapaxes(0, 1)
     if isinstance(of, Convolution):
         ints = ints[:, :, ::-1, ::-1]
         same = of.groups == 1 and of.stride == (1, 1) and of.inputs[1:] == of.outputs[1:]
         need(same, "the adjoint of a convolution that changes the size of images")
-    else:
-        need(isinstance(of, Dense), "a step needs a matrix or a convolution")
     other = copy.copy(of)
     other.inputs, other.outputs, other.shift = of.outputs, of.inputs, None
     other.weight = replace(of.weight, ints=ints)
@@ -644,9 +643,10 @@ samples are what their owner says; Python, and numpy's sums and products of inte
 def check(bundle: Path, say: Say = print) -> None:
     """Check everything that a bundle claims, and say each line; raises Invalid."""
     names = "format", "version", "level", "files", "input", "network", "bound", "samples", "about"
-    *kind, files, inputs, record, bound, samples, _ = fields(
+    *kind, files, inputs, record, bound, samples, about = fields(
         objects(read(bundle / "proof.json")), *names
     )
+    need(isinstance(about, str), "a string about the proof is asked")
     need(kind == ["onelip proof", 1, "real"], "another format, version or level")
     need(isinstance(files, dict) and "tensors.safetensors" in files, "files are asked")
     found = {name: read(bundle / name) for name in files if name == Path(name).name}

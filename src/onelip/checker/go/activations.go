@@ -1,0 +1,116 @@
+package main
+
+import (
+	"math/big"
+	"sort"
+)
+
+// activation is a map that is not linear.
+type activation struct {
+	outputs     []int
+	square      *big.Rat // the square of its Lipschitz constant
+	low, high   *big.Rat // slopes, or nil
+	apply       func(grid) grid
+	constant    upper // its constant
+	elementwise bool
+}
+
+func (b *bundle) readActivation(v any, input []int, what string) *activation {
+	r, ok := v.(record)
+	demand(ok, "%s: the activation is not an object", what)
+	switch kind, _ := r["kind"].(string); kind {
+	case "leaky-relu":
+		return b.readLeaky(v, input, what)
+	case "sort":
+		return readSort(v, input, what)
+	case "max-pool":
+		return readPool(v, input, what)
+	}
+	refuse("%s: an unknown activation", what)
+	return nil
+}
+
+func (b *bundle) readLeaky(v any, input []int, what string) *activation {
+	f := fields(v, what, "kind", "slopes")
+	t := b.tensor(f["slopes"], what)
+	index := broadcast(t, input, what)
+	low, high := t.extremes()
+	low, high = smaller(low, whole(1)), larger(high, whole(1))
+	most := larger(high, new(big.Rat).Neg(low))
+	slopes := t.onGrid()
+	a := &activation{outputs: input, square: multiply(most, most), low: low, high: high, constant: above(most)}
+	a.apply = func(x grid) grid {
+		above0, below0 := grid{make([]int64, len(x.m)), x.e, nothing()}, grid{make([]int64, len(x.m)), x.e, nothing()}
+		for i, m := range x.m {
+			if m > 0 {
+				above0.m[i] = m
+			} else {
+				below0.m[i] = m
+			}
+		}
+		y := together(above0, scaledBy(below0, slopes, index))
+		y.off = y.off.plus(a.constant.times(x.off))
+		return y
+	}
+	return a
+}
+
+func readSort(v any, input []int, what string) *activation {
+	f := fields(v, what, "kind", "size", "descending")
+	size, descending := integer(f["size"], what, 1, largest), truth(f["descending"], what)
+	demand(input[0]%size == 0, "%s: channels that are not groups of %d", what, size)
+	area := entries(input, what) / input[0]
+	a := &activation{outputs: input, square: whole(1), low: whole(-1), high: whole(1), constant: above(whole(1))}
+	a.apply = func(x grid) grid {
+		y := grid{make([]int64, len(x.m)), x.e, x.off}
+		group := make([]int64, size)
+		for first := 0; first < input[0]; first += size {
+			for p := 0; p < area; p++ {
+				for c := range group {
+					group[c] = x.m[(first+c)*area+p]
+				}
+				sort.Slice(group, func(i, j int) bool { return group[i] != group[j] && group[i] > group[j] == descending })
+				for c := range group {
+					y.m[(first+c)*area+p] = group[c]
+				}
+			}
+		}
+		return y
+	}
+	return a
+}
+
+func readPool(v any, input []int, what string) *activation {
+	f := fields(v, what, "kind", "size", "stride")
+	size, stride := pair(f["size"], what, 1), pair(f["stride"], what, 1)
+	from := image(input, what)
+	to := from
+	count := int64(1)
+	for a := range size {
+		demand(from[a+1] >= size[a], "%s: a window larger than the image", what)
+		to[a+1] = (from[a+1]-size[a])/stride[a] + 1
+		count *= int64((size[a] + stride[a] - 1) / stride[a])
+	}
+	a := &activation{outputs: to[:], square: whole(count), constant: rootOf(big.NewInt(count))}
+	a.apply = func(x grid) grid {
+		y := grid{make([]int64, 0, to[0]*to[1]*to[2]), x.e, x.off.times(a.constant)}
+		for c := 0; c < to[0]; c++ {
+			for i := 0; i < to[1]; i++ {
+				for j := 0; j < to[2]; j++ {
+					most := int64(-1 << 62)
+					for k := 0; k < size[0]; k++ {
+						row := (c*from[1] + i*stride[0] + k) * from[2]
+						for l := 0; l < size[1]; l++ {
+							if m := x.m[row+j*stride[1]+l]; m > most {
+								most = m
+							}
+						}
+					}
+					y.m = append(y.m, most)
+				}
+			}
+		}
+		return y
+	}
+	return a
+}

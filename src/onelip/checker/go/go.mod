@@ -1,0 +1,3 @@
+module onelip-check
+
+go 1.19

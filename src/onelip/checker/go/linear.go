@@ -1,0 +1,276 @@
+package main
+
+import (
+	"fmt"
+	"math/big"
+	"sync"
+)
+
+// linear is a map whose claimed norm has been shown; apply adds its bias.
+type linear interface {
+	outputs() []int
+	claimed() *big.Rat
+	apply(x grid) grid
+}
+
+// proved is what all maps have.
+type proved struct {
+	norm  *big.Rat
+	shape []int
+}
+
+func (p proved) outputs() []int    { return p.shape }
+func (p proved) claimed() *big.Rat { return p.norm }
+
+// carried is what an error of the input becomes, and what else has been counted.
+func (p proved) carried(x grid, more ...upper) upper {
+	off := above(p.norm).times(x.off)
+	for _, m := range more {
+		off = off.plus(m)
+	}
+	return off
+}
+
+// readMap reads a map and shows its norm; the second result says how.
+func (b *bundle) readMap(v any, input []int, what string) (linear, string) {
+	r, ok := v.(record)
+	demand(ok, "%s is not an object", what)
+	switch kind, _ := r["map"].(string); kind {
+	case "dense":
+		return b.readDense(v, input, what)
+	case "convolution":
+		c, how := b.readConvolution(v, input, what)
+		return c, how
+	case "scale":
+		return b.readScale(v, input, what)
+	case "take":
+		return b.readTake(v, input, what)
+	case "adjoint":
+		return b.readAdjoint(v, input, what)
+	case "exponential":
+		return b.readExponential(v, input, what)
+	}
+	refuse("%s is of an unknown kind", what)
+	return nil, ""
+}
+
+// dense is a matrix, and a bias or nil.
+type dense struct {
+	proved
+	a      matrix
+	off    upper
+	bias   *tensor
+	once   sync.Once
+	lifted raised
+	sums   []wide
+}
+
+func (b *bundle) readDense(v any, input []int, what string) (*dense, string) {
+	f := fields(v, what, "map", "norm", "weight", "bias")
+	t := b.tensor(f["weight"], what)
+	demand(len(t.shape) == 2 && t.length() > 0, "%s: the weight is not a matrix", what)
+	demand(t.shape[1] == entries(input, what), "%s: the matrix does not fit its input", what)
+	w := t.onGrid()
+	d := &dense{a: matrix{t.shape[0], t.shape[1], w.m, w.e}, off: w.off, bias: b.bias(f["bias"], t.shape[0], what)}
+	d.proved = proved{claim(f["norm"], what), []int{t.shape[0]}}
+	demand(d.a.below(d.norm, d.off), "%s: its norm is not shown to be at most what is claimed", what)
+	return d, "matrix"
+}
+
+func (d *dense) apply(x grid) grid {
+	d.once.Do(func() { d.lifted, d.sums = raisedRows(d.a.m, d.a.cols) })
+	v, total := raisedRows(x.m, len(x.m))
+	sums := make([]wide, d.a.rows)
+	for i := range sums {
+		sums[i] = lowered(dot(d.lifted[i*d.a.cols:(i+1)*d.a.cols], v), d.a.cols, d.sums[i], total[0])
+	}
+	y := settled(sums, d.a.e+x.e)
+	y.off = d.carried(x, y.off, d.off.times(lengthOf(x.m, x.e)))
+	return biased(y, d.bias)
+}
+
+// transposed is the adjoint without the bias.
+func (d *dense) transposed(x grid) grid {
+	sums := make([]wide, d.a.cols)
+	for i, y := range x.m {
+		for j, w := range d.a.m[i*d.a.cols : (i+1)*d.a.cols] {
+			sums[j] = sums[j].plus(times(w, y))
+		}
+	}
+	y := settled(sums, d.a.e+x.e)
+	y.off = d.carried(x, y.off, d.off.times(lengthOf(x.m, x.e)))
+	return y
+}
+
+// raisedRows is rows of so many columns as dot wants them, and their sums.
+func raisedRows(m []int64, cols int) (raised, []wide) {
+	r, sums := make(raised, len(m)), make([]wide, len(m)/cols)
+	for i, x := range m {
+		r[i] = raise(x)
+	}
+	for i := range sums {
+		sums[i] = sum(m[i*cols : (i+1)*cols])
+	}
+	return r, sums
+}
+
+// bias is null or a tensor of one number for each channel.
+func (b *bundle) bias(v any, channels int, what string) *tensor {
+	if v == nil {
+		return nil
+	}
+	t := b.tensor(v, what)
+	demand(len(t.shape) == 1 && t.shape[0] == channels, "%s: the bias does not fit", what)
+	return t
+}
+
+// biased is x plus one number for each channel.
+func biased(x grid, bias *tensor) grid {
+	if bias == nil {
+		return x
+	}
+	index := make([]int, len(x.m))
+	each := len(x.m) / bias.length()
+	for i := range index {
+		index[i] = i / each
+	}
+	return together(x, spread(bias.onGrid(), index))
+}
+
+// spread is the numbers of a at these places; what they are off by may count several times.
+func spread(a grid, index []int) grid {
+	s := grid{m: make([]int64, len(index)), e: a.e, off: a.off.times(rootOfWhole(len(index)))}
+	for i, j := range index {
+		s.m[i] = a.m[j]
+	}
+	return s
+}
+
+// broadcast is which entry of a tensor goes to which entry of a shape.
+func broadcast(t *tensor, shape []int, what string) []int {
+	demand(len(t.shape) <= len(shape), "%s: a tensor does not broadcast onto its input", what)
+	index := make([]int, entries(shape, what))
+	ahead := len(shape) - len(t.shape)
+	for i := range index {
+		rest, j, step := i, 0, 1
+		for a := len(shape) - 1; a >= ahead; a-- {
+			side := t.shape[a-ahead]
+			demand(side == 1 || side == shape[a], "%s: a tensor does not broadcast onto its input", what)
+			if side > 1 {
+				j += rest % shape[a] * step
+			}
+			rest /= shape[a]
+			step *= side
+		}
+		index[i] = j
+	}
+	return index
+}
+
+// scale is factor * x + shift.
+type scale struct {
+	proved
+	factor grid
+	index  []int
+	shift  *tensor
+	moved  []int
+}
+
+func (b *bundle) readScale(v any, input []int, what string) (*scale, string) {
+	f := fields(v, what, "map", "norm", "factor", "shift")
+	t := b.tensor(f["factor"], what)
+	s := &scale{factor: t.onGrid(), index: broadcast(t, input, what)}
+	s.proved = proved{claim(f["norm"], what), input}
+	low, high := t.extremes()
+	demand(atLeast(s.norm, high) && atLeast(s.norm, new(big.Rat).Neg(low)), "%s: a factor is larger than the norm", what)
+	if f["shift"] != nil {
+		s.shift = b.tensor(f["shift"], what)
+		s.moved = broadcast(s.shift, input, what)
+	}
+	return s, "largest factor"
+}
+
+func (s *scale) apply(x grid) grid {
+	y := scaledBy(x, s.factor, s.index)
+	y.off = s.carried(x, y.off)
+	if s.shift == nil {
+		return y
+	}
+	return together(y, spread(s.shift.onGrid(), s.moved))
+}
+
+// scaledBy is the products of numbers with factors; off is what is new.
+func scaledBy(x, factor grid, index []int) grid {
+	sums := make([]wide, len(x.m))
+	for i, m := range x.m {
+		sums[i] = times(m, factor.m[index[i]])
+	}
+	y := settled(sums, x.e+factor.e)
+	y.off = y.off.plus(factor.off.times(lengthOf(x.m, x.e)))
+	return y
+}
+
+// take moves numbers; a nil index leaves them where they are.
+type take struct {
+	proved
+	index []int
+}
+
+func (b *bundle) readTake(v any, input []int, what string) (*take, string) {
+	f := fields(v, what, "map", "norm", "index", "outputs")
+	t := &take{proved: proved{claim(f["norm"], what), sizes(f["outputs"], what)}}
+	n, most := entries(t.shape, what), 1
+	if f["index"] == nil {
+		demand(n == entries(input, what), "%s: another number of entries", what)
+	} else {
+		list := b.tensor(f["index"], what)
+		demand(list.length() == n, "%s: the index has another length than the result", what)
+		t.index = make([]int, n)
+		counts := make([]int, entries(input, what))
+		most = 0
+		for i := range t.index {
+			r := list.fraction(i)
+			demand(r.IsInt() && r.Num().IsInt64(), "%s: an index is not a whole number", what)
+			k := r.Num().Int64()
+			demand(k >= -1 && k < int64(len(counts)), "%s: an index is out of range", what)
+			t.index[i] = int(k)
+			if k < 0 {
+				continue
+			}
+			counts[k]++
+			if counts[k] > most {
+				most = counts[k]
+			}
+		}
+	}
+	demand(atLeast(multiply(t.norm, t.norm), whole(int64(most))), "%s: an entry is taken more often than the norm allows", what)
+	return t, "repetitions"
+}
+
+func (t *take) apply(x grid) grid {
+	if t.index == nil {
+		return grid{x.m, x.e, t.carried(x)}
+	}
+	y := grid{m: make([]int64, len(t.index)), e: x.e, off: t.carried(x)}
+	for i, k := range t.index {
+		if k >= 0 {
+			y.m[i] = x.m[k]
+		}
+	}
+	return y
+}
+
+// tuple is a shape as Python writes it.
+func tuple(shape []int) string {
+	s := ""
+	for i, n := range shape {
+		if i > 0 {
+			s += ", "
+		}
+		s += fmt.Sprint(n)
+	}
+	if len(shape) == 1 {
+		s += ","
+	}
+	return "(" + s + ")"
+}

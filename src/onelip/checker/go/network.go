@@ -1,0 +1,147 @@
+package main
+
+import (
+	"fmt"
+	"math/big"
+)
+
+// block is a part of the network with a bound that has been shown.
+type block struct {
+	bound *big.Rat
+	apply func(grid) grid
+}
+
+const mostMaps = 10000
+
+// readMaps reads maps one after the other, and gives them, what comes out of the last, and the product of their norms.
+func (b *bundle) readMaps(v any, input []int, what string) ([]linear, []int, *big.Rat) {
+	maps, product := []linear{}, whole(1)
+	for _, item := range list(v, what) {
+		b.maps++
+		demand(b.maps <= mostMaps, "more than %d maps", mostMaps)
+		m, how := b.readMap(item, input, what)
+		kind := item.(record)["map"].(string)
+		norm, _ := m.claimed().Float64()
+		b.say("%s: %s to %s, norm <= %.9g, %s", what, kind, tuple(m.outputs()), norm, how)
+		maps, input, product = append(maps, m), m.outputs(), multiply(product, m.claimed())
+	}
+	return maps, input, product
+}
+
+func applied(maps []linear, x grid) grid {
+	for _, m := range maps {
+		x = m.apply(x)
+	}
+	return x
+}
+
+func (b *bundle) readBlock(v any, input []int, what string) (block, []int) {
+	r, ok := v.(record)
+	demand(ok, "%s is not an object", what)
+	if _, step := r["step"]; step {
+		return b.readStep(v, input, what)
+	}
+	f := fields(v, what, "inner", "activation", "outer", "skip", "bound")
+	inner, shape, product := b.readMaps(f["inner"], input, what)
+	a := b.readActivation(f["activation"], shape, what)
+	outer, shape, product2 := b.readMaps(f["outer"], a.outputs, what)
+	product = multiply(product, product2)
+	bound := claim(f["bound"], what)
+	room := bound
+	var skip []linear
+	if f["skip"] != nil {
+		maps, same, norms := b.readMaps(f["skip"], input, what)
+		demand(tuple(same) == tuple(shape), "%s: the skip connection has another shape", what)
+		skip, room = maps, new(big.Rat).Sub(bound, norms)
+	}
+	demand(room.Sign() >= 0 && atLeast(multiply(room, room), multiply(a.square, multiply(product, product))), "%s: the bound is below what its parts give", what)
+	apply := func(x grid) grid {
+		y := applied(outer, a.apply(applied(inner, x)))
+		if f["skip"] != nil {
+			y = together(y, applied(skip, x))
+		}
+		return y
+	}
+	return block{bound, apply}, shape
+}
+
+// reversible is a map that step blocks know the adjoint of.
+type reversible interface {
+	linear
+	transposed(grid) grid
+}
+
+func (b *bundle) readStep(v any, input []int, what string) (block, []int) {
+	f := fields(v, what, "inner", "activation", "step", "bound")
+	maps, shape, _ := b.readMaps(f["inner"], input, what)
+	demand(len(maps) == 1, "%s: not one map", what)
+	m, ok := maps[0].(reversible)
+	demand(ok, "%s: neither a matrix nor a convolution", what)
+	if c, image := m.(*convolved); image {
+		demand(c.c.stride == [2]int{1, 1} && c.c.groups == 1 && c.c.from[1] == c.c.to[1] && c.c.from[2] == c.c.to[2],
+			"%s: a convolution that does not keep the size of images", what)
+	}
+	a := b.readActivation(f["activation"], shape, what)
+	demand(a.low != nil, "%s: an activation without slopes", what)
+	step, bound := claim(f["step"], what), claim(f["bound"], what)
+	size := multiply(step, multiply(m.claimed(), m.claimed()))
+	least := larger(whole(1), new(big.Rat).Sub(multiply(size, a.high), whole(1)))
+	least = larger(least, new(big.Rat).Sub(whole(1), multiply(size, smaller(a.low, new(big.Rat)))))
+	demand(atLeast(bound, least), "%s: the bound is below what its parts give", what)
+	length, e := dyadic(new(big.Rat).Neg(step))
+	factor := grid{[]int64{length}, e, nothing()}
+	apply := func(x grid) grid {
+		start := grid{x.m, x.e, nothing()}
+		back := m.transposed(a.apply(m.apply(start)))
+		moved := scaledBy(back, factor, make([]int, len(back.m)))
+		moved.off = moved.off.plus(above(step).times(back.off))
+		y := together(start, moved)
+		y.off = y.off.plus(above(bound).times(x.off))
+		return y
+	}
+	return block{bound, apply}, input
+}
+
+// dyadic is a float64 number as m 2^e with m below 2^53 in absolute value.
+func dyadic(a *big.Rat) (int64, int) {
+	m := new(big.Int).Set(a.Num())
+	e := 1 - a.Denom().BitLen()
+	for m.Sign() != 0 && m.Bit(0) == 0 {
+		zeros := int(m.TrailingZeroBits())
+		m.Rsh(m, uint(zeros)) // exact: the shifted bits are zeros
+		e += zeros
+	}
+	return m.Int64(), e
+}
+
+// readNetwork shows all that is claimed of the network, and gives it with the product of its bounds.
+func (b *bundle) readNetwork(v any) {
+	f := fields(v, "the network", "blocks", "last")
+	shape := b.input
+	b.product = whole(1)
+	for i, item := range list(f["blocks"], "the blocks") {
+		what := fmt.Sprintf("block %d", i)
+		demand(i < mostMaps, "more than %d blocks", mostMaps)
+		part, out := b.readBlock(item, shape, what)
+		bound, _ := part.bound.Float64()
+		b.say("%s: constant <= %.9g", what, bound)
+		b.blocks, shape = append(b.blocks, part), out
+		b.product = multiply(b.product, part.bound)
+	}
+	b.beforeLast = b.product
+	var norms *big.Rat
+	b.last, b.output, norms = b.readMaps(f["last"], shape, "last")
+	for i, m := range b.last {
+		if i < len(b.last)-1 {
+			b.beforeLast = multiply(b.beforeLast, m.claimed())
+		}
+	}
+	b.product = multiply(b.product, norms)
+}
+
+func (b *bundle) apply(x grid) grid {
+	for _, part := range b.blocks {
+		x = part.apply(x)
+	}
+	return applied(b.last, x)
+}

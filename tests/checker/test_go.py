@@ -1,0 +1,229 @@
+"""The checker in Go: its own tests, and whether it says what check.py says."""
+
+import hashlib
+import json
+import random
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from onelip import layers, prove
+from onelip.checker import check
+from tests.checker.bundles import NETWORKS, write
+from tests.checker.mutants import mutate
+from tests.checker.truth import Truth, false_claims
+
+SOURCE = Path(check.__file__).parent / "go"
+MORE = {
+    "torus": (
+        nn.Sequential(
+            nn.Conv2d(2, 6, 3, padding=1, groups=2),
+            nn.ReLU(),
+            nn.Conv2d(6, 8, 3, stride=2, padding=2, dilation=2),
+            layers.MaxMin(),
+            nn.Conv2d(8, 4, 2, stride=2),
+            nn.Flatten(),
+            nn.Linear(196, 3),
+        ),
+        (2, 30, 30),
+    ),
+    "circular": (
+        nn.Sequential(
+            nn.Conv2d(1, 4, 3, stride=2, padding=1, padding_mode="circular"),
+            nn.ReLU(),
+            layers.SOCConv2d(4, 4, 3, image_size=20),
+            nn.MaxPool2d(3, 2),
+            nn.Flatten(),
+            nn.Linear(324, 3),
+        ),
+        (1, 40, 40),
+    ),
+    "wide": (nn.Sequential(nn.Linear(200, 150), nn.ReLU(), nn.Linear(150, 3)), (200,)),
+}
+ALL = [*NETWORKS, *MORE]
+MUTANTS = 30  # of each
+
+
+@pytest.fixture(scope="session")
+def go(tmp_path_factory) -> Path:
+    if shutil.which("go") is None:
+        pytest.skip("no go here: the checker in Go is not tried")
+    program = tmp_path_factory.mktemp("go") / "onelip-check"
+    _go("build", "-o", str(program), ".")
+    return program
+
+
+def _go(*arguments: str) -> None:
+    done = subprocess.run(
+        ["go", *arguments], cwd=SOURCE, check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="session")
+def bundles(tmp_path_factory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("bundles")
+    for name in NETWORKS:
+        write(name, folder / name)
+    for name, (model, shape) in MORE.items():
+        torch.manual_seed(2)
+        for p in model.parameters():
+            nn.init.normal_(p, std=0.3)
+        prove(model.eval(), folder / name, torch.rand(3, *shape), about=name)
+    return {name: folder / name for name in ALL}
+
+
+def verdict(go: Path, folder: Path) -> str:
+    """Empty for VALID, else the reason."""
+    done = subprocess.run([go, folder], check=False, capture_output=True, text=True)
+    lines = done.stdout.splitlines()
+    assert not done.stderr
+    if done.returncode == 0:
+        assert "VALID" in lines
+        assert "INVALID" not in done.stdout
+        return ""
+    assert done.returncode == 1
+    assert lines[-1].startswith("INVALID: ")
+    assert "cannot go on" not in lines[-1]  # a mistake of the checker that it caught itself
+    return lines[-1]
+
+
+def python_verdict(folder: Path) -> str:
+    """Empty for VALID, else the reason."""
+    try:
+        check.check(folder, say=lambda _: None)
+    except (check.Invalid, ValueError, TypeError, ArithmeticError, LookupError) as error:
+        return str(error) or "INVALID"
+    return ""
+
+
+def test_its_own_tests(go: Path) -> None:
+    _go("vet", ".")
+    _go("test", ".")
+    wrong = subprocess.run(["gofmt", "-l", "."], cwd=SOURCE, capture_output=True, check=True)
+    assert not wrong.stdout
+    assert "require" not in (SOURCE / "go.mod").read_text()
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_bundles_hold(name: str, go: Path, bundles) -> None:
+    assert not verdict(go, bundles[name])
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_mutants_get_the_same_verdict(name: str, go: Path, bundles, tmp_path) -> None:
+    said = []
+    for seed in range(MUTANTS):
+        change = mutate(bundles[name], tmp_path / "mutant", random.Random(f"{name} {seed}"))
+        found, other = verdict(go, tmp_path / "mutant"), python_verdict(tmp_path / "mutant")
+        assert bool(found) == bool(other), (seed, change, found, other)
+        small = name in NETWORKS  # the truth of the others takes seconds
+        assert found or not (small and false_claims(tmp_path / "mutant")), (seed, change)
+        said.append(bool(found))
+    assert any(said)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_radii_are_accepted_up_to_the_truth(name: str, go: Path, bundles, tmp_path) -> None:
+    record = json.loads((bundles[name] / "proof.json").read_text())
+    folder = shutil.copytree(bundles[name], tmp_path / "mutant")
+    samples = record["samples"]
+    for i, text in enumerate(samples["radii"]):
+        claimed = float.fromhex(text)
+        if claimed < 1e-3:
+            continue
+        low, high = claimed, 2 * claimed
+        while high > low * (1 + 1e-12):  # the largest that plain float64 does not contradict
+            samples["radii"][i] = ((low + high) / 2).hex()
+            low, high = (
+                (low, (low + high) / 2) if _false(folder, record) else ((low + high) / 2, high)
+            )
+        for factor, valid in ((1 - 1e-6, True), (1 + 1e-9, False)):
+            samples["radii"][i] = (low * factor).hex()
+            (folder / "proof.json").write_text(json.dumps(record))
+            assert (verdict(go, folder) == "") is valid
+        samples["radii"][i] = text
+
+
+def _false(folder: Path, record: dict) -> bool:
+    """Whether a radius is false."""
+    import safetensors.torch
+
+    truth = Truth(safetensors.torch.load_file(folder / "tensors.safetensors"), 0.0)
+    norms = [float.fromhex(block["bound"]) for block in record["network"]["blocks"]]
+    body = torch.tensor(norms, dtype=torch.float64).prod().item()
+    last = [float.fromhex(entry["norm"]) for entry in record["network"]["last"]]
+    truth._samples(record, body, body * torch.tensor(last, dtype=torch.float64).prod().item())
+    return bool(truth.false)
+
+
+def test_what_it_refuses_to_read(go: Path, bundles, tmp_path) -> None:
+    folder = shutil.copytree(bundles["dense"], tmp_path / "mutant")
+    text = (folder / "proof.json").read_text()
+    record = json.loads(text)
+
+    def refused(changed: str | bytes) -> None:
+        data = changed if isinstance(changed, bytes) else changed.encode()
+        assert data != text.encode()
+        (folder / "proof.json").write_bytes(data)
+        assert verdict(go, folder)
+
+    for changed in (
+        "",
+        text + "x",
+        text[:-2],
+        text.replace("{", '{"format": "onelip proof",', 1),
+        text.replace('"format"', '"Format"'),
+        text.replace('"version": 1', '"version": 1.0'),
+        text.replace('"version": 1', '"version": true'),
+        text.replace('"version": 1', '"version": 2'),
+        text.replace('"about": "', '"about": "\\ud800'),
+        text.encode().replace(b'"about": "', b'"about": "\xff'),
+        b"\xef\xbb\xbf" + text.encode(),
+        text.encode("utf-16"),
+        "[" * 10**6,
+        '{"a":' * 10**6,
+        text.replace('"0x', '" 0x', 1),
+        text.replace('"0x', '"-0x', 1),
+    ):
+        refused(changed)
+    files = record["files"]
+    for names in (
+        {},
+        {"../mutant/tensors.safetensors": files["tensors.safetensors"]},
+        {"": "0" * 64},
+        {"..": ""},
+        {".": ""},
+    ):
+        refused(json.dumps(record | {"files": files | names if names else {}}))
+    upper = {"tensors.safetensors": files["tensors.safetensors"].upper()}
+    refused(json.dumps(record | {"files": upper}))
+    (folder / "proof.json").write_text(text)
+    assert not verdict(go, folder)
+    for name in ("proof.json", "tensors.safetensors"):
+        (folder / name).unlink()
+        (folder / name).mkdir()
+        assert verdict(go, folder)
+        (folder / name).rmdir()
+        shutil.copy(bundles["dense"] / name, folder)
+    for arguments in ((), ("a", "b"), ("-workers", "0", str(folder)), ("-more", str(folder))):
+        done = subprocess.run([go, *arguments], check=False, capture_output=True, text=True)
+        assert done.returncode == 2
+        assert not done.stdout
+    done = subprocess.run([go, "-workers", "3", folder], check=False, capture_output=True)
+    assert done.returncode == 0
+
+
+def test_another_file_is_checked_by_its_digest(go: Path, bundles, tmp_path) -> None:
+    folder = shutil.copytree(bundles["dense"], tmp_path / "mutant")
+    record = json.loads((folder / "proof.json").read_text())
+    (folder / "network.onnx").write_bytes(b"anything")
+    record["files"]["network.onnx"] = hashlib.sha256(b"anything").hexdigest()
+    (folder / "proof.json").write_text(json.dumps(record))
+    assert not verdict(go, folder)
+    (folder / "network.onnx").write_bytes(b"anythinG")
+    assert "digest" in verdict(go, folder)

@@ -140,8 +140,8 @@ class Grid:
     @classmethod
     def of(cls, a: Array, bits: int = WEIGHT) -> "Grid":
         """Floating-point numbers."""
-        a = a.astype(np.float64)
         need(np.isfinite(a).all(), "a number is infinite or NaN")
+        a = a.astype(np.float64)
         exponent = int(np.frexp(np.abs(a).max())[1]) - bits if a.any() else -2000
         scaled = np.ldexp(a, -exponent)
         nearest = np.rint(scaled)

@@ -1,7 +1,7 @@
 """Claim: bundles of every kind of model are checked within seconds to minutes on one core.
 
-Each network is proved with random images, and checked by ``check.py`` and by the
-checker in Go, if it was built (``make checker``). Weights are random: seconds do not depend on them.
+Each network is proved with random images, and checked by ``check.py`` and by the checker in Go, if
+it was built (``make checker``). Weights are random: seconds do not depend on them.
 """
 
 import subprocess
@@ -64,7 +64,7 @@ def _row(model: nn.Module, x: torch.Tensor) -> dict[str, Any]:
         start = time.process_time()
         check.check(bundle, say=lambda _: None)
         checked = time.process_time() - start
-        row = {
+        row: dict[str, Any] = {
             "samples": len(x),
             "megabytes": round(sum(f.stat().st_size for f in bundle.iterdir()) / 1e6, 1),
             "bound": float.fromhex(record["bound"]),

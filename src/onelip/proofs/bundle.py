@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import torch
 from torch import Tensor, nn
 
 from onelip._export import export
@@ -22,6 +23,7 @@ from onelip.proofs.tensors import TensorStore
 from onelip.reading import Predictor, load, read
 
 TENSORS, PROOF = "tensors.safetensors", "proof.json"
+_DTYPES = torch.float32, torch.float64
 
 
 def prove(
@@ -73,8 +75,11 @@ def prove(
         raise UsageError(f"{folder} exists: a bundle is never overwritten")
     shape = tuple(x.shape[1:]) if x is not None else input_shape
     chain = _chain(model, shape, trust)
-    if x is not None and (shape != chain.inputs or not len(x) or not x.is_floating_point()):
-        raise UsageError(f"samples of shape {chain.inputs} are asked, got {tuple(x.shape)}")
+    if x is not None and (shape != chain.inputs or not len(x) or x.dtype not in _DTYPES):
+        raise UsageError(
+            f"samples of shape {chain.inputs} in float32 or float64 are asked, got "
+            f"{tuple(x.shape)} in {x.dtype}"
+        )
     store = TensorStore()
     network = network_record(chain, store)
     bound = body_constant(network) * norm_of_records(network["last"])
@@ -82,7 +87,7 @@ def prove(
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
     temporary.mkdir(parents=True)
     try:
-        safetensors.torch.save_file(store.tensors, temporary / TENSORS)
+        (temporary / TENSORS).write_bytes(safetensors.torch.save(store.tensors))
         if isinstance(model, str | Path):
             shutil.copyfile(model, temporary / f"network{Path(model).suffix.lower()}")
         record: dict[str, Any] = {

@@ -19,7 +19,12 @@ HALVINGS = 12
 
 def register(check: Any) -> None:
     """Add the two maps."""
-    convolution = check.MAPS["convolution"]
+
+    def convolution(record: Any, tensors: Any, inputs: Any) -> Any:
+        """Read a record of a convolution."""
+        kind = check.known(check.MAPS, record, "map")
+        check.need(kind == "convolution", f"a {kind} where a convolution is asked")
+        return check.MAPS[kind](record, tensors, inputs)
 
     class Exponential(check.Linear):  # type: ignore[misc]
         """``{"map": "exponential", "norm", "of": a skew convolution, "terms": n}``."""

@@ -1,144 +1,215 @@
-"""Bundles that are changed at random, with digests made right again."""
+"""Changes of a bundle: what somebody might try who wants a false claim to be believed."""
 
 import copy
 import hashlib
 import json
 import random
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-Path_ = tuple[str | int, ...]
-CLAIMS = "0x0p+0", "0x1p-3", "0x1p+0", "0x1p+9", "0x1p-1074", "0x1p+1024", "-0x1p+0", "1.0", "nan"
-NUMBERS = 0, 1, 2, 3, 5, -1, 1 << 26, 1 << 70, 1.5, 1e300
-OTHERS = None, True, False, "", "matrix", "torus", "kernel", "sort", [], {}, [1], [2, 2], {"map": 1}
+import numpy as np
+
+NASTY: tuple[Any, ...] = (
+    *(None, True, False, 0, -1, 1, 2, 3, 10**9, 10**30, 1.5, 1e308, "", "x", "nan", "inf"),
+    *("0x1p+0", "0x0p+0", "-0x1p+0", "0x1p-1074", "0x1.fffffffffffffp+1023", "0x1p+1024"),
+    *("0x" + "1" * 50, "samples", "../x", "tensors.safetensors", "dense", "take", "exponential"),
+    *("torus", "kernel", "matrix", "pairs", "network", {}, {"kind": "sort"}, [[[[]]]]),
+    *([], [0], [1], [1, 1], [3, 3], [-1, 2], [10**9, 10**9], [1] * 70),
+)
+"""Values that a field does not expect, or not here."""
+
+TENSORS, PROOF = "tensors.safetensors", "proof.json"
 
 
-def places(record: Any, way: Path_ = ()) -> Iterator[Path_]:
-    """All places in a record."""
-    if way:
-        yield way
-    entries = record.items() if isinstance(record, dict) else enumerate(record)
-    for key, value in entries:
-        if isinstance(value, dict | list):
-            yield from places(value, (*way, key))
-        else:
-            yield (*way, key)
+def mutate(bundle: Path, folder: Path, rng: random.Random) -> str:
+    """Write a changed copy of a bundle; what was changed, by kind."""
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(bundle, folder)
+    kind = rng.choice(list(KINDS))
+    KINDS[kind](folder, rng)
+    return kind
 
 
-def at(record: Any, way: Path_) -> Any:
-    """What is at a place."""
-    for key in way:
+def _record(folder: Path) -> Any:
+    return json.loads((folder / PROOF).read_text())
+
+
+def _write(folder: Path, record: Any) -> None:
+    """The record, with the digest of what the tensors are now."""
+    digest = hashlib.sha256((folder / TENSORS).read_bytes()).hexdigest()
+    if isinstance(record, dict) and isinstance(record.get("files"), dict):
+        record["files"][TENSORS] = digest
+    (folder / PROOF).write_text(json.dumps(record))
+
+
+def places(record: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Ways to all values in a record."""
+    found = [path] if path else []
+    if isinstance(record, dict | list):
+        items = record.items() if isinstance(record, dict) else enumerate(record)
+        for key, value in items:
+            found += places(value, (*path, key))
+    return found
+
+
+def _at(record: Any, path: tuple[Any, ...]) -> Any:
+    for key in path:
         record = record[key]
     return record
 
 
-def put(record: Any, way: Path_, value: Any) -> None:
-    """Replace what is at a place."""
-    at(record, way[:-1])[way[-1]] = value
+def _replaced(folder: Path, rng: random.Random) -> None:
+    record = _record(folder)
+    *way, key = rng.choice(places(record))
+    _at(record, tuple(way))[key] = copy.deepcopy(rng.choice(NASTY))
+    _write(folder, record)
 
 
-def mutant(bundle: Path, folder: Path, seed: int) -> str:
-    """Write a changed copy of a bundle, and say what was changed."""
-    dice = random.Random(f"{bundle.name} {seed}")
-    shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(bundle, folder)
-    record = json.loads((folder / "proof.json").read_text())
-    said, text = [], None
-    for _ in range(dice.choice((1, 1, 1, 2))):
-        change = dice.choice(
-            (numbers, numbers, a_claim, a_claim, a_field, swapped, dropped, header)
-        )
-        said.append(change(dice, folder, record))
-    data = (folder / "tensors.safetensors").read_bytes()
-    if isinstance(record.get("files"), dict) and dice.random() < 0.97:
-        record["files"]["tensors.safetensors"] = hashlib.sha256(data).hexdigest()
-    text = json.dumps(record)
-    if dice.random() < 0.05:
-        text = text[: dice.randrange(len(text))] + dice.choice(("", "}", " ", '"', ",", "\0"))
-        said.append("cut")
-    (folder / "proof.json").write_text(text)
-    return "; ".join(said)
+def _copied(folder: Path, rng: random.Random) -> None:
+    """A value from elsewhere in the record, of the same name where there is one."""
+    record = _record(folder)
+    paths = places(record)
+    target = rng.choice(paths)
+    same = [path for path in paths if path[-1] == target[-1]] if rng.random() < 0.8 else paths
+    _at(record, target[:-1])[target[-1]] = copy.deepcopy(_at(record, rng.choice(same)))
+    _write(folder, record)
 
 
-def numbers(dice: random.Random, folder: Path, record: Any) -> str:
-    """Change some bytes of tensors."""
-    path = folder / "tensors.safetensors"
-    data = bytearray(path.read_bytes())
-    start = 8 + int.from_bytes(data[:8], "little")
-    if start < len(data):
-        for _ in range(dice.choice((1, 1, 5))):
-            data[dice.randrange(start, len(data))] ^= 1 << dice.randrange(8)
-    path.write_bytes(bytes(data))
-    return "bytes of tensors"
+def _scaled(folder: Path, rng: random.Random) -> None:
+    """A claim times a number near 1, mostly below."""
+    record = _record(folder)
+    paths = [path for path in places(record) if isinstance(_at(record, path), str)]
+    paths = [path for path in paths if _at(record, path).startswith("0x")]
+    *way, key = rng.choice(paths)
+    factor = 1 + rng.choice([-1, -1, -1, 1]) * 10.0 ** -rng.uniform(0, 11)
+    entry = _at(record, tuple(way))
+    entry[key] = (float.fromhex(entry[key]) * factor).hex()
+    _write(folder, record)
 
 
-def header(dice: random.Random, folder: Path, record: Any) -> str:
-    """Change a byte before the tensors, or the length of the file."""
-    path = folder / "tensors.safetensors"
-    data = bytearray(path.read_bytes())
-    start = 8 + int.from_bytes(data[:8], "little")
-    kind = dice.randrange(4)
-    if kind == 0:
-        data[dice.randrange(min(start, len(data)))] = dice.choice(b'0123456789{}",:[] UFI')
-    elif kind == 1:
-        data = data[: dice.randrange(len(data))]
-    elif kind == 2:
-        data += b"\0" * dice.choice((1, 8))
+def _removed(folder: Path, rng: random.Random) -> None:
+    record = _record(folder)
+    *way, key = rng.choice(places(record))
+    del _at(record, tuple(way))[key]
+    _write(folder, record)
+
+
+def _added(folder: Path, rng: random.Random) -> None:
+    record = _record(folder)
+    entries = [record, *(_at(record, path) for path in places(record))]
+    entry = rng.choice([entry for entry in entries if isinstance(entry, dict | list)])
+    if isinstance(entry, dict):
+        entry[rng.choice(["more", "bias", "step", "skip", "outer", "norm"])] = rng.choice(NASTY)
     else:
-        place = bytes(data[8:start]).find(b'"dtype":"F')
-        if place >= 0:
-            data[8 + place + 9 : 8 + place + 10] = b"I"
-    path.write_bytes(bytes(data))
-    return f"header {kind}"
+        entry.insert(rng.randint(0, len(entry)), copy.deepcopy(rng.choice(entry or [0])))
+    _write(folder, record)
 
 
-def a_claim(dice: random.Random, folder: Path, record: Any) -> str:
-    """Make a claim a little larger or smaller."""
-    claims = [way for way in places(record) if str(at(record, way)).startswith("0x")]
-    if not claims:
-        return "nothing"
-    way = dice.choice(claims)
-    factor = 1 + dice.choice((-1, 1)) * 2.0 ** -dice.choice((1, 3, 8, 16, 20, 24, 28, 31, 36, 48))
-    put(record, way, (float.fromhex(at(record, way)) * factor).hex())
-    return f"{way} times {factor}"
+def _swapped(folder: Path, rng: random.Random) -> None:
+    record = _record(folder)
+    lists = [path for path in places(record) if isinstance(_at(record, path), list)]
+    entry = _at(record, rng.choice(lists))
+    rng.shuffle(entry)
+    _write(folder, record)
 
 
-def a_field(dice: random.Random, folder: Path, record: Any) -> str:
-    """Put something else at a place."""
-    way = dice.choice(list(places(record)))
-    value = dice.choice((*CLAIMS, *NUMBERS, *OTHERS))
-    put(record, way, value)
-    return f"{way} is {value}"
+def _weights(folder: Path, rng: random.Random) -> None:
+    """Bits of tensors, behind a digest that is right again."""
+    data = bytearray((folder / TENSORS).read_bytes())
+    start = 8 + int.from_bytes(data[:8], "little")
+    for _ in range(rng.choice([1, 1, 5])):
+        at = rng.randrange(start, len(data))
+        data[at] = rng.choice([data[at] ^ 1 << rng.randrange(8), 0, 255, 127])
+    (folder / TENSORS).write_bytes(bytes(data))
+    _write(folder, _record(folder))
 
 
-def swapped(dice: random.Random, folder: Path, record: Any) -> str:
-    """Exchange what is at two places with the same name."""
-    first = dice.choice(list(places(record)))
-    same = [way for way in places(record) if way[-1] == first[-1]]
-    second = dice.choice(same)
-    short = min(len(first), len(second))
-    if first[:short] == second[:short]:
-        return "nothing"
-    a, b = copy.deepcopy(at(record, first)), copy.deepcopy(at(record, second))
-    put(record, first, b)
-    put(record, second, a)
-    return f"{first} and {second}"
+def _numbers(folder: Path, rng: random.Random) -> None:
+    """One number of a tensor, to something that floating-point code likes to stumble over."""
+    data = bytearray((folder / TENSORS).read_bytes())
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    header.pop("__metadata__", None)
+    entry = rng.choice(list(header.values()))
+    width = {"F32": 4}.get(entry["dtype"], 8)
+    first, last = (8 + size + offset for offset in entry["data_offsets"])
+    at = first + width * rng.randrange((last - first) // width)
+    value = rng.choice(
+        [np.nan, np.inf, -np.inf, 1e300, 1e-300, 5e-324, 3e38, 1e-45, 0.0, -1.0, 2.0]
+    )
+    kind = {"F32": np.float32, "F64": np.float64, "I64": np.int64}[entry["dtype"]]
+    with np.errstate(all="ignore"):
+        number = np.array(int(rng.choice([-1, 0, 7, 10**6])) if kind is np.int64 else value, kind)
+    data[at : at + width] = number.tobytes()
+    (folder / TENSORS).write_bytes(bytes(data))
+    _write(folder, _record(folder))
 
 
-def dropped(dice: random.Random, folder: Path, record: Any) -> str:
-    """Leave a field out, rename it, add one, or repeat an entry of a list."""
-    way = dice.choice(list(places(record)))
-    parent = at(record, way[:-1])
-    value = parent[way[-1]]
-    kind = dice.randrange(3)
-    if isinstance(parent, list):
-        parent.insert(way[-1], copy.deepcopy(value)) if kind else parent.pop(way[-1])
-    elif kind == 0:
-        del parent[way[-1]]
-    elif kind == 1:
-        parent[str(way[-1]).upper()] = parent.pop(way[-1])
-    else:
-        parent["more"] = value
-    return f"{way} {kind}"
+def _header(folder: Path, rng: random.Random) -> None:
+    """A lie in the header of the tensors."""
+    data = (folder / TENSORS).read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    *way, key = rng.choice(places(header))
+    _at(header, tuple(way))[key] = copy.deepcopy(
+        rng.choice([*NASTY, "F64", "F32", "I64", [4, 4], [0, 16]])
+    )
+    text = json.dumps(header).encode()
+    length = rng.choice([len(text), len(text), len(text) + 1, 2**63, 0])
+    (folder / TENSORS).write_bytes(length.to_bytes(8, "little") + text + data[8 + size :])
+    _write(folder, _record(folder))
+
+
+def _cut(folder: Path, rng: random.Random) -> None:
+    """The end of a file, or more of it."""
+    path = folder / rng.choice([TENSORS, PROOF])
+    data = path.read_bytes()
+    cut = data[: rng.randrange(len(data))] if rng.random() < 0.7 else data + rng.randbytes(9)
+    path.write_bytes(cut)
+    if path.name == TENSORS:
+        _write(folder, _record(folder))
+
+
+def _text(folder: Path, rng: random.Random) -> None:
+    """Bytes of the record."""
+    data = bytearray((folder / PROOF).read_bytes())
+    for _ in range(rng.choice([1, 1, 2])):
+        data[rng.randrange(len(data))] = rng.choice(b'0123456789abcdefpx+-.,:"[]{}tfn \\u\x00\xff')
+    (folder / PROOF).write_bytes(bytes(data))
+
+
+def _behind_the_digest(folder: Path, rng: random.Random) -> None:
+    """Bits of tensors, without telling."""
+    data = bytearray((folder / TENSORS).read_bytes())
+    data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+    (folder / TENSORS).write_bytes(bytes(data))
+
+
+def _nested(folder: Path, rng: random.Random) -> None:
+    """Objects or lists in each other, deeper than a parser may like."""
+    record = _record(folder)
+    *way, key = rng.choice(places(record))
+    _at(record, tuple(way))[key] = "@"
+    depth = rng.choice([50, 900, 100_000])
+    opening, closing = rng.choice([("[", "]"), ('{"a":', "}")])
+    deep = opening * depth + "1" + closing * depth
+    (folder / PROOF).write_text(json.dumps(record).replace('"@"', deep))
+
+
+KINDS = {
+    "value": _replaced,
+    "copy": _copied,
+    "claim": _scaled,
+    "removed": _removed,
+    "added": _added,
+    "order": _swapped,
+    "weights": _weights,
+    "numbers": _numbers,
+    "header": _header,
+    "cut": _cut,
+    "text": _text,
+    "digest": _behind_the_digest,
+    "nested": _nested,
+}
+"""Ways to change a bundle."""

@@ -37,23 +37,21 @@ def claimed_norm(linear: LinearMap) -> float:
     return float(norm) * ROOM
 
 
-def claimed_norm_of_convolution(linear: Convolution) -> tuple[float, str]:
+def claimed_norm_of_convolution(
+    linear: Convolution, witness: str | None = None
+) -> tuple[float, str]:
     """A norm that the checker can show of a convolution, and the name of the way there.
 
-    Cost: a singular value decomposition of the map, where it is small; else one per frequency.
+    Cost: a singular value decomposition of the map, where it is small; else one per frequency; one
+        of the kernel, for ``witness="kernel"``, which is the loosest.
     """
     weight = linear.weight.detach().double().cpu()
     overlap = _overlap(linear)
-    if isinstance(linear, Windows) and overlap == 1:
-        return _largest(_kernels(linear, weight)) * ROOM, "kernel"
+    if witness == "kernel" or (isinstance(linear, Windows) and overlap == 1):
+        return _largest(_kernels(linear, weight)) * math.sqrt(overlap) * ROOM, "kernel"
     if linear.rows * linear.columns <= _WRITTEN and min(linear.rows, linear.columns) <= _SIDE:
         basis = torch.eye(linear.columns, dtype=torch.float64).view(-1, *linear.inputs)
         return _largest(linear.exact()(basis).flatten(1)) * ROOM, "matrix"
-    if (
-        any(n % s for n, s in zip(linear.inputs[1:], linear.stride, strict=True))
-        and linear.circular
-    ):
-        return _largest(_kernels(linear, weight)) * math.sqrt(overlap) * ROOM, "kernel"
     return _on_torus(linear, weight) * ROOM, "torus"
 
 

@@ -36,12 +36,7 @@ def circles(check: Any, linear: Any) -> Iterator[tuple[int, int, Any]]:
 
 def as_matrix(check: Any, linear: Any) -> str:
     """Bound the norm by that of the kernel."""
-    if linear.circular:  # a pixel may be copied to the other side: at most once for each side
-        taps = linear.weight.ints.shape[2:]
-        seen = [3 * -(-k // s) for k, s in zip(taps, linear.stride, strict=True)]
-        check.need(max(linear.dilation) == 1, "a dilated kernel that wraps")
-    else:
-        seen = [int(np.bincount(looks % s).max()) for _, s, looks in circles(check, linear)]
+    seen = [int(np.bincount(looks % s).max()) for _, s, looks in circles(check, linear)]
     check.bounded(linear.kernel, linear.most(linear.error) / math.prod(seen))
     return "kernel as a matrix"
 

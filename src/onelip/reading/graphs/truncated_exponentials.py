@@ -47,6 +47,11 @@ class Polynomial(BoundedSum):
     coefficients: tuple[Fraction, ...] = ()
     spread: tuple[Fraction, ...] = ()
 
+    @property
+    def terms(self) -> int:
+        """Number of coefficients."""
+        return len(self.coefficients)
+
 
 def polynomial(first: Value, second: Value) -> Value | None:
     """The sum of two values of one point, where it is a polynomial of a skew convolution."""

@@ -7,12 +7,11 @@ import (
 
 // activation is a map that is not linear.
 type activation struct {
-	outputs     []int
-	square      *big.Rat // the square of its Lipschitz constant
-	low, high   *big.Rat // slopes, or nil
-	apply       func(grid) grid
-	constant    upper // its constant
-	elementwise bool
+	outputs   []int
+	square    *big.Rat // the square of its Lipschitz constant
+	low, high *big.Rat // slopes, or nil
+	apply     func(grid) grid
+	constant  upper // its constant
 }
 
 func (b *bundle) readActivation(v any, input []int, what string) *activation {
@@ -33,7 +32,7 @@ func (b *bundle) readActivation(v any, input []int, what string) *activation {
 func (b *bundle) readLeaky(v any, input []int, what string) *activation {
 	f := fields(v, what, "kind", "slopes")
 	t := b.tensor(f["slopes"], what)
-	index := broadcast(t, input, what)
+	at := onto(t, input, what)
 	low, high := t.extremes()
 	low, high = smaller(low, whole(1)), larger(high, whole(1))
 	most := larger(high, new(big.Rat).Neg(low))
@@ -48,7 +47,7 @@ func (b *bundle) readLeaky(v any, input []int, what string) *activation {
 				below0.m[i] = m
 			}
 		}
-		y := together(above0, scaledBy(below0, slopes, index))
+		y := together(above0, scaledBy(below0, slopes, at.places()))
 		y.off = y.off.plus(a.constant.times(x.off))
 		return y
 	}

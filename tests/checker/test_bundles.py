@@ -164,7 +164,7 @@ def test_what_is_not_known_or_not_there(bundles, tmp_path) -> None:
         assert verdict(tmp_path / "mutant")
     record = json.loads((bundles["transposed"] / "proof.json").read_text())
     record["network"]["blocks"][0]["inner"][0]["of"]["map"] = "dense"
-    assert "convolution is asked" in verdict(
+    assert "unknown map dense" in verdict(
         changed(bundles["transposed"], tmp_path / "mutant", record)
     )
     (tmp_path / "mutant" / "proof.json").write_text("[" * 100000)

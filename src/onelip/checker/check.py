@@ -27,7 +27,7 @@ import itertools
 import json
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -575,7 +575,7 @@ class Network:
         return outputs
 
 
-def known(table: dict[str, Any], record: Any, name: str) -> str:
+def known(table: Collection[str], record: Any, name: str) -> str:
     """Kind of a record, by its name in a table."""
     kind = record.get(name) if isinstance(record, dict) else record
     need(isinstance(kind, str) and kind in table, f"unknown {name} {str(kind)[:40]}")

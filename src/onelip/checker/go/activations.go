@@ -7,12 +7,11 @@ import (
 
 // activation is a map that is not linear.
 type activation struct {
-	outputs     []int
-	square      *big.Rat // the square of its Lipschitz constant
-	low, high   *big.Rat // slopes, or nil
-	apply       func(grid) grid
-	constant    upper // its constant
-	elementwise bool
+	outputs   []int
+	square    *big.Rat // the square of its Lipschitz constant
+	constant  upper    // the constant, rounded upwards
+	low, high *big.Rat // slopes, or nil
+	apply     func(grid) grid
 }
 
 func (b *bundle) readActivation(v any, input []int, what string) *activation {
@@ -33,22 +32,23 @@ func (b *bundle) readActivation(v any, input []int, what string) *activation {
 func (b *bundle) readLeaky(v any, input []int, what string) *activation {
 	f := fields(v, what, "kind", "slopes")
 	t := b.tensor(f["slopes"], what)
-	index := broadcast(t, input, what)
+	at := onto(t, input, what)
 	low, high := t.extremes()
 	low, high = smaller(low, whole(1)), larger(high, whole(1))
 	most := larger(high, new(big.Rat).Neg(low))
 	slopes := t.onGrid()
 	a := &activation{outputs: input, square: multiply(most, most), low: low, high: high, constant: above(most)}
 	a.apply = func(x grid) grid {
-		above0, below0 := grid{make([]int64, len(x.m)), x.e, nothing()}, grid{make([]int64, len(x.m)), x.e, nothing()}
+		kept := grid{make([]int64, len(x.m)), x.e, nothing()}
+		rest := grid{make([]int64, len(x.m)), x.e, nothing()}
 		for i, m := range x.m {
 			if m > 0 {
-				above0.m[i] = m
+				kept.m[i] = m
 			} else {
-				below0.m[i] = m
+				rest.m[i] = m
 			}
 		}
-		y := together(above0, scaledBy(below0, slopes, index))
+		y := together(kept, scaledBy(rest, slopes, at.places()))
 		y.off = y.off.plus(a.constant.times(x.off))
 		return y
 	}

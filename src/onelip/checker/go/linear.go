@@ -146,57 +146,73 @@ func spread(a grid, index []int) grid {
 	return s
 }
 
-// broadcast is which entry of a tensor goes to which entry of a shape.
-func broadcast(t *tensor, shape []int, what string) []int {
-	demand(len(t.shape) <= len(shape), "%s: a tensor does not broadcast onto its input", what)
-	index := make([]int, entries(shape, what))
+// broadcast is a tensor that stands at all places of a shape.
+type broadcast struct {
+	from, to []int
+	once     sync.Once
+	index    []int
+}
+
+// onto says that a tensor broadcasts onto a shape.
+func onto(t *tensor, shape []int, what string) *broadcast {
 	ahead := len(shape) - len(t.shape)
-	for i := range index {
-		rest, j, step := i, 0, 1
-		for a := len(shape) - 1; a >= ahead; a-- {
-			side := t.shape[a-ahead]
-			demand(side == 1 || side == shape[a], "%s: a tensor does not broadcast onto its input", what)
-			if side > 1 {
-				j += rest % shape[a] * step
-			}
-			rest /= shape[a]
-			step *= side
-		}
-		index[i] = j
+	demand(ahead >= 0 && t.length() > 0, "%s: a tensor does not broadcast onto its input", what)
+	for a, side := range t.shape {
+		demand(side == 1 || side == shape[ahead+a], "%s: a tensor does not broadcast onto its input", what)
 	}
-	return index
+	return &broadcast{from: t.shape, to: shape}
+}
+
+// places is which entry of the tensor stands where.
+func (b *broadcast) places() []int {
+	b.once.Do(func() {
+		b.index = make([]int, entries(b.to, "a shape"))
+		ahead := len(b.to) - len(b.from)
+		for i := range b.index {
+			rest, step := i, 1
+			for a := len(b.to) - 1; a >= ahead; a-- {
+				side := b.from[a-ahead]
+				if side > 1 {
+					b.index[i] += rest % b.to[a] * step
+				}
+				rest /= b.to[a]
+				step *= side
+			}
+		}
+	})
+	return b.index
 }
 
 // scale is factor * x + shift.
 type scale struct {
 	proved
 	factor grid
-	index  []int
+	at     *broadcast
 	shift  *tensor
-	moved  []int
+	moved  *broadcast
 }
 
 func (b *bundle) readScale(v any, input []int, what string) (*scale, string) {
 	f := fields(v, what, "map", "norm", "factor", "shift")
 	t := b.tensor(f["factor"], what)
-	s := &scale{factor: t.onGrid(), index: broadcast(t, input, what)}
+	s := &scale{factor: t.onGrid(), at: onto(t, input, what)}
 	s.proved = proved{claim(f["norm"], what), input}
 	low, high := t.extremes()
 	demand(atLeast(s.norm, high) && atLeast(s.norm, new(big.Rat).Neg(low)), "%s: a factor is larger than the norm", what)
 	if f["shift"] != nil {
 		s.shift = b.tensor(f["shift"], what)
-		s.moved = broadcast(s.shift, input, what)
+		s.moved = onto(s.shift, input, what)
 	}
 	return s, "largest factor"
 }
 
 func (s *scale) apply(x grid) grid {
-	y := scaledBy(x, s.factor, s.index)
+	y := scaledBy(x, s.factor, s.at.places())
 	y.off = s.carried(x, y.off)
 	if s.shift == nil {
 		return y
 	}
-	return together(y, spread(s.shift.onGrid(), s.moved))
+	return together(y, spread(s.shift.onGrid(), s.moved.places()))
 }
 
 // scaledBy is the products of numbers with factors; off is what is new.

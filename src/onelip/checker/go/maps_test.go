@@ -286,3 +286,11 @@ func TestABoundAboveItsErrors(t *testing.T) {
 		covers(t, d.apply(input.onGrid()), exact, "a matrix")
 	}
 }
+
+func TestStridesWhoseProductIsTooLarge(t *testing.T) {
+	c := layer(2, 1<<14, 1, 2, 1, [3]int{1 << 14, 1, 2}, [2]int{1 << 25, 1<<25 + 2}, [2]int{0, 0}, [2]int{1, 1}, false)
+	c.witness, c.norm = "torus", exactly(1e9)
+	if !refused(func() { c.prove("it") }) {
+		t.Error("shown")
+	}
+}

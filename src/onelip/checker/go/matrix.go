@@ -69,6 +69,15 @@ func at(i, j int) int { return i*(i+1)/2 + j }
 
 const tile = 32
 
+func least(a, b int) int {
+	if a < b {
+		return a
+	}
+	return b
+}
+
+func most(a, b int) int { return a + b - least(a, b) }
+
 func newGram(a matrix) *gram {
 	n := a.rows
 	g := &gram{n: n, exact: make([]wide, at(n, 0)), first: make([]int, n)}
@@ -92,22 +101,10 @@ func newGram(a matrix) *gram {
 	blocks := (n + tile - 1) / tile
 	parallel(blocks, func(b int) {
 		b = blocks - 1 - b
-		low, high := b*tile, (b+1)*tile
-		if high > n {
-			high = n
-		}
+		low, high := b*tile, least((b+1)*tile, n)
 		for j := 0; j < high; j++ {
-			for i := low; i < high; i++ {
-				if i < j {
-					continue
-				}
-				start, end := from[i], to[i]
-				if from[j] > start {
-					start = from[j]
-				}
-				if to[j] < end {
-					end = to[j]
-				}
+			for i := most(low, j); i < high; i++ {
+				start, end := most(from[i], from[j]), least(to[i], to[j])
 				if start >= end {
 					continue
 				}
@@ -141,10 +138,7 @@ func (g *gram) subtractFrom(t wide) bool {
 	g.factor = l
 	shift := t.float()
 	for low := 0; low < n; low += tile {
-		high := low + tile
-		if high > n {
-			high = n
-		}
+		high := least(low+tile, n)
 		for j := 0; j < high; j++ {
 			rowJ := l[at(j, 0):at(j, j)]
 			i := low
@@ -161,13 +155,10 @@ func (g *gram) subtractFrom(t wide) bool {
 			}
 			inverse := 1 / l[at(j, j)]
 			for ; i < high; i++ {
-				from := g.first[i]
-				if from > j {
+				if g.first[i] > j {
 					continue
 				}
-				if g.first[j] > from {
-					from = g.first[j]
-				}
+				from := most(g.first[i], g.first[j])
 				x := -g.exact[at(i, j)].float()
 				if from < j {
 					x -= dotFloats(l[at(i, from):at(i, j)], rowJ[from:])
@@ -224,25 +215,16 @@ func (g *gram) residual(t wide) (*big.Int, bool) {
 	blocks := (n + tile - 1) / tile
 	parallel(blocks, func(b int) {
 		b = blocks - 1 - b
-		low, high := b*tile, (b+1)*tile
-		if high > n {
-			high = n
-		}
+		low, high := b*tile, least((b+1)*tile, n)
 		var before [tile]wide // the sum of row i up to column j
 		for j := 0; j < high; j++ {
 			rowJ := lifted[at(j, 0):at(j+1, 0)]
-			for i := low; i < high; i++ {
-				if i < j {
-					continue
-				}
+			for i := most(low, j); i < high; i++ {
 				before[i-low] = before[i-low].plus(widen(l[at(i, j)]))
 				if g.first[i] > j {
 					continue
 				}
-				from := g.first[i]
-				if g.first[j] > from {
-					from = g.first[j]
-				}
+				from := most(g.first[i], g.first[j])
 				var p wide
 				if 2*from > j {
 					for k := from; k <= j; k++ {

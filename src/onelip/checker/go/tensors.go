@@ -165,7 +165,7 @@ func (t *tensor) onGrid() grid {
 	inexact := 0
 	for i := range g.m {
 		m, e := t.at(i)
-		v, exact := onto(m, e, g.e)
+		v, exact := moved(m, e, g.e)
 		g.m[i] = v
 		if !exact {
 			inexact++
@@ -217,8 +217,8 @@ func together(a, b grid) grid {
 	s.e = top + 1 - precise
 	inexact := 0
 	for i := range s.m {
-		x, exactX := onto(a.m[i], a.e, s.e)
-		y, exactY := onto(b.m[i], b.e, s.e)
+		x, exactX := moved(a.m[i], a.e, s.e)
+		y, exactY := moved(b.m[i], b.e, s.e)
 		s.m[i] = x + y
 		if !exactX || !exactY {
 			inexact++
@@ -228,8 +228,8 @@ func together(a, b grid) grid {
 	return s
 }
 
-// onto is m 2^e in units of 2^to, to the nearest; the caller knows that it fits.
-func onto(m int64, e, to int) (int64, bool) {
+// moved is m 2^e in units of 2^to, to the nearest; the caller knows that it fits.
+func moved(m int64, e, to int) (int64, bool) {
 	if m == 0 {
 		return 0, true
 	}

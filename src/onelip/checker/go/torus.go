@@ -74,6 +74,7 @@ func (c *convolution) atFrequency(rootsY, rootsX []turn, frequency [2]int, show 
 			blocks[y*m+x] = phaseY*c.stride[1] + phaseX
 		}
 	}
+	demand(phases <= largest && ins*phases <= largest, "a stride that is too large")
 	cols := ins * phases
 	demand(4*outs*cols <= largest, "a frequency's matrix with too many entries")
 	// Per tap the turn is off by 2^offTurn times the tap's matrix; the sum over taps by the root of their number times the kernel, and so is the kernel's own rounding.

@@ -19,12 +19,7 @@ HALVINGS = 12
 
 def register(check: Any) -> None:
     """Add the two maps."""
-
-    def convolution(record: Any, tensors: Any, inputs: Any) -> Any:
-        """Read a record of a convolution."""
-        kind = check.known(check.MAPS, record, "map")
-        check.need(kind == "convolution", f"a {kind} where a convolution is asked")
-        return check.MAPS[kind](record, tensors, inputs)
+    convolution = check.MAPS["convolution"]
 
     class Exponential(check.Linear):  # type: ignore[misc]
         """``{"map": "exponential", "norm", "of": a skew convolution, "terms": n}``."""
@@ -33,6 +28,7 @@ def register(check: Any) -> None:
 
         def read(self, tensors: Any, *values: Any) -> None:
             """Take the convolution, and the number of terms."""
+            check.known({"convolution"}, values[0], "map")
             self.of = convolution(values[0], tensors, self.inputs)
             self.terms, weight = check.whole(values[1], 1, 64), tensors.get(values[0]["weight"])
             square = self.of.outputs == self.inputs and self.of.groups == 1
@@ -69,6 +65,7 @@ def register(check: Any) -> None:
         def read(self, tensors: Any, *values: Any) -> None:
             """Take the convolution, what goes into it, and the bias."""
             record, shape, bias = values
+            check.known({"convolution"}, record, "map")
             self.outputs = check.shape_of(shape)
             self.of = convolution(record, tensors, self.outputs)
             fits = self.of.outputs == self.inputs and self.of.shift is None

@@ -4,6 +4,7 @@ import functools
 import gc
 import itertools
 import os
+import time
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin slow other processes down
 
@@ -108,6 +109,14 @@ def each(request):
     yield points
     if at:
         print(f"stopped at {at[0]!r}")
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds that are counted: time moves when it is asked for, on any machine alike."""
+    asked, measured = itertools.count(), itertools.count()
+    monkeypatch.setattr(time, "monotonic", lambda: next(asked) / 100)
+    monkeypatch.setattr(time, "perf_counter", lambda: next(measured) / 10_000)
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ def largest_stretch(module: nn.Module, input_shape: Shape, *, steps: int = _ASCE
     reach = torch.logspace(-1, 1, PAIRS, dtype=points.dtype)
     largest = torch.zeros((), dtype=points.dtype)
     for _ in range(steps + 1):
-        stretch = _stretch(module, *points, reach)
+        stretch = _stretch(module, points[0], points[1], reach)
         largest = torch.maximum(largest, stretch.detach().amax())
         if not stretch.requires_grad:
             break

@@ -19,14 +19,20 @@ ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
 def jacobian_norm(module: nn.Module, x: Tensor) -> Tensor:
-    """Largest singular value of the Jacobian at one input, given without a batch."""
+    """Largest singular value of the Jacobian at one input, given without a batch.
 
-    def flat(v: Tensor) -> Tensor:
-        y: Tensor = module(v[None])
-        return y.flatten()
-
-    jacobian: Tensor = torch.autograd.functional.jacobian(flat, x)
-    norm: Tensor = torch.linalg.matrix_norm(jacobian.reshape(len(jacobian), -1), 2)
+    The module must treat the samples of a batch one by one: each output is that of its own copy of
+    the input, so that one backward pass gives all rows.
+    """
+    x = x.detach()
+    count = module(x[None]).numel()
+    copies = x.expand(count, *x.shape).clone().requires_grad_()
+    with torch.enable_grad():
+        diagonal = module(copies).reshape(count, -1).diagonal().sum()
+    if not diagonal.requires_grad:
+        return x.new_zeros(())
+    (rows,) = torch.autograd.grad(diagonal, copies, materialize_grads=True)
+    norm: Tensor = torch.linalg.matrix_norm(rows.reshape(count, -1), 2)
     return norm
 
 

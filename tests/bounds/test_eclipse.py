@@ -1,7 +1,6 @@
 """ECLipsE against its published numbers, LipSDP, and constants that are known."""
 
 import math
-import time
 
 import pytest
 import torch
@@ -105,13 +104,11 @@ def test_sorting() -> None:
 @pytest.mark.slow
 def test_a_hundred_layers_of_a_hundred() -> None:
     chain = published_network(100, 100)
-    start = time.monotonic()
     bound = float(ECLipsE(fast=True).bound(chain))
-    assert time.monotonic() - start < 60
     # The product of norms is 9.03, ECLipsE-Fast as published 1.62e-10. Nothing here may have a
     # floor in relation to the product: 3.7e-13 was returned where a tenth of it is provable.
     assert 1.7e-14 < bound < 1.8e-14
-    assert float(Best(seconds=10).bound(chain)) <= bound
+    assert float(Best(seconds=1).bound(chain)) <= bound
     jacobian = torch.autograd.functional.jacobian(chain.forward, torch.randn(1, 4).double())
     assert float(jacobian.norm()) <= bound
 

@@ -110,7 +110,19 @@ class Layer:
     constant: Tensor
 
     def behind(self, point: Point, before: Point) -> Point:
-        """Return the layer's output from its input and the output of ``inner``."""
+        """Return the layer's output from its input and the output of ``inner``.
+
+        An error of the input grows by the constant of the layer at most, which may be far below
+        what its maps do one by one: in a deep residual network this is what keeps errors small.
+        """
+        found = self._after(point, before)
+        known = Point(point.values, 0 * point.entries, 0 * point.error)
+        new = self._after(known, self.inner.forward(known)).error
+        error = torch.fmin(found.error, upward(self.constant * point.error + new, 2))
+        return Point(found.values, torch.fmin(found.entries, error[:, None]), error)
+
+    def _after(self, point: Point, before: Point) -> Point:
+        """Return the output with errors that go from map to map."""
         constant = self.nonlinearity.constant
         shaped = before.values.unflatten(1, self.shape)
         values = self.nonlinearity.module(shaped).flatten(1)

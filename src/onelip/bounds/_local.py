@@ -41,6 +41,7 @@ from onelip.norms.rounding import UNIT, asked_once, downward, frobenius, upward
 _HELD = 2**24  # entries of a product of layers that are held at a time
 _ENOUGH = 0.01  # relative distance of the ends of a bracket at which bisection stops
 _ABOVE = 1e-3  # relative distance above what is certified from which on a ball is tried
+_FARTHER = 1.25  # times a whole ball that is certified, for the next one
 _FARTHEST = 1e100  # a radius beyond which no ball is tried
 _CHEAP = 1e9  # multiplications up to which a global method caps local bounds unasked
 
@@ -335,7 +336,8 @@ class Local(BoundMethod):
             quotient = torch.where(open_, _certified(prediction, margins, found, falls), low)
             low = torch.maximum(low, torch.minimum(tried, quotient))
             high = torch.where(open_, torch.minimum(high, torch.maximum(tried, quotient)), high)
-            radius = torch.where(high < math.inf, (low + high) / 2, 2 * low)
+            beyond = (2.0 if whole is None else _FARTHER) * low
+            radius = torch.where(high < math.inf, (low + high) / 2, beyond)
 
     def _in_balls(
         self,

@@ -83,7 +83,7 @@ class WholeBalls:
         row = self.last.matrix[rival] - self.last.matrix[own]
         off = 2 * self.last.error + 2 * UNIT * frobenius(row[None])
         lost = upward(off * reached(self._stages, radius)[-1], 4)
-        problem = Problem.of(network, row, float(radius), self._scales)
+        problem = Problem.of(network, row, float(radius), target, known=self._scales)
         for promised, multipliers in proposed(problem, target):
             if promised < target * (1 - _ROOM) - float(lost):
                 proved = proved_rise(network, multipliers, row, radius, problem.weight)

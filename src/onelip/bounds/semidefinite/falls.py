@@ -31,6 +31,7 @@ from onelip.norms.verification import cholesky
 
 _MARGIN = 1e-5  # of the products' multipliers above the least ones, relative
 _LADDER = (1.0, 1.1, 1.3, 2.0)  # times the least ones
+_LEAST = 0.1  # share of the row's length below which no rise is expected
 _STEPS = 40
 _GAP = 1e-5  # relative, at which the search ends
 _CLOSE = 0.95  # share of the way to the boundary
@@ -101,9 +102,25 @@ class Problem:
     weight: float
 
     @classmethod
-    def of(cls, network: list[Placed], row: Tensor, radius: float, known: Scales) -> "Problem":
-        """Scale the multipliers to the row and the ball."""
-        size = float(row.norm()) / (radius * math.sqrt(max(known.ball, 1e-300)))
+    def of(
+        cls, network: list[Placed], row: Tensor, radius: float, target: float, *, known: Scales
+    ) -> "Problem":
+        """Scale the multipliers to the row and the ball.
+
+        With the size :math:`a = |row|`, the level :math:`g^2` of the ball and its radius r, a
+        multiple t of them proves :math:`(t g^2 r^2 + a^2 / t) / 2`: least for :math:`t = a / g r`,
+        if the rise is as large as :math:`a g r`, and for less if it is a smaller one.
+
+        Args:
+            network: its stages in the ball.
+            row: the row.
+            radius: of the ball.
+            target: the rise that is looked for.
+            known: multipliers of level 1.
+        """
+        length = radius * math.sqrt(max(known.ball, 1e-300))
+        size = float(row.norm())
+        size = max(_LEAST * size, min(size, target / length)) / length
         products = [
             torch.full_like(single.lines.side, size * product)
             for single, product in zip(network, known.products, strict=True)
@@ -188,8 +205,8 @@ def proposed(problem: Problem, target: float) -> Iterator[tuple[float, list[Mult
     side, product = torch.cat([found.side for found in relations]), torch.cat(problem.products)
     held = (side != 0).expand_as(slopes)
     chosen = product * offsets.flip(0).abs()  # these prove the constant of each layer
-    chosen = torch.where(held, chosen + 6e-3 * product * problem.radius, 0.0)
-    slack = torch.where(held, (-side * offsets).clamp_min(0) + 0.03 * problem.radius, 1.0)
+    chosen = torch.where(held, chosen + 2e-4 * product * problem.radius, 0.0)
+    slack = torch.where(held, (-side * offsets).clamp_min(0) + 3e-3 * problem.radius, 1.0)
     share, count = 0.3, max(1, int(held.sum()))
     for _ in range(_STEPS):
         gap = float((chosen * slack).sum())

@@ -81,7 +81,8 @@ def test_it_proves_more_than_slopes(each):
         slopes = LipLT().logit_bounds(chain).pairwise[prediction]
         rivals = (margins <= slopes * radius[:, None]).scatter(1, own, False)
         falls = WholeBalls(*dense_layers(chain)).falls(x, radius, prediction, margins, slopes)
-        found = OWN.from_centre(chain, x, radius) * radius[:, None]
+        plain = Local(cap=LipLT(), units=0)
+        found = plain.from_centre(chain, x, radius) * radius[:, None]
         whole += int(((falls < margins) | ~rivals).all(1).sum())
         alone += int(((found < margins) | ~rivals).all(1).sum())
         count += len(x)

@@ -1,5 +1,6 @@
 """Small chains as dense layers, run forward with a bound of the rounding error."""
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -7,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from onelip.bounds.neighbourhood.maxima import elementwise_blocks
 from onelip.bounds.neighbourhood.slopes import known_activation
-from onelip.bounds.neighbourhood.sorted_pairs import folded
 from onelip.bounds.products.matrix import written_out
 from onelip.chains import (
     Chain,
@@ -143,14 +144,14 @@ def layers(chain: Chain) -> tuple[list[Layer], Affine]:
     """Write a chain out as dense layers and a last affine map.
 
     Args:
-        chain: its activations are elementwise or sort pairs.
+        chain: its activations are elementwise, sort pairs or take maxima over windows.
 
     Raises:
         NotApplicableError: another activation, or a layer that is too large.
     """
     exact = chain.exact()
     found = []
-    for block in map(folded, exact.blocks):
+    for block in itertools.chain(*map(elementwise_blocks, exact.blocks)):
         assert isinstance(block.nonlinearity, Elementwise)
         maps = (block.inner, block.outer, block.skip)
         inner, outer, skip = (None if m is None else Affine.of(m) for m in maps)

@@ -116,7 +116,7 @@ func dyadic(a *big.Rat) (int64, int) {
 
 // readNetwork shows all that is claimed of the network, and gives it with the product of its bounds.
 func (b *bundle) readNetwork(v any) {
-	f := fields(v, "the network", "blocks", "last")
+	f := fields(v, "the network", "blocks", "last", "method")
 	shape := b.input
 	b.product = whole(1)
 	for i, item := range list(f["blocks"], "the blocks") {
@@ -137,6 +137,7 @@ func (b *bundle) readNetwork(v any) {
 		}
 	}
 	b.product = multiply(b.product, norms)
+	demand(f["method"] == nil, "the network: a method that this checker does not know")
 }
 
 func (b *bundle) apply(x grid) grid {

@@ -35,17 +35,22 @@ def paths(content: Any, prefix: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...
 def mutations(content: Any) -> Iterator[tuple[str, str]]:
     """What was done, and the text of the record with one entry replaced or removed."""
     for path, value in itertools.product(paths(content), [..., *VALUES]):
-        changed = copy.deepcopy(content)
-        place = changed
-        for key in path[:-1]:
-            place = place[key]
-        if value is ...:
-            del place[path[-1]]
-        else:
-            place[path[-1]] = value
+        changed = _replaced(content, path, value)
         shown = "removed" if value is ... else repr(value)[:40]
         text = json.dumps(changed).replace(f'"{DEEP}"', "[" * 100_000 + "]" * 100_000)
         yield f"{'/'.join(map(str, path))}: {shown}", text
+
+
+def _replaced(content: Any, path: tuple[Any, ...], value: Any) -> Any:
+    """A record that shares with another one all that is not on the way to an entry."""
+    if not path:
+        return value
+    changed = copy.copy(content)
+    if len(path) == 1 and value is ...:
+        del changed[path[0]]
+    else:
+        changed[path[0]] = _replaced(content[path[0]], path[1:], value)
+    return changed
 
 
 def damaged(data: bytes, count: int, seed: int = 0) -> Iterator[tuple[str, bytes]]:

@@ -22,10 +22,12 @@ from onelip.chains import (
     Scale,
     Sum,
     composed,
+    identity,
 )
 from onelip.errors import NonFiniteError, NotApplicableError, UsageError
 from onelip.estimates import activation_patterns
-from onelip.layers import Abs, GroupSort, MaxMin
+from onelip.layers import Abs, GroupSort, MaxMin, ScaledMaxPool2d
+from onelip.lipschitz import lipschitz_bound
 
 ONE = torch.ones((), dtype=torch.float64)
 OWN = Local(cap=Product())  # the cap of a default Local would hide a bound that is too small
@@ -82,6 +84,25 @@ def convolutional(*sizes: int) -> Chain:
     )
 
 
+def pooling(*sizes: int, module: nn.Module) -> Chain:
+    """A convolution, a ReLU, maxima over windows, and two dense layers."""
+    image = Reshape((sizes[0],), (1, 2, sizes[0] // 2))
+    kernel, bias = torch.randn(2, 1, 3, 3).double() / 2, torch.randn(2).double() / 2
+    first = Convolution(image.outputs, kernel, bias, padding=(1, 1))
+    shape = tuple(module(torch.zeros(1, *first.outputs)).shape[1:])
+    constant = float(lipschitz_bound(module))
+    pool = Block(Scale(first.outputs, ONE), Opaque(module, constant, shape))
+    flat = Reshape(shape, (math.prod(shape),))
+    return Chain(
+        (
+            Block(composed([image, first]), Elementwise.of(nn.ReLU())),
+            pool,
+            Block(composed([flat, *maps(math.prod(shape), 6)]), Elementwise.of(nn.ReLU())),
+        ),
+        *maps(6, sizes[-1]),
+    )
+
+
 def branching(*sizes: int) -> Chain:
     n, m, k = sizes[0], sizes[1], sizes[-1]
     both = Sum((maps(n, m)[0], composed(maps(n, 3, m))))
@@ -108,6 +129,9 @@ NETWORKS: dict[str, Callable[..., Chain]] = {
     "max-min": lambda *s: sorting(*s, module=MaxMin()),
     "group-sort": lambda *s: sorting(*s, module=GroupSort(2)),
     "residual": residual,
+    "max-pool": lambda *s: pooling(*s, module=nn.MaxPool2d(2)),
+    "max-pool, overlapping": lambda *s: pooling(*s, module=nn.MaxPool2d(2, 1, padding=1)),
+    "max-pool, scaled": lambda *s: pooling(*s, module=ScaledMaxPool2d(2, 1)),
     "branching": branching,
     "convolutional": convolutional,
 }
@@ -505,11 +529,19 @@ def test_what_does_not_fit_is_refused():
 
 
 def test_what_is_not_covered_is_refused():
-    pool = Opaque(nn.MaxPool2d(2), 1.0, (1, 2, 2))
+    soft = Opaque(nn.Softmax(1), 1.0, (1, 4, 4))
     image = Convolution((1, 4, 4), torch.randn(1, 1, 3, 3), padding=(1, 1))
-    chain = Chain((Block(image, pool),), Reshape((1, 2, 2), (4,)))
-    with pytest.raises(NotApplicableError, match="of MaxPool2d no slopes"):
+    chain = Chain((Block(image, soft),), Reshape((1, 4, 4), (16,)))
+    with pytest.raises(NotApplicableError, match="of Softmax no slopes"):
         Local().around(chain, torch.zeros(1, 1, 4, 4), 0.1)
+    pool = Opaque(nn.MaxPool2d(3, 1, padding=1), 3.0, (1, 4, 4))
+    chain = Chain((Block(image, pool, skip=identity((1, 4, 4))),), Reshape((1, 4, 4), (16,)))
+    with pytest.raises(NotApplicableError, match="inside a skip connection"):
+        Local().around(chain, torch.zeros(1, 1, 4, 4), 0.1)
+    many = Opaque(nn.MaxPool2d(2), 1.0, (1, 64, 64))
+    chain = Chain((Block(identity((1, 128, 128)), many),), Reshape((1, 64, 64), (64**2,)))
+    with pytest.raises(NotApplicableError, match="too many"):
+        Local().around(chain, torch.zeros(1, 1, 128, 128), 0.1)
     large = Convolution((3, 64, 64), torch.randn(3, 3, 3, 3), padding=(1, 1))
     chain = Chain((Block(large, Elementwise.of(nn.ReLU())),), Reshape(large.outputs, (3 * 64**2,)))
     with pytest.raises(NotApplicableError, match="too large"):

@@ -16,9 +16,7 @@ from tests.networks import chain_of, random_weights
 def test_each_part_is_between_what_is_seen_and_the_product() -> None:
     weights = random_weights(4, 8, 7, 6, 3)
     found = prefixes(chain_of(weights), seconds=4)
-    # Under load there may be fewer.
-    assert [part.name for part in found] == ["0", "1", "2", "last"][: len(found)]
-    assert len(found) >= 2
+    assert [part.name for part in found] == ["0", "1", "2", "last"]
     for k, part in enumerate(found):
         chain = chain_of(weights[: k + 1]) if k else Chain((), Dense(weights[0]))
         assert part.product == pytest.approx(float(Product().bound(chain)), rel=1e-9)
@@ -41,7 +39,7 @@ def test_the_layer_that_loses_is_named() -> None:
 def test_no_time_gives_no_parts_and_the_report_holds_them() -> None:
     chain = chain_of(random_weights(4, 8, 7, 3))
     assert prefixes(chain, seconds=0) == ()
-    found = Best(seconds=2).report(chain)
+    found = Best(seconds=5).report(chain)
     assert len(found.prefixes) == 3
     assert found.prefixes[-1].bound >= float(found.bound) * (1 - 1e-9)
     conv = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8, 2))

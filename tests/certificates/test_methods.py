@@ -78,6 +78,7 @@ def test_no_attack_breaks_a_local_radius(level):
     assert bool((found.radius > 0.05).any())
 
 
+@pytest.mark.usefixtures("clock")
 def test_the_method_and_the_head_are_said():
     x = torch.rand(5, 1, 1, 2)
     for method in OF_PAIRS:
@@ -105,6 +106,7 @@ def test_constants_of_pairs_are_the_least_of_the_methods_and_the_product():
     torch.testing.assert_close(found.radius, expected, rtol=1e-9, atol=0)
 
 
+@pytest.mark.usefixtures("clock")
 def test_best_is_no_worse_than_liplt_and_lipsdp():
     x = torch.rand(50, 1, 1, 2)
     best = certify(MODEL, x, method=Best(seconds=5)).radius

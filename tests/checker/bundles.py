@@ -39,6 +39,12 @@ def _networks() -> dict[str, Network]:
             ),
             (5,),
         ),
+        "multipliers": (
+            _sequence(
+                nn.Linear(4, 7), nn.ReLU(), nn.Linear(7, 6), nn.LeakyReLU(-0.3), nn.Linear(6, 3)
+            ),
+            (4,),
+        ),
         "orthogonal": (
             _sequence(
                 layers.CholeskyLinear(6, 6), layers.GroupSort(3), layers.UnitNormLinear(6, 4)
@@ -94,4 +100,5 @@ def write(name: str, folder: Path, samples: int = 3) -> dict:
     build, shape = NETWORKS[name]
     torch.manual_seed(1)
     model = build().eval()
-    return prove(model, folder, torch.rand(samples, *shape), about=name)
+    method = "lipsdp" if name == "multipliers" else "product"
+    return prove(model, folder, torch.rand(samples, *shape), about=name, method=method)

@@ -162,6 +162,11 @@ def test_what_is_not_known_or_not_there(bundles, tmp_path) -> None:
     ):
         refused("", network=record["network"] | {"blocks": [block | change]})
         assert verdict(tmp_path / "mutant")
+    record = json.loads((bundles["transposed"] / "proof.json").read_text())
+    record["network"]["blocks"][0]["inner"][0]["of"]["map"] = "dense"
+    assert "unknown map dense" in verdict(
+        changed(bundles["transposed"], tmp_path / "mutant", record)
+    )
     (tmp_path / "mutant" / "proof.json").write_text("[" * 100000)
     assert "cannot be read" in verdict(tmp_path / "mutant")
     (tmp_path / "mutant" / "proof.json").write_bytes(b'{"a": 1, "a": 2}')

@@ -36,6 +36,9 @@ class Truth:
         last = record["network"]["last"]
         self._maps(last, shape)
         whole = body * _norms(last)
+        if record["network"]["method"] is not None:
+            whole = float.fromhex(record["bound"])
+            self._method(record["network"], whole)
         self._expect(record["bound"], whole, "the network")
         if record["samples"] is not None:
             self._samples(record, body, whole)
@@ -150,6 +153,30 @@ class Truth:
                 y = self._through(block["outer"], hidden)
                 x = y if block["skip"] is None else y + self._through(block["skip"], x)
         return self._through(record["network"]["last"], x)
+
+    def _method(self, network: Record, claim: float) -> None:
+        """Multipliers: the smallest eigenvalue of the form, scaled."""
+        weights = [self._get(block["inner"][0]["weight"]) for block in network["blocks"]]
+        slopes = [self._slopes(block["activation"]) for block in network["blocks"]]
+        weights.append(self._get(network["last"][0]["weight"]))
+        sizes = [weight.shape[1] for weight in weights]
+        form = torch.block_diag(*(torch.zeros(n, n).double() for n in sizes))
+        form[: sizes[0], : sizes[0]] = claim**2 * torch.eye(sizes[0])
+        start = 0
+        for w, (low, high), name in zip(
+            weights, slopes, network["method"]["weights"], strict=False
+        ):
+            a, b, t = start + w.shape[1], start + w.shape[1] + w.shape[0], self._get(name)
+            form[start:a, start:a] += 2 * low * high * w.T @ (t[:, None] * w)
+            form[a:b, a:b] += 2 * torch.diag(t)
+            form[a:b, start:a] -= (low + high) * t[:, None] * w
+            form[start:a, a:b] = form[a:b, start:a].T
+            start = a
+        form[start:, start:] -= weights[-1].T @ weights[-1]
+        root = form.diagonal().clamp_min(1e-300).rsqrt()
+        least = float(torch.linalg.eigvalsh(root[:, None] * form * root)[0])
+        if least < -1e-9 or float(form.diagonal().min()) <= 0:
+            self.false.append(f"the form has the eigenvalue {least}")
 
     def _samples(self, record: Record, body: float, whole: float) -> None:
         samples, last = record["samples"], record["network"]["last"]

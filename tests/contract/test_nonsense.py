@@ -206,6 +206,7 @@ def _method_on_a_network(name: str, method: str, written_out: int) -> int:
     return 1
 
 
+@pytest.mark.usefixtures("clock")
 def test_every_method_on_whole_networks(nonsense):
     proved = sum(
         nonsense.during(_method_on_a_network, name, method, written_out)

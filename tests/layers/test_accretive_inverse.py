@@ -32,7 +32,7 @@ def residual(matrices: torch.Tensor, inverses: torch.Tensor) -> float:
 def test_residual(threads, count, dtype):
     """torch's own inverse leaves 1 and more with two threads, or crashes."""
     units = 200 * torch.finfo(dtype).eps
-    for size in (1, 2, 127, 128, 129, 151, 160, 200, 256):
+    for size in (1, 2, 127, 128, 129, 151, 160, *([] if count > 2 else [200, 256])):
         matrices = accretive(count, size, dtype)
         assert residual(matrices, accretive_inverse(matrices)) < units, size
 

@@ -50,6 +50,7 @@ def module_with_weights_of(place, folder):
     return net
 
 
+@pytest.mark.usefixtures("clock")
 def test_weights_with_a_factory(here, capsys):
     folder, net = here
     expected = float(onelip.lipschitz_bound(net, (4,), method="lipsdp"))

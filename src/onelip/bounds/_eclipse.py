@@ -110,10 +110,11 @@ class ECLipsE(BoundMethod):
             return Outcome(network.product)
         if self.fast or shared.multipliers is None:
             shared.offer(*in_closed_form(network))
-        assert shared.multipliers is not None
         search = _Search(until, len(network.kinds))
         if not self.fast and time.monotonic() < until:
             shared.offer(*forward(network, search.best))
+        if shared.multipliers is None:  # equal rows of a sorted group, or nothing that arrives
+            return Outcome(network.product)
         found = proved(network, shared.multipliers, shared.level)
         if not search.left:
             return Outcome(found)

@@ -110,7 +110,8 @@ class LipSDP(BoundMethod):
         if by_gradients and (size > LARGEST or self._too_slow(size)):
             if shared.multipliers is None:
                 shared.offer(*in_closed_form(network))
-            assert shared.multipliers is not None
+            if shared.multipliers is None:
+                return Outcome(network.product)
             seconds = None if self.seconds is None else _SEARCH * self.seconds
             found = descended(network, shared.multipliers, shared.level, seconds=seconds)
             return self._proved(shared, found)

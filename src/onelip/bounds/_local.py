@@ -26,11 +26,13 @@ from onelip.bounds.neighbourhood.ball import Balls, Rule
 from onelip.bounds.neighbourhood.dense_layers import Affine, Layer, layers
 from onelip.bounds.neighbourhood.slopes import pair_slopes, secants
 from onelip.bounds.neighbourhood.tightened import (
+    MOST,
     tightened_lengths,
     tightened_norms,
     tightened_quotients,
     tightened_rises,
 )
+from onelip.bounds.neighbourhood.whole_balls import WholeBalls
 from onelip.bounds.semidefinite.matrices import refuse_other_blocks
 from onelip.chains import Chain, Shape
 from onelip.errors import NotApplicableError, UsageError
@@ -38,6 +40,8 @@ from onelip.norms.rounding import UNIT, asked_once, downward, frobenius, upward
 
 _HELD = 2**24  # entries of a product of layers that are held at a time
 _ENOUGH = 0.01  # relative distance of the ends of a bracket at which bisection stops
+_ABOVE = 1e-3  # relative distance above what is certified from which on a ball is tried
+_FARTHER = 1.25  # times a whole ball that is certified, for the next one
 _FARTHEST = 1e100  # a radius beyond which no ball is tried
 _CHEAP = 1e9  # multiplications up to which a global method caps local bounds unasked
 
@@ -59,12 +63,15 @@ class LocalBounds(NamedTuple):
         margins: ``(batch, classes)``, lower bounds of the exact differences of logits at the input.
         slopes: ``(batch, classes)``, bounds of how fast these differences can fall from the
             centre to another point of the ball (``Local.from_centre``).
+        falls: ``(batch, classes)``, bounds of how far they can fall in the whole ball; they say
+            nothing of how far in a smaller one. Infinite where nothing but the slope is known.
     """
 
     radius: Tensor
     prediction: Tensor
     margins: Tensor
     slopes: Tensor
+    falls: Tensor
 
 
 @dataclass(frozen=True)
@@ -260,7 +267,7 @@ class Local(BoundMethod):
         best, prediction = torch.zeros(len(x), dtype=torch.float64), torch.zeros(len(x)).long()
         for found in self.balls(chain, x, self.everywhere(chain).pairwise):
             prediction = found.prediction
-            radius = _certified(prediction, found.margins, found.slopes)
+            radius = _certified(prediction, found.margins, found.slopes, found.falls)
             best = torch.maximum(best, torch.minimum(radius, found.radius))
         if labels is not None:
             best = torch.where(prediction == labels.cpu(), best, 0.0)
@@ -307,26 +314,55 @@ class Local(BoundMethod):
         prediction, margins = (torch.cat(part) for part in zip(*point, strict=True))
         slopes = cap[prediction]
         everywhere = torch.full((len(x),), math.inf, dtype=torch.float64)
-        yield LocalBounds(everywhere, prediction, margins, slopes)
-        low, high = _certified(prediction, margins, slopes), everywhere
+        unknown = torch.full_like(slopes, math.inf)
+        yield LocalBounds(everywhere, prediction, margins, slopes, unknown)
+        low, high = _certified(prediction, margins, slopes, unknown), everywhere
         radius = _first(low, torch.tensor(sorted(self.radii), dtype=torch.float64))
+        tight = WholeBalls(*dense)
+        whole = tight if self.units and tight.suits(cap) else None
         for _ in range(self.tries):
             open_ = (low > 0) & (low < math.inf) & (high > (1 + _ENOUGH) * low)
             samples = open_.nonzero()[:, 0]
             if not len(samples):
                 return
-            found, start = torch.full_like(slopes, math.inf), 0
+            found, falls = unknown.clone(), unknown.clone()
+            known = prediction[samples], margins[samples], slopes[samples]
             inputs = x[samples.to(x.device)]
-            for balls in _balls(dense, inputs, radius[samples], secants, self.units):
-                here = samples[start : start + len(balls.radius)]
-                found[here] = self._limiting(balls, dense[1], slopes[here], margins[here])
-                start += len(here)
+            found[samples], falls[samples] = self._in_balls(
+                dense, inputs, radius[samples], known, whole
+            )
             tried = torch.where(open_, radius, 0.0)
-            yield LocalBounds(tried, prediction, margins, found)
-            quotient = torch.where(open_, _certified(prediction, margins, found), low)
+            yield LocalBounds(tried, prediction, margins, found, falls)
+            quotient = torch.where(open_, _certified(prediction, margins, found, falls), low)
             low = torch.maximum(low, torch.minimum(tried, quotient))
             high = torch.where(open_, torch.minimum(high, torch.maximum(tried, quotient)), high)
-            radius = torch.where(high < math.inf, (low + high) / 2, 2 * low)
+            beyond = (2.0 if whole is None else _FARTHER) * low
+            radius = torch.where(high < math.inf, (low + high) / 2, beyond)
+
+    def _in_balls(
+        self,
+        dense: tuple[list[Layer], Affine],
+        x: Tensor,
+        radius: Tensor,
+        point: tuple[Tensor, Tensor, Tensor],
+        whole: WholeBalls | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Bound how fast and how far margins fall; ``point`` has what is known everywhere."""
+        prediction, margins, slopes = point
+        falls = torch.full_like(slopes, math.inf)
+        if whole is not None:
+            numbers = x.detach().double().cpu().flatten(1)
+            falls = whole.falls(numbers, radius, prediction, margins, slopes)
+            units = sum(layer.inner.matrix.shape[0] for layer in dense[0])
+            if units > MOST * self.units:
+                return slopes, falls
+        slopes, start = slopes.clone(), 0
+        samples = (_certified(prediction, margins, slopes, falls) < radius).nonzero()[:, 0]
+        for balls in _balls(dense, x[samples.to(x.device)], radius[samples], secants, self.units):
+            here = samples[start : start + len(balls.radius)]
+            slopes[here] = self._limiting(balls, dense[1], slopes[here], margins[here])
+            start += len(here)
+        return slopes, falls
 
     def _limiting(self, balls: Balls, last: Affine, cap: Tensor, margins: Tensor) -> Tensor:
         """Bound how fast margins fall, best for the rivals that limit the radius."""
@@ -337,7 +373,7 @@ class Local(BoundMethod):
 
 def _first(low: Tensor, grid: Tensor) -> Tensor:
     """Choose the first ball of each sample: the first of the grid that is clearly above ``low``."""
-    place = torch.searchsorted(grid, 1.02 * low)
+    place = torch.searchsorted(grid, (1 + _ABOVE) * low)
     beyond = torch.cat([grid, torch.tensor([math.inf], dtype=torch.float64)])[place]
     return torch.where(beyond < math.inf, beyond, 1.5 * low).clamp_max(_FARTHEST)
 
@@ -415,8 +451,12 @@ def _margins(values: Tensor, errors: Tensor, prediction: Tensor) -> Tensor:
     return (own - values) - upward(slack, 2)
 
 
-def _certified(prediction: Tensor, margins: Tensor, slopes: Tensor) -> Tensor:
-    """Return the least quotient over all rivals, 0 where a margin is no positive number."""
+def _certified(prediction: Tensor, margins: Tensor, slopes: Tensor, falls: Tensor) -> Tensor:
+    """Return the least quotient over all rivals, 0 where a margin is no positive number.
+
+    A rival whose margin does not vanish in the whole ball has an infinite one.
+    """
     quotients = downward(margins / slopes, 4).nan_to_num(0.0, math.inf, 0.0).clamp_min(0.0)
+    quotients = torch.where(falls < margins, math.inf, quotients)
     quotients.scatter_(1, prediction[:, None], math.inf)
     return quotients.amin(1)

@@ -121,7 +121,9 @@ class Proved:
         return self.proof
 
 
-def smallest_quotient(batch: ForwardPass, slopes: Tensor, rounding: Rounding) -> Tensor:
+def smallest_quotient(
+    batch: ForwardPass, slopes: Tensor, rounding: Rounding, falls: Tensor | None = None
+) -> Tensor:
     r"""Least margin over slope of all rivals, rounded down; 0 if a margin is not positive.
 
     With e the error of the logits, :math:`\hat z_y(x') - \hat z_i(x') \ge \hat z_y(x) - \hat z_i(x)
@@ -132,6 +134,8 @@ def smallest_quotient(batch: ForwardPass, slopes: Tensor, rounding: Rounding) ->
         batch: the batch with its logits and predictions.
         slopes: ``(batch, classes)``, Lipschitz constants of the prediction minus each logit.
         rounding: rounding of the network, at the sample and on all inputs in reach.
+        falls: bounds of how far each margin can fall in a ball, for a radius that is cut off there:
+            a rival whose margin is larger does not count.
     """
     scores = batch.logits.detach().double().cpu()
     own = batch.prediction.cpu()[:, None]
@@ -143,5 +147,7 @@ def smallest_quotient(batch: ForwardPass, slopes: Tensor, rounding: Rounding) ->
     slopes = slopes.nan_to_num(nan=math.inf, posinf=math.inf)  # 0 times an infinite distance
     quotient = downward(margins / slopes, 4)
     quotient = torch.where(margins > 0, quotient, 0.0)  # 0 / 0 in a constant network
+    if falls is not None:
+        quotient = torch.where(falls < margins, math.inf, quotient)
     quotient.scatter_(1, own, math.inf)  # not its own rival
     return quotient.amin(1)

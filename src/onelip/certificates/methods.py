@@ -125,7 +125,8 @@ class LocalProof(RadiusProof):
 
     and nothing else is compared, so constants of two points of the ball are not needed. The radius
     is the least of r and
-    :math:`(\hat z_y(x) - \hat z_i(x) - 2 \sqrt 2 e) / L_i(r)` over all rivals i, and the largest
+    :math:`(\hat z_y(x) - \hat z_i(x) - 2 \sqrt 2 e) / L_i(r)` over all rivals i, without those
+    whose :math:`z_y - z_i` falls by less than that numerator in the whole ball, and the largest
     over all r that were tried: each is proved by itself. It is 0 where float64 predicts another
     class than the model did.
 
@@ -141,16 +142,17 @@ class LocalProof(RadiusProof):
         """Return radii of a batch; the balls are bounded once for all roundings."""
         cap = self.pairwise(batch.logits.shape[1])
         predicted, balls = batch.prediction.cpu(), list(self.local.balls(self.chain, batch.x, cap))
-        slopes = [
-            ball.slopes.masked_fill((ball.prediction != predicted)[:, None], torch.inf)
-            for ball in balls
-        ]
+        known = []
+        for ball in balls:
+            other = (ball.prediction != predicted)[:, None]
+            known.append([part.masked_fill(other, torch.inf) for part in (ball.slopes, ball.falls)])
 
         def found(rounding: Rounding) -> Found:
             radius: Tensor = torch.zeros(len(predicted), dtype=torch.float64)
-            for ball, slope in zip(balls, slopes, strict=True):
+            for ball, (slopes, falls) in zip(balls, known, strict=True):
                 # The constant holds inside the ball only: the radius cannot exceed the ball's.
-                within = torch.minimum(smallest_quotient(batch, slope, rounding), ball.radius)
+                quotient = smallest_quotient(batch, slopes, rounding, falls)
+                within = torch.minimum(quotient, ball.radius)
                 radius = torch.maximum(radius, within)
             return Found(radius)
 

@@ -140,8 +140,8 @@ class Grid:
     @classmethod
     def of(cls, a: Array, bits: int = WEIGHT) -> "Grid":
         """Floating-point numbers."""
-        a = a.astype(np.float64)
         need(np.isfinite(a).all(), "a number is infinite or NaN")
+        a = a.astype(np.float64)
         exponent = int(np.frexp(np.abs(a).max())[1]) - bits if a.any() else -2000
         scaled = np.ldexp(a, -exponent)
         nearest = np.rint(scaled)
@@ -215,9 +215,6 @@ def bounded(a: Array, square: Fraction) -> None:
     sides = [zero] * -min(0, apart) + rest, [zero] * max(0, apart) + squares
     residual = [x - y for x, y in itertools.zip_longest(*sides, fillvalue=zero)]
     need(level + frobenius(residual) * two(DIGIT * min(0, apart)) <= square, TOO_LARGE)
-
-
-# Files.
 
 
 def objects(data: bytes) -> Any:
@@ -461,12 +458,8 @@ WITNESSES: dict[str, Any] = {"matrix": Convolution.written}
 MAPS: dict[str, Any] = {"dense": Dense, "convolution": Convolution}
 
 
-# Activations: slopes (for what has none, the Lipschitz constant and its negative), the shape that
-# comes out, and what they do to values.
-
-
 class Activation(NamedTuple):
-    """A nonlinearity with slopes in ``[low, high]``."""
+    """A nonlinearity with slopes, or with a Lipschitz constant and its negative in their place."""
 
     low: Fraction
     high: Fraction
@@ -505,14 +498,16 @@ ACTIVATIONS: Any = {"leaky-relu": (leaky, "slopes"), "sort": (sort, "size", "des
 
 # Networks.
 
+METHODS: dict[str, Any] = {}  # to show a smaller constant than the product
+
 
 class Network:
     """Blocks and linear maps after them; every claim is checked while it is read."""
 
     def __init__(self, record: Any, tensors: Tensors, inputs: Shape, say: Say) -> None:
-        blocks, last = fields(record, "blocks", "last")
+        blocks, last, self.method = fields(record, "blocks", "last", "method")
         need(isinstance(blocks, list), "a list of blocks is asked")
-        self.tensors, self.say, self.body = tensors, say, ONE
+        self.tensors, self.say, self.body, self.parts = tensors, say, ONE, list[Any]()
         self.blocks: list[Callable[[Grid], Grid]] = []
         for place, block in enumerate(blocks):
             inputs = self.block(block, inputs, f"block {place}")
@@ -572,6 +567,7 @@ class Network:
             return replace(y, error=upwards(y.error + claim * x.error))
 
         self.blocks.append(run)
+        self.parts.append((before, kind["kind"], act, not (stepped or after or rest[1])))
         return outputs
 
 
@@ -654,9 +650,12 @@ def check(bundle: Path, say: Say = print) -> None:
         same = name in found and hashlib.sha256(found[name]).hexdigest() == digest
         need(same, f"file {name[:40]}: another digest")
     tensors, shape = Tensors(found["tensors.safetensors"]), shape_of(inputs)
-    network = Network(record, tensors, shape, say)
-    need(number(bound) >= network.constant, "the network's constant is larger than claimed")
-    say(f"the network: constant <= {float(number(bound)):.9g}")
+    network, claim = Network(record, tensors, shape, say), number(bound)
+    if network.method is not None:
+        METHODS[known(METHODS, network.method, "kind")](network, claim)
+        network.constant = claim
+    need(claim >= network.constant, "the network's constant may be larger than claimed")
+    say(f"the network: constant <= {float(claim):.9g}")
     if samples is not None:
         check_samples(samples, network, tensors, shape, say)
 

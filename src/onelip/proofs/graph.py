@@ -24,7 +24,8 @@ def network_record(chain: Chain, store: TensorStore) -> Record:
     blocks: list[Record] = []
     for place, block in enumerate(chain.blocks):
         blocks += _block(block, store, f"block{place}")
-    return {"blocks": blocks, "last": map_records(chain.last, store, "last")}
+    last = map_records(chain.last, store, "last")
+    return {"blocks": blocks, "last": last, "method": None}
 
 
 def body_constant(network: Record) -> float:

@@ -18,12 +18,15 @@ _BATCH = 256
 
 
 @torch.no_grad()
-def samples_record(chain: Chain, network: Record, x: Tensor, store: TensorStore) -> Record:
+def samples_record(
+    chain: Chain, network: Record, bound: float, x: Tensor, store: TensorStore
+) -> Record:
     """Predictions in float64, and radii a little below what the claimed constants give.
 
     Args:
         chain: the network.
         network: its record.
+        bound: the claimed constant of the network.
         x: samples.
         store: gets the samples.
     """
@@ -32,23 +35,28 @@ def samples_record(chain: Chain, network: Record, x: Tensor, store: TensorStore)
     prediction = logits.argmax(1)
     margins = logits.gather(1, prediction[:, None]) - logits
     lost = SLACK * float(logits.abs().max().clamp_min(1.0))
-    pairs, between = _between(network, store, logits.shape[1])
-    radii = (margins - lost).clamp_min(0) / (between[prediction] * (1 + 2.0**-30))
-    radii = radii.scatter(1, prediction[:, None], math.inf).amin(1)
+    heads = {"network": torch.full((logits.shape[1],) * 2, math.sqrt(2) * bound).double()}
+    if network["last"] and network["last"][-1]["map"] == "dense":
+        heads["pairs"] = _pairs(network, store)
+    radii = {head: _radii(margins - lost, prediction, pairs) for head, pairs in heads.items()}
+    head = max(radii, key=lambda name: float(radii[name].sum()))
     return {
         "inputs": store.add("samples", x),
         "predictions": prediction.tolist(),
-        "radii": [hexadecimal(radius) for radius in radii],
-        "head": "pairs" if pairs else "network",
+        "radii": [hexadecimal(radius) for radius in radii[head]],
+        "head": head,
     }
 
 
-def _between(network: Record, store: TensorStore, classes: int) -> tuple[bool, Tensor]:
-    """Constants of the differences of two logits: by the rows of a matrix at the end, if any."""
-    last, body = network["last"], body_constant(network)
-    if last and last[-1]["map"] == "dense":
-        rows = store.tensors[last[-1]["weight"]].double()
-        apart = torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist")
-        return True, apart * body * norm_of_records(last[:-1])
-    whole = math.sqrt(2) * body * norm_of_records(last)
-    return False, torch.full((classes, classes), whole, dtype=torch.float64)
+def _radii(margins: Tensor, prediction: Tensor, between: Tensor) -> Tensor:
+    """Least margin over its constant, rounded down."""
+    radii = margins.clamp_min(0) / (between[prediction] * (1 + 2.0**-30))
+    return radii.scatter(1, prediction[:, None], math.inf).amin(1)
+
+
+def _pairs(network: Record, store: TensorStore) -> Tensor:
+    """Constants of the differences of two logits, by the rows of the matrix at the end."""
+    last = network["last"]
+    rows = store.tensors[last[-1]["weight"]].double()
+    apart = torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist")
+    return apart * body_constant(network) * norm_of_records(last[:-1])

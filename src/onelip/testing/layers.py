@@ -2,7 +2,6 @@
 
 import copy
 import io
-from collections.abc import Callable
 from contextlib import suppress
 
 import torch
@@ -117,7 +116,7 @@ def check_copies(layer: nn.Module, input_shape: Shape) -> None:
     stored = io.BytesIO()
     torch.save(layer.state_dict(), stored)
     stored.seek(0)
-    loaded = _overwritten(layer, normal)
+    loaded = filled(layer, normal)
     for buffer in loaded.buffers():
         buffer.zero_()
     loaded.load_state_dict(torch.load(stored, weights_only=True))
@@ -132,8 +131,9 @@ def check_copies(layer: nn.Module, input_shape: Shape) -> None:
 def check_weights(layer: nn.Module, input_shape: Shape, *, tolerance: float = 1e-9) -> None:
     """Check that the bound follows the weights: random, large, zero, rank 1, written in place."""
     layer = _prepared(layer)
+    lipschitz_bound(layer)  # whatever is cached here must not outlive the weights
     for name, fill in FILLS.items():
-        changed = _overwritten(layer, fill)
+        changed = filled(layer, fill)
         bound = _bound_or_refusal(changed)
         if bound is not None:
             _check_against(
@@ -259,10 +259,3 @@ def _descend(layer: nn.Module, x: Tensor) -> None:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-
-
-def _overwritten(layer: nn.Module, fill: Callable[[Tensor], Tensor]) -> nn.Module:
-    """Return a copy whose parameters were all overwritten after a first query of its bound."""
-    asked = copy.deepcopy(layer)
-    lipschitz_bound(asked)
-    return filled(asked, fill)

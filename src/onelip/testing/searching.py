@@ -13,20 +13,26 @@ from onelip.errors import NonFiniteError, NotApplicableError, UnboundedModuleErr
 
 REFUSALS = (UnboundedModuleError, NonFiniteError, NotApplicableError)
 PAIRS = 8  # pairs whose stretch is optimised at the same time
-_ASCENT = 25  # steps of that optimisation
+_ASCENT, _STEP = 15, 0.3  # steps of that optimisation, and their size in each coordinate
 Shape = tuple[int, ...]
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
 def jacobian_norm(module: nn.Module, x: Tensor) -> Tensor:
-    """Largest singular value of the Jacobian at one input, given without a batch."""
+    """Largest singular value of the Jacobian at one input, given without a batch.
 
-    def flat(v: Tensor) -> Tensor:
-        y: Tensor = module(v[None])
-        return y.flatten()
-
-    jacobian: Tensor = torch.autograd.functional.jacobian(flat, x)
-    norm: Tensor = torch.linalg.matrix_norm(jacobian.reshape(len(jacobian), -1), 2)
+    The module must treat the samples of a batch one by one: each output is that of its own copy of
+    the input, so that one backward pass gives all rows.
+    """
+    x = x.detach()
+    count = module(x[None]).numel()
+    copies = x.expand(count, *x.shape).clone().requires_grad_()
+    with torch.enable_grad():
+        diagonal = module(copies).reshape(count, -1).diagonal().sum()
+    if not diagonal.requires_grad:
+        return x.new_zeros(())
+    (rows,) = torch.autograd.grad(diagonal, copies, materialize_grads=True)
+    norm: Tensor = torch.linalg.matrix_norm(rows.reshape(count, -1), 2)
     return norm
 
 
@@ -36,19 +42,18 @@ def largest_stretch(module: nn.Module, input_shape: Shape, *, steps: int = _ASCE
     The pairs have distances from 0.1 to 10 and keep them. Rounding can make the result too large by
     a few units in the last place.
     """
-    x, direction = inputs(input_shape, 2 * PAIRS).split(PAIRS)
-    reach = torch.logspace(-1, 1, PAIRS, dtype=x.dtype)
-    x, direction = x.clone().requires_grad_(), direction.clone().requires_grad_()
-    optimizer = torch.optim.Adam([x, direction], lr=0.1, fused=True)
-    largest = torch.zeros((), dtype=x.dtype)
+    points = torch.stack(inputs(input_shape, 2 * PAIRS).split(PAIRS)).requires_grad_()
+    reach = torch.logspace(-1, 1, PAIRS, dtype=points.dtype)
+    largest = torch.zeros((), dtype=points.dtype)
     for _ in range(steps + 1):
-        stretch = _stretch(module, x, direction, reach)
+        stretch = _stretch(module, points[0], points[1], reach)
         largest = torch.maximum(largest, stretch.detach().amax())
         if not stretch.requires_grad:
             break
-        optimizer.zero_grad()
-        (-stretch.sum()).backward()
-        optimizer.step()
+        (gradient,) = torch.autograd.grad(stretch.sum(), points)
+        with torch.no_grad():
+            # Signs alone find more in 15 steps than Adam in 25, and take half the time for each.
+            points += _STEP * gradient.sign()
     return largest
 
 
@@ -117,7 +122,7 @@ FILLS: dict[str, Callable[[Tensor], Tensor]] = {
 def seeded() -> Iterator[None]:
     """Fix the random numbers inside, and leave the generator outside untouched."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)  # torch.manual_seed also records the call stack
         yield
 
 

@@ -152,6 +152,7 @@ def test_certificates_agree_with_the_record(trained):
     assert (stored["radius"][~right] == 0).all()
 
 
+@pytest.mark.usefixtures("clock")
 def test_bounds(run):
     result = bound_run(run, seconds=4)
     exported = export(run.load_model())

@@ -91,6 +91,7 @@ def test_what_a_run_stores(finished):
     assert "constants of two logits by LipLT" in table(metrics, TINY)
 
 
+@pytest.mark.usefixtures("clock")
 def test_bounds_of_a_run(finished):
     result = bound_run(finished, seconds=3)
     by_name = {m["method"]: m["bound"] for m in result["methods"]}

@@ -155,6 +155,7 @@ def test_a_constant_branch(tmp_path):
         read_onnx(path, input="x", fixed={"c": False})
 
 
+@pytest.mark.usefixtures("clock")
 def test_the_command_line(tmp_path, capsys):
     path = two_of_each(tmp_path / "net.onnx")
     np.save(tmp_path / "b.npy", draw(1, 4))

@@ -1,5 +1,6 @@
 """Small chains as dense layers, run forward with a bound of the rounding error."""
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -7,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from onelip.bounds.neighbourhood.maxima import elementwise_blocks
 from onelip.bounds.neighbourhood.slopes import known_activation
-from onelip.bounds.neighbourhood.sorted_pairs import folded
 from onelip.bounds.products.matrix import written_out
 from onelip.chains import (
     Chain,
@@ -110,7 +111,19 @@ class Layer:
     constant: Tensor
 
     def behind(self, point: Point, before: Point) -> Point:
-        """Return the layer's output from its input and the output of ``inner``."""
+        """Return the layer's output from its input and the output of ``inner``.
+
+        An error of the input grows by the constant of the layer at most, which may be far below
+        what its maps do one by one: in a deep residual network this is what keeps errors small.
+        """
+        found = self._after(point, before)
+        known = Point(point.values, 0 * point.entries, 0 * point.error)
+        new = self._after(known, self.inner.forward(known)).error
+        error = torch.fmin(found.error, upward(self.constant * point.error + new, 2))
+        return Point(found.values, torch.fmin(found.entries, error[:, None]), error)
+
+    def _after(self, point: Point, before: Point) -> Point:
+        """Return the output with errors that go from map to map."""
         constant = self.nonlinearity.constant
         shaped = before.values.unflatten(1, self.shape)
         values = self.nonlinearity.module(shaped).flatten(1)
@@ -131,14 +144,14 @@ def layers(chain: Chain) -> tuple[list[Layer], Affine]:
     """Write a chain out as dense layers and a last affine map.
 
     Args:
-        chain: its activations are elementwise or sort pairs.
+        chain: its activations are elementwise, sort pairs or take maxima over windows.
 
     Raises:
         NotApplicableError: another activation, or a layer that is too large.
     """
     exact = chain.exact()
     found = []
-    for block in map(folded, exact.blocks):
+    for block in itertools.chain(*map(elementwise_blocks, exact.blocks)):
         assert isinstance(block.nonlinearity, Elementwise)
         maps = (block.inner, block.outer, block.skip)
         inner, outer, skip = (None if m is None else Affine.of(m) for m in maps)

@@ -135,7 +135,7 @@ def secants(activation: Elementwise, centre: Tensor, error: Tensor, reach: Tenso
     if record is None or record.pieces is None:
         return all_pairs
     ends, numbers = record.pieces(activation.module)
-    slopes = [_per_channel(s, centre) for s in numbers if not isinstance(s, Curve)]
+    slopes = [per_channel(s, centre) for s in numbers if not isinstance(s, Curve)]
     if len(slopes) < len(numbers):
         return all_pairs
     slopes = [slope.expand_as(centre) for slope in slopes]
@@ -194,7 +194,7 @@ def _touched(module: nn.Module, pieces: Pieces, low: Tensor, high: Tensor) -> In
                 module, slope, low.clamp(start, end), high.clamp(start, end)
             )
         else:
-            flattest = steepest = _per_channel(slope, low)
+            flattest = steepest = per_channel(slope, low)
         missed = (high < start) | (low > end)
         least = torch.where(missed, least, torch.minimum(least, flattest))
         most = torch.where(missed, most, torch.maximum(most, steepest))
@@ -213,7 +213,7 @@ def _between(module: nn.Module, curve: Curve, low: Tensor, high: Tensor) -> Inte
     )
 
 
-def _per_channel(slope: float | Tensor, like: Tensor) -> Tensor:
+def per_channel(slope: float | Tensor, like: Tensor) -> Tensor:
     """Shape one slope per channel for broadcasting."""
     numbers = torch.as_tensor(slope, dtype=like.dtype)
     return numbers.reshape(-1, *[1] * max(0, like.ndim - 2)) if numbers.ndim else numbers

@@ -15,10 +15,12 @@ from onelip.bounds.semidefinite.uncertain import (
 )
 from onelip.norms.rounding import upward
 
+MOST = 10
+"""Times the units that a search takes, beyond which nothing is tried."""
+
 _HELD = 2**23  # entries of the matrices of a search that are held at a time
 _SUMS = 4  # of rows that weights are chosen for
 _STEPS = 8  # of a search whose weights serve many rows
-_MOST = 10  # times the units that a search takes, beyond which nothing is tried
 _ROUNDS = 4  # rivals of a sample that are looked at
 
 
@@ -82,11 +84,11 @@ def tightened_rises(balls: Balls, image: Approx, found: Tensor, largest: int) ->
     Where slopes are secants, the rise from the centre; where they are those of two points, tangents
     are not known, and the bound is one of the absolute value.
     """
-    if not _parts(balls, (found > 0).any(1), _MOST * largest):
+    if not _parts(balls, (found > 0).any(1), MOST * largest):
         return found
     units, found = balls.uncertain(), found.clone()
     for row in range(found.shape[1]):
-        for samples in _parts(balls, found[:, row] > 0, _MOST * largest):
+        for samples in _parts(balls, found[:, row] > 0, MOST * largest):
             choice = torch.full_like(samples, row)
             found[samples] = torch.fmin(
                 found[samples], _rises(units, image, samples, choice, largest)
@@ -106,7 +108,7 @@ def tightened_quotients(
         margins: ``(batch, rows)``; a row with an infinite one is no rival.
         largest: number of uncertain units that a search takes; of more, some are simplified.
     """
-    if not _parts(balls, (found > 0).any(1), _MOST * largest):
+    if not _parts(balls, (found > 0).any(1), MOST * largest):
         return found
     units = balls.uncertain()
     found, done = found.clone(), ~torch.isfinite(margins)
@@ -117,7 +119,7 @@ def tightened_quotients(
         wanted = ~known & (quotients > 0) & (quotients < balls.radius)
         if not wanted.any():
             break
-        for samples in _parts(balls, wanted, _MOST * largest):
+        for samples in _parts(balls, wanted, MOST * largest):
             proved = _rises(units, image, samples, worst[samples], largest)
             found[samples] = torch.fmin(found[samples], proved)
         done.scatter_(1, worst[:, None], True)

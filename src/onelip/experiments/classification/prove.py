@@ -10,6 +10,7 @@ from onelip._export import export
 from onelip.data import SHAPES
 from onelip.data import load as load_images
 from onelip.errors import UsageError
+from onelip.experiments.classification.certify import tensors_for
 from onelip.experiments.classification.folder import ClassificationFolder
 from onelip.proofs import prove
 
@@ -30,7 +31,9 @@ def prove_run(
     model = export(run.load_model())
     images = None
     if samples:
-        images = load_images(run.recipe.dataset, "test", data or run.data_folder).images[:samples]
+        test = load_images(run.recipe.dataset, "test", data or run.data_folder)
+        images, _ = tensors_for(model, test)
+        images = images[:samples]
     shape = None if images is not None else SHAPES[run.recipe.dataset][0]
     return prove(model, out, images, input_shape=shape, about=f"run of {run.recipe.name}")
 

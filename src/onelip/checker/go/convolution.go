@@ -32,7 +32,6 @@ func (b *bundle) newConvolution(v any, input []int, what string) *convolution {
 	c.stride, c.pad, c.gap = pair(f["stride"], what, 1), pair(f["padding"], what, 0), pair(f["dilation"], what, 1)
 	c.circular, c.witness = truth(f["circular"], what), text(f["witness"], what)
 	demand(c.wide[0]%c.groups == 0 && c.wide[1]*c.groups == c.from[0], "%s: channels and groups do not fit", what)
-	c.weight = t.onGrid()
 	c.to[0] = c.wide[0]
 	for a := range c.reads {
 		size, taps, pad, gap := c.from[a+1], c.wide[a+2], c.pad[a], c.gap[a]
@@ -57,7 +56,22 @@ func (b *bundle) newConvolution(v any, input []int, what string) *convolution {
 		}
 	}
 	entries(c.to[:], what)
+	c.weight = t.onGridWhere(c.used())
 	return c
+}
+
+// used says which entries of the kernel ever meet a pixel; the others do not count.
+func (c *convolution) used() func(int) bool {
+	var met [2][]bool
+	for a, reads := range c.reads {
+		taps := c.wide[a+2]
+		met[a] = make([]bool, taps)
+		for n, p := range reads {
+			met[a][n%taps] = met[a][n%taps] || p >= 0
+		}
+	}
+	k, m := c.wide[2], c.wide[3]
+	return func(i int) bool { return met[0][i/m%k] && met[1][i%m] }
 }
 
 // overlap is the largest number of taps, over all places, that read one pixel.

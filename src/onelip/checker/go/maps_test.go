@@ -294,3 +294,18 @@ func TestStridesWhoseProductIsTooLarge(t *testing.T) {
 		t.Error("shown")
 	}
 }
+
+func TestTapsThatMeetNoPixelDoNotCount(t *testing.T) {
+	b := &bundle{tensors: map[string]*tensor{"w": doubles([]float64{1e30, 0, 0.1}, 1, 1, 1, 3)}}
+	two := []any{digits("1"), digits("1")}
+	read := func(w []float64, norm string) *convolution {
+		b.tensors["w"] = doubles(w, 1, 1, 1, len(w))
+		return b.newConvolution(record{"map": "convolution", "norm": norm, "weight": "w", "bias": nil, "stride": two, "padding": []any{digits("0"), digits("2")},
+			"dilation": []any{digits("1"), digits("2")}, "groups": digits("1"), "circular": false, "witness": "matrix"}, []int{1, 1, 2}, "it")
+	}
+	read([]float64{1e30, 0, 0.1}, "0x0p+0").prove("it") // looks 2 to the left and to the right of 2 pixels
+	read([]float64{1e30, 0.1, 7}, "0x1.9999999bp-4").prove("it")
+	if !refused(func() { read([]float64{1e30, 0.1, 7}, "0x1.9999999999999p-4").prove("it") }) {
+		t.Error("shown")
+	}
+}

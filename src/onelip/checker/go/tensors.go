@@ -149,11 +149,14 @@ type grid struct {
 }
 
 // onGrid is the tensor on a grid, exact where its numbers allow.
-func (t *tensor) onGrid() grid {
+func (t *tensor) onGrid() grid { return t.onGridWhere(func(int) bool { return true }) }
+
+// onGridWhere has zeros for what is not used.
+func (t *tensor) onGridWhere(used func(int) bool) grid {
 	n := t.length()
 	top := lowest
 	for i := 0; i < n; i++ {
-		if r := reach(t.at(i)); r > top {
+		if r := reach(t.at(i)); r > top && used(i) {
 			top = r
 		}
 	}
@@ -164,6 +167,9 @@ func (t *tensor) onGrid() grid {
 	g.e = top - precise
 	inexact := 0
 	for i := range g.m {
+		if !used(i) {
+			continue
+		}
 		m, e := t.at(i)
 		v, exact := moved(m, e, g.e)
 		g.m[i] = v

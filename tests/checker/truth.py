@@ -169,10 +169,10 @@ class Truth:
             a, b = start + w.shape[1], start + w.shape[1] + w.shape[0]
             fraction, exponent = torch.frexp(self._get(name))  # 12 bits, as checkers may take them
             t = torch.ldexp((fraction * 2**12).floor(), exponent - 12)
-            low, high = math.floor(low * 2**12) / 2**12, math.ceil(high * 2**12) / 2**12
-            form[start:a, start:a] += 2 * low * high * w.T @ (t[:, None] * w)
+            below, above = math.floor(low * 2**12) / 2**12, math.ceil(high * 2**12) / 2**12
+            form[start:a, start:a] += 2 * below * above * w.T @ (t[:, None] * w)
             form[a:b, a:b] += 2 * torch.diag(t)
-            form[a:b, start:a] -= (low + high) * t[:, None] * w
+            form[a:b, start:a] -= (below + above) * t[:, None] * w
             form[start:a, a:b] = form[a:b, start:a].T
             start = a
         form[start:, start:] -= weights[-1].T @ weights[-1]

@@ -16,14 +16,23 @@ def run(arguments: list[str]) -> None:
     parser.add_argument("--data", type=Path, help="of a run: folder of the data set")
     inputs = "of a file: a .npy file with the samples to certify, in float32 or float64"
     parser.add_argument("--inputs", type=Path, help=inputs)
+    files = "of a run: files of the network to put beside the proof, as in onnx,pt2"
+    parser.add_argument("--formats", default="", help=files)
+    ways = "product of norms, or lipsdp, which is far less for a plain dense network"
+    parser.add_argument("--method", choices=("product", "lipsdp"), default="product", help=ways)
+    parser.add_argument("--seconds", type=float, help="for the search of lipsdp")
     trust = "open parts of a .pt2 file that may run code, because you know who wrote it"
     parser.add_argument("--trust", action="store_true", help=trust)
     options: Any = parser.parse_args(arguments)
+    formats = [name.strip() for name in options.formats.split(",") if name.strip()]
+    how = {"method": options.method, "seconds": options.seconds}
     if options.file.suffix.lower() in (".pt2", ".onnx"):
         record = classification.prove_file(
-            options.file, options.out, options.inputs, trust=options.trust
+            options.file, options.out, options.inputs, trust=options.trust, **how
         )
     else:
         folder = classification.ClassificationFolder.open(options.file)
-        record = classification.prove_run(folder, options.out, options.data, options.samples)
+        record = classification.prove_run(
+            folder, options.out, options.data, options.samples, formats=formats, **how
+        )
     print(classification.proof_text(record, options.out))

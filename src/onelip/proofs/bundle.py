@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from onelip._export import export
+from onelip._save import save
 from onelip.chains import Chain, Shape
 from onelip.checker import check
 from onelip.errors import NotApplicableError, UsageError
@@ -37,6 +38,7 @@ def prove(
     input_shape: Shape | None = None,
     method: str = "product",
     seconds: float | None = None,
+    formats: Sequence[str] = (),
     about: str = "",
     trust: bool = False,
 ) -> dict[str, Any]:
@@ -59,6 +61,7 @@ def prove(
         input_shape: of one input, where there are no samples; files know theirs.
         method: ``"product"`` or ``"lipsdp"``.
         seconds: for the search of LipSDP.
+        formats: ``"pt2"`` and ``"onnx"``, to put what ``onelip.save`` writes beside the proof.
         about: a word on where the network comes from.
         trust: open parts of a ``.pt2`` file that may run code.
 
@@ -88,6 +91,8 @@ def prove(
             f"samples of shape {chain.inputs} in float32 or float64 are asked, got "
             f"{tuple(x.shape)} in {x.dtype}"
         )
+    if x is not None and not torch.isfinite(x).all():
+        raise UsageError("a sample is infinite or NaN")
     if method not in METHODS:
         raise UsageError(f"no method {method!r}: proofs go by {' or '.join(METHODS)}")
     store = TensorStore()
@@ -101,6 +106,10 @@ def prove(
     try:
         if isinstance(model, str | Path):
             shutil.copyfile(model, temporary / f"network{Path(model).suffix.lower()}")
+        for suffix in formats:
+            if not isinstance(model, nn.Module):
+                raise UsageError("formats are for modules: a file is copied as it is")
+            save(model, temporary / f"network.{suffix}", chain.inputs)
         refused = ""
         for record, bound in tries:
             content = {

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from onelip import layers
-from onelip.chains import Block, Chain, Elementwise, GroupSorting, Opaque
+from onelip.chains import Block, Chain, Elementwise, GroupSorting, Opaque, Scale
 from onelip.errors import NotApplicableError
 from onelip.proofs.claims import ROOM, hexadecimal
 from onelip.proofs.maps import ROUNDING, Record, map_records, norm_of_records, weighted
@@ -42,7 +42,8 @@ def _block(block: Block, store: TensorStore, place: str) -> list[Record]:
         return [*_linear_block(before, store), _step(block, step, store, place)]
     inner = map_records(block.inner, store, f"{place}.inner")
     activation, (low, high) = _activation(block, store, place)
-    outer = [] if block.outer is None else map_records(block.outer, store, f"{place}.outer")
+    outer = _scale_of_pool(block, store, place)
+    outer += [] if block.outer is None else map_records(block.outer, store, f"{place}.outer")
     skip = None if block.skip is None else map_records(block.skip, store, f"{place}.skip")
     constant = max(high, -low) * norm_of_records(inner) * norm_of_records(outer)
     constant += 0.0 if skip is None else norm_of_records(skip)
@@ -92,7 +93,7 @@ def _activation(block: Block, store: TensorStore, place: str) -> tuple[Record, t
         if slopes is not None:
             ends = float(slopes.min()), float(slopes.max())
             return _leaky(slopes, store, place), (min(ends[0], 1.0), max(ends[1], 1.0))
-    if isinstance(kind, Opaque) and type(module) is nn.MaxPool2d:
+    if isinstance(kind, Opaque) and type(module) in (nn.MaxPool2d, layers.ScaledMaxPool2d):
         record, constant = _max_pool(module)
         return record, (-constant, constant)
     raise NotApplicableError(f"no proof of {type(module).__name__} can be written yet ({place})")
@@ -111,10 +112,21 @@ def _slopes_below_zero(module: nn.Module, block: Block) -> Tensor | None:
     return None
 
 
-def _max_pool(module: nn.MaxPool2d) -> tuple[Record, float]:
-    size, stride = (_pair(value) for value in (module.kernel_size, module.stride))
-    plain = _pair(module.padding) == [0, 0] and _pair(module.dilation) == [1, 1]
-    if not plain or module.ceil_mode or module.return_indices:
+def _scale_of_pool(block: Block, store: TensorStore, place: str) -> list[Record]:
+    """The factor that a pool has after its maxima."""
+    pool = block.nonlinearity.module
+    if type(pool) is not layers.ScaledMaxPool2d or pool.scale == 1:
+        return []
+    factor = torch.tensor(pool.scale, dtype=torch.float64)
+    return map_records(Scale(block.hidden, factor), store, f"{place}.pool")
+
+
+def _max_pool(module: Any) -> tuple[Record, float]:
+    """Maxima over windows, and their Lipschitz constant."""
+    size, stride = _pair(module.kernel_size), _pair(module.stride)
+    padded = _pair(getattr(module, "padding", 0)) != [0, 0]
+    spread = _pair(getattr(module, "dilation", 1)) != [1, 1]
+    if padded or spread or getattr(module, "ceil_mode", False):
         raise NotApplicableError("no proof of max pooling with padding can be written yet")
     overlap = math.prod(-(-k // s) for k, s in zip(size, stride, strict=True))
     constant = 1.0 if overlap == 1 else math.sqrt(overlap) * ROOM

@@ -1,6 +1,7 @@
 """Linear maps as the records of ``proof.json``, each with a claim of its norm."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from onelip.chains import (
     Adjoint,
+    Along,
     Composition,
     Convolution,
     Dense,
@@ -17,6 +19,7 @@ from onelip.chains import (
     Scale,
     Taking,
     TruncatedExponential,
+    composed,
 )
 from onelip.chains.linear_layers import taking
 from onelip.chains.windows import Wrapping
@@ -35,11 +38,32 @@ ROUNDING = 2.0**-48
 def map_records(linear: LinearMap, store: TensorStore, place: str) -> list[Record]:
     """A linear map as its parts, one after the other."""
     if isinstance(linear, Composition):
-        parts = [map_records(part, store, f"{place}.{i}") for i, part in enumerate(linear.maps)]
+        maps = enumerate(_joined(linear.maps))
+        parts = [map_records(part, store, f"{place}.{i}") for i, part in maps]
         return [record for part in parts for record in part]
+    if isinstance(linear, Along):
+        return _along(linear, store, place)
     if isinstance(linear, Reshape):
         return [] if linear.inputs == linear.outputs else [_taken(None, linear)]
     return [_record(linear, store, place)]
+
+
+def _joined(maps: Sequence[LinearMap]) -> list[LinearMap]:
+    """The same maps, with those that only move numbers in one."""
+    found: list[LinearMap] = []
+    for linear in maps:
+        moves = isinstance(linear, Taking | Reshape | Wrapping)
+        if moves and found and isinstance(found[-1], Taking | Reshape | Wrapping):
+            before = found.pop()
+            numbers = 1.0 + torch.arange(before.columns, dtype=torch.float64)
+            places = linear(before(numbers.view(1, *before.inputs))).flatten().long() - 1
+            if torch.equal(places, torch.arange(before.columns)):
+                found.append(Reshape(before.inputs, linear.outputs))
+            else:
+                found.append(taking(before.inputs, linear.outputs, places))
+        else:
+            found.append(linear)
+    return found
 
 
 def _record(linear: LinearMap, store: TensorStore, place: str) -> Record:
@@ -69,6 +93,17 @@ def _taken(index: str | None, linear: LinearMap) -> Record:
     norm = 1.0 if isinstance(linear, Reshape) else claimed_norm(linear)
     outputs = list(linear.outputs)
     return {"map": "take", "index": index, "outputs": outputs, "norm": hexadecimal(norm)}
+
+
+def _along(linear: Along, store: TensorStore, place: str) -> list[Record]:
+    """A matrix along an axis, as a convolution of one pixel of an image turned for it."""
+    columns = torch.arange(linear.columns).view(linear.inputs).movedim(linear.axis, 0)
+    image = (*columns.flatten(1).shape, 1)
+    turned = taking(linear.inputs, image, columns.flatten())
+    conv = Convolution(image, linear.weight[:, :, None, None])
+    rows = torch.arange(linear.rows).view(len(linear.weight), *columns.shape[1:])
+    back = taking(conv.outputs, linear.outputs, rows.movedim(0, linear.axis).flatten())
+    return map_records(composed([turned, conv, back]), store, place)
 
 
 def _wrapping(linear: Wrapping, store: TensorStore, place: str) -> Record:

@@ -16,7 +16,11 @@ from onelip.proofs import prove
 
 
 def prove_run(
-    run: ClassificationFolder, out: Path, data: Path | None = None, samples: int = 100
+    run: ClassificationFolder,
+    out: Path,
+    data: Path | None = None,
+    samples: int = 100,
+    **how: Any,
 ) -> dict[str, Any]:
     """Write a bundle of the exported network of a run, with the first test images.
 
@@ -25,6 +29,7 @@ def prove_run(
         out: folder of the bundle.
         data: folder of the data set, if it is not the one that the run was trained from.
         samples: number of test images; 0 for none.
+        **how: method and seconds; see ``onelip.prove``.
     """
     if samples < 0:
         raise UsageError(f"--samples must not be negative, got {samples}")
@@ -35,11 +40,11 @@ def prove_run(
         images, _ = tensors_for(model, test)
         images = images[:samples]
     shape = None if images is not None else SHAPES[run.recipe.dataset][0]
-    return prove(model, out, images, input_shape=shape, about=f"run of {run.recipe.name}")
+    return prove(model, out, images, input_shape=shape, about=f"run of {run.recipe.name}", **how)
 
 
 def prove_file(
-    path: Path, out: Path, inputs: Path | None = None, *, trust: bool = False
+    path: Path, out: Path, inputs: Path | None = None, *, trust: bool = False, **how: Any
 ) -> dict[str, Any]:
     """Write a bundle of a network in a ``.pt2`` or an ``.onnx`` file.
 
@@ -48,8 +53,9 @@ def prove_file(
         out: folder of the bundle.
         inputs: a ``.npy`` file with samples.
         trust: open parts of a ``.pt2`` file that may run code.
+        **how: method and seconds; see ``onelip.prove``.
     """
-    return prove(path, out, None if inputs is None else _array(inputs), trust=trust)
+    return prove(path, out, None if inputs is None else _array(inputs), trust=trust, **how)
 
 
 def proof_text(record: dict[str, Any], out: Path) -> str:

@@ -1,0 +1,128 @@
+"""Bundles from models, files and runs: what is written, and what is refused."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import onelip
+from onelip import layers, prove
+from onelip.bounds import LipSDP, Product
+from onelip.cli import main
+from onelip.errors import NotApplicableError, UsageError
+from onelip.proofs.files import compared
+from tests.cases import CASES
+
+NOT_YET = (
+    *("BROConv2d", "CayleyConv2d", "FixedFourierConv2d", "LOTConv2d", "CurvePool2d", "Householder"),
+    *("MLPHead", "NActivation", "ProjectionPool2d", "ScaledL2NormPool2d", "ConvTranspose1d"),
+    *("ConvTranspose3d", "Conv3d", "MaxPool2d-overlap", "MaxPool2d-dilation", "MaxPool2d-ceil"),
+    *("Tanh", "Sigmoid", "GELU", "SiLU", "Mish", "SELU", "Hardswish", "Softsign", "Softshrink"),
+    *("CELU", "ELU"),
+)
+"""Layers and modules without a record yet, by the beginning of their row in ``tests/cases.py``."""
+
+SMOOTH = "tanh", "softplus", "elu", "sigmoid"  # as the activation of another layer
+LOOSER = "SandwichLinear"  # its two maps are counted one by one
+
+
+def without_record(name: str) -> bool:
+    return name == "Sandwich" or name.startswith(NOT_YET) or name.partition("-")[2] in SMOOTH
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+def test_every_row(case, tmp_path) -> None:
+    torch.manual_seed(0)
+    model = case.build().eval()
+    x = torch.rand(2, *case.input_shape)
+    if without_record(case.id):
+        with pytest.raises(NotApplicableError, match="can be written yet"):
+            prove(model, tmp_path / "bundle", x)
+        assert not list(tmp_path.iterdir())
+        return
+    record = prove(model, tmp_path / "bundle", x)
+    bound = float(Product().bound(onelip.export(model), case.input_shape))
+    if not case.id.startswith(LOOSER):
+        assert float.fromhex(record["bound"]) <= bound * (1 + 1e-5) + 1e-12
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    parts = layers.CholeskyLinear(6, 6), layers.MaxMin(), layers.ConvexPotentialLinear(6, 4)
+    return nn.Sequential(*parts, nn.Linear(6, 3)).eval()
+
+
+def test_radii_are_those_of_certify(tmp_path) -> None:
+    model, x = onelip.export(network()), torch.rand(20, 6)
+    record = prove(model, tmp_path / "bundle", x)
+    certificate = onelip.certify(model, x)
+    assert record["samples"]["predictions"] == certificate.prediction.tolist()
+    radii = torch.tensor([float.fromhex(radius) for radius in record["samples"]["radii"]])
+    assert (radii <= certificate.radius + 1e-6).all()
+    assert (radii >= certificate.radius - 1e-5).all()
+
+
+def test_multipliers_show_what_lipsdp_finds(tmp_path) -> None:
+    torch.manual_seed(0)
+    parts = nn.Linear(5, 9), nn.ReLU(), nn.Linear(9, 8), nn.LeakyReLU(0.3), nn.Linear(8, 3)
+    model = nn.Sequential(*parts).eval()
+    found = prove(model, tmp_path / "bundle", input_shape=(5,), method="lipsdp")
+    best = float(LipSDP().bound(model, (5,)))
+    assert float.fromhex(found["bound"]) <= best * 1.001 < float(Product().bound(model, (5,)))
+
+
+def test_what_is_refused_writes_nothing(tmp_path) -> None:
+    model, x = network(), torch.rand(2, 6)
+    target = tmp_path / "bundle"
+
+    def refused(text: str, *arguments, kind=UsageError, **options) -> None:
+        with pytest.raises(kind, match=text):
+            prove(*arguments, **options)
+        assert not list(tmp_path.iterdir())
+
+    refused("takes inputs of shape", model, target, torch.rand(2, 5))
+    refused("samples of shape", model, target, x[:0])
+    refused("float32 or float64", model, target, x.half())
+    refused("shape of one input", model, target)
+    refused("no method", model, target, x, method="guess")
+    refused("infinite or NaN", model, target, x * torch.inf)
+    refused("sorting", model[:2], target, x, method="lipsdp", kind=NotApplicableError)
+    refused("ends in", model, target, x, formats=("pickle",))
+    target.mkdir()
+    with pytest.raises(UsageError, match="exists"):
+        prove(model, target, x)
+    assert not list(target.iterdir())
+
+
+@pytest.mark.parametrize("suffix", ["pt2", "onnx"])
+def test_files(suffix: str, tmp_path, capsys) -> None:
+    model, x = network(), torch.rand(3, 6)
+    file = tmp_path / f"given.{suffix}"
+    onelip.save(model, file, (6,))
+    np.save(tmp_path / "x.npy", x.numpy())
+    bundle = tmp_path / "bundle"
+    arguments = ["prove", str(file), "-o", str(bundle), "--inputs", str(tmp_path / "x.npy")]
+    assert main(arguments) == 0
+    assert "3 samples" in capsys.readouterr().out
+    assert main(["check", str(bundle), "--files"]) == 0
+    assert f"network.{suffix}: onelip reads the network" in capsys.readouterr().out
+    assert main(arguments) == 2
+    assert "never overwritten" in capsys.readouterr().err
+    np.save(tmp_path / "x.npy", x.numpy().astype(np.int64))
+    assert main([*arguments[:3], str(tmp_path / "other"), *arguments[4:]]) == 2
+    assert main(["check", str(tmp_path)]) == 1
+    assert "INVALID: proof.json" in capsys.readouterr().out
+    assert main(["check"]) == 2
+
+
+def test_files_beside_a_proof_are_compared_with_it(tmp_path) -> None:
+    model, x = network(), torch.rand(3, 6)
+    prove(model, tmp_path / "bundle", x, formats=("pt2",))
+    assert compared(tmp_path / "bundle") == {"network.pt2": ""}
+    other = network()
+    with torch.no_grad():
+        other[-1].weight[0, 0] += 1e-6
+    onelip.save(other, Path(tmp_path / "bundle" / "network.pt2"), (6,))
+    assert "part" in compared(tmp_path / "bundle")["network.pt2"]

@@ -14,7 +14,7 @@ from torch import Tensor
 from onelip.chains import Chain, Shape
 from onelip.chains.value import Value
 from onelip.errors import OnelipError, UnboundedModuleError, UsageError
-from onelip.reading.graphs.refusals import Unfinished
+from onelip.reading.graphs.refusals import Unfinished, settled
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Graph:
             UsageError: a node is used in a way that is not known, or nothing depends on the input.
         """
         known = {**self.constants, self.entry: value}
-        result = walked(needed(self.nodes, self.output), known).get(self.output)
+        result = settled(walked(needed(self.nodes, self.output), known).get(self.output))
         if not isinstance(result, Value):
             raise UsageError(f"the output {self.output!r} does not depend on the input")
         return result

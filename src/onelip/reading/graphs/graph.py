@@ -75,7 +75,11 @@ class Graph:
             UsageError: a node is used in a way that is not known, or nothing depends on the input.
         """
         known = {**self.constants, self.entry: value}
-        result = settled(walked(needed(self.nodes, self.output), known).get(self.output))
+        result = walked(needed(self.nodes, self.output), known).get(self.output)
+        try:
+            result = settled(result)
+        except OnelipError as error:
+            raise type(error)(f"node {self.output!r}: {error}") from error
         if not isinstance(result, Value):
             raise UsageError(f"the output {self.output!r} does not depend on the input")
         return result

@@ -19,6 +19,7 @@ class Of(nn.Module):
     def __init__(self, function):
         super().__init__()
         self.function = function
+        self.register_buffer("dtype", torch.zeros((), dtype=torch.float64))
 
     def forward(self, x):
         return self.function(x)
@@ -128,6 +129,19 @@ def test_lengths_that_divide_nothing_are_lengths(order):
     x = points()
     assert torch.allclose(chain.forward(x), model(x))
     assert float(Product().bound(chain)) == pytest.approx(2)
+
+
+@pytest.mark.parametrize("number", [0.3, 0.7])
+def test_numbers_that_single_precision_rounds(number):
+    """0.3 is rounded upwards there and 0.7 downwards: the bound holds of either function."""
+    least = min(number, float(torch.tensor(number, dtype=torch.float32)))
+    for function, steepest in (
+        (lambda x: F.normalize(x, eps=number), 1 / least),
+        (lambda x: x / (x.pow(2).sum(1, keepdim=True) + number).sqrt(), least**-0.5),
+        (lambda x: F.layer_norm(x, (5,), eps=number), least**-0.5),
+    ):
+        chain = read(Of(function).eval().float(), (5,))
+        assert steepest <= float(Product().bound(chain)) <= steepest * (1 + 1e-9)
 
 
 REFUSED = {

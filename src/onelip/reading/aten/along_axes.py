@@ -18,7 +18,7 @@ from onelip.reading.graphs import operations as on
 from onelip.reading.graphs import sorting
 from onelip.reading.graphs.frame import Frame
 from onelip.reading.graphs.interpolation import Interpolation, interpolated
-from onelip.reading.graphs.normalisations import deviations, normalised
+from onelip.reading.graphs.normalisations import at_most, deviations, normalised
 from onelip.reading.graphs.refusals import jumps
 from onelip.reading.graphs.squares import Root, Squares
 
@@ -136,7 +136,7 @@ def layer_norm(
     """Normalisation over the last axes."""
     count = len(value.shape) + 1
     axes = list(range(count - len(sides), count))
-    return _scaled(normalised(value, axes, epsilon, centred=True), weight, bias)
+    return _scaled(normalised(value, axes, at_most(epsilon, value), centred=True), weight, bias)
 
 
 def group_norm(
@@ -150,7 +150,8 @@ def group_norm(
     """Normalisation over groups of channels."""
     channels, *rest = value.shape
     apart = linear.reshaped(value, (groups, channels // groups, *rest))
-    result = normalised(apart, list(range(2, len(rest) + 3)), epsilon, centred=True)
+    axes, least = list(range(2, len(rest) + 3)), at_most(epsilon, value)
+    result = normalised(apart, axes, least, centred=True)
     shape = (-1, *(1,) * len(rest))
     numbers = [None if part is None else part.view(shape) for part in (weight, bias)]
     return _scaled(linear.reshaped(result, value.shape), *numbers)

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+import torch
 from torch import Tensor, nn
 
 from onelip.chains import GroupMean, Opaque, Shape
@@ -156,6 +157,11 @@ class _Groups:
         back = [self.order.index(axis) for axis in range(len(self.order))]
         sizes = [self.shape[axis - 1] for axis in self.order[1:]]
         return linear.moved(value, lambda x: x.unflatten(1, sizes).permute(back))
+
+
+def at_most(number: float, value: Value) -> float:
+    """A Python number as a network uses it, rounded to its dtype, or the number if that is less."""
+    return min(number, float(torch.tensor(number, dtype=value.point.like.dtype)))
 
 
 def above(number: Fraction) -> float:

@@ -16,7 +16,13 @@ from onelip.reading.graphs import operations as on
 from onelip.reading.graphs.activation_products import gated
 from onelip.reading.graphs.along_axes import averaged
 from onelip.reading.graphs.clamps import clamped
-from onelip.reading.graphs.normalisations import Guard, deviations, normalised, root_above
+from onelip.reading.graphs.normalisations import (
+    Guard,
+    at_most,
+    deviations,
+    normalised,
+    root_above,
+)
 from onelip.reading.graphs.refusals import Unfinished, only_locally
 from onelip.reading.graphs.shapes import stacked
 
@@ -142,10 +148,17 @@ class Squares(Unfinished):
         return replace(self, floor=number)
 
     def single(self, other: object) -> float | None:
-        """The number of a constant that changes no shape, if it is finite and not negative."""
-        if not isinstance(other, (int, float, Tensor)):
+        """The number of a constant that changes no shape, if it is finite and not negative.
+
+        A Python number may have been rounded upwards to the dtype of the network, or downwards:
+        the less counts, since less leaves the steeper function.
+        """
+        if isinstance(other, (int, float)):
+            number = torch.tensor(at_most(other, self.parts[0]), dtype=torch.float64)
+        elif isinstance(other, Tensor):
+            number = other
+        else:
             return None
-        number = other if isinstance(other, Tensor) else torch.tensor(other, dtype=torch.float64)
         axes = len(self.parts[0].shape) - (0 if self.keep else len(self.axes))
         if number.numel() != 1 or number.ndim > axes:
             return None

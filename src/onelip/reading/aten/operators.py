@@ -33,13 +33,6 @@ def _elu(value: Value, alpha: float, scale: float, input_scale: float) -> Value:
     return result if scale == 1 else on.multiply(result, scale)
 
 
-def prelu(value: Value, weight: Tensor) -> Value:
-    """PReLU with one slope, or one per channel."""
-    module = nn.PReLU(weight.numel())
-    module.weight = nn.Parameter(weight.detach().flatten(), requires_grad=False)
-    return on.layer(module, value)
-
-
 def _convolution(
     value: Value, weight: Tensor, bias: Tensor | None, stride: Any, *rest: Any
 ) -> Value:
@@ -226,7 +219,7 @@ OPERATORS: dict[str, Operation] = {
     "movedim.int": along_axes.moving(Tensor.movedim),
     "index_select.default": along_axes.moving(Tensor.index_select),
     "narrow.default": along_axes.moving(Tensor.narrow),
-    "prelu.default": prelu,
+    "prelu.default": on.prelu,
     "elu.default": _elu,
     "erf.default": products.erf,
     "where.self": products.chosen,

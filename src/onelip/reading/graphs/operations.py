@@ -169,6 +169,13 @@ def layer(module: nn.Module, value: Value) -> Value:
     return read_module(module.eval(), value)
 
 
+def prelu(value: Value, weight: Tensor) -> Value:
+    """PReLU with one slope, or one per channel."""
+    module = nn.PReLU(weight.numel())
+    module.weight = nn.Parameter(weight.detach().flatten(), requires_grad=False)
+    return layer(module, value)
+
+
 def pair_of(numbers: Sequence[int]) -> Pair:
     """One number for both axes, or one for each."""
     return pair(numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1]))

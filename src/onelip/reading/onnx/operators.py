@@ -15,7 +15,6 @@ from onelip.chains import Elementwise
 from onelip.chains import linear_layers as linear
 from onelip.chains.value import Value
 from onelip.errors import UnboundedModuleError, UsageError
-from onelip.reading.aten.operators import prelu
 from onelip.reading.graphs import activation_products as products
 from onelip.reading.graphs import arithmetic, sorting
 from onelip.reading.graphs import operations as on
@@ -90,7 +89,7 @@ def _prelu(attributes: Attributes, copies: int, value: Value, slope: Tensor) -> 
     by_channel = axes.ndim == len(value.shape) and axes[0].numel() == 1
     if axes.numel() > 1 and not by_channel:
         raise UnboundedModuleError("PRelu with other slopes than one per channel is not known")
-    return prelu(value, axes.repeat(copies, *(1,) * (axes.ndim - 1)) if by_channel else axes)
+    return on.prelu(value, axes.repeat(copies, *(1,) * (axes.ndim - 1)) if by_channel else axes)
 
 
 def _clip(attributes: Attributes, value: Value, low: Any = None, high: Any = None) -> Value:

@@ -16,6 +16,7 @@ from onelip.chains import (
     composed,
     identity,
 )
+from onelip.chains.volume_convolution import VolumeConvolution
 
 
 def _weight(*shape: int) -> torch.Tensor:
@@ -31,6 +32,15 @@ MAPS = {
     "circular": Convolution((2, 6, 5), _weight(3, 2, 3, 5), padding=(1, 2), circular=True),
     "circular-strided": Convolution(
         (2, 6, 6), _weight(3, 2, 4, 4), padding=(1, 1), stride=(2, 2), circular=True
+    ),
+    "volume": VolumeConvolution((2, 3, 4, 3), _weight(4, 2, 2, 3, 2), padding=(1, 0, 1)),
+    "volume, strided": VolumeConvolution(
+        (4, 4, 3, 5),
+        _weight(2, 2, 2, 1, 2),
+        stride=(2, 1, 2),
+        padding=(0, 1, 2),
+        dilation=(1, 2, 2),
+        groups=2,
     ),
     "gather": Gather((4,), (2, 3), torch.tensor([3, -1, 0, 2, -1, -1])),
     "reshape": Reshape((2, 3), (6,)),

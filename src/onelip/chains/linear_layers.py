@@ -1,7 +1,7 @@
 """Linear maps of ordinary layers, applied to a value."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,7 @@ from onelip.chains import (
 )
 from onelip.chains.linear_map import reciprocal
 from onelip.chains.value import Value
+from onelip.chains.volume_convolution import Triple, VolumeConvolution
 from onelip.chains.windows import Windows, Wrapping
 from onelip.errors import UnboundedModuleError, UsageError
 from onelip.norms.convolutions import Pair
@@ -170,6 +171,30 @@ def convolution(
     return value.then(linear)
 
 
+def volume_convolution(
+    value: Value,
+    weight: Tensor,
+    bias: Tensor | None,
+    *,
+    stride: Triple = (1, 1, 1),
+    sides: Sequence[Pair] = ((0, 0), (0, 0), (0, 0)),
+    dilation: Triple = (1, 1, 1),
+    groups: int = 1,
+) -> Value:
+    """``conv3d``, padded with zeros, perhaps more on one side than on the other."""
+    channels = weight.shape[1] * groups
+    fits = len(value.shape) == 4 and value.shape[0] == channels
+    expect(value, f"({channels}, depth, height, width)", fits)
+    depth, height, width = (min(side) for side in sides)
+    if _uneven(sides):
+        more = [n for a, b in reversed(sides) for n in (a - min(a, b), b - min(a, b))]
+        value = moved(value, lambda x: F.pad(x, more))
+    padding = (depth, height, width)
+    linear = VolumeConvolution(value.shape, weight, bias, stride, padding, dilation, groups)
+    expect(value, "large enough for the kernel", min(linear.outputs) > 0)
+    return value.then(linear)
+
+
 def transposed_convolution(
     value: Value,
     weight: Tensor,
@@ -300,7 +325,7 @@ def _circular(inputs: Shape, outputs: Shape, index: Tensor) -> Pair | None:
     return (more // 2, wider // 2) if torch.equal(around.flatten().long(), index) else None
 
 
-def _uneven(sides: Sides) -> bool:
+def _uneven(sides: Sequence[Pair]) -> bool:
     return any(before != after for before, after in sides)
 
 

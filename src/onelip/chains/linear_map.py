@@ -156,7 +156,7 @@ class Dense(LinearMap):
     @cached_property
     def rounding(self) -> float:
         """Sums of as many products as the longer side."""
-        return _error(max(self.weight.shape), float(frobenius(exact(self.weight))))
+        return error_of_product(max(self.weight.shape), float(frobenius(exact(self.weight))))
 
     def norm(self) -> Tensor:
         """Spectral norm of the matrix."""
@@ -196,7 +196,7 @@ class Along(LinearMap):
     def rounding(self) -> float:
         """Each place has its own sums of as many products as the longer side."""
         terms = max(self.weight.shape) + self.operations
-        return _error(terms, float(frobenius(exact(self.weight))))
+        return error_of_product(terms, float(frobenius(exact(self.weight))))
 
     def norm(self) -> Tensor:
         """Norm of the matrix, and what the rounding of its entries may add."""
@@ -275,7 +275,7 @@ class Convolution(LinearMap):
         terms = max(columns, outputs // self.groups) * height * width + (9 if self.circular else 0)
         size = float(frobenius(exact(self.weight).flatten(1)))
         patches = math.prod(self.outputs[1:]) * height * width
-        return _error(terms, size * math.sqrt(patches))
+        return error_of_product(terms, size * math.sqrt(patches))
 
     def norm(self) -> Tensor:
         """Norm of the convolution on images of this size."""
@@ -568,7 +568,8 @@ def reciprocal(numbers: Tensor) -> Tensor:
     return torch.stack(wanted).reshape(numbers.shape)
 
 
-def _error(terms: int, size: float) -> float:
+def error_of_product(terms: int, size: float) -> float:
+    """What rounding does to sums of products, relative to the input, in Euclidean norm."""
     return float(upward(torch.tensor(gamma(terms + 2) * size, dtype=torch.float64), 8)) + UNDERFLOW
 
 

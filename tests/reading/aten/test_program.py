@@ -123,7 +123,7 @@ REFUSED = {
     "other-gate": (lambda x: x * (2 * x).sigmoid(), "node 'mul.*product of two values"),
     "almost-gelu": (lambda x: x * (2 + torch.erf(x / 2**0.5)), "product of two values"),
     "division": (lambda x: 1 / x, "no Lipschitz|depends on the input"),
-    "square": (lambda x: x**2, "node 'pow_1' .*no Lipschitz bound is known"),
+    "square": (lambda x: x**2, "node 'pow_1': a product of two values.*no global"),
     "where": (lambda x: torch.where(x > 0, x, -x), "jump"),
     "round": (lambda x: x.to(torch.int64).double(), "jumps"),
     "dropout": (lambda x: F.dropout(x, training=True), "random in training"),

@@ -239,16 +239,28 @@ def test_the_layout_of_keras(tmp_path):
 
 
 def test_a_variance_without_deviations(tmp_path):
-    nodes = [
-        ("Mul", ["x", "x"], "s", {}),
-        ("ReduceMean", ["s"], "a", {"axes": [-1]}),
-        ("ReduceMean", ["x"], "m", {"axes": [-1]}),
-        ("Mul", ["m", "m"], "b", {}),
-        ("Sub", ["a", "b"], "y", {}),
-    ]
-    path = written(tmp_path / "net.onnx", nodes, (1, 4), {}, version=13)
-    with pytest.raises(UnboundedModuleError, match="mean square of deviations"):
-        read_onnx(path)
+    """The mean of squares less the square of the mean, of the same numbers and no others."""
+
+    def nodes(mean_of: str):
+        return [
+            ("Neg", ["x"], "n", {}),
+            ("Mul", ["x", "x"], "s", {}),
+            ("ReduceMean", ["s"], "a", {"axes": [-1]}),
+            ("ReduceMean", [mean_of], "m", {"axes": [-1]}),
+            ("Mul", ["m", "m"], "b", {}),
+            ("Sub", ["a", "b"], "v", {}),
+            ("Add", ["v", "e"], "ve", {}),
+            ("Sqrt", ["ve"], "r", {}),
+            ("Sub", ["x", "m"], "d", {}),
+            ("Div", ["d", "r"], "y", {}),
+        ]
+
+    constants = {"e": F(0.25)}
+    path = written(tmp_path / "net.onnx", nodes("x"), (1, 4), constants, version=13)
+    assert checked(path, (1, 4)) == pytest.approx(2)
+    other = written(tmp_path / "other.onnx", nodes("n"), (1, 4), constants, version=13)
+    with pytest.raises(UnboundedModuleError, match="a difference of squares is not known"):
+        read_onnx(other)
 
 
 def test_softsign_as_a_quotient(tmp_path):

@@ -1,6 +1,6 @@
 """Records of torch's linear maps: matrices and convolutions."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,8 +14,10 @@ from onelip.chains.linear_layers import (
     dense,
     expect,
     moved,
+    opaque,
     reshaped,
     transposed_convolution,
+    volume_convolution,
 )
 from onelip.chains.value import Value
 from onelip.errors import UnboundedModuleError
@@ -109,6 +111,22 @@ def _conv1d_chain(module: nn.Conv1d, value: Value) -> Value:
     return reshaped(image, (image.shape[0], image.shape[2]))
 
 
+def _conv3d_chain(module: nn.Conv3d, value: Value) -> Value:
+    """Convolution padded with zeros; others are what they prove for every size."""
+    if module.padding_mode != "zeros":
+        return opaque(module, float(_bound(module)), value)
+    depth, height, width = module.dilation
+    return volume_convolution(
+        value,
+        module.weight,
+        module.bias,
+        stride=module.stride,  # type: ignore[arg-type]
+        sides=sides_along(module.weight, module.padding, module.dilation),
+        dilation=(depth, height, width),
+        groups=module.groups,
+    )
+
+
 def _convolution_error(module: nn.Conv2d, run: Run) -> Local:
     refuse_fast_convolutions(module.weight)
     return affine(module, run, module.weight[0].numel())
@@ -162,16 +180,23 @@ def _of_one_row(padding: str | tuple[int, ...]) -> str | Pair:
     return padding if isinstance(padding, str) else (0, padding[0])
 
 
-def sides_of(weight: Tensor, padding: int | tuple[int, ...] | str, dilation: Pair) -> Sides:
-    """Pixels before and after; ``"same"`` puts the odd one after."""
+def sides_along(
+    weight: Tensor, padding: Sequence[int] | str, dilation: Sequence[int]
+) -> list[tuple[int, int]]:
+    """Numbers before and after along each axis; ``"same"`` puts the odd one after."""
     if padding == "valid":
-        return (0, 0), (0, 0)
+        return [(0, 0)] * len(dilation)
     if isinstance(padding, str):
         totals = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]
-        rows, columns = ((total // 2, total - total // 2) for total in totals)
-        return rows, columns
-    height, width = pair(padding)
-    return (height, height), (width, width)
+        return [(total // 2, total - total // 2) for total in totals]
+    return [(number, number) for number in padding]
+
+
+def sides_of(weight: Tensor, padding: int | tuple[int, ...] | str, dilation: Pair) -> Sides:
+    """Pixels before and after, along two axes."""
+    both = padding if isinstance(padding, str) else pair(padding)
+    rows, columns = sides_along(weight, both, dilation)
+    return rows, columns
 
 
 RECORDS |= {
@@ -189,7 +214,7 @@ RECORDS |= {
         to_chain=_conv_transpose2d_chain,
         forward_error=_conv_transpose2d_error,
     ),
-    nn.Conv3d: ModuleRecord(lipschitz_bound=_bound),
+    nn.Conv3d: ModuleRecord(lipschitz_bound=_bound, to_chain=_conv3d_chain),
     nn.ConvTranspose1d: ModuleRecord(lipschitz_bound=_bound),
     nn.ConvTranspose3d: ModuleRecord(lipschitz_bound=_bound),
 }

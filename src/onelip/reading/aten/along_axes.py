@@ -1,66 +1,107 @@
 """Torch's operators along axes: sums, extremes, softmax, normalisations, resizing, repetition.
 
-They have the rules of ONNX's operators; the batch is the first axis, and has one entry.
+The batch is the first axis, and has one entry.
 """
 
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from onelip.chains import linear_layers as linear
 from onelip.chains.value import Value
-from onelip.errors import UnboundedModuleError
+from onelip.errors import UnboundedModuleError, UsageError
 from onelip.reading.aten.batch_size import BatchSize
+from onelip.reading.graphs import along_axes as along
 from onelip.reading.graphs import operations as on
-from onelip.reading.graphs.normalisations import normalised
+from onelip.reading.graphs import sorting
+from onelip.reading.graphs.frame import Frame
+from onelip.reading.graphs.interpolation import Interpolation, interpolated
+from onelip.reading.graphs.normalisations import at_most, deviations, normalised
 from onelip.reading.graphs.refusals import jumps
-from onelip.reading.onnx import reductions
-from onelip.reading.onnx.attributes import Attributes
-from onelip.reading.onnx.frame import Frame
-from onelip.reading.onnx.resizing import resize
-from onelip.reading.onnx.windows import extreme
+from onelip.reading.graphs.squares import Root, Squares
 
 _FRAME = Frame(1)
 _BATCH = Frame(3)  # of several, so that it shows where they are mixed
-_VERSION = 21  # of the rules: those of today
-
-
-def _attributes(kind: str, **given: Any) -> Attributes:
-    return Attributes(kind, given, _FRAME, _VERSION, lambda *_: None)
 
 
 def softmax(value: Value, axis: int, *_: Any) -> Value:
     """Probabilities along an axis."""
-    return reductions.softmax(_attributes("softmax", axis=axis), value)
+    return along.softmax(value, _FRAME.axis(value, axis))
 
 
 def log_softmax(value: Value, axis: int, *_: Any) -> Value:
     """Logarithms of probabilities along an axis."""
-    return reductions.log_softmax(_attributes("log_softmax", axis=axis), value)
+    return along.log_softmax(value, _FRAME.axis(value, axis))
 
 
-def total(value: Value, axes: Sequence[int] | None, keep: bool, *_: Any) -> Value:
-    """Sums along axes."""
-    given = _attributes("sum", axes=axes or None, keepdims=keep)
-    summed: Value = reductions.total(given, value)
-    return summed
+def total(value: Value | Squares, axes: Sequence[int] | None, keep: bool, *_: Any) -> Any:
+    """Sums along axes, of squares too."""
+    if isinstance(value, Squares):
+        return value.summed(_places(value.parts[0], axes), keep, mean=False)
+    return along.summed(value, _places(value, axes), keep)
 
 
-def mean(value: Value, axes: Sequence[int] | None, keep: bool, *_: Any) -> Value:
-    """Means along axes."""
-    given = _attributes("mean", axes=axes or None, keepdims=keep)
-    averaged: Value = reductions.mean(given, value)
-    return averaged
+def mean(value: Value | Squares, axes: Sequence[int] | None, keep: bool, *_: Any) -> Any:
+    """Means along axes, of squares too."""
+    if isinstance(value, Squares):
+        return value.summed(_places(value.parts[0], axes), keep, mean=True)
+    return along.averaged(value, _places(value, axes), keep)
+
+
+def variance(
+    value: Value, axes: Sequence[int] | None, correction: float | None, keep: bool
+) -> Squares:
+    """The mean square of deviations from the mean, which a root has to follow."""
+    places = tuple(_places(value, axes))
+    size = math.prod(value.shape[axis - 1] for axis in places)
+    divisor = size - (1 if correction is None else float(correction))
+    if divisor <= 0:
+        raise UsageError(f"takes the variance of {size} numbers with correction {correction}")
+    return Squares((deviations(value, places),), places, keep, divisor)
+
+
+def deviation(*settings: Any) -> Root:
+    """The root of the variance."""
+    return Root(variance(*settings))
+
+
+def variance_and_mean(
+    value: Value, axes: Sequence[int] | None, correction: float | None, keep: bool
+) -> list[Any]:
+    """Both."""
+    return [variance(value, axes, correction, keep), mean(value, axes, keep)]
+
+
+def length(value: Value, order: float, axes: Sequence[int] | None, keep: bool, *_: Any) -> Any:
+    """Euclidean lengths, which may become unit vectors."""
+    places = range(len(value.shape) + 1) if axes is None else axes
+    if order != 2 or not places or any(axis % (len(value.shape) + 1) == 0 for axis in places):
+        return sorting.lengths(value, order, axes, keep)
+    return Root(Squares((value,)).summed(_places(value, places), keep, mean=False))
+
+
+def expanded(value: Any, sizes: Sequence[Any], *_: Any) -> Any:
+    """A value repeated along axes; a root to the shape of what it divides stays what it is."""
+    if isinstance(value, Root):
+        shape = value.of.parts[0].shape
+        wanted = [own if size == -1 else size for own, size in zip((1, *shape), sizes, strict=True)]
+        if value.of.keep and tuple(wanted[1:]) == shape:
+            return value
+        value = value.settled()
+    return moving(lambda x, sizes: x.expand(sizes))(value, sizes)
+
+
+def _places(value: Value, axes: Sequence[int] | None) -> list[int]:
+    return _FRAME.axes(value, axes or None)
 
 
 def extremes(largest: bool) -> Callable[..., Value]:
     """Maxima or minima along axes."""
 
     def operator(value: Value, axes: Sequence[int], keep: bool) -> Value:
-        return extreme(value, _FRAME.axes(value, axes or None), keep=keep, largest=largest)
+        return along.extreme(value, _places(value, axes), keep=keep, largest=largest)
 
     return operator
 
@@ -69,19 +110,19 @@ def extremes_with_places(largest: bool) -> Callable[..., list[Any]]:
     """Maxima or minima along one axis; where they are is no number with a bound."""
 
     def operator(value: Value, axis: int, keep: bool) -> list[Any]:
-        return [extreme(value, _FRAME.axes(value, [axis]), keep=keep, largest=largest), None]
+        return [along.extreme(value, _places(value, [axis]), keep=keep, largest=largest), None]
 
     return operator
 
 
 def log_sum_exp(value: Value, axes: Sequence[int], keep: bool) -> Value:
     """Logarithms of sums of exponentials."""
-    return reductions.log_sum_exp(_attributes("logsumexp", axes=axes, keepdims=keep), value)
+    return along.log_sum_exp(value, _places(value, axes), keep)
 
 
 def cumulative(value: Value, axis: int, *_: Any) -> Value:
     """Sums of all numbers up to each, along an axis."""
-    return reductions.cumulative(_attributes("cumsum"), value, torch.tensor(axis))
+    return along.cumulative(value, _FRAME.axis(value, axis))
 
 
 def layer_norm(
@@ -95,7 +136,7 @@ def layer_norm(
     """Normalisation over the last axes."""
     count = len(value.shape) + 1
     axes = list(range(count - len(sides), count))
-    return _scaled(normalised(value, axes, epsilon, centred=True), weight, bias)
+    return _scaled(normalised(value, axes, at_most(epsilon, value), centred=True), weight, bias)
 
 
 def group_norm(
@@ -109,7 +150,8 @@ def group_norm(
     """Normalisation over groups of channels."""
     channels, *rest = value.shape
     apart = linear.reshaped(value, (groups, channels // groups, *rest))
-    result = normalised(apart, list(range(2, len(rest) + 3)), epsilon, centred=True)
+    axes, least = list(range(2, len(rest) + 3)), at_most(epsilon, value)
+    result = normalised(apart, axes, least, centred=True)
     shape = (-1, *(1,) * len(rest))
     numbers = [None if part is None else part.view(shape) for part in (weight, bias)]
     return _scaled(linear.reshaped(result, value.shape), *numbers)
@@ -149,13 +191,13 @@ def resized(mode: str) -> Callable[..., Value]:
 
     def operator(value: Value, sizes: Any, *settings: Any) -> Value:
         *aligned, factors = settings
-        where = {"nearest": "asymmetric", "nearest-exact": "half_pixel"}.get(mode, "half_pixel")
-        given: dict[str, Any] = {
-            "mode": "nearest" if mode.startswith("nearest") else mode,
-            "coordinate_transformation_mode": "align_corners" if any(aligned) else where,
-            "nearest_mode": "floor" if mode == "nearest" else "round_prefer_ceil",
-            "axes": list(range(2, len(value.shape) + 1)),
-        }
+        nearest = mode.startswith("nearest")
+        where = "asymmetric" if mode == "nearest" else "half_pixel"
+        how = Interpolation(
+            "nearest" if nearest else mode,
+            "align_corners" if any(aligned) else where,
+            "floor" if mode == "nearest" else "round_prefer_ceil",
+        )
         if factors is not None:  # the sizes of the result are whole numbers
             sides = value.shape[1:]
             sizes = [math.floor(n * factor) for n, factor in zip(sides, factors, strict=True)]
@@ -163,7 +205,10 @@ def resized(mode: str) -> Callable[..., Value]:
                 raise UnboundedModuleError(
                     f"resizing {sides} by {factors} is not known: give sizes"
                 )
-        return resize(_attributes("resize", **given), value, None, None, torch.tensor(sizes))
+        for place, size in enumerate(sizes, 1):
+            if size != value.shape[place]:
+                value = interpolated(value, place, size, size / value.shape[place], how)
+        return value
 
     return operator
 

@@ -12,9 +12,10 @@ from onelip.chains.value import Value
 from onelip.errors import UnboundedModuleError
 from onelip.reading.aten import along_axes
 from onelip.reading.graphs import activation_products as products
+from onelip.reading.graphs import arithmetic, shapes, sorting
 from onelip.reading.graphs import operations as on
-from onelip.reading.graphs import shapes, sorting
-from onelip.reading.graphs.clamps import clamped
+from onelip.reading.graphs.frame import Frame
+from onelip.reading.graphs.refusals import settled
 
 Operation = Callable[..., Any]
 
@@ -30,13 +31,6 @@ def _elu(value: Value, alpha: float, scale: float, input_scale: float) -> Value:
         raise UnboundedModuleError(f"ELU with input_scale={input_scale} is not known")
     result = on.layer(nn.ELU(alpha) if input_scale == 1 else nn.CELU(alpha), value)
     return result if scale == 1 else on.multiply(result, scale)
-
-
-def prelu(value: Value, weight: Tensor) -> Value:
-    """PReLU with one slope, or one per channel."""
-    module = nn.PReLU(weight.numel())
-    module.weight = nn.Parameter(weight.detach().flatten(), requires_grad=False)
-    return on.layer(module, value)
 
 
 def _convolution(
@@ -119,6 +113,50 @@ def _addmm(bias: Any, value: Any, weight: Any, beta: float, alpha: float) -> Val
     return on.add(on.times(on.matmul(value, weight), alpha), on.times(bias, beta))
 
 
+def _broadcast(operation: Operation) -> Operation:
+    """An operation on operands of one shape; constants are broadcast where they are used."""
+
+    def operator(first: Any, second: Any) -> Any:
+        both = isinstance(first, Value) and isinstance(second, Value)
+        if both and first.shape != second.shape:
+            first, second = Frame(1).broadcast([first, second])
+        return operation(first, second)
+
+    return operator
+
+
+_add, _multiply = _broadcast(arithmetic.add), _broadcast(arithmetic.multiply)
+_divide = _broadcast(arithmetic.divide)
+
+
+def _subtract(first: Any, second: Any) -> Any:
+    """The difference; of a value and its means, before these are broadcast."""
+    found = arithmetic.deviation(first, second)
+    return _broadcast(arithmetic.subtract)(first, second) if found is None else found
+
+
+def _times(operand: Any, number: float) -> Any:
+    return operand if number == 1 else on.times(settled(operand), number)
+
+
+TAKES_UNFINISHED = {
+    *("add", "sub", "rsub", "mul", "div", "pow", "square", "sqrt", "rsqrt", "reciprocal"),
+    *(
+        "sum",
+        "mean",
+        "where",
+        "clamp",
+        "clamp_min",
+        "maximum",
+        "expand",
+        "expand_as",
+        "log",
+        "tanh",
+    ),
+    *("clone", "contiguous", "alias", "detach", "to", "_to_copy"),
+}
+"""Operators that make something of squares, roots and comparisons."""
+
 OPERATORS: dict[str, Operation] = {
     **{
         f"{known.aten}.default": _module(kind)
@@ -133,6 +171,8 @@ OPERATORS: dict[str, Operation] = {
     "conv1d.padding": _conv,
     "conv2d.default": _conv,
     "conv2d.padding": _conv,
+    "conv3d.default": _conv,
+    "conv3d.padding": _conv,
     "convolution.default": _convolution,
     "conv_transpose2d.input": _conv_transpose,
     "batch_norm.default": along_axes.batch_norm,
@@ -165,7 +205,13 @@ OPERATORS: dict[str, Operation] = {
     "_upsample_nearest_exact2d.vec": along_axes.resized("nearest-exact"),
     "upsample_linear1d.vec": along_axes.resized("linear"),
     "upsample_bilinear2d.vec": along_axes.resized("linear"),
-    "expand.default": along_axes.moving(lambda x, sizes, _: x.expand(sizes)),
+    "expand.default": along_axes.expanded,
+    "expand_as.default": lambda x, other: along_axes.expanded(x, (1, *settled(other).shape)),
+    "var.correction": along_axes.variance,
+    "var.dim": along_axes.variance,  # an unbiased one is corrected by 1
+    "std.correction": along_axes.deviation,
+    "std.dim": along_axes.deviation,
+    "var_mean.correction": along_axes.variance_and_mean,
     "repeat.default": along_axes.moving(Tensor.repeat),
     "tile.default": along_axes.moving(Tensor.tile),
     "roll.default": along_axes.moving(Tensor.roll),
@@ -173,7 +219,7 @@ OPERATORS: dict[str, Operation] = {
     "movedim.int": along_axes.moving(Tensor.movedim),
     "index_select.default": along_axes.moving(Tensor.index_select),
     "narrow.default": along_axes.moving(Tensor.narrow),
-    "prelu.default": prelu,
+    "prelu.default": on.prelu,
     "elu.default": _elu,
     "erf.default": products.erf,
     "where.self": products.chosen,
@@ -188,16 +234,23 @@ OPERATORS: dict[str, Operation] = {
     "detach.default": lambda x: x,
     "to.dtype": lambda x, dtype, *_: _cast(x, dtype),
     "_to_copy.default": lambda x, dtype, *_: _cast(x, dtype),
-    "add.Tensor": lambda a, b, alpha: on.add(a, on.times(b, alpha)),
-    "add.Scalar": lambda a, b, alpha: on.add(a, on.times(b, alpha)),
-    "sub.Tensor": lambda a, b, alpha: on.subtract(a, on.times(b, alpha)),
-    "sub.Scalar": lambda a, b, alpha: on.subtract(a, on.times(b, alpha)),
-    "rsub.Scalar": lambda a, b, alpha: on.subtract(b, on.times(a, alpha)),
-    "rsub.Tensor": lambda a, b, alpha: on.subtract(b, on.times(a, alpha)),
-    "mul.Tensor": on.multiply,
-    "mul.Scalar": on.multiply,
-    "div.Tensor": on.divide,
-    "div.Scalar": on.divide,
+    "add.Tensor": lambda a, b, alpha: _add(a, _times(b, alpha)),
+    "add.Scalar": lambda a, b, alpha: _add(a, _times(b, alpha)),
+    "sub.Tensor": lambda a, b, alpha: _subtract(a, _times(b, alpha)),
+    "sub.Scalar": lambda a, b, alpha: _subtract(a, _times(b, alpha)),
+    "rsub.Scalar": lambda a, b, alpha: _subtract(b, _times(a, alpha)),
+    "rsub.Tensor": lambda a, b, alpha: _subtract(b, _times(a, alpha)),
+    "mul.Tensor": _multiply,
+    "mul.Scalar": _multiply,
+    "div.Tensor": _divide,
+    "div.Scalar": _divide,
+    "pow.Tensor_Scalar": arithmetic.power,
+    "square.default": lambda x: arithmetic.power(x, 2),
+    "sqrt.default": arithmetic.sqrt,
+    "rsqrt.default": lambda x: arithmetic.reciprocal(arithmetic.sqrt(x)),
+    "reciprocal.default": arithmetic.reciprocal,
+    "tanh.default": arithmetic.tanh,
+    "log.default": arithmetic.log,
     "neg.default": lambda x: on.multiply(x, -1.0),
     "view.default": shapes.reshape,
     "_unsafe_view.default": shapes.reshape,
@@ -223,15 +276,16 @@ OPERATORS: dict[str, Operation] = {
     ),
     "unbind.int": lambda x, axis: [shapes.part_of(x, axis, i) for i in range(_size(x, axis))],
     "unflatten.int": lambda x, axis, sizes: shapes.reshape(x, shapes.unflattened(x, axis, sizes)),
-    "maximum.default": sorting.maximum,
+    "maximum.default": arithmetic.larger,
     "minimum.default": sorting.minimum,
     "sort.default": sorting.ascending,
     "topk.default": sorting.largest_first,
-    "clamp.default": clamped,
-    "clamp.Tensor": clamped,
-    "clamp_min.default": clamped,
-    "clamp_max.default": lambda x, high: clamped(x, high=high),
-    "linalg_vector_norm.default": sorting.lengths,
+    "clamp.default": arithmetic.clamp,
+    "clamp.Tensor": arithmetic.clamp,
+    "clamp_min.default": arithmetic.clamp,
+    "clamp_max.default": lambda x, high: arithmetic.clamp(x, high=high),
+    "linalg_vector_norm.default": along_axes.length,
+    "norm.ScalarOpt_dim": along_axes.length,
     "slice.Tensor": _slice,
     "select.int": shapes.part_of,
     "sym_size.int": _size,

@@ -22,6 +22,7 @@ from onelip.lipschitz import (
     refuse_hidden_behaviour,
 )
 from onelip.reading.graphs.graph import Node, Reference
+from onelip.reading.graphs.refusals import Unfinished, settled
 
 _PARTS: weakref.WeakValueDictionary[int, nn.Module] = weakref.WeakValueDictionary()
 """Modules by the number under which programs call them; a program does not keep them alive."""
@@ -147,7 +148,7 @@ def part_node(name: str, value: Reference, key: int) -> Node:
         raise UnboundedModuleError(f"node {name!r} calls a module that this process does not have")
     path, kind = _PATHS[key], type_before_parametrizations(module).__name__
 
-    def operation(before: Value) -> Value:
-        return read_module(module, before).named(f"{path} ({kind})")
+    def operation(before: Value | Unfinished) -> Value:
+        return read_module(module, settled(before)).named(f"{path} ({kind})")
 
     return Node(name, f"{path}, {kind}", (value,), (name,), operation, module)

@@ -21,11 +21,11 @@ from onelip.reading.aten.batch_size import (
     refuse_batch_as_number,
     without_batch_as_number,
 )
-from onelip.reading.aten.operators import OPERATORS
+from onelip.reading.aten.operators import OPERATORS, TAKES_UNFINISHED
 from onelip.reading.aten.parts import part_node
 from onelip.reading.aten.rebuilt_layers import grouped, is_rebuilt
 from onelip.reading.graphs.graph import Graph, Node, Reference
-from onelip.reading.graphs.refusals import only_locally
+from onelip.reading.graphs.refusals import on_settled, only_locally
 
 _NOTHING: Mapping[str, Reference] = MappingProxyType({})
 _REGIONS = {"wrap_with_autocast": 4, "wrap_with_set_grad_enabled": 1}
@@ -266,7 +266,10 @@ def _node(node: Any, prefix: str, given: Mapping[str, Reference]) -> Node:
     kind = str(target)
     operation = operator.getitem if target is operator.getitem else None
     if kind.startswith("aten.") and isinstance(target, OpOverload):
-        operation = without_batch_as_number(target, OPERATORS.get(kind.removeprefix("aten.")))
+        known = OPERATORS.get(kind.removeprefix("aten."))
+        if known is not None and kind.split(".")[1] not in TAKES_UNFINISHED:
+            known = on_settled(known)
+        operation = without_batch_as_number(target, known)
     if isinstance(node.meta.get("val"), torch.SymInt | torch.SymFloat):
         compute, operation = counting(compute), operation and counting(operation)
     referred = tuple(_referred(inputs, prefix, given))

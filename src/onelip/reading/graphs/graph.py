@@ -14,7 +14,7 @@ from torch import Tensor
 from onelip.chains import Chain, Shape
 from onelip.chains.value import Value
 from onelip.errors import OnelipError, UnboundedModuleError, UsageError
-from onelip.reading.graphs.refusals import Unfinished
+from onelip.reading.graphs.refusals import Unfinished, settled
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,10 @@ class Graph:
         """
         known = {**self.constants, self.entry: value}
         result = walked(needed(self.nodes, self.output), known).get(self.output)
+        try:
+            result = settled(result)
+        except OnelipError as error:
+            raise type(error)(f"node {self.output!r}: {error}") from error
         if not isinstance(result, Value):
             raise UsageError(f"the output {self.output!r} does not depend on the input")
         return result

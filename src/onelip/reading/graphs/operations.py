@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from onelip.chains import linear_layers as linear
 from onelip.chains.linear_layers import Sides
 from onelip.chains.value import Operand, Value, constant
+from onelip.chains.volume_convolution import Triple
 from onelip.errors import UnboundedModuleError
 from onelip.lipschitz import read_module
-from onelip.lipschitz.torch_modules import sides_of
+from onelip.lipschitz.torch_modules import sides_along, sides_of
 from onelip.norms.convolutions import Pair, pair
 from onelip.reading.graphs.activation_products import gated
 from onelip.reading.graphs.branches import added
@@ -94,7 +95,17 @@ def convolve(
     dilation: Sequence[int] = (1,),
     groups: int = 1,
 ) -> Value:
-    """Along one axis, as images of one row, or along two."""
+    """Along one axis, as images of one row, along two, or along three."""
+    if weight.ndim == 5:
+        return linear.volume_convolution(
+            value,
+            weight,
+            bias,
+            stride=_triple(stride),
+            sides=_sides_of_volumes(weight, sides, _triple(dilation)),
+            dilation=_triple(dilation),
+            groups=groups,
+        )
     flat = weight.ndim == 3
     if flat:
         linear.expect(value, "(channels, length)", len(value.shape) == 2)
@@ -111,6 +122,19 @@ def convolve(
         groups=groups,
     )
     return linear.reshaped(image, (image.shape[0], image.shape[2])) if flat else image
+
+
+def _sides_of_volumes(weight: Tensor, sides: Any, dilation: Triple) -> list[Pair]:
+    """Numbers before and after, along each of three axes."""
+    if isinstance(sides, str):
+        return sides_along(weight, sides, dilation)
+    return sides_along(weight, _triple(sides), dilation) if isinstance(sides[0], int) else sides
+
+
+def _triple(numbers: Sequence[int]) -> Triple:
+    """One number for all axes, or one for each."""
+    depth, height, width = numbers if len(numbers) == 3 else (numbers[0],) * 3
+    return depth, height, width
 
 
 def _sides(weight: Tensor, sides: Any, dilation: Pair, flat: bool) -> Sides:
@@ -143,6 +167,13 @@ def layer(module: nn.Module, value: Value) -> Value:
     if not isinstance(value, Value):
         raise UnboundedModuleError("a setting that depends on the input has no bound")
     return read_module(module.eval(), value)
+
+
+def prelu(value: Value, weight: Tensor) -> Value:
+    """PReLU with one slope, or one per channel."""
+    module = nn.PReLU(weight.numel())
+    module.weight = nn.Parameter(weight.detach().flatten(), requires_grad=False)
+    return layer(module, value)
 
 
 def pair_of(numbers: Sequence[int]) -> Pair:

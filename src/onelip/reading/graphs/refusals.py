@@ -5,6 +5,8 @@ refused, with the mathematics that is missing.
 """
 
 import abc
+from collections.abc import Callable
+from typing import Any
 
 from onelip.errors import UnboundedModuleError
 
@@ -19,6 +21,18 @@ class Unfinished(abc.ABC):
         Raises:
             UnboundedModuleError: it has no global Lipschitz constant.
         """
+
+
+def settled(part: Any) -> Any:
+    """The value that an unfinished result is; in lists, too."""
+    if isinstance(part, list):
+        return [settled(inner) for inner in part]
+    return part.settled() if isinstance(part, Unfinished) else part
+
+
+def on_settled(operator: Callable[..., Any]) -> Callable[..., Any]:
+    """An operator that is given values."""
+    return lambda *parts: operator(*map(settled, parts))
 
 
 def only_locally(what: str) -> UnboundedModuleError:

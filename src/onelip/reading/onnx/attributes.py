@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from onelip.reading.onnx.frame import Frame
+from onelip.reading.graphs.frame import Frame
 
 
 @dataclass(frozen=True)

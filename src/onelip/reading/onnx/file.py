@@ -13,9 +13,9 @@ from onelip.chains import linear_layers as linear
 from onelip.chains.value import Value
 from onelip.errors import OnelipError, UnboundedModuleError, UsageError, missing_extra
 from onelip.norms.proved_once import proved_once
+from onelip.reading.graphs.frame import BatchError, Frame
 from onelip.reading.graphs.graph import Node, Reference, needed, walked
 from onelip.reading.graphs.refusals import Unfinished
-from onelip.reading.onnx.frame import BatchError, Frame
 from onelip.reading.onnx.nodes import OWN, constants_of, nodes_of
 
 Sizes = Mapping[str, int]

@@ -9,10 +9,10 @@ from torch import Tensor
 from onelip.chains import linear_layers as linear
 from onelip.chains.value import Value
 from onelip.errors import UnboundedModuleError
+from onelip.reading.graphs.frame import BatchError, Frame
 from onelip.reading.graphs.graph import Node, Reference, walked
 from onelip.reading.graphs.refusals import Unfinished
 from onelip.reading.onnx.attributes import Attributes
-from onelip.reading.onnx.frame import BatchError, Frame
 from onelip.reading.onnx.operators import OPERATORS, REASONS, TAKES_UNFINISHED
 from onelip.reading.onnx.shapes import SHAPES
 

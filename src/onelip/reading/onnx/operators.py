@@ -15,13 +15,13 @@ from onelip.chains import Elementwise
 from onelip.chains import linear_layers as linear
 from onelip.chains.value import Value
 from onelip.errors import UnboundedModuleError, UsageError
-from onelip.reading.aten.operators import prelu
 from onelip.reading.graphs import activation_products as products
+from onelip.reading.graphs import arithmetic, sorting
 from onelip.reading.graphs import operations as on
-from onelip.reading.graphs import sorting
 from onelip.reading.graphs.bounded_products import REACHES
 from onelip.reading.graphs.refusals import jumps, only_locally
-from onelip.reading.onnx import arithmetic, matrices, reductions, windows
+from onelip.reading.onnx import arithmetic as combined
+from onelip.reading.onnx import matrices, reductions, windows
 from onelip.reading.onnx.attributes import Attributes
 from onelip.reading.onnx.contractions import einsum
 from onelip.reading.onnx.recurrent import recurrent
@@ -89,7 +89,7 @@ def _prelu(attributes: Attributes, copies: int, value: Value, slope: Tensor) -> 
     by_channel = axes.ndim == len(value.shape) and axes[0].numel() == 1
     if axes.numel() > 1 and not by_channel:
         raise UnboundedModuleError("PRelu with other slopes than one per channel is not known")
-    return prelu(value, axes.repeat(copies, *(1,) * (axes.ndim - 1)) if by_channel else axes)
+    return on.prelu(value, axes.repeat(copies, *(1,) * (axes.ndim - 1)) if by_channel else axes)
 
 
 def _clip(attributes: Attributes, value: Value, low: Any = None, high: Any = None) -> Value:
@@ -207,36 +207,36 @@ OPERATORS: dict[str, Operator] = {
     "CumSum": reductions.cumulative,
     "Softmax": reductions.softmax,
     "LogSoftmax": reductions.log_softmax,
-    "Add": arithmetic.binary(arithmetic.add),
-    "Sub": arithmetic.binary(arithmetic.subtract),
-    "Mul": arithmetic.binary(arithmetic.multiply),
-    "Div": arithmetic.binary(arithmetic.divide),
+    "Add": combined.binary(arithmetic.add),
+    "Sub": combined.subtract,
+    "Mul": combined.binary(arithmetic.multiply),
+    "Div": combined.binary(arithmetic.divide),
     "Neg": lambda _, x: on.multiply(x, -1.0),
-    "Sum": arithmetic.total,
-    "Mean": arithmetic.mean,
-    "Pow": arithmetic.power,
-    "Sqrt": arithmetic.sqrt,
-    "Reciprocal": arithmetic.reciprocal,
+    "Sum": combined.total,
+    "Mean": combined.mean,
+    "Pow": combined.power,
+    "Sqrt": combined.single(arithmetic.sqrt),
+    "Reciprocal": combined.single(arithmetic.reciprocal),
     "PRelu": _prelu,
     "Selu": _selu,
-    "Tanh": arithmetic.tanh,
+    "Tanh": combined.single(arithmetic.tanh),
     "HardSigmoid": _hard_sigmoid,
     "Swish": _swish,
     "Shrink": _shrink,
     "ThresholdedRelu": _thresholded,
-    "Log": arithmetic.log,
+    "Log": combined.single(arithmetic.log),
     "Sin": _elementwise(Sine(cosine=False), -1.0, 1.0),
     "Cos": _elementwise(Sine(cosine=True), -1.0, 1.0),
     "Atan": _elementwise(Arc(hyperbolic=False), 0.0, 1.0),
     "Asinh": _elementwise(Arc(hyperbolic=True), 0.0, 1.0),
     "Clip": _clip,
     "Erf": lambda _, x: products.erf(x),
-    "Greater": arithmetic.binary(lambda a, b: products.Comparison.of(a, b, True)),
-    "Less": arithmetic.binary(lambda a, b: products.Comparison.of(a, b, False)),
+    "Greater": combined.binary(lambda a, b: products.Comparison.of(a, b, True)),
+    "Less": combined.binary(lambda a, b: products.Comparison.of(a, b, False)),
     "Where": _where,
     "TopK": _top_k,
-    "Max": arithmetic.extremes(arithmetic.larger),
-    "Min": arithmetic.extremes(sorting.minimum),
+    "Max": combined.extremes(arithmetic.larger),
+    "Min": combined.extremes(sorting.minimum),
     "Identity": lambda _, x: x,
     "Dropout": _dropout,
     **dict.fromkeys(("LSTM", "GRU", "RNN"), recurrent),

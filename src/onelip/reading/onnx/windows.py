@@ -16,9 +16,10 @@ from onelip.errors import UnboundedModuleError
 from onelip.norms.convolutions import Pair
 from onelip.norms.rounding import quotient
 from onelip.norms.windows import overlap_of_maxima, root_above
+from onelip.reading.graphs import along_axes as along
 from onelip.reading.graphs import operations as on
+from onelip.reading.graphs.frame import as_images, from_images
 from onelip.reading.onnx.attributes import Attributes
-from onelip.reading.onnx.frame import as_images, from_images
 
 Sides = list[Pair]
 Operator = Callable[..., Value]
@@ -51,10 +52,10 @@ def copied(numbers: Tensor | None, copies: int) -> Any:
 def conv(
     attributes: Attributes, copies: int, value: Value, weight: Tensor, bias: Any = None
 ) -> Value:
-    """Along one axis or two."""
+    """Along one axis, two or three."""
     axes = weight.ndim - 2
-    if axes not in (1, 2):
-        raise UnboundedModuleError(f"a convolution is known along one or two axes, not {axes}")
+    if axes not in (1, 2, 3):
+        raise UnboundedModuleError(f"a convolution is known along one to three axes, not {axes}")
     stride = attributes.get("strides", [1] * axes)
     dilation = attributes.get("dilations", [1] * axes)
     return on.convolve(
@@ -241,7 +242,7 @@ def _averages(length: int, pool: _Pool, axis: int, counted: bool) -> Tensor:
 def global_max(_: Attributes, __: int, value: Value) -> Value:
     """The largest number of each channel."""
     axes = tuple(range(2, len(value.shape) + 1))
-    return extreme(value, axes, keep=True, largest=True)
+    return along.extreme(value, axes, keep=True, largest=True)
 
 
 class ResponseNorm(nn.Module):
@@ -280,26 +281,3 @@ def response_norm(attributes: Attributes, copies: int, value: Value) -> Value:
     constant = (most + 2 * beta * inner * size**0.75) * (1 + 1e-13)
     module = ResponseNorm(size, alpha, beta, bias)
     return value.activated(Opaque(module, constant, value.shape))
-
-
-class Extreme(nn.Module):
-    """Maxima or minima along axes, counted with the batch."""
-
-    def __init__(self, axes: Sequence[int], keep: bool, largest: bool) -> None:
-        super().__init__()
-        self.axes, self.keep, self.largest = tuple(axes), keep, largest
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The extreme numbers."""
-        take = torch.amax if self.largest else torch.amin
-        result: Tensor = take(x, self.axes, keepdim=self.keep)
-        return result
-
-
-def extreme(value: Value, axes: Sequence[int], *, keep: bool, largest: bool) -> Value:
-    """Maxima of groups that share no number: they differ by no more than the numbers do."""
-    if not axes:
-        return value
-    module = Extreme(axes, keep, largest)
-    shape = tuple(module(torch.empty(1, *value.shape, device="meta")).shape[1:])
-    return value.activated(Opaque(module, 1.0, shape))

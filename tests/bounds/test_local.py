@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from onelip.bounds import Best, LipLT, LipSDP, Local, Product
+from onelip.bounds.neighbourhood.dense_layers import layers
+from onelip.bounds.neighbourhood.whole_balls import WholeBalls
 from onelip.chains import (
     Block,
     Chain,
@@ -351,6 +353,24 @@ def test_from_the_centre_no_margin_falls_faster(each):
             assert (slopes >= from_centre(chain, x, radius) * (1 - 1e-9)).all()
             shares.append(float(slopes.sum() / OWN.pairwise(chain, x, radius).sum()))
     assert sum(shares) < 0.95 * len(shares)  # narrower slopes, which mostly prove less
+
+
+def test_no_margin_falls_by_more_than_is_proved_of_a_whole_ball(each):
+    """Also where the constants of the layers are far from tight, and nothing asks for it."""
+    proved = 0
+    for make, radius in each(itertools.product(NETWORKS.values(), [0.1, 2.0])):
+        chain, x = make(4, 8, 6, 3), torch.randn(4, 4).double()
+        logits = chain.exact().forward(x)
+        own = logits.argmax(1)
+        slopes = Product().logit_bounds(chain).pairwise[own]
+        wanted = 0.99 * radius * slopes  # whatever is proved to be below it is returned
+        lengths = torch.full((4,), radius).double()
+        falls = WholeBalls(*layers(chain)).falls(x, lengths, own, wanted, slopes)
+        known = torch.isfinite(falls).scatter(1, own[:, None], False)
+        found = radius * from_centre(chain, x, radius)
+        assert (falls >= found * (1 - 1e-9))[known].all()
+        proved += int(known.sum())
+    assert proved > 100
 
 
 def test_any_two_points_and_the_centre_are_two_notions():

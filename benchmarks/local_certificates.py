@@ -140,11 +140,13 @@ def _run(folder: ClassificationFolder, path: Path, data: str | None = None) -> R
     broken = torch.zeros(len(x), dtype=torch.bool)
     broken[torch.tensor(left)[fallen]] = True
     assert not broken[certified].any(), "an attack broke a certified radius"
-    beyond = int(broken.sum())
+    beyond, known_ones = int(broken.sum()), round(known["global"] * len(x) / 100)
     yield {
         "eps": eps,
-        "local": round(known["global"] + 100 * len(certified) / len(x), 2),
-        "attacked beyond the pixel range": round(known["attacked"] - 100 * beyond / len(x), 2),
+        "local": round(100 * (known_ones + len(certified)) / len(x), 2),
+        "attacked beyond the pixel range": round(
+            100 * (known_ones + len(left) - beyond) / len(x), 2
+        ),
         "share of the gap": round(len(certified) / len(left), 3),
         "share of the gap, attacked beyond": round(len(certified) / (len(left) - beyond), 3),
     }

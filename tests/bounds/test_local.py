@@ -3,13 +3,17 @@
 import itertools
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from onelip import certify
 from onelip.bounds import Best, LipLT, LipSDP, Local, Product
+from onelip.bounds.neighbourhood.dense_layers import layers
+from onelip.bounds.neighbourhood.whole_balls import WholeBalls
 from onelip.chains import (
     Block,
     Chain,
@@ -28,6 +32,7 @@ from onelip.errors import NonFiniteError, NotApplicableError, UsageError
 from onelip.estimates import activation_patterns
 from onelip.layers import Abs, GroupSort, MaxMin, ScaledMaxPool2d
 from onelip.lipschitz import lipschitz_bound
+from onelip.reading import read
 
 ONE = torch.ones((), dtype=torch.float64)
 OWN = Local(cap=Product())  # the cap of a default Local would hide a bound that is too small
@@ -353,6 +358,24 @@ def test_from_the_centre_no_margin_falls_faster(each):
     assert sum(shares) < 0.95 * len(shares)  # narrower slopes, which mostly prove less
 
 
+def test_no_margin_falls_by_more_than_is_proved_of_a_whole_ball(each):
+    """Also where the constants of the layers are far from tight, and nothing asks for it."""
+    proved = 0
+    for make, radius in each(itertools.product(NETWORKS.values(), [0.1, 2.0])):
+        chain, x = make(4, 8, 6, 3), torch.randn(4, 4).double()
+        logits = chain.exact().forward(x)
+        own = logits.argmax(1)
+        slopes = Product().logit_bounds(chain).pairwise[own]
+        wanted = 0.99 * radius * slopes  # whatever is proved to be below it is returned
+        lengths = torch.full((4,), radius).double()
+        falls = WholeBalls(*layers(chain)).falls(x, lengths, own, wanted, slopes)
+        known = torch.isfinite(falls).scatter(1, own[:, None], False)
+        found = radius * from_centre(chain, x, radius)
+        assert (falls >= found * (1 - 1e-9))[known].all()
+        proved += int(known.sum())
+    assert proved > 100
+
+
 def test_any_two_points_and_the_centre_are_two_notions():
     """A ReLU at -0.5: from there to 1.5 it rises by 1.5 on a way of 2, though its slope gets 1."""
     layer = Block(Dense(torch.ones(1, 1)), Elementwise.of(nn.ReLU()))
@@ -444,12 +467,35 @@ def test_no_attack_succeeds_inside_a_certified_radius(trained):
 
 def test_no_attack_breaks_a_radius_of_any_kind_of_network(each):
     """Of random networks, whose radii are short: the attack comes close to them."""
-    for make in each((plain, NETWORKS["max-min"], residual)):
-        chain, x = make(4, 8, 6, 3), torch.randn(15, 4).double()
+    for make in each((plain, NETWORKS["max-min"], residual, NETWORKS["max-pool"])):
+        chain, x = make(4, 8, 6, 3), torch.randn(10, 4).double()
         prediction, radius = OWN.radius(chain, x)
         assert (radius > 0).all()
         assert not attacked(chain, x, prediction, radius * (1 - 1e-9)).any()
-        assert attacked(chain, x, prediction, 1.5 * radius).double().mean() > 0.3
+        assert attacked(chain, x, prediction, 2 * radius).double().mean() > 0.3
+
+
+def test_convolutions_and_max_pooling_of_torch():
+    """As a module, with the rounding of single precision counted."""
+    model = nn.Sequential(
+        nn.Conv2d(1, 2, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(2, 2, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(3, 1),
+        nn.Flatten(),
+        nn.Linear(2, 3),
+    ).eval()
+    x = torch.rand(3, 1, 6, 6)
+    whole = certify(model, x, method=LipLT(), level="float")
+    found = certify(model, x, method=Local(tries=3, cap=LipLT()), level="float")
+    assert float((found.radius / whole.radius).mean()) > 1.2
+    chain = read(model, (1, 6, 6))
+    first, *others = chain.blocks
+    first = replace(first, inner=composed([Reshape((36,), (1, 6, 6)), first.inner]))
+    flat, points = Chain((first, *others), chain.last), x.double().flatten(1)
+    assert not attacked(flat, points, found.prediction, found.radius * (1 - 1e-6)).any()
 
 
 def test_more_balls_never_certify_less(trained):

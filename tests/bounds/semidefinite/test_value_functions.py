@@ -11,8 +11,9 @@ from torch.nn import functional as F
 
 from onelip.bounds.neighbourhood.dense_layers import layers
 from onelip.bounds.neighbourhood.stages import Placed, placed, reached, stages
+from onelip.bounds.semidefinite import value_functions
 from onelip.bounds.semidefinite.falls import Problem, proposed, scales
-from onelip.bounds.semidefinite.value_functions import Multipliers, proved_rise
+from onelip.bounds.semidefinite.value_functions import Multipliers, backward, proved_rise
 from onelip.chains import Block, Chain, Dense, Elementwise, GroupSorting, identity
 from onelip.layers import Abs, MaxMin
 
@@ -73,14 +74,16 @@ def risen(chain: Chain, x: Tensor, radius: float, count: int = 60, steps: int = 
     for _ in range(steps):
         moves.requires_grad_()
         rises = exact.forward(x + moves)[:, 0] - start
-        best = max(best, float(rises.max()))
+        best = max(best, float(rises.detach().max()))
         (gradient,) = torch.autograd.grad(rises.sum(), moves)
         moves = moves.detach() + 0.3 * radius * F.normalize(gradient, dim=1)
         moves = moves * (radius / moves.norm(dim=1, keepdim=True)).clamp_max(1) * (1 - 1e-12)
     return best
 
 
-def best_proved(chain: Chain, x: Tensor, radius: float, share: float = 1.0) -> float:
+def best_proved(
+    chain: Chain, x: Tensor, radius: float, share: float = 1.0, *, checked: bool = True
+) -> float:
     """The best bound on the way of a search, with multipliers for a share of the largest rise."""
     parts, whole, row = network(chain, x, radius)
     target = share * radius * float(row.norm())
@@ -89,7 +92,7 @@ def best_proved(chain: Chain, x: Tensor, radius: float, share: float = 1.0) -> f
     for promised, multipliers in proposed(problem, math.inf):
         if promised < bound:
             found = proved_rise(parts, multipliers, row, length, problem.weight)
-            assert float(found) <= promised + 1e-6 * (1 + abs(promised))
+            assert not checked or float(found) <= promised + 1e-6 * (1 + abs(promised))
             bound = min(bound, float(found))
     return bound
 
@@ -211,3 +214,32 @@ def test_distances_grow_by_the_constants():
     assert float(first) == 1
     for stage, (before, after) in zip(parts, itertools.pairwise([first, *others]), strict=True):
         assert float(after) >= float(before * stage.growth)
+
+
+@pytest.mark.parametrize("wrong", [0.9, 0.999, 1 - 1e-7, 1 + 1e-7, 1.5, -1.0])
+def test_nothing_of_the_recursion_is_trusted(wrong, monkeypatch):
+    """Value functions that are no solutions prove less, or nothing; never too much."""
+    chain, x, radius = gradient_steps(3, 5, 3), torch.randn(3).double(), 1.0
+    parts, whole, row = network(chain, x, radius)
+    problem = Problem.of(parts, row, radius, math.inf, known=scales(whole))
+    *_, (promised, found) = proposed(problem, math.inf)
+    length, best = torch.tensor(radius).double(), risen(chain, x, radius)
+    for field in ("constant", "slope", "matrix"):
+
+        def moved(*arguments, field=field):
+            value, step = backward(*arguments)
+            return value._replace(**{field: wrong * getattr(value, field)}), step
+
+        monkeypatch.setattr(value_functions, "backward", moved)
+        bound = float(proved_rise(parts, found, row, length, problem.weight))
+        assert bound >= best
+        assert abs(wrong - 1) < 1e-3 or not bound <= promised * (1 + 1e-6)
+
+
+def test_rounding_of_the_centre_cannot_hide_a_unit():
+    """In float64 the sum is -0.5 or 0.5 by the order of its terms; it is 0.5, and active."""
+    inputs = [[1e16, 1.0, -1e16], [1.0, 1e16, -1e16], [1e16, -1e16, 1.0]]
+    layer = Block(Dense(torch.ones(1, 3), torch.tensor([-0.5])), KINDS["relu"])
+    chain, radius = Chain((layer,), Dense(torch.ones(1, 1))), 0.25
+    for x in torch.tensor(inputs).double():
+        assert best_proved(chain, x, radius, checked=False) >= math.sqrt(3) * radius

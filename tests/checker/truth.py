@@ -166,7 +166,10 @@ class Truth:
         for w, (low, high), name in zip(
             weights, slopes, network["method"]["weights"], strict=False
         ):
-            a, b, t = start + w.shape[1], start + w.shape[1] + w.shape[0], self._get(name)
+            a, b = start + w.shape[1], start + w.shape[1] + w.shape[0]
+            fraction, exponent = torch.frexp(self._get(name))  # 12 bits, as checkers may take them
+            t = torch.ldexp((fraction * 2**12).floor(), exponent - 12)
+            low, high = math.floor(low * 2**12) / 2**12, math.ceil(high * 2**12) / 2**12
             form[start:a, start:a] += 2 * low * high * w.T @ (t[:, None] * w)
             form[a:b, a:b] += 2 * torch.diag(t)
             form[a:b, start:a] -= (low + high) * t[:, None] * w

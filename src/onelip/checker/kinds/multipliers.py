@@ -4,7 +4,7 @@ For the differences ``d_k`` of two runs after layer k, slopes between a and b, a
 ``T >= 0``, ``(d_k - a W d_{k-1})^T T (b W d_{k-1} - d_k) >= 0``. Where ``c^2 |d_0|^2`` less
 ``|W_L d_{L-1}|^2`` and twice all these is a quadratic form without negative values, c is a
 Lipschitz constant. The form is a matrix M of integers on a grid. ``M >= 0`` is shown by
-``S M S = m I + L L^T + R`` and ``|R| <= m``, for powers of two S and a Cholesky factor L in float64.
+``S M S = m I + L L^T + R`` and ``|R| <= m``, for powers of two S and a Cholesky factor L.
 """
 
 import itertools

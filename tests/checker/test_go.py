@@ -159,7 +159,10 @@ def _false(folder: Path, record: dict) -> bool:
     norms = [float.fromhex(block["bound"]) for block in record["network"]["blocks"]]
     body = torch.tensor(norms, dtype=torch.float64).prod().item()
     last = [float.fromhex(entry["norm"]) for entry in record["network"]["last"]]
-    truth._samples(record, body, body * torch.tensor(last, dtype=torch.float64).prod().item())
+    whole = body * torch.tensor(last, dtype=torch.float64).prod().item()
+    if record["network"]["method"] is not None:
+        whole = float.fromhex(record["bound"])
+    truth._samples(record, body, whole)
     return bool(truth.false)
 
 
@@ -229,3 +232,20 @@ def test_another_file_is_checked_by_its_digest(go: Path, bundles, tmp_path) -> N
     assert not verdict(go, folder)
     (folder / "network.onnx").write_bytes(b"anythinG")
     assert "digest" in verdict(go, folder)
+
+
+def test_multipliers_are_not_for_blocks_with_a_way_around(go: Path, bundles, tmp_path) -> None:
+    """An empty list of maps is the identity: the form is not that of this network."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 5), nn.ReLU(), nn.Linear(5, 3)).eval()
+    folder = tmp_path / "square"
+    prove(model, folder, input_shape=(5,), method="lipsdp")
+    assert not verdict(go, folder)
+    record = json.loads((folder / "proof.json").read_text())
+    block = record["network"]["blocks"][0]
+    block["skip"] = []
+    block["bound"] = (float.fromhex(block["bound"]) * (1 + 1e-9) + 1).hex()
+    (folder / "proof.json").write_text(json.dumps(record))
+    assert verdict(go, folder)
+    assert python_verdict(folder)
+    assert false_claims(folder)

@@ -156,6 +156,9 @@ class Truth:
 
     def _method(self, network: Record, claim: float) -> None:
         """Multipliers: the smallest eigenvalue of the form, scaled."""
+        for block in network["blocks"]:
+            if "step" in block or block["outer"] or block["skip"] is not None:
+                self.false.append("the form is that of another network")
         weights = [self._get(block["inner"][0]["weight"]) for block in network["blocks"]]
         slopes = [self._slopes(block["activation"]) for block in network["blocks"]]
         weights.append(self._get(network["last"][0]["weight"]))

@@ -567,7 +567,8 @@ class Network:
             return replace(y, error=upwards(y.error + claim * x.error))
 
         self.blocks.append(run)
-        self.parts.append((before, kind["kind"], act, not (stepped or after or rest[1])))
+        plain = not stepped and not after and rest[1] is None  # an empty skip is the identity
+        self.parts.append((before, kind["kind"], act, plain))
         return outputs
 
 
@@ -642,7 +643,7 @@ def check(bundle: Path, say: Say = print) -> None:
     *kind, files, inputs, record, bound, samples, about = fields(
         objects(read(bundle / "proof.json")), *names
     )
-    need(isinstance(about, str), "a string about the proof is asked")
+    need((type(kind[1]), type(about)) == (int, str), "another kind of version, or of about")
     need(kind == ["onelip proof", 1, "real"], "another format, version or level")
     need(isinstance(files, dict) and "tensors.safetensors" in files, "files are asked")
     found = {name: read(bundle / name) for name in files if name == Path(name).name}

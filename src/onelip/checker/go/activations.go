@@ -12,6 +12,8 @@ type activation struct {
 	constant  upper    // the constant, rounded upwards
 	low, high *big.Rat // slopes, or nil
 	apply     func(grid) grid
+	slopes    *tensor // of a leaky-relu, and where they stand
+	at        *broadcast
 }
 
 func (b *bundle) readActivation(v any, input []int, what string) *activation {
@@ -37,7 +39,7 @@ func (b *bundle) readLeaky(v any, input []int, what string) *activation {
 	low, high = smaller(low, whole(1)), larger(high, whole(1))
 	most := larger(high, new(big.Rat).Neg(low))
 	slopes := t.onGrid()
-	a := &activation{outputs: input, square: multiply(most, most), low: low, high: high, constant: above(most)}
+	a := &activation{outputs: input, square: multiply(most, most), low: low, high: high, constant: above(most), slopes: t, at: at}
 	a.apply = func(x grid) grid {
 		kept := grid{make([]int64, len(x.m)), x.e, nothing()}
 		rest := grid{make([]int64, len(x.m)), x.e, nothing()}

@@ -20,7 +20,7 @@ type bundle struct {
 	output     []int
 	blocks     []block
 	last       []linear
-	product    *big.Rat // of all bounds and norms
+	product    *big.Rat // of all bounds and norms, or what a method shows instead
 	beforeLast *big.Rat // without the norm of the last map
 	maps       int
 }
@@ -47,11 +47,7 @@ func check(folder string, out io.Writer) {
 	text(f["about"], "about")
 	b.readFiles(folder, f["files"])
 	b.input = sizes(f["input"], "input")
-	b.readNetwork(f["network"])
-	bound := claim(f["bound"], "the bound")
-	demand(atLeast(bound, b.product), "the network: the bound is below the product of its parts")
-	shown, _ := bound.Float64()
-	b.say("the network: constant <= %.9g", shown)
+	b.readNetwork(f["network"], f["bound"])
 	b.readSamples(f["samples"])
 }
 

@@ -13,6 +13,13 @@ const precise = 50
 // wide is a whole number of 128 bits in two's complement.
 type wide struct{ hi, lo uint64 }
 
+func magnitude(a int64) int64 {
+	if a < 0 {
+		return -a
+	}
+	return a
+}
+
 func widen(a int64) wide { return wide{uint64(a >> 63), uint64(a)} }
 
 func (a wide) plus(b wide) wide {
@@ -80,6 +87,15 @@ func (a wide) down(n int) (wide, bool) {
 	}
 	r := wide{m.hi >> uint(n), m.lo>>uint(n) | m.hi<<uint(64-n)}
 	return r, r.up(n) == m
+}
+
+// truncated is a / 2^n, rounded towards 0, and whether that is exact; n >= 0.
+func (a wide) truncated(n int) (wide, bool) {
+	r, exact := a.down(n)
+	if int64(a.hi) < 0 {
+		r = wide{}.minus(r)
+	}
+	return r, exact
 }
 
 // nearest is a / 2^n to the nearest whole number, off by at most 1/2, and whether

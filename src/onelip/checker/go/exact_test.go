@@ -122,7 +122,7 @@ func TestRootsOfUnity(t *testing.T) {
 			}
 			// The next root is the product with the first one, and the length is 1: both far finer than floats know.
 			next, product := z[(k+1)%n], a.after(z[1%n])
-			if n > 1 && (abs(next.re-product.re) > 4 || abs(next.im-product.im) > 4) {
+			if n > 1 && (magnitude(next.re-product.re) > 4 || magnitude(next.im-product.im) > 4) {
 				t.Fatal(n, k, next, product)
 			}
 			square := times2(new(big.Rat).SetInt(times(a.re, a.re).plus(times(a.im, a.im)).big()), -2*precise)
@@ -134,11 +134,4 @@ func TestRootsOfUnity(t *testing.T) {
 			t.Fatal(n, z[n/4])
 		}
 	}
-}
-
-func abs(a int64) int64 {
-	if a < 0 {
-		return -a
-	}
-	return a
 }

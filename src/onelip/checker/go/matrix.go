@@ -190,7 +190,7 @@ func dotFloats(a, b []float64) float64 {
 // where its numbers are too large for exact sums.
 func (g *gram) residual(t wide) (*big.Int, bool) {
 	n := g.n
-	unit := (t.length()+1)/2 - precise + 1
+	unit := (t.length()+1)/2 - precise
 	if unit < 0 {
 		unit = 0
 	}

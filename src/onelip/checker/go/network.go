@@ -9,6 +9,7 @@ import (
 type block struct {
 	bound *big.Rat
 	apply func(grid) grid
+	plain *plainBlock // as methods know it, or nil
 }
 
 const mostMaps = 10000
@@ -62,7 +63,7 @@ func (b *bundle) readBlock(v any, input []int, what string) (block, []int) {
 		}
 		return y
 	}
-	return block{bound, apply}, shape
+	return block{bound, apply, plainOf(inner, a, outer, f["skip"] != nil)}, shape
 }
 
 // reversible is a map that step blocks know the adjoint of.
@@ -99,7 +100,7 @@ func (b *bundle) readStep(v any, input []int, what string) (block, []int) {
 		y.off = y.off.plus(above(bound).times(x.off))
 		return y
 	}
-	return block{bound, apply}, input
+	return block{bound, apply, nil}, input
 }
 
 // dyadic is a float64 number as m 2^e with m below 2^53 in absolute value.
@@ -114,8 +115,8 @@ func dyadic(a *big.Rat) (int64, int) {
 	return m.Int64(), e
 }
 
-// readNetwork shows all that is claimed of the network, and gives it with the product of its bounds.
-func (b *bundle) readNetwork(v any) {
+// readNetwork shows all that is claimed of the network, whose bound is at least the product of its parts, or shown by a method.
+func (b *bundle) readNetwork(v, claimed any) {
 	f := fields(v, "the network", "blocks", "last", "method")
 	shape := b.input
 	b.product = whole(1)
@@ -137,7 +138,15 @@ func (b *bundle) readNetwork(v any) {
 		}
 	}
 	b.product = multiply(b.product, norms)
-	demand(f["method"] == nil, "the network: a method that this checker does not know")
+	bound := claim(claimed, "the bound")
+	how := ""
+	if f["method"] != nil {
+		b.readMethod(f["method"], bound)
+		b.product, how = bound, ", multipliers"
+	}
+	demand(atLeast(bound, b.product), "the network: the bound is below the product of its parts")
+	shown, _ := bound.Float64()
+	b.say("the network: constant <= %.9g%s", shown, how)
 }
 
 func (b *bundle) apply(x grid) grid {

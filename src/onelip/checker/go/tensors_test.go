@@ -40,7 +40,7 @@ func covers(t *testing.T, g grid, exact []*big.Rat, what string) {
 	t.Helper()
 	off := g.off.fraction()
 	for _, m := range g.m {
-		if abs(m) > lift {
+		if magnitude(m) > lift {
 			t.Fatal(what, "leaves the grid")
 		}
 	}

@@ -201,6 +201,8 @@ class FixedSOCConv2d(SkewExponential):
         tensor([ 0.5403, -0.8415])
     """
 
+    same_in_float64 = True
+
     def __init__(
         self,
         weight: Tensor,

@@ -5,7 +5,6 @@ features g(x), the network keeps it in a ball of radius R / L around x. The head
 Lipschitz constant of the head: it comes from its curvature, rival by rival.
 """
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -19,9 +18,10 @@ from onelip.certificates._radius_proof import ForwardPass, Found, Radii, RadiusP
 from onelip.certificates.head_curvature.radii import head_radii
 from onelip.chains import Shape
 from onelip.errors import UsageError
+from onelip.forward_error import largest
 from onelip.layers import MLPHead
 from onelip.lipschitz import finite
-from onelip.norms.rounding import UNIT, downward, product, upward
+from onelip.norms.rounding import downward, product, upward
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,14 +46,15 @@ class CurvatureProof(RadiusProof):
         """Radii for one rounding: the features' error is taken off before the division."""
         found = head_radii(
             self.layers,
-            batch.features,
+            rounding.seen(batch).features,
             batch.prediction,
             self.curvature,
             self.slopes,
-            slack=math.sqrt(2) * rounding.logits * (1 + 2 * UNIT),
+            slack=largest(rounding.margins),  # of the sample that loses most
         )
-        # The computed features may be off: the exact ones lie in a ball of that radius around them.
-        left = downward((found.radius - rounding.features).clamp_min(0), 1)
+        # The known features may be off: the exact ones lie in a ball of that radius around them.
+        off = torch.as_tensor(rounding.features).to(found.radius.device)
+        left = downward((found.radius - off).clamp_min(0), 1)
         radius = downward(left / self.body_bound.to(left.device), 1)
         return Found(torch.where(left > 0, radius, 0.0), found)  # 0 / 0 after a constant body
 

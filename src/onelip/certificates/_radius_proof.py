@@ -137,9 +137,10 @@ class Proved:
 def smallest_quotient(batch: ForwardPass, slopes: Tensor, rounding: Rounding) -> Tensor:
     r"""Least margin over slope of all rivals, rounded down; 0 if a margin is not positive.
 
-    :math:`\hat z_y(x') - \hat z_i(x') \ge \tilde z_y(x) - \tilde z_i(x) - m_i - L_i |x' - x|`, with
-    :math:`m_i` what rounding takes from the logits :math:`\tilde z` that are known at the sample, and
-    from those that are computed at the attacked input.
+    .. math:: \hat z_y(x') - \hat z_i(x') \ge \tilde z_y(x) - \tilde z_i(x) - m_i - L_i |x' - x| ,
+
+    with :math:`m_i` what rounding takes from the logits :math:`\tilde z` that are known at the
+    sample, and from those that are computed at the attacked input.
 
     Args:
         batch: the batch with its logits and predictions.

@@ -1,9 +1,9 @@
 r"""Radii of level ``float``: a fixed point of radius and rounding.
 
-The rounding on inputs within r of a sample grows with r, and the radius R(r) that is left falls. For
-every r a prediction is certain within :math:`\min(r, R(r))`: all inputs closer than that are among
-those whose rounding was counted. The best r is the one with R(r) = r. The radius of level ``real`` is
-above it, the radius left there is below it, and R of a number below it is above it again.
+The rounding on inputs within r of a sample grows with r, and the radius R(r) that is left falls.
+For every r a prediction is certain within :math:`\min(r, R(r))`: all inputs closer than that are
+among those whose rounding was counted. The best r is the one with R(r) = r. The radius of level
+``real`` is above it, the radius left there is below it, and R of a number below it is above again.
 """
 
 import math
@@ -16,7 +16,7 @@ from onelip.certificates.forward_error import SampleErrors, sample_errors
 from onelip.norms.rounding import upward
 
 _AT_ONCE = 2**20  # numbers of inputs
-_GAP = 0.02  # of the radius of level real, from which on another two passes are made
+_GAP = 0.02  # of all radii of level real, from which on another two passes are made
 
 
 def float_radii(
@@ -42,7 +42,7 @@ def float_radii(
 
     most = real.radius.cpu().clamp(max=diameter)
     found = capped(left(most), most)
-    if bool((most - found.radius > _GAP * most).any()):
+    if float(found.radius.sum()) < (1 - _GAP) * float(most.sum()):
         nearer = torch.minimum(left(found.radius).radius.cpu(), most)
         again = capped(left(nearer), nearer)
         found = found._replace(radius=torch.maximum(found.radius, again.radius))

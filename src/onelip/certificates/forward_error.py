@@ -26,7 +26,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from onelip.bounds.layer_product import distances, flattened, is_linear
+from onelip.bounds.layer_product import distances, flattened, is_linear, without_accumulation
 from onelip.certificates.precision import full_precision
 from onelip.chains import Shape
 from onelip.errors import UnboundedModuleError, UsageError
@@ -169,27 +169,31 @@ def sample_errors(
     attacked = upward(math.sqrt(2) * _tensor(values[-1].error, len(x)), 2)[:, None]
     attacked = attacked.expand(-1, logits.point.shape[1])
     parts = [part for _, part in flattened(model)]
-    if parts and is_linear(parts[-1]):
-        own = _of_rows(parts[-1], values[-2], prediction, Arithmetic.of(parts[-1].weight.dtype))
-        attacked = torch.fmin(attacked, own)
+    head = without_accumulation(parts[-1]) if parts else None
+    if head is not None and is_linear(head):
+        stored = Arithmetic.of(head.weight.dtype)
+        summed = stored if head is parts[-1] else Arithmetic.of(torch.float64)
+        attacked = torch.fmin(attacked, _of_rows(head, values[-2], prediction, summed, stored))
     return SampleErrors(features.point, logits.point, features.off, logits.off, attacked)
 
 
-def _of_rows(head: nn.Linear, x: Computed, prediction: Tensor, arithmetic: Arithmetic) -> Tensor:
+def _of_rows(
+    head: nn.Linear, x: Computed, prediction: Tensor, summed: Arithmetic, stored: Arithmetic
+) -> Tensor:
     """Errors of the margins of a linear head: its own of two rows, the features' by their distance.
 
     The terms of a row w change by at most ``|w| d`` within a distance d of the known features.
     """
-    x_exact = x.as_exact().near
-    assert x_exact is not None
-    counts, most = additions(head, x.shape), 0
+    near = x.as_exact().near
+    assert near is not None
+    counts = additions(head, x.shape)
     most = int(counts.max())
-    sums, rows = Sums.of(head, x_exact.point), lengths(exact(head.weight).cpu())
-    moved = x_exact.away[:, None] * rows
-    terms, peak = (number + moved for number in sums)
-    share = arithmetic.gamma(most + 1) / (most + 1)
-    lost = arithmetic.summation(most, 0.0, 0.0, 1)
-    own = share * (terms + counts * peak) + lost
+    moved = near.away[:, None] * lengths(exact(head.weight).cpu())
+    terms, peak = (number + moved for number in Sums.of(head, near.point))
+    share = summed.gamma(most + 1) / (most + 1)
+    own = share * (terms + counts * peak) + summed.summation(most, 0.0, 0.0, 1)
+    if summed is not stored:  # no result is above the peak
+        own = own + stored.gamma(1) * (peak + own) + stored.summation(0, 0.0, 0.0, 1)
     own = own + own.gather(1, prediction[:, None])
     carried = distances(head.weight)[prediction] * _tensor(x.error, len(own))[:, None]
     return (own + carried) * ABOVE

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from onelip.bounds import LayerProduct, LipLT
 from onelip.bounds.head_curvature import Curvature, TwoLayers
-from onelip.bounds.layer_product import flattened, is_linear
+from onelip.bounds.layer_product import flattened, is_linear, without_accumulation
 from onelip.certificates._radius_proof import ForwardPass, Found, Radii, RadiusProof, Rounding
 from onelip.certificates.head_curvature.radii import head_radii
 from onelip.chains import Shape
@@ -125,7 +125,7 @@ def mlp_head(model: nn.Module) -> tuple[nn.Linear, nn.Module, nn.Linear]:
     if type(last) is MLPHead:
         return last.parts()
     if len(parts) >= 3:
-        inner, activation, outer = parts[-3:]
+        inner, activation, outer = map(without_accumulation, parts[-3:])
         if is_linear(inner) and is_linear(outer):
             return inner, activation, outer
     ends = ", ".join(type(part).__name__ for part in parts[-3:])

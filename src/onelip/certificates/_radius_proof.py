@@ -157,7 +157,9 @@ def smallest_quotient(
     margins = margins.clamp(max=torch.finfo(scores.dtype).max)  # a difference that overflowed
     if rounding is not EXACT:
         # Doubled for the rounding of the subtractions; a bound that is not finite leaves nothing.
-        lost = torch.as_tensor(rounding.margins).nan_to_num(nan=math.inf, posinf=math.inf)
+        lost = torch.as_tensor(rounding.margins, dtype=torch.float64).nan_to_num(
+            nan=math.inf, posinf=math.inf
+        )
         margins = downward((margins - lost - 4 * UNIT * margins.abs()).clamp_min(0), 2)
     # An unknown slope counts as infinite, which gives the radius 0.
     slopes = slopes.nan_to_num(nan=math.inf, posinf=math.inf)  # 0 times an infinite distance

@@ -53,7 +53,7 @@ class CurvatureProof(RadiusProof):
             slack=largest(rounding.margins),  # of the sample that loses most
         )
         # The known features may be off: the exact ones lie in a ball of that radius around them.
-        off = torch.as_tensor(rounding.features).to(found.radius.device)
+        off = torch.as_tensor(rounding.features, dtype=torch.float64).to(found.radius.device)
         left = downward((found.radius - off).clamp_min(0), 1)
         radius = downward(left / self.body_bound.to(left.device), 1)
         return Found(torch.where(left > 0, radius, 0.0), found)  # 0 / 0 after a constant body

@@ -135,10 +135,3 @@ func TestRootsOfUnity(t *testing.T) {
 		}
 	}
 }
-
-func abs(a int64) int64 {
-	if a < 0 {
-		return -a
-	}
-	return a
-}

@@ -9,6 +9,7 @@ import (
 type block struct {
 	bound *big.Rat
 	apply func(grid) grid
+	plain *neurons // what the block is, if it is nothing else
 }
 
 const mostMaps = 10000
@@ -62,7 +63,11 @@ func (b *bundle) readBlock(v any, input []int, what string) (block, []int) {
 		}
 		return y
 	}
-	return block{bound, apply}, shape
+	part := block{bound: bound, apply: apply}
+	if len(inner) == 1 && len(outer) == 0 && f["skip"] == nil {
+		part.plain = plain(inner[0], a)
+	}
+	return part, shape
 }
 
 // reversible is a map that step blocks know the adjoint of.
@@ -99,7 +104,7 @@ func (b *bundle) readStep(v any, input []int, what string) (block, []int) {
 		y.off = y.off.plus(above(bound).times(x.off))
 		return y
 	}
-	return block{bound, apply}, input
+	return block{bound: bound, apply: apply}, input
 }
 
 // dyadic is a float64 number as m 2^e with m below 2^53 in absolute value.
@@ -137,7 +142,7 @@ func (b *bundle) readNetwork(v any) {
 		}
 	}
 	b.product = multiply(b.product, norms)
-	demand(f["method"] == nil, "the network: a method that this checker does not know")
+	b.method = f["method"]
 }
 
 func (b *bundle) apply(x grid) grid {

@@ -86,7 +86,7 @@ func (f *form) first(block, start []int, i int) int {
 func (f *form) cross(k, i, j int) (triple, int) {
 	s := f.conditions[k-1][i]
 	m, e := f.matrices[k-1].at(i*f.matrices[k-1].shape[1] + j)
-	return times(-(1<<slopeBits+s.slope)*s.count, m).triple(), e + s.e - slopeBits
+	return times(-(1<<uint(s.places)+s.slope)*s.count, m).triple(), e + s.e - s.places
 }
 
 // factors are those of the rows of a matrix in its product with itself: 2 s T, or -1 for the last.
@@ -97,7 +97,7 @@ func (f *form) factors(k int) dyadics {
 		d.q[r] = -1
 		if k < len(f.conditions) {
 			s := f.conditions[k][r]
-			d.q[r], d.e[r] = s.count*s.slope, s.e+1-slopeBits
+			d.q[r], d.e[r] = s.count*s.slope, s.e+1-s.places
 		}
 	}
 	return d

@@ -20,16 +20,16 @@ func plain(m linear, a *activation) *neurons {
 	return &neurons{d, a.slope}
 }
 
-// condition is a multiplier count 2^e >= 0 for one neuron, whose slopes are between 1 and slope / 2^slopeBits.
+// condition is a multiplier count 2^e >= 0 for one neuron, whose slopes are between 1 and slope 2^-places.
 type condition struct {
 	count, slope int64
-	e            int
+	e, places    int
 }
 
 const (
-	countBits = 12
-	slopeBits = 12
-	steepest  = 1 << 32 // of slopes in units of 2^-slopeBits
+	countBits  = 24 // of multipliers: more are rounded upwards
+	slopeBits  = 28 // of slopes: more are rounded away from 1,
+	mostPlaces = 36 // and so is what is behind 2^-36
 )
 
 // readMethod shows that a number is a Lipschitz constant of the network.
@@ -57,7 +57,8 @@ func (b *bundle) readMethod(v any, bound *big.Rat) {
 	f.show(what)
 }
 
-// conditions rounds multipliers down and slopes away from 1.
+// conditions are those of the neurons. All multipliers >= 0 are valid; larger ones leave the part of the form to the
+// last matrix positive.
 func conditions(t *tensor, of *neurons, what string) []condition {
 	rows := of.matrix.a.rows
 	demand(len(t.shape) == 1 && t.shape[0] == rows, "%s: not a multiplier for each row of its matrix", what)
@@ -66,23 +67,23 @@ func conditions(t *tensor, of *neurons, what string) []condition {
 		m, e := t.at(i)
 		demand(m >= 0, "%s: a multiplier is negative", what)
 		if cut := bits.Len64(uint64(m)) - countBits; cut > 0 {
-			m, e = m>>uint(cut), e+cut
+			m, e = (m-1)>>uint(cut)+1, e+cut
 		}
-		all[i] = condition{m, outwards(of.slope(i), what), e}
+		slope, places := outwards(of.slope(i), what)
+		all[i] = condition{m, slope, e, places}
 	}
 	return all
 }
 
-// outwards is a slope in units of 2^-slopeBits, not nearer to 1.
-func outwards(slope *big.Rat, what string) int64 {
-	s := times2(slope, slopeBits)
-	var n *big.Int
+// outwards is a slope as m 2^-places, not nearer to 1.
+func outwards(slope *big.Rat, what string) (m int64, places int) {
+	// The denominator is a power of 2: |slope| is 0 or in [2^n, 2^(n + 1)).
+	n := slope.Num().BitLen() - slope.Denom().BitLen()
+	demand(n < slopeBits, "%s: too steep a slope", what)
+	places = least(slopeBits-1-n, mostPlaces)
+	s := times2(slope, places)
 	if slope.Cmp(whole(1)) < 0 {
-		n = floor(s)
-	} else {
-		n = floor(s.Neg(s))
-		n.Neg(n)
+		return floor(s).Int64(), places
 	}
-	demand(n.CmpAbs(big.NewInt(steepest)) <= 0, "%s: too steep a slope", what)
-	return n.Int64()
+	return -floor(s.Neg(s)).Int64(), places
 }

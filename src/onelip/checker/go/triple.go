@@ -10,6 +10,13 @@ type triple struct{ hi, mid, lo uint64 }
 
 func (a wide) triple() triple { return triple{uint64(int64(a.hi) >> 63), a.hi, a.lo} }
 
+func (a triple) plus(b triple) triple {
+	lo, carry := bits.Add64(a.lo, b.lo, 0)
+	mid, carry := bits.Add64(a.mid, b.mid, carry)
+	hi, _ := bits.Add64(a.hi, b.hi, carry)
+	return triple{hi, mid, lo}
+}
+
 func (a triple) minus(b triple) triple {
 	lo, borrow := bits.Sub64(a.lo, b.lo, 0)
 	mid, borrow := bits.Sub64(a.mid, b.mid, borrow)
@@ -69,7 +76,7 @@ func (a triple) moved(n int) (wide, bool) {
 }
 
 // mixed is the sum of products x_r v_r, from the sum of all x_r: exact, where it is below 2^191.
-func mixed(x []wide, v []int64, total wide) triple {
+func mixed(x []wide, v []int64, t triple) triple {
 	var hi, mid, lo, c uint64
 	v = v[:len(x)]
 	for r, a := range x {
@@ -82,7 +89,6 @@ func mixed(x []wide, v []int64, total wide) triple {
 		mid, c = bits.Add64(mid, h1, c)
 		hi, _ = bits.Add64(hi, h2, c)
 	}
-	t := total.triple()
 	return triple{hi, mid, lo}.minus(triple{t.hi<<63 | t.mid>>1, t.mid<<63 | t.lo>>1, t.lo << 63})
 }
 

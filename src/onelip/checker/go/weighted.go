@@ -10,9 +10,9 @@ type dyadics struct {
 // rounded to units of 2^unit[i].
 type weighted struct {
 	kept, cols  int
-	v           []int64 // column after column; at most 2^62
-	x           []wide  // q_r v_ri
-	total       []wide  // the sum of x over a column
+	v           []int64  // column after column; at most 2^62
+	x           []wide   // q_r v_ri
+	total       []triple // the sum of x over a column
 	unit        []int
 	length, off []float64 // upper bounds of the sums of |q_r| v_ri^2, and of |q_r| times squares of what is off, for each column
 }
@@ -30,7 +30,7 @@ func newWeighted(w *tensor, factors dyadics) *weighted {
 		}
 	}
 	n := len(kept)
-	s := &weighted{kept: n, cols: cols, v: make([]int64, n*cols), x: make([]wide, n*cols), total: make([]wide, cols), unit: make([]int, cols)}
+	s := &weighted{kept: n, cols: cols, v: make([]int64, n*cols), x: make([]wide, n*cols), total: make([]triple, cols), unit: make([]int, cols)}
 	s.length, s.off = make([]float64, cols), make([]float64, cols)
 	parallel(cols, func(i int) {
 		top := lowest
@@ -48,7 +48,7 @@ func newWeighted(w *tensor, factors dyadics) *weighted {
 			v, exact := moved(m, e+h[k], s.unit[i])
 			s.v[i*n+k] = v
 			s.x[i*n+k] = times(q[k], v)
-			s.total[i] = s.total[i].plus(s.x[i*n+k])
+			s.total[i] = s.total[i].plus(s.x[i*n+k].triple())
 			size := float64(abs(q[k]))
 			s.length[i] += size * float64(v) * float64(v)
 			if !exact {

@@ -23,6 +23,13 @@ const (
 
 // show demands that the form has no negative values.
 func (f *form) show(what string) {
+	a, _, off := f.scaled(what)
+	demand(a.positive(off), "%s: the form is not shown to have no negative values", what)
+}
+
+// scaled is the form's matrix M with diagonals between 1 and 4: entry (i, j) times 2^(scale[i] + scale[j]); in units
+// it is off by no more than off, in Frobenius' norm. Where nothing depends on d_i, there is a 1 on the diagonal instead of 0.
+func (f *form) scaled(what string) (a *envelope, scale []int, off upper) {
 	f.diagonal = true
 	for _, q := range f.factors(0).q {
 		f.diagonal = f.diagonal && q == 0
@@ -30,8 +37,9 @@ func (f *form) show(what string) {
 	block, start := f.blocks(what)
 	size := len(block)
 	parts := make([]*weighted, len(f.matrices))
-	scale, diagonal := make([]int, size), make([]wide, size)
-	off := above(whole(int64(size))) // each entry by less than a unit
+	diagonal := make([]wide, size)
+	scale = make([]int, size)
+	off = above(whole(int64(size))) // each entry by less than a unit
 	for k, w := range f.matrices {
 		parts[k] = newWeighted(w, f.factors(k))
 		for i := start[k]; i < start[k+1]; i++ {
@@ -39,7 +47,7 @@ func (f *form) show(what string) {
 		}
 		off = off.plus(parts[k].error(scale[start[k]:start[k+1]]).scaled(unitBits))
 	}
-	a := newEnvelope(size, func(i int) int { return f.first(block, start, i) })
+	a = newEnvelope(size, func(i int) int { return f.first(block, start, i) })
 	fits := a.fill(func(i, j int) (wide, bool) {
 		k := block[i]
 		shift := scale[i] + scale[j] + unitBits
@@ -53,7 +61,8 @@ func (f *form) show(what string) {
 		p, q := i-start[k], j-start[k]
 		return parts[k].entry(p, q).moved(parts[k].unit[p] + parts[k].unit[q] + shift)
 	})
-	demand(fits && a.positive(off), "%s: the form is not shown to have no negative values", what)
+	demand(fits, "%s: the form has negative values", what)
+	return a, scale, off
 }
 
 // blocks says which d_k each row belongs to, and where each d_k starts.

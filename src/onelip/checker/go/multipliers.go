@@ -39,7 +39,7 @@ func (b *bundle) readMethod(v any, bound *big.Rat) {
 	demand(ok, "%s is not an object", what)
 	demand(r["kind"] == "multipliers", "%s is of an unknown kind", what)
 	names := list(fields(v, what, "kind", "weights")["weights"], what)
-	demand(len(names) == len(b.blocks), "%s: another number of multipliers than blocks", what)
+	demand(len(names) == len(b.blocks) && len(names) > 0, "%s: not multipliers for each block", what)
 	f := &form{c: bound}
 	for i, part := range b.blocks {
 		demand(part.plain != nil, "%s: block %d is not one matrix and a leaky-relu", what, i)

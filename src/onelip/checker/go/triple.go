@@ -49,9 +49,11 @@ const longestEntry = 122
 // moved is a 2^n without its fraction, and whether it has at most 122 bits.
 func (a triple) moved(n int) (wide, bool) {
 	m := a.magnitude()
-	length := 128 + bits.Len64(m.hi)
-	if m.hi == 0 {
-		length = wide{m.mid, m.lo}.length()
+	length := bits.Len64(m.lo)
+	if m.hi != 0 {
+		length = 128 + bits.Len64(m.hi)
+	} else if m.mid != 0 {
+		length = 64 + bits.Len64(m.mid)
 	}
 	if length == 0 || length+n <= 0 {
 		return wide{}, true

@@ -4,9 +4,12 @@ import copy
 from collections import OrderedDict
 from typing import Any, TypeGuard
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from onelip.errors import UsageError
+from onelip.layers.accumulated import WITH_SUMS, Accumulated
 from onelip.layers.rescale import Rescale
 from onelip.lipschitz import (
     LipschitzModule,
@@ -21,7 +24,7 @@ from onelip.norms.rounding import asked_once
 
 
 @asked_once()
-def export(model: nn.Module) -> nn.Module:
+def export(model: nn.Module, *, accumulate: torch.dtype | None = None) -> nn.Module:
     """Copy a model into plain torch modules with fixed weights, for certificates and for use.
 
     Layers whose step or kernel rested on an estimate in training get one that rests on a proved
@@ -33,6 +36,9 @@ def export(model: nn.Module) -> nn.Module:
     Args:
         model: a ``LipschitzModule``, a torch module, an ``nn.Sequential`` of them, or a module of
             any class, of which the forward stays and the layers inside are exported.
+        accumulate: ``torch.float64`` lets linear parts compute in float64 and round their results
+            to float32 (``layers.Accumulated``): certificates of level ``float`` then cost next to
+            nothing, whatever the order of the sums. For sequences of layers.
 
     Returns:
         A new module in eval mode, without gradients; ``model`` is left alone.
@@ -40,6 +46,7 @@ def export(model: nn.Module) -> nn.Module:
     Raises:
         UnboundedModuleError: a part has a forward hook or a patched forward.
         NonFiniteError: a weight of a layer that needs a proved norm is infinite or NaN.
+        UsageError: ``accumulate`` is another dtype, or the model has a class of its own.
 
     Example:
         >>> import onelip
@@ -49,10 +56,26 @@ def export(model: nn.Module) -> nn.Module:
         )
     """
     model = unwrapped(model)
+    if accumulate not in (None, torch.float64):
+        raise UsageError(f"sums are accumulated in torch.float64, not in {accumulate}")
     if has_unknown_class(model):
+        if accumulate is not None:
+            raise UsageError(
+                f"{type(model).__name__} may use its layers in any way: accumulate works for "
+                "sequences of known layers"
+            )
         return _with_exported_parts(model).requires_grad_(False)
     refuse_hidden_behaviour(model)
-    return _exported(model).eval().requires_grad_(False)
+    exported = _exported(model).eval().requires_grad_(False)
+    return exported if accumulate is None else _accumulated(exported).eval()
+
+
+def _accumulated(module: nn.Module) -> nn.Module:
+    """Wrap the parts with long sums, so that they compute in float64."""
+    if type(module) is nn.Sequential:
+        names = module._modules  # unlike named_children(), with modules that occur twice
+        return nn.Sequential(OrderedDict(zip(names, map(_accumulated, module), strict=True)))
+    return Accumulated(module) if type(module) in WITH_SUMS else module
 
 
 def _with_exported_parts(model: nn.Module) -> nn.Module:

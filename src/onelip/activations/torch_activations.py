@@ -205,7 +205,10 @@ def _bounded(value_at_0: float, operations: int) -> Callable[[Any, Run], Local]:
 
 
 def _tanh_error(_: nn.Tanh, run: Run) -> Local:
-    return Local(0.0, run.rounding(_LIBRARY, min(run.x.reach, math.sqrt(run.count))))
+    root = math.sqrt(run.count)
+    reach = run.x.reach
+    least = reach.clamp(max=root) if isinstance(reach, Tensor) else min(reach, root)
+    return Local(0.0, run.rounding(_LIBRARY, least))
 
 
 def _of_size(operations: int, sizes: float) -> Callable[[Any, Run], Local]:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
 from onelip.deadline import Deadline
+from onelip.layers.accumulated import Accumulated
 from onelip.layers.unit_norm_linear import UnitNormLinear
 from onelip.lipschitz import bound_of_part, finite, refuse_hidden_behaviour
 from onelip.norms.rounding import exact, frobenius, product, upward
@@ -102,9 +103,14 @@ def is_linear(module: nn.Module) -> TypeGuard[nn.Linear]:
     return type_before_parametrizations(module) is nn.Linear
 
 
+def without_accumulation(module: nn.Module) -> nn.Module:
+    """Return the part that ``Accumulated`` computes in float64, or a module itself."""
+    return module.part if type(module) is Accumulated else module
+
+
 def _linear_head(parts: list[tuple[str, nn.Module]]) -> Head | None:
     """Return the last part if it is linear."""
-    last = parts[-1][1] if parts else None
+    last = without_accumulation(parts[-1][1]) if parts else None
     if last is not None and is_linear(last):
         return last
     return last if type(last) is UnitNormLinear else None

@@ -6,7 +6,6 @@ rival i, :math:`f_y - f_i` is Lipschitz with constant :math:`\sqrt 2 L`, L that 
 :math:`(f_y(x) - f_i(x)) / L_{yi}` over **all** rivals.
 """
 
-import math
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Literal
@@ -19,11 +18,10 @@ from onelip.certificates._radius_proof import (
     CertificateMethod,
     ForwardPass,
     RadiusProof,
-    Rounding,
 )
 from onelip.certificates.batch_independence import refuse_mixed
 from onelip.certificates.certificate import Certificate
-from onelip.certificates.forward_error import forward_errors
+from onelip.certificates.float_level import float_radii
 from onelip.certificates.methods import Method, radius_proof
 from onelip.certificates.precision import full_precision
 from onelip.chains import Shape
@@ -130,14 +128,11 @@ def _certified(
             _refuse_other_reading(single, x[:_READ])
     _check_logits(logits, len(x), labels)
     prediction = logits.argmax(1)
-    radii = proved.radii(ForwardPass(x, features, logits, prediction))
+    batch = ForwardPass(x, features, logits, prediction)
+    radii = proved.radii(batch)
     found = radii(EXACT)
     if level == "float":
-        rounding = _rounding(model, x, found.radius, proved.head_parts)
-        # The first radii limit the reach of the attack, hence the inputs whose rounding counts.
-        again = radii(rounding)
-        within = torch.minimum(again.radius, found.radius).clamp(max=_diameter(x))  # in reach
-        found = again._replace(radius=within)
+        found = float_radii(model, batch, radii, found, proved.head_parts)
     # A logit that is infinite or NaN proves nothing for its sample.
     sure = torch.isfinite(logits).all(1)
     if model is not single:  # half of a subnormal logit was rounded
@@ -165,13 +160,6 @@ def _of_function(constants: Callable[[nn.Module, Shape], RadiusProof]) -> Certif
     return SimpleNamespace(name="", radius_proof=constants)
 
 
-def _rounding(model: nn.Module, x: Tensor, radius: Tensor, head_parts: int) -> Rounding:
-    """Bound the rounding of the features and of the logits, on all inputs within these radii."""
-    reach = _reach(x, radius)
-    errors = [0.0, *map(float, forward_errors(model, tuple(x.shape[1:]), reach))]
-    return Rounding(errors[-1 - head_parts], errors[-1])
-
-
 def _of_two_logits(model: nn.Module, x: Tensor) -> nn.Module:
     """Extend a binary model, of one logit z, by the map to the two logits ``-z / 2, z / 2``."""
     sample = x[:1] if len(x) else x.new_zeros(1, *x.shape[1:])
@@ -183,11 +171,6 @@ def _of_two_logits(model: nn.Module, x: Tensor) -> nn.Module:
         return model
     halves = plain_linear(x.new_tensor([[-0.5], [0.5]]), None)  # their difference is z
     return nn.Sequential(model, halves).eval()
-
-
-def _diameter(x: Tensor) -> float:
-    """Diameter of the box [0, 1]^n of the samples."""
-    return math.sqrt(math.prod(x.shape[1:]))
 
 
 def _refuse_other_answers(model: nn.Module, traced: nn.Module, x: Tensor, batch_size: int) -> None:
@@ -219,13 +202,6 @@ def _refuse_other_reading(traced: Traced, x: Tensor) -> None:
             f"{traced.title} computes something else than was read of it, by {apart:.3g}: please "
             "report it"
         )
-
-
-def _reach(x: Tensor, radius: Tensor) -> float:
-    """Norm of the longest input within a radius of a sample, up to the diameter of the box."""
-    lengths = torch.linalg.vector_norm(x.double().flatten(1).cpu(), dim=1)
-    ends = lengths + radius.cpu().clamp(max=_diameter(x))
-    return float(ends.max()) * (1 + 1e-9) if len(ends) else 0.0
 
 
 def _check_input(model: nn.Module, x: Tensor) -> None:

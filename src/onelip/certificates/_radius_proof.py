@@ -12,20 +12,8 @@ from onelip.bounds import LogitBounds
 from onelip.bounds.layer_product import flattened
 from onelip.certificates.head_curvature.radii import HeadRadii
 from onelip.chains import Shape
+from onelip.forward_error import Size
 from onelip.norms.rounding import UNIT, downward
-
-
-class Rounding(NamedTuple):
-    """Bounds of the rounding errors in Euclidean norm.
-
-    One for the features before the head, one for the logits; both for every input in reach.
-    """
-
-    features: float = 0.0
-    logits: float = 0.0
-
-
-EXACT = Rounding()
 
 
 class ForwardPass(NamedTuple):
@@ -42,6 +30,31 @@ class ForwardPass(NamedTuple):
     features: Tensor
     logits: Tensor
     prediction: Tensor
+
+
+class Rounding(NamedTuple):
+    """Bounds of rounding errors, and features and logits that are nearer to the exact ones.
+
+    Attributes:
+        features: Euclidean distance of the features to the exact ones, one for all or ``(batch,)``.
+        margins: what a margin of the prediction can lose, at the sample and at the attacked input
+            together, one for all or ``(batch, classes)``.
+        nearer: features and logits that these bounds speak of, if not of those that were computed.
+    """
+
+    features: Size = 0.0
+    margins: Size = 0.0
+    nearer: tuple[Tensor, Tensor] | None = None
+
+    def seen(self, batch: ForwardPass) -> ForwardPass:
+        """Return the batch with the features and logits that the bounds speak of."""
+        if self.nearer is None:
+            return batch
+        features, logits = self.nearer
+        return batch._replace(features=features, logits=logits)
+
+
+EXACT = Rounding()
 
 
 class Found(NamedTuple):
@@ -126,9 +139,10 @@ def smallest_quotient(
 ) -> Tensor:
     r"""Least margin over slope of all rivals, rounded down; 0 if a margin is not positive.
 
-    With e the error of the logits, :math:`\hat z_y(x') - \hat z_i(x') \ge \hat z_y(x) - \hat z_i(x)
-    - 2 \sqrt 2 e - L_i |x' - x|`, once :math:`\sqrt 2 e` at the sample and once at the attacked
-    input.
+    .. math:: \hat z_y(x') - \hat z_i(x') \ge \tilde z_y(x) - \tilde z_i(x) - m_i - L_i |x' - x| ,
+
+    with :math:`m_i` what rounding takes from the logits :math:`\tilde z` that are known at the
+    sample, and from those that are computed at the attacked input.
 
     Args:
         batch: the batch with its logits and predictions.
@@ -137,12 +151,16 @@ def smallest_quotient(
         falls: bounds of how far each margin can fall in a ball, for a radius that is cut off there:
             a rival whose margin is larger does not count.
     """
-    scores = batch.logits.detach().double().cpu()
+    scores = rounding.seen(batch).logits.detach().double().cpu()
     own = batch.prediction.cpu()[:, None]
     margins = scores.gather(1, own) - scores
     margins = margins.clamp(max=torch.finfo(scores.dtype).max)  # a difference that overflowed
-    lost = 2 * math.sqrt(2) * rounding.logits * (1 + 4 * UNIT)  # at the sample, at the attack
-    margins = downward((margins - lost).clamp_min(0), 1) if lost else margins
+    if rounding is not EXACT:
+        # Doubled for the rounding of the subtractions; a bound that is not finite leaves nothing.
+        lost = torch.as_tensor(rounding.margins, dtype=torch.float64).nan_to_num(
+            nan=math.inf, posinf=math.inf
+        )
+        margins = downward((margins - lost - 4 * UNIT * margins.abs()).clamp_min(0), 2)
     # An unknown slope counts as infinite, which gives the radius 0.
     slopes = slopes.nan_to_num(nan=math.inf, posinf=math.inf)  # 0 times an infinite distance
     quotient = downward(margins / slopes, 4)

@@ -115,18 +115,17 @@ def _of_best(method: Best, model: nn.Module, input_shape: Shape) -> RadiusProof:
 class LocalProof(RadiusProof):
     r"""Proof of a network's radii in balls around the samples.
 
-    With y the prediction, :math:`\hat z` the computed logits, e a bound of their rounding error,
-    and :math:`L_i(r)` a bound of how fast :math:`z_y - z_i` can fall between x and a point of the
-    ball of radius r around x (``Local.from_centre``), for every :math:`x'` with
-    :math:`|x' - x| \le r`
+    With y the prediction, :math:`\tilde z` the logits at x, and :math:`L_i(r)` a bound of how fast
+    :math:`z_y - z_i` can fall between x and a point of the ball of radius r around x
+    (``Local.from_centre``), for every :math:`x'` with :math:`|x' - x| \le r`
 
-    .. math:: \hat z_y(x') - \hat z_i(x') \ge \hat z_y(x) - \hat z_i(x) - 2 \sqrt 2 e
+    .. math:: \hat z_y(x') - \hat z_i(x') \ge \tilde z_y(x) - \tilde z_i(x) - m_i
               - L_i(r) |x' - x| ,
 
-    and nothing else is compared, so constants of two points of the ball are not needed. The radius
-    is the least of r and
-    :math:`(\hat z_y(x) - \hat z_i(x) - 2 \sqrt 2 e) / L_i(r)` over all rivals i, without those
-    whose :math:`z_y - z_i` falls by less than that numerator in the whole ball, and the largest
+    with :math:`m_i` what rounding can take (``smallest_quotient``). Nothing else is compared, so
+    constants of two points of the ball are not needed. The radius is the least of r and
+    :math:`(\tilde z_y(x) - \tilde z_i(x) - m_i) / L_i(r)` over all rivals i, without those whose
+    :math:`z_y - z_i` falls by less than that numerator in the whole ball, and the largest
     over all r that were tried: each is proved by itself. It is 0 where float64 predicts another
     class than the model did.
 

@@ -1,11 +1,12 @@
 r"""Rounding of sums of products: linear modules, and helpers of other rules.
 
 For :math:`W x + b` the sums of absolute terms are at most :math:`\||W|\| |x| + |b|`, with the norm
-of the matrix of absolute values. This holds for every order of summation, fused or not. It does not
-hold for Winograd's and Fourier's convolutions, which are refused where torch may choose them.
+of the matrix of absolute values; within d of a known vector p they are at most
+:math:`|W| |p| + |b|`, entry by entry, and another :math:`\||W|\| d` in norm. This holds for every
+order of summation, fused or not. It does not hold for Winograd's and Fourier's convolutions, which
+are refused where torch may choose them.
 """
 
-import copy
 import math
 import platform
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from onelip.errors import UnboundedModuleError
 from onelip.forward_error.arithmetic import ABOVE, Local, Run, Shape
+from onelip.forward_error.sums import Sums, additions, lengths, with_weight
 from onelip.norms.rounding import exact, frobenius, power_of_two, upward
 from onelip.norms.spectral import ends_above
 
@@ -35,8 +37,7 @@ def absolute_norm(module: nn.Module, shape: Shape) -> float:
     if not weight.any():
         return 0.0
     scale = power_of_two(weight)
-    twin = copy.deepcopy(module).cpu()
-    twin.weight, twin.bias = nn.Parameter(weight * scale, requires_grad=False), None  # type: ignore[assignment]
+    twin = with_weight(module, weight * scale)
     q, square = torch.ones(1, *shape, dtype=torch.float64), torch.tensor(math.inf).double()
     for _ in range(_ROUNDS):
         image = _gram(twin, q)
@@ -60,11 +61,23 @@ def _gram(module: nn.Module, q: Tensor) -> Tensor:
     return result
 
 
-def affine(module: Any, run: Run, products: int) -> Local:
-    """``W x + b``, of so many products in each entry."""
+def affine(module: Any, run: Run) -> Local:
+    """Bound the rounding of ``W x + b``; around a sample, from the sums at its own vector."""
     offset = 0.0 if module.bias is None else repeated(exact(module.bias).cpu(), run)
-    magnitude = absolute_norm(module, run.x.shape) * run.x.reach + offset
-    return Local(offset, run.rounding(products + 2, magnitude))
+    norm = absolute_norm(module, run.x.shape)
+    counts = additions(module, run.x.shape)
+    most = int(counts.max())
+    middle = (norm + min(norm, run.lipschitz)) / 2 * ABOVE  # of the larger half of the terms
+    magnitudes = norm * run.x.reach + offset, middle * run.x.reach + offset
+    everywhere = run.arithmetic.summation(most, *magnitudes, run.count)
+    if run.x.near is None:
+        return Local(offset, everywhere)
+    sums = Sums.of(module, run.x.near.point)
+    share = run.arithmetic.gamma(most + 1) / (most + 1)
+    here = lengths(sums.terms + counts.flatten() * sums.peak)
+    moved = (norm + most * middle) * run.x.near.away
+    lost = run.arithmetic.summation(most, 0.0, 0.0, run.count)  # to underflow
+    return Local(offset, torch.fmin(everywhere, (share * (here + moved) + lost) * ABOVE))
 
 
 def repeated(numbers: Tensor, run: Run) -> float:

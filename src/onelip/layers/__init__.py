@@ -4,6 +4,7 @@ from onelip.errors import keep_old_names
 from onelip.layers._bjorck import BjorckLinear, CholeskyLinear
 from onelip.layers._computed_once import computed_once
 from onelip.layers.absolute import Abs
+from onelip.layers.accumulated import Accumulated
 from onelip.layers.aoc import AOCConv2d
 from onelip.layers.aoc_1d import AOCConv1d
 from onelip.layers.aoc_transposed import AOCConvTranspose2d
@@ -44,6 +45,7 @@ __all__ = [
     "AOLConv2d",
     "AOLLinear",
     "Abs",
+    "Accumulated",
     "BCOPConv2d",
     "BROConv2d",
     "BROLinear",

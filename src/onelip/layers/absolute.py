@@ -26,6 +26,8 @@ class Abs(LipschitzModule):
     Reference: Anil, Lucas, Grosse, "Sorting out Lipschitz function approximation", ICML 2019.
     """
 
+    same_in_float64 = True
+
     def forward(self, x: Tensor) -> Tensor:
         """Return ``|x|``."""
         return x.abs()

@@ -30,6 +30,8 @@ class ChannelMaxPool(LipschitzModule):
     Reference: Singla, Feizi, "Improved techniques for deterministic l2 robustness", NeurIPS 2022.
     """
 
+    same_in_float64 = True
+
     def forward(self, x: Tensor) -> Tensor:
         """Return ``max(x_i, x_{i + c/2})``."""
         if x.shape[1] % 2:

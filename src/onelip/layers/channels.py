@@ -32,6 +32,8 @@ class ZeroPadChannels(LipschitzModule):
     Reference: Meunier et al., 2022, section 4.2.
     """
 
+    same_in_float64 = True
+
     def __init__(self, out_channels: int) -> None:
         super().__init__()
         self.out_channels = out_channels
@@ -75,6 +77,8 @@ class TruncateChannels(LipschitzModule):
 
     Reference: Meunier et al., 2022, section 4.2.
     """
+
+    same_in_float64 = True
 
     def __init__(self, out_channels: int) -> None:
         super().__init__()
@@ -135,6 +139,8 @@ class InvertibleDownsampling(LipschitzModule):
 
     Reference: Jacobsen, Smeulders, Oyallon, "i-RevNet", ICLR 2018.
     """
+
+    same_in_float64 = True
 
     def __init__(self, block_size: int) -> None:
         super().__init__()

@@ -59,6 +59,8 @@ class GradientStep(LipschitzModule):
         ValueError: a negative step; in ``forward``, an image of another size than ``image_size``.
     """
 
+    same_in_float64 = True
+
     step: Tensor | None
 
     def __init__(

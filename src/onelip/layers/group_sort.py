@@ -32,6 +32,8 @@ class GroupSort(LipschitzModule):
         tensor([[1., 2., 3., 4., 5., 6.]])
     """
 
+    same_in_float64 = True
+
     def __init__(self, group_size: int) -> None:
         super().__init__()
         if group_size < 1:
@@ -69,6 +71,8 @@ class MaxMin(LipschitzModule):
         >>> MaxMin()(torch.tensor([[1.0, 2.0, 4.0, 3.0]]))
         tensor([[2., 1., 4., 3.]])
     """
+
+    same_in_float64 = True
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the maximum and the minimum of each pair of channels."""

@@ -46,6 +46,8 @@ class NActivation(LipschitzModule):
     2023.
     """
 
+    same_in_float64 = True
+
     def __init__(self, channels: int, **factory: Unpack[FactoryOptions]) -> None:
         super().__init__()
         if channels < 1:

@@ -38,6 +38,8 @@ class Normalize(LipschitzModule):
         tensor(4., dtype=torch.float64)
     """
 
+    same_in_float64 = True
+
     mean: Tensor
     std: Tensor
 

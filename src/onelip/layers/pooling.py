@@ -40,6 +40,8 @@ class ScaledAvgPool2d(LipschitzModule):
         tensor([[[[2.]]]])
     """
 
+    same_in_float64 = True
+
     def __init__(self, kernel_size: int, stride: int | None = None) -> None:
         super().__init__()
         self.kernel_size, self.stride = kernel_size, stride or kernel_size
@@ -82,6 +84,8 @@ class ScaledL2NormPool2d(LipschitzModule):
         >>> ScaledL2NormPool2d(2)(torch.tensor([[[[1.0, 2.0], [2.0, 4.0]]]]))
         tensor([[[[5.]]]])
     """
+
+    same_in_float64 = True
 
     def __init__(self, kernel_size: int, stride: int | None = None) -> None:
         super().__init__()
@@ -126,6 +130,8 @@ class ScaledMaxPool2d(LipschitzModule):
         >>> ScaledMaxPool2d(3, stride=1)(torch.ones(1, 1, 3, 3))
         tensor([[[[0.3333]]]])
     """
+
+    same_in_float64 = True
 
     def __init__(self, kernel_size: int, stride: int | None = None) -> None:
         super().__init__()

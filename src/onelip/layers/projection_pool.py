@@ -123,6 +123,8 @@ class CurvePool2d(LipschitzModule):
     Reference: Singla, Feizi, "Improved techniques for deterministic l2 robustness", NeurIPS 2022.
     """
 
+    same_in_float64 = True
+
     def __init__(self, channels: int, corners: int = 3, **factory: Unpack[FactoryOptions]) -> None:
         super().__init__()
         if corners < 1:

@@ -47,6 +47,8 @@ class Rescale(LipschitzModule):
     Maximization and Improved Lipschitz Regularization", NeurIPS 2023, Proposition 3.1.
     """
 
+    same_in_float64 = True
+
     def __init__(
         self, factor: float = 1.0, *, trained: bool = True, **factory: Unpack[FactoryOptions]
     ) -> None:

@@ -85,6 +85,8 @@ class Sandwich(LipschitzModule):
         psi: ``(hidden,)``, positive; used by the bound only.
     """
 
+    same_in_float64 = True
+
     psi: Tensor
 
     def __init__(

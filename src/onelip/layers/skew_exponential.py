@@ -201,6 +201,8 @@ class FixedSOCConv2d(SkewExponential):
         tensor([ 0.5403, -0.8415])
     """
 
+    same_in_float64 = True
+
     def __init__(
         self,
         weight: Tensor,
@@ -241,7 +243,8 @@ class FixedSOCConv2d(SkewExponential):
         conv = _square_conv(self.weight, self.padding_mode)
         absolute = absolute_norm(conv, (self.channels, *sides))
         products = self.weight[0].numel()
-        arithmetic, u, error = run.arithmetic, run.x.reach, 0.0
+        arithmetic, u = run.arithmetic, run.x.reach
+        error: float | Tensor = 0.0
         for i in range(self.terms - 1, 0, -1):
             # one more step: the error so far, carried on by norm / i, plus new rounding
             inside = arithmetic.rounding(products + 1, absolute * (u + error), size)

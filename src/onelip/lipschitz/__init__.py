@@ -9,7 +9,7 @@ All constants are with respect to the Euclidean norm of the flattened input and 
 from onelip.lipschitz import torch_modules as _torch_modules
 from onelip.lipschitz._bound import bound_of_part, lipschitz_bound
 from onelip.lipschitz._read import read_module
-from onelip.lipschitz._through import through
+from onelip.lipschitz._through import rounding_of, through
 from onelip.lipschitz.guards import (
     finite,
     refuse_complex,
@@ -38,6 +38,7 @@ __all__ = [
     "refuse_hidden_behaviour",
     "refuse_inherited",
     "refuse_moving_weights",
+    "rounding_of",
     "rule",
     "through",
     "unwrapped",

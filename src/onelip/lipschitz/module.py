@@ -18,6 +18,13 @@ class LipschitzModule(nn.Module, abc.ABC):
     export_keeps_function = True
     """Whether ``export`` computes the same function, unless it lowers the bound."""
 
+    same_in_float64 = False
+    """Whether ``module.double()`` is the function that ``forward_error`` takes for the exact one.
+
+    It is not where numbers are computed from others, as a cosine from an angle, and the rule counts
+    from the rounded ones. Then errors around samples are counted from the layer's own dtype.
+    """
+
     @abc.abstractmethod
     def lipschitz_bound(self) -> Tensor:
         """Upper bound of the Lipschitz constant of ``forward`` as it would run now.

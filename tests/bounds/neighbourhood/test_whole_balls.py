@@ -146,12 +146,12 @@ def test_falls_are_those_of_rivals_that_limit():
 def test_a_rival_counts_unless_its_margin_is_larger_than_its_fall(lost):
     logits = torch.tensor([[1.0, 0.0, -4.0]]).double()
     batch = ForwardPass(logits, logits, logits, torch.tensor([0]))
-    slopes, rounding = torch.ones(1, 3).double(), Rounding(logits=lost)
-    left = 1 - 2 * math.sqrt(2) * lost
+    slopes, rounding = torch.ones(1, 3).double(), Rounding(margins=lost)
+    left = 1 - lost
     for fall, counts in ((0.4, left <= 0.4), (0.9, left <= 0.9), (1.0, True), (math.nan, True)):
         falls = torch.tensor([[0.0, fall, math.inf]]).double()
         found = float(smallest_quotient(batch, slopes, rounding, falls))
-        wanted = left if counts else 5 - 2 * math.sqrt(2) * lost
+        wanted = left if counts else 5 - lost
         assert found == pytest.approx(wanted, rel=1e-9)
 
 

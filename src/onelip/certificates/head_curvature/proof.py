@@ -5,7 +5,6 @@ features g(x), the network keeps it in a ball of radius R / L around x. The head
 Lipschitz constant of the head: it comes from its curvature, rival by rival.
 """
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,14 +13,15 @@ from torch import Tensor, nn
 
 from onelip.bounds import LayerProduct, LipLT
 from onelip.bounds.head_curvature import Curvature, TwoLayers
-from onelip.bounds.layer_product import flattened, is_linear
+from onelip.bounds.layer_product import flattened, is_linear, without_accumulation
 from onelip.certificates._radius_proof import ForwardPass, Found, Radii, RadiusProof, Rounding
 from onelip.certificates.head_curvature.radii import head_radii
 from onelip.chains import Shape
 from onelip.errors import UsageError
+from onelip.forward_error import largest
 from onelip.layers import MLPHead
 from onelip.lipschitz import finite
-from onelip.norms.rounding import UNIT, downward, product, upward
+from onelip.norms.rounding import downward, product, upward
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,14 +46,15 @@ class CurvatureProof(RadiusProof):
         """Radii for one rounding: the features' error is taken off before the division."""
         found = head_radii(
             self.layers,
-            batch.features,
+            rounding.seen(batch).features,
             batch.prediction,
             self.curvature,
             self.slopes,
-            slack=math.sqrt(2) * rounding.logits * (1 + 2 * UNIT),
+            slack=largest(rounding.margins),  # of the sample that loses most
         )
-        # The computed features may be off: the exact ones lie in a ball of that radius around them.
-        left = downward((found.radius - rounding.features).clamp_min(0), 1)
+        # The known features may be off: the exact ones lie in a ball of that radius around them.
+        off = torch.as_tensor(rounding.features, dtype=torch.float64).to(found.radius.device)
+        left = downward((found.radius - off).clamp_min(0), 1)
         radius = downward(left / self.body_bound.to(left.device), 1)
         return Found(torch.where(left > 0, radius, 0.0), found)  # 0 / 0 after a constant body
 
@@ -124,7 +125,7 @@ def mlp_head(model: nn.Module) -> tuple[nn.Linear, nn.Module, nn.Linear]:
     if type(last) is MLPHead:
         return last.parts()
     if len(parts) >= 3:
-        inner, activation, outer = parts[-3:]
+        inner, activation, outer = map(without_accumulation, parts[-3:])
         if is_linear(inner) and is_linear(outer):
             return inner, activation, outer
     ends = ", ".join(type(part).__name__ for part in parts[-3:])

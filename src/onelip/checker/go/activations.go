@@ -8,12 +8,11 @@ import (
 // activation is a map that is not linear.
 type activation struct {
 	outputs   []int
-	square    *big.Rat // the square of its Lipschitz constant
-	constant  upper    // the constant, rounded upwards
-	low, high *big.Rat // slopes, or nil
+	square    *big.Rat           // the square of its Lipschitz constant
+	constant  upper              // the constant, rounded upwards
+	low, high *big.Rat           // slopes, or nil
+	slope     func(int) *big.Rat // of entry i of a leaky-relu below 0, or nil
 	apply     func(grid) grid
-	slopes    *tensor // of a leaky-relu, and where they stand
-	at        *broadcast
 }
 
 func (b *bundle) readActivation(v any, input []int, what string) *activation {
@@ -39,7 +38,8 @@ func (b *bundle) readLeaky(v any, input []int, what string) *activation {
 	low, high = smaller(low, whole(1)), larger(high, whole(1))
 	most := larger(high, new(big.Rat).Neg(low))
 	slopes := t.onGrid()
-	a := &activation{outputs: input, square: multiply(most, most), low: low, high: high, constant: above(most), slopes: t, at: at}
+	a := &activation{outputs: input, square: multiply(most, most), low: low, high: high, constant: above(most)}
+	a.slope = func(i int) *big.Rat { return t.fraction(at.places()[i]) }
 	a.apply = func(x grid) grid {
 		kept := grid{make([]int64, len(x.m)), x.e, nothing()}
 		rest := grid{make([]int64, len(x.m)), x.e, nothing()}

@@ -20,7 +20,8 @@ type bundle struct {
 	output     []int
 	blocks     []block
 	last       []linear
-	product    *big.Rat // of all bounds and norms, or what a method shows instead
+	product    *big.Rat // of all bounds and norms, or what the method shows
+	method     any
 	beforeLast *big.Rat // without the norm of the last map
 	maps       int
 }
@@ -47,7 +48,16 @@ func check(folder string, out io.Writer) {
 	text(f["about"], "about")
 	b.readFiles(folder, f["files"])
 	b.input = sizes(f["input"], "input")
-	b.readNetwork(f["network"], f["bound"])
+	b.readNetwork(f["network"])
+	bound := claim(f["bound"], "the bound")
+	if b.method == nil {
+		demand(atLeast(bound, b.product), "the network: the bound is below the product of its parts")
+	} else {
+		b.readMethod(b.method, bound)
+		b.product = bound
+	}
+	shown, _ := bound.Float64()
+	b.say("the network: constant <= %.9g", shown)
 	b.readSamples(f["samples"])
 }
 

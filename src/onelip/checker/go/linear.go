@@ -57,6 +57,7 @@ func (b *bundle) readMap(v any, input []int, what string) (linear, string) {
 // dense is a matrix, and a bias or nil.
 type dense struct {
 	proved
+	weight *tensor
 	a      matrix
 	off    upper
 	bias   *tensor
@@ -71,7 +72,7 @@ func (b *bundle) readDense(v any, input []int, what string) (*dense, string) {
 	demand(len(t.shape) == 2 && t.length() > 0, "%s: the weight is not a matrix", what)
 	demand(t.shape[1] == entries(input, what), "%s: the matrix does not fit its input", what)
 	w := t.onGrid()
-	d := &dense{a: matrix{t.shape[0], t.shape[1], w.m, w.e}, off: w.off, bias: b.bias(f["bias"], t.shape[0], what)}
+	d := &dense{weight: t, a: matrix{t.shape[0], t.shape[1], w.m, w.e}, off: w.off, bias: b.bias(f["bias"], t.shape[0], what)}
 	d.proved = proved{claim(f["norm"], what), []int{t.shape[0]}}
 	demand(d.a.below(d.norm, d.off), "%s: its norm is not shown to be at most what is claimed", what)
 	return d, "matrix"

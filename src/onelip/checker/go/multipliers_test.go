@@ -2,148 +2,435 @@ package main
 
 import (
 	"math"
+	"math/big"
 	"testing"
 )
 
-// positive says whether a symmetric matrix has a Cholesky factor in floating point.
-func positive(a [][]float64) bool {
-	l := make([][]float64, len(a))
-	for i := range a {
-		l[i] = make([]float64, len(a))
-		for j := 0; j <= i; j++ {
-			s := a[i][j]
-			for k := 0; k < j; k++ {
-				s -= l[i][k] * l[j][k]
+func bigTriple(bits int) *big.Int {
+	a := new(big.Int).Rand(source, new(big.Int).Lsh(bigs(1), uint(source.Intn(bits)+1)))
+	if source.Intn(2) == 0 {
+		a.Neg(a)
+	}
+	return a
+}
+
+func tripled(a *big.Int) triple {
+	m := new(big.Int).Abs(a)
+	r := triple{new(big.Int).Rsh(m, 128).Uint64(), new(big.Int).Rsh(m, 64).Uint64(), m.Uint64()}
+	r.mid = new(big.Int).And(new(big.Int).Rsh(m, 64), new(big.Int).SetUint64(math.MaxUint64)).Uint64()
+	r.lo = new(big.Int).And(m, new(big.Int).SetUint64(math.MaxUint64)).Uint64()
+	if a.Sign() < 0 {
+		return triple{}.minus(r)
+	}
+	return r
+}
+
+func TestTriplesAreThoseOfMathBig(t *testing.T) {
+	for n := 0; n < 20000; n++ {
+		a, b := bigTriple(190), bigTriple(190)
+		if tripled(a).big().Cmp(a) != 0 || tripled(a).plus(tripled(b)).big().Cmp(new(big.Int).Add(a, b)) != 0 ||
+			tripled(a).minus(tripled(b)).big().Cmp(new(big.Int).Sub(a, b)) != 0 {
+			t.Fatal(a, b)
+		}
+		shift := source.Intn(420) - 280
+		exact := new(big.Int).Abs(a)
+		if shift >= 0 {
+			exact.Lsh(exact, uint(shift))
+		} else {
+			exact.Rsh(exact, uint(-shift))
+		}
+		if a.Sign() < 0 {
+			exact.Neg(exact)
+		}
+		v, fits := tripled(a).moved(shift)
+		if fits != (exact.BitLen() <= longestEntry) || fits && v.big().Cmp(exact) != 0 {
+			t.Fatal(a, shift, v.big(), fits)
+		}
+	}
+}
+
+func TestMixedProductsAreExact(t *testing.T) {
+	for n := 0; n < 500; n++ {
+		size := source.Intn(100)
+		x, v, a, b := make([]wide, size), make([]int64, size), make([]int64, size), make([]int64, size)
+		total, exact, exact2 := triple{}, new(big.Int), new(big.Int)
+		for i := range x {
+			x[i], v[i] = times(integral(54), integral(61)), 2*integral(61)
+			total = total.plus(x[i].triple())
+			exact.Add(exact, new(big.Int).Mul(x[i].big(), bigs(v[i])))
+			a[i], b[i] = integral(60), integral(58)
+			exact2.Add(exact2, new(big.Int).Mul(bigs(a[i]), bigs(b[i])))
+		}
+		if mixed(x, v, total).big().Cmp(exact) != 0 || product(a, b).big().Cmp(exact2) != 0 {
+			t.Fatal(exact, exact2)
+		}
+	}
+	const most = 1 << 13 // the longest block of a form, with the largest numbers
+	x, v, total := make([]wide, most), make([]int64, most), triple{}
+	for i := range x {
+		x[i], v[i] = times(-(1<<54-1), 1<<62), 1<<62
+		total = total.plus(x[i].triple())
+	}
+	exact := new(big.Int).Lsh(bigs(-(1<<54 - 1)), 62+62+13)
+	if mixed(x, v, total).big().Cmp(exact) != 0 {
+		t.Fatal("wraps")
+	}
+}
+
+func TestSlopesAreRoundedAwayFromOne(t *testing.T) {
+	for n := 0; n < 5000; n++ {
+		slope := math.Ldexp(source.NormFloat64(), source.Intn(60)-50)
+		switch n {
+		case 0:
+			slope = 5e-324
+		case 1:
+			slope = -5e-324
+		case 2:
+			slope = 0
+		case 3:
+			slope = 1
+		case 4:
+			slope = math.Nextafter(1, 2)
+		case 5:
+			slope = -1
+		}
+		exact := new(big.Rat).SetFloat64(slope)
+		if math.Abs(slope) >= 1<<28 {
+			if !refused(func() { outwards(exact, "it") }) {
+				t.Fatal(slope)
 			}
-			if i == j {
-				if s <= 0 {
-					return false
+			continue
+		}
+		m, places := outwards(exact, "it")
+		found := times2(whole(m), -places)
+		d := new(big.Rat).Sub(found, exact)
+		if slope < 1 && d.Sign() > 0 || slope >= 1 && d.Sign() < 0 || abs(m) > 1<<slopeBits || places > mostPlaces || places < 0 {
+			t.Fatal(slope, m, places)
+		}
+		if room := math.Max(math.Ldexp(1, -mostPlaces), math.Abs(slope)*0x1p-27); d.Abs(d).Cmp(new(big.Rat).SetFloat64(room)) > 0 {
+			t.Fatal(slope, "is far from", m, places)
+		}
+		if f := float64(float32(slope)); f == slope && math.Abs(slope) > 0x1p-12 && d.Sign() != 0 {
+			t.Fatal(slope, "is not exact")
+		}
+	}
+}
+
+func TestMultipliersAreRoundedUpwards(t *testing.T) {
+	of := func(rows int) *neurons {
+		return &neurons{&dense{a: matrix{rows: rows}}, func(int) *big.Rat { return new(big.Rat) }}
+	}
+	x := []float64{0, math.Copysign(0, -1), 5e-324, 0.1, math.MaxFloat64, 1<<24 - 1, 1 << 24, 1<<24 + 1, 1<<25 - 1, 3e-310}
+	for i, c := range conditions(doubles(x, len(x)), of(len(x)), "it") {
+		exact, found := new(big.Rat).SetFloat64(x[i]), times2(whole(c.count), c.e)
+		most := multiply(exact, new(big.Rat).Add(whole(1), power(1-countBits)))
+		if c.count > 1<<countBits || found.Cmp(exact) < 0 || found.Cmp(most) > 0 {
+			t.Error(x[i], c)
+		}
+	}
+	for _, bad := range []*tensor{
+		doubles([]float64{1, -5e-324}, 2), integers([]int64{1, math.MinInt64}, 2), doubles([]float64{1}, 1), doubles([]float64{1, 1, 1}, 3),
+		doubles([]float64{1, 1}, 2, 1), doubles([]float64{1, 1}, 1, 2), doubles(nil, 0), doubles([]float64{1}),
+	} {
+		if !refused(func() { conditions(bad, of(2), "it") }) {
+			t.Error(bad.shape)
+		}
+	}
+	if c := conditions(integers([]int64{math.MaxInt64, 0}, 2), of(2), "it")[0]; c.count != 1<<countBits || c.e != 63-countBits {
+		t.Error(c)
+	}
+}
+
+// network is a random one with multipliers; wide numbers range over many powers of 2.
+func network(sizes []int, spread int, slope func() float64) *form {
+	f := &form{}
+	for k := 0; k+1 < len(sizes); k++ {
+		w := make([]float64, sizes[k]*sizes[k+1])
+		for i := range w {
+			w[i] = source.NormFloat64()
+			if spread > 0 {
+				w[i] = math.Ldexp(w[i], source.Intn(spread)-spread/2)
+			}
+			if source.Intn(9) == 0 {
+				w[i] = 0
+			}
+		}
+		f.matrices = append(f.matrices, doubles(w, sizes[k+1], sizes[k]))
+		if k+2 == len(sizes) {
+			break
+		}
+		t, s := make([]float64, sizes[k+1]), make([]float64, sizes[k+1])
+		for i := range t {
+			t[i], s[i] = math.Exp(source.NormFloat64()), slope()
+		}
+		of := &neurons{&dense{a: matrix{rows: sizes[k+1]}}, func(i int) *big.Rat { return new(big.Rat).SetFloat64(s[i]) }}
+		f.conditions = append(f.conditions, conditions(doubles(t, len(t)), of, "it"))
+	}
+	return f
+}
+
+// value is the form at d, by its definition.
+func (f *form) value(d [][]*big.Rat) *big.Rat {
+	total := new(big.Rat)
+	add := func(x *big.Rat, sign int64) { total.Add(total, multiply(x, whole(sign))) }
+	for _, x := range d[0] {
+		add(multiply(multiply(f.c, f.c), multiply(x, x)), 1)
+	}
+	for k, w := range f.matrices {
+		for r := 0; r < w.shape[0]; r++ {
+			u := new(big.Rat)
+			for j := 0; j < w.shape[1]; j++ {
+				u.Add(u, multiply(w.fraction(r*w.shape[1]+j), d[k][j]))
+			}
+			if k == len(f.conditions) {
+				add(multiply(u, u), -1)
+				continue
+			}
+			s := f.conditions[k][r]
+			slope, t := times2(whole(s.slope), -s.places), times2(whole(s.count), s.e)
+			a, b := smaller(slope, whole(1)), larger(slope, whole(1))
+			first := new(big.Rat).Sub(d[k+1][r], multiply(a, u))
+			second := new(big.Rat).Sub(multiply(b, u), d[k+1][r])
+			add(multiply(t, multiply(first, second)), -2)
+		}
+	}
+	return total
+}
+
+// exact is the form's matrix, by polarisation.
+func (f *form) exact() [][]*big.Rat {
+	n := 0
+	for _, w := range f.matrices {
+		n += w.shape[1]
+	}
+	at := func(i, j int) *big.Rat {
+		d := make([][]*big.Rat, len(f.matrices))
+		p := 0
+		for k, w := range f.matrices {
+			for c := 0; c < w.shape[1]; c++ {
+				x := int64(0)
+				if p == i {
+					x++
 				}
-				l[i][i] = math.Sqrt(s)
-			} else {
-				l[i][j] = s / l[j][j]
+				if p == j {
+					x++
+				}
+				d[k] = append(d[k], whole(x))
+				p++
+			}
+		}
+		return f.value(d)
+	}
+	m, alone := make([][]*big.Rat, n), make([]*big.Rat, n)
+	for i := range m {
+		alone[i] = at(i, -1)
+	}
+	for i := range m {
+		m[i] = make([]*big.Rat, n)
+		for j := range m {
+			m[i][j] = times2(new(big.Rat).Sub(at(i, j), new(big.Rat).Add(alone[i], alone[j])), -1)
+		}
+	}
+	return m
+}
+
+// semidefinite is decided by exact elimination.
+func semidefinite(m [][]*big.Rat) bool {
+	for k := range m {
+		if m[k][k].Sign() < 0 {
+			return false
+		}
+		for i := k + 1; i < len(m); i++ {
+			if m[i][k].Sign() == 0 {
+				continue
+			}
+			if m[k][k].Sign() == 0 {
+				return false
+			}
+			q := new(big.Rat).Quo(m[i][k], m[k][k])
+			for j := k + 1; j < len(m); j++ {
+				m[i][j] = new(big.Rat).Sub(m[i][j], multiply(q, m[k][j]))
 			}
 		}
 	}
 	return true
 }
 
-// formValue is the form of the page at d, in floating point.
-func formValue(c float64, w [][]float64, sizes []int, low, high []float64, t [][]float64, d [][]float64) float64 {
-	apply := func(k int) []float64 {
-		y := make([]float64, len(w[k])/sizes[k])
-		for i := range y {
-			for j, x := range d[k] {
-				y[i] += w[k][i*sizes[k]+j] * x
-			}
-		}
-		return y
-	}
-	total := 0.0
-	for _, x := range d[0] {
-		total += c * c * x * x
-	}
-	for k := range t {
-		for i, z := range apply(k) {
-			v := d[k+1][i]
-			total -= 2 * (v - low[k]*z) * t[k][i] * (high[k]*z - v)
-		}
-	}
-	for _, z := range apply(len(t)) {
-		total -= z * z
-	}
-	return total
+var slopes = []func() float64{
+	func() float64 { return 0 },
+	func() float64 { return -1 },
+	func() float64 { return 1 },
+	func() float64 { return 0.1 },
+	func() float64 { return 1.7 },
+	func() float64 { return source.NormFloat64() },
 }
 
-func TestFormsOfMultipliersAreThoseOfThePage(t *testing.T) {
-	for n := 0; n < 60; n++ {
-		sizes, depth := []int{1 + source.Intn(4)}, 1+source.Intn(3)
-		for k := 0; k <= depth; k++ {
-			sizes = append(sizes, 1+source.Intn(5))
-		}
-		shift := source.Intn(60) - 30 // all matrices times 2^shift: what the checker sees
-		var w, times [][]float64
-		var low, high []float64
-		layers := []*plainBlock{}
-		total := 0
-		for k := 0; k <= depth; k++ {
-			x := normals(sizes[k] * sizes[k+1])
-			w = append(w, x)
-			total += sizes[k]
-			if k == depth {
-				break
+var shapes = [][]int{{3, 4, 2}, {2, 3, 3, 2}, {4, 2, 1, 3, 2}, {1, 1, 1}}
+
+func TestMatricesOfFormsAreTheirDefinition(t *testing.T) {
+	for n := 0; n < 120; n++ {
+		f := network(shapes[n%len(shapes)], []int{0, 20, 90}[n%3], slopes[n%len(slopes)])
+		f.c = new(big.Rat).SetFloat64(math.Ldexp(1, 900)) // so that the diagonal of d_0 is positive
+		for k := range f.conditions {
+			for i := range f.conditions[k] {
+				f.conditions[k][i].e += 200 * (len(f.conditions) - k) // and the others
 			}
-			slope := []float64{0, 0.25, -0.5, 2, 1}[source.Intn(5)]
-			low, high = append(low, math.Min(slope, 1)), append(high, math.Max(slope, 1))
-			p := &plainBlock{}
-			g := doubles(x, sizes[k+1], sizes[k]).onGrid()
-			p.w = &dense{a: matrix{sizes[k+1], sizes[k], g.m, g.e + shift}, off: g.off.scaled(shift)}
-			own := make([]float64, sizes[k+1])
-			for i := range own {
-				m, e := int64(1+source.Intn(4000)), source.Intn(9)-12
-				own[i] = math.Ldexp(float64(m), e)
-				p.t, p.e = append(p.t, m), append(p.e, e+2*shift*(depth-k))
-				p.low, p.high = append(p.low, int64(4096*low[k])), append(p.high, int64(4096*high[k]))
-			}
-			times, layers = append(times, own), append(layers, p)
 		}
-		g := doubles(w[depth], sizes[depth+1], sizes[depth]).onGrid()
-		head := &dense{a: matrix{sizes[depth+1], sizes[depth], g.m, g.e + shift}, off: g.off.scaled(shift)}
-		holds := func(c float64) bool {
-			return newForm(layers, head, times2(exactly(c), shift*(depth+1))).holds()
+		var a *envelope
+		var scale []int
+		var off upper
+		if refused(func() { a, scale, off = f.scaled("it") }) {
+			t.Fatal("refused", n)
 		}
-		split := func(v []float64) [][]float64 {
-			d := [][]float64{}
-			for k := 0; k <= depth; k++ {
-				d, v = append(d, v[:sizes[k]]), v[sizes[k]:]
-			}
-			return d
-		}
-		fits := func(c float64) bool { // by values at sums of unit vectors
-			at := func(i, j int) float64 {
-				v := make([]float64, total)
-				v[i]++
-				if j >= 0 {
-					v[j]++
+		total := new(big.Rat)
+		for i, row := range f.exact() {
+			for j, x := range row {
+				d := times2(x, scale[i]+scale[j]+unitBits)
+				p, q := most(i, j), least(i, j)
+				if q >= a.first[p] {
+					d.Sub(d, new(big.Rat).SetInt(a.exact[a.at(p, q)].big()))
 				}
-				return formValue(c, w, sizes, low, high, times, split(v))
-			}
-			a := make([][]float64, total)
-			scale := make([]float64, total)
-			for i := range a {
-				scale[i] = at(i, -1)
-				if scale[i] <= 0 {
-					return false
+				total.Add(total, multiply(d, d))
+				if i == j && (a.exact[a.at(i, i)].float() < 0x1p116 || a.exact[a.at(i, i)].float() > 0x1p118) {
+					t.Fatal("the diagonal is not scaled")
 				}
 			}
-			for i := range a {
-				a[i] = make([]float64, total)
-				for j := range a[i] {
-					a[i][j] = scale[i]
-					if i != j {
-						a[i][j] = (at(i, j) - scale[i] - scale[j]) / 2
-					}
-					a[i][j] /= math.Sqrt(scale[i] * scale[j])
-				}
-			}
-			return positive(a)
 		}
-		if !fits(1e30) {
-			if holds(1e30) {
-				t.Fatal("no constant at all")
+		if room := off.fraction(); total.Cmp(multiply(room, room)) > 0 {
+			t.Fatal(n, "is farther off than it says")
+		}
+	}
+}
+
+// least is the least c = 2^(n / 2^10) whose form is exactly semidefinite; 0 where there is none.
+func (f *form) leastConstant() float64 {
+	low, high := -40<<10, 40<<10
+	holds := func(n int) bool {
+		f.c = new(big.Rat).SetFloat64(math.Exp2(float64(n) / 1024))
+		return semidefinite(f.exact())
+	}
+	if !holds(high) {
+		return 0
+	}
+	for high > low+1 {
+		if middle := (low + high) >> 1; holds(middle) {
+			high = middle
+		} else {
+			low = middle
+		}
+	}
+	return math.Exp2(float64(high) / 1024)
+}
+
+func (f *form) shown(c float64) bool {
+	f.c = new(big.Rat).SetFloat64(c)
+	return !refused(func() { f.show("it") })
+}
+
+func TestConstantsAreShownExactlyWhereTheFormIsPositive(t *testing.T) {
+	tried := 0
+	for n := 0; n < 32; n++ {
+		f := network(shapes[n%len(shapes)], []int{0, 6}[n%2], slopes[n%len(slopes)])
+		for k := range f.conditions {
+			for i := range f.conditions[k] {
+				f.conditions[k][i].e += 4 * (len(f.conditions) - k)
+			}
+		}
+		c := f.leastConstant()
+		if c == 0 {
+			if f.shown(0x1p41) {
+				t.Fatal(n, "there is no such constant")
 			}
 			continue
 		}
-		c, d := 1e-30, 1e30
-		for i := 0; i < 200; i++ {
-			if middle := math.Sqrt(c * d); fits(middle) {
-				d = middle
+		if c < 0x1p-39 { // there may be no least one
+			continue
+		}
+		tried++
+		below, over := c*math.Exp2(-1.0/1024), c
+		for over > below*(1+1e-13) { // between the two, by exact elimination
+			middle := (below + over) / 2
+			f.c = new(big.Rat).SetFloat64(middle)
+			if semidefinite(f.exact()) {
+				over = middle
 			} else {
-				c = middle
+				below = middle
 			}
 		}
-		if !holds(d*1.001) || holds(d*0.999) {
-			t.Error(n, sizes, low, high, d, shift)
+		if f.shown(below) || f.shown(below*(1-1e-6)) || f.shown(below/2) || f.shown(0) {
+			t.Fatal(n, "shown below", c)
 		}
+		if !f.shown(over*(1+1e-6)) || !f.shown(over*2) {
+			t.Fatal(n, "not shown above", c, f.matrices[0].shape)
+		}
+	}
+	if tried < 18 {
+		t.Fatal(tried)
+	}
+}
+
+func TestUnitsDoNotMatter(t *testing.T) {
+	for _, unit := range []int{-900, -300, 40, 300, 900} {
+		f := network([]int{4, 5, 4, 3}, 3, slopes[5])
+		for i := range f.conditions[0] {
+			f.conditions[0][i].e += 20
+		}
+		for i := range f.conditions[1] {
+			f.conditions[1][i].e += 10
+		}
+		c := f.leastConstant()
+		for k, w := range f.matrices {
+			x := make([]float64, w.length())
+			for i := range x {
+				x[i] = w.double(i)
+				if k == 0 {
+					x[i] = math.Ldexp(x[i], unit)
+				}
+				if k == 2 {
+					x[i] = math.Ldexp(x[i], -unit)
+				}
+			}
+			f.matrices[k] = doubles(x, w.shape...)
+		}
+		for k := range f.conditions {
+			for i := range f.conditions[k] {
+				f.conditions[k][i].e -= 2 * unit
+			}
+		}
+		if !f.shown(c*(1+1e-7)) || f.shown(c*(1-1e-3)) {
+			t.Fatal(unit, c)
+		}
+	}
+}
+
+func TestWhatNothingDependsOn(t *testing.T) {
+	zero := condition{0, 0, 0, 0}
+	one := condition{1, 0, 0, 0}
+	f := &form{matrices: []*tensor{doubles([]float64{1, 0, 2, 0}, 2, 2), doubles([]float64{1, 0}, 1, 2)}, conditions: [][]condition{{one, zero}}}
+	if !f.shown(1+1e-9) || f.shown(1-1e-12) {
+		t.Error("the second neuron is not looked at: the constant is 1")
+	}
+	f.conditions[0][1] = one // it does no harm
+	f.matrices[1] = doubles([]float64{1, 1}, 1, 2)
+	f.conditions[0][1] = zero
+	if f.shown(100) {
+		t.Error("a neuron without a multiplier that is looked at")
+	}
+	f = &form{matrices: []*tensor{doubles([]float64{1}, 1, 1), doubles([]float64{0}, 1, 1)}, conditions: [][]condition{{zero}}}
+	if !f.shown(0) {
+		t.Error("a network that is 0")
+	}
+	f.conditions[0][0] = one
+	if f.shown(0) {
+		t.Error("a form that is negative, of a network that is 0")
+	}
+	f.matrices[1] = doubles([]float64{5e-324}, 1, 1)
+	f.conditions[0][0] = zero
+	if f.shown(0) || f.shown(math.MaxFloat64) {
+		t.Error("a network that is not 0")
+	}
+	f.conditions[0][0] = condition{1, 0, -1 - 2*1074 + 1, 0} // 2 T = 2 w^2
+	if !f.shown(1e-300) || f.shown(0) {
+		t.Error("a network that is nearly 0")
 	}
 }

@@ -9,7 +9,7 @@ import (
 type block struct {
 	bound *big.Rat
 	apply func(grid) grid
-	plain *plainBlock // as methods know it, or nil
+	plain *neurons // what the block is, if it is nothing else
 }
 
 const mostMaps = 10000
@@ -63,7 +63,11 @@ func (b *bundle) readBlock(v any, input []int, what string) (block, []int) {
 		}
 		return y
 	}
-	return block{bound, apply, plainOf(inner, a, outer, f["skip"] != nil)}, shape
+	part := block{bound: bound, apply: apply}
+	if len(inner) == 1 && len(outer) == 0 && f["skip"] == nil {
+		part.plain = plain(inner[0], a)
+	}
+	return part, shape
 }
 
 // reversible is a map that step blocks know the adjoint of.
@@ -100,7 +104,7 @@ func (b *bundle) readStep(v any, input []int, what string) (block, []int) {
 		y.off = y.off.plus(above(bound).times(x.off))
 		return y
 	}
-	return block{bound, apply, nil}, input
+	return block{bound: bound, apply: apply}, input
 }
 
 // dyadic is a float64 number as m 2^e with m below 2^53 in absolute value.
@@ -116,7 +120,7 @@ func dyadic(a *big.Rat) (int64, int) {
 }
 
 // readNetwork shows all that is claimed of the network, whose bound is at least the product of its parts, or shown by a method.
-func (b *bundle) readNetwork(v, claimed any) {
+func (b *bundle) readNetwork(v any) {
 	f := fields(v, "the network", "blocks", "last", "method")
 	shape := b.input
 	b.product = whole(1)
@@ -138,15 +142,7 @@ func (b *bundle) readNetwork(v, claimed any) {
 		}
 	}
 	b.product = multiply(b.product, norms)
-	bound := claim(claimed, "the bound")
-	how := ""
-	if f["method"] != nil {
-		b.readMethod(f["method"], bound)
-		b.product, how = bound, ", multipliers"
-	}
-	demand(atLeast(bound, b.product), "the network: the bound is below the product of its parts")
-	shown, _ := bound.Float64()
-	b.say("the network: constant <= %.9g%s", shown, how)
+	b.method = f["method"]
 }
 
 func (b *bundle) apply(x grid) grid {

@@ -67,7 +67,7 @@ def _linear_chain(module: nn.Linear, value: Value) -> Value:
 
 
 def _linear_error(module: nn.Linear, run: Run) -> Local:
-    return affine(module, run, module.weight.shape[1])
+    return affine(module, run)
 
 
 def _conv2d_chain(module: nn.Conv2d, value: Value) -> Value:
@@ -129,7 +129,7 @@ def _conv3d_chain(module: nn.Conv3d, value: Value) -> Value:
 
 def _convolution_error(module: nn.Conv2d, run: Run) -> Local:
     refuse_fast_convolutions(module.weight)
-    return affine(module, run, module.weight[0].numel())
+    return affine(module, run)
 
 
 def _conv_transpose2d_chain(module: nn.ConvTranspose2d, value: Value) -> Value:
@@ -147,7 +147,7 @@ def _conv_transpose2d_chain(module: nn.ConvTranspose2d, value: Value) -> Value:
 
 def _conv_transpose2d_error(module: nn.ConvTranspose2d, run: Run) -> Local:
     refuse_fast_convolutions(module.weight)
-    return affine(module, run, module.weight[:, 0].numel() // module.groups)
+    return affine(module, run)
 
 
 def padding_in_use(module: Any) -> str | tuple[int, ...]:

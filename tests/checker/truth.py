@@ -12,6 +12,15 @@ from torch import Tensor
 
 Record = dict[str, Any]
 
+SMOOTH = {
+    "softplus": (lambda x: torch.logaddexp(x, torch.zeros(()).double()), (0.0, 1.0)),
+    "tanh": (torch.tanh, (0.0, 1.0)),
+    "sigmoid": (torch.sigmoid, (0.0, 0.25)),
+    "elu": (F.elu, (0.0, 1.0)),
+    "silu": (F.silu, (-0.1, 1.1)),
+}
+"""Functions, and slopes of the format."""
+
 
 def false_claims(folder: Path, tolerance: float = 1e-9) -> list[str]:
     """Claims of a bundle that float64 contradicts by more than a tolerance."""
@@ -107,6 +116,8 @@ class Truth:
     def _activated(self, record: Record, x: Tensor) -> Tensor:
         if record["kind"] == "leaky-relu":
             return x.relu() - self._get(record["slopes"]) * (-x).relu()
+        if record["kind"] in SMOOTH:
+            return SMOOTH[record["kind"]][0](x)
         if record["kind"] == "sort":
             groups = x.unflatten(1, (-1, record["size"]))
             return groups.sort(2, descending=record["descending"]).values.flatten(1, 2)
@@ -116,6 +127,8 @@ class Truth:
         if record["kind"] == "leaky-relu":
             slopes = self._get(record["slopes"])
             return min(1.0, float(slopes.min())), max(1.0, float(slopes.max()))
+        if record["kind"] in SMOOTH:
+            return SMOOTH[record["kind"]][1]
         if record["kind"] == "sort":
             return -1.0, 1.0
         pairs = zip(record["size"], record["stride"], strict=True)

@@ -41,8 +41,7 @@ Say = Callable[[str], None]
 
 DIGIT, HALF, MASK = 19, 1 << 18, (1 << 19) - 1
 WEIGHT, VALUE = 54, 37  # bits of weights (three digits) and of values (two)
-LARGEST = 1 << 26  # entries of an array that is made here
-AT_ONCE, SAMPLES = 1 << 20, 16  # entries of matrices that are proved, samples that run together
+LARGEST, AT_ONCE, SAMPLES = 1 << 26, 1 << 20, 16  # entries of arrays, of matrices; samples at once
 ZERO, ONE, ROOM = Fraction(0), Fraction(1), Fraction(1, 1 << 34)  # t = c^2 (1 - ROOM)
 TOO_LARGE = "the norm is larger than claimed, or too near to show it"
 
@@ -561,7 +560,8 @@ class Network:
 
         def run(x: Grid) -> Grid:
             centre = replace(x, error=ZERO)
-            y = through(after, act.apply(through(before, centre)))
+            y = act.apply(through(before, centre))
+            y = through(after, Grid.rounded([y.ints], y.exponent, y.error))
             y = y if factor is None else y.times(factor, step)
             y = y.plus(through(around, centre)) if stepped or rest[1] is not None else y
             return replace(y, error=upwards(y.error + claim * x.error))

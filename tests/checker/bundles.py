@@ -54,6 +54,10 @@ def _networks() -> dict[str, Network]:
             ),
             (5,),
         ),
+        "head": (
+            _sequence(layers.CholeskyLinear(5, 4), layers.MaxMin(), layers.MLPHead(4, 3, hidden=6)),
+            (5,),
+        ),
         "orthogonal": (
             _sequence(
                 layers.CholeskyLinear(6, 6), layers.GroupSort(3), layers.UnitNormLinear(6, 4)

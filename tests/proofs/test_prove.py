@@ -131,3 +131,18 @@ def test_files_beside_a_proof_are_compared_with_it(tmp_path) -> None:
         other[-1].weight[0, 0] += 1e-6
     onelip.save(other, Path(tmp_path / "bundle" / "network.pt2"), (6,))
     assert "part" in compared(tmp_path / "bundle")["network.pt2"]
+
+
+@pytest.mark.parametrize("activation", [nn.Softplus(), nn.Tanh(), nn.Sigmoid()], ids=repr)
+def test_curvature_of_an_mlp_head(activation: nn.Module, tmp_path) -> None:
+    torch.manual_seed(0)
+    head = layers.MLPHead(6, 4, hidden=9, activation=activation)
+    model = onelip.export(nn.Sequential(layers.CholeskyLinear(6, 6), layers.MaxMin(), head).eval())
+    x = torch.rand(30, 6)
+    record = prove(model, tmp_path / "bundle", x)
+    assert record["samples"]["head"]["kind"] == "curvature"
+    radii = torch.tensor([float.fromhex(radius) for radius in record["samples"]["radii"]])
+    searched = onelip.certify(model, x, method="curvature").radius
+    assert (radii <= searched * (1 + 1e-4) + 1e-6).all()  # the closed form, without a search
+    assert float(radii.sum()) > 0.8 * float(searched.sum())
+    assert float(radii.sum()) > float(onelip.certify(model, x).radius.sum())

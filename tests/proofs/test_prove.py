@@ -144,5 +144,5 @@ def test_curvature_of_an_mlp_head(activation: nn.Module, tmp_path) -> None:
     radii = torch.tensor([float.fromhex(radius) for radius in record["samples"]["radii"]])
     searched = onelip.certify(model, x, method="curvature").radius
     assert (radii <= searched * (1 + 1e-4) + 1e-6).all()  # the closed form, without a search
-    assert float(radii.sum()) > 0.8 * float(searched.sum())
+    assert float(radii.sum()) > 0.7 * float(searched.sum())
     assert float(radii.sum()) > float(onelip.certify(model, x).radius.sum())

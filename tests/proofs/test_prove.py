@@ -13,6 +13,7 @@ from onelip.bounds import LipSDP, Product
 from onelip.cli import main
 from onelip.errors import NotApplicableError, UsageError
 from onelip.proofs.files import compared
+from onelip.proofs.inside import read_inside, write_inside
 from tests.cases import CASES
 
 NOT_YET = (
@@ -131,6 +132,24 @@ def test_files_beside_a_proof_are_compared_with_it(tmp_path) -> None:
         other[-1].weight[0, 0] += 1e-6
     onelip.save(other, Path(tmp_path / "bundle" / "network.pt2"), (6,))
     assert "part" in compared(tmp_path / "bundle")["network.pt2"]
+
+
+@pytest.mark.parametrize("suffix", ["pt2", "onnx"])
+def test_claims_travel_inside(suffix: str, tmp_path) -> None:
+    model, x = network(), torch.rand(3, 6)
+    record = prove(model, tmp_path / "bundle", x, formats=(suffix,))
+    file = tmp_path / "bundle" / f"network.{suffix}"
+    claims = read_inside(file)
+    assert claims["bound"] == record["bound"]
+    assert compared(tmp_path / "bundle") == {file.name: ""}
+    assert onelip.certify(file, x).prediction.tolist() == record["samples"]["predictions"]
+    write_inside(file, claims | {"bound": "0x1p-3"})
+    assert "bound inside" in compared(tmp_path / "bundle")[file.name]
+    write_inside(file, claims | {"network": "0" * 64})
+    assert "another network" in compared(tmp_path / "bundle")[file.name]
+    onelip.save(model, file, (6,))
+    assert read_inside(file) == {}
+    assert compared(tmp_path / "bundle") == {file.name: ""}
 
 
 @pytest.mark.parametrize("activation", [nn.Softplus(), nn.Tanh(), nn.Sigmoid()], ids=repr)

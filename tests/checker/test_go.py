@@ -12,12 +12,11 @@ import torch
 from torch import nn
 
 from onelip import layers, prove
-from onelip.checker import check
 from tests.checker.bundles import NETWORKS, write
 from tests.checker.mutants import mutate
+from tests.checker.programs import GO_SOURCE, call_go, python_verdict, verdict
 from tests.checker.truth import Truth, false_claims
 
-SOURCE = Path(check.__file__).parent / "go"
 MORE = {
     "torus": (
         nn.Sequential(
@@ -50,22 +49,6 @@ MUTANTS = 30  # of each
 
 
 @pytest.fixture(scope="session")
-def go(tmp_path_factory) -> Path:
-    if shutil.which("go") is None:
-        pytest.skip("no go here: the checker in Go is not tried")
-    program = tmp_path_factory.mktemp("go") / "onelip-check"
-    _go("build", "-o", str(program), ".")
-    return program
-
-
-def _go(*arguments: str) -> None:
-    done = subprocess.run(
-        ["go", *arguments], cwd=SOURCE, check=False, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-@pytest.fixture(scope="session")
 def bundles(tmp_path_factory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("bundles")
     for name in NETWORKS:
@@ -78,36 +61,12 @@ def bundles(tmp_path_factory) -> dict[str, Path]:
     return {name: folder / name for name in ALL}
 
 
-def verdict(go: Path, folder: Path) -> str:
-    """Empty for VALID, else the reason."""
-    done = subprocess.run([go, folder], check=False, capture_output=True, text=True)
-    lines = done.stdout.splitlines()
-    assert not done.stderr
-    if done.returncode == 0:
-        assert "VALID" in lines
-        assert "INVALID" not in done.stdout
-        return ""
-    assert done.returncode == 1
-    assert lines[-1].startswith("INVALID: ")
-    assert "cannot go on" not in lines[-1]  # a mistake of the checker that it caught itself
-    return lines[-1]
-
-
-def python_verdict(folder: Path) -> str:
-    """Empty for VALID, else the reason."""
-    try:
-        check.check(folder, say=lambda _: None)
-    except (check.Invalid, ValueError, TypeError, ArithmeticError, LookupError) as error:
-        return str(error) or "INVALID"
-    return ""
-
-
 def test_its_own_tests(go: Path) -> None:
-    _go("vet", ".")
-    _go("test", ".")
-    wrong = subprocess.run(["gofmt", "-l", "."], cwd=SOURCE, capture_output=True, check=True)
+    call_go("vet", ".")
+    call_go("test", ".")
+    wrong = subprocess.run(["gofmt", "-l", "."], cwd=GO_SOURCE, capture_output=True, check=True)
     assert not wrong.stdout
-    assert "require" not in (SOURCE / "go.mod").read_text()
+    assert "require" not in (GO_SOURCE / "go.mod").read_text()
 
 
 @pytest.mark.parametrize("name", ALL)

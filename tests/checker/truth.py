@@ -172,30 +172,35 @@ class Truth:
         for block in network["blocks"]:
             if "step" in block or block["outer"] or block["skip"] is not None:
                 self.false.append("the form is that of another network")
+        least = max(_least(self._form(network, claim, bits)) for bits in (12, 0))
+        if least < -1e-9:
+            self.false.append(f"the form has the eigenvalue {least}")
+
+    def _form(self, network: Record, claim: float, bits: int) -> Tensor:
+        """The form, with so many bits of multipliers and slopes, or all: checkers may round."""
         weights = [self._get(block["inner"][0]["weight"]) for block in network["blocks"]]
-        slopes = [self._slopes(block["activation"]) for block in network["blocks"]]
+        activations = [block["activation"] for block in network["blocks"]]
         weights.append(self._get(network["last"][0]["weight"]))
         sizes = [weight.shape[1] for weight in weights]
         form = torch.block_diag(*(torch.zeros(n, n).double() for n in sizes))
         form[: sizes[0], : sizes[0]] = claim**2 * torch.eye(sizes[0])
         start = 0
-        for w, (low, high), name in zip(
-            weights, slopes, network["method"]["weights"], strict=False
-        ):
-            a, b = start + w.shape[1], start + w.shape[1] + w.shape[0]
-            fraction, exponent = torch.frexp(self._get(name))  # 12 bits, as checkers may take them
-            t = torch.ldexp((fraction * 2**12).floor(), exponent - 12)
-            below, above = math.floor(low * 2**12) / 2**12, math.ceil(high * 2**12) / 2**12
-            form[start:a, start:a] += 2 * below * above * w.T @ (t[:, None] * w)
+        for w, act, name in zip(weights, activations, network["method"]["weights"], strict=False):
+            a, b, t = start + w.shape[1], start + w.shape[1] + w.shape[0], self._get(name)
+            slopes = self._get(act["slopes"]).expand(len(w))
+            low, high = slopes.clamp_max(1), slopes.clamp_min(1)
+            if bits:  # downwards, and the widest slopes for all
+                fraction, exponent = torch.frexp(t)
+                t = torch.ldexp((fraction * 2**bits).floor(), exponent - bits)
+                low, high = low.min().expand(len(w)), high.max().expand(len(w))
+                low, high = (low * 2**bits).floor() / 2**bits, (high * 2**bits).ceil() / 2**bits
+            form[start:a, start:a] += 2 * w.T @ ((low * high * t)[:, None] * w)
             form[a:b, a:b] += 2 * torch.diag(t)
-            form[a:b, start:a] -= (below + above) * t[:, None] * w
+            form[a:b, start:a] -= ((low + high) * t)[:, None] * w
             form[start:a, a:b] = form[a:b, start:a].T
             start = a
         form[start:, start:] -= weights[-1].T @ weights[-1]
-        root = form.diagonal().clamp_min(1e-300).rsqrt()
-        least = float(torch.linalg.eigvalsh(root[:, None] * form * root)[0])
-        if least < -1e-9 or float(form.diagonal().min()) <= 0:
-            self.false.append(f"the form has the eigenvalue {least}")
+        return form
 
     def _curved(self, record: Record, samples: Record) -> None:
         """Parabolas in front of a head of two matrices."""
@@ -244,6 +249,14 @@ class Truth:
                 slack = self.tolerance * (1 + abs(margin))
                 if rival != own and radius > 0 and radius * between[own][rival] > margin + slack:
                     self.false.append(f"sample {i}: {radius} against {rival}")
+
+
+def _least(form: Tensor) -> float:
+    """The smallest eigenvalue, scaled to a diagonal of ones; -1 where that is not positive."""
+    if not float(form.diagonal().min()) > 0 or not torch.isfinite(form).all():
+        return -1.0
+    root = form.diagonal().rsqrt()
+    return float(torch.linalg.eigvalsh(root[:, None] * form * root)[0])
 
 
 def _norms(maps: list[Record]) -> float:

@@ -104,7 +104,7 @@ func TestSlopesAreRoundedAwayFromOne(t *testing.T) {
 		m, places := outwards(exact, "it")
 		found := times2(whole(m), -places)
 		d := new(big.Rat).Sub(found, exact)
-		if slope < 1 && d.Sign() > 0 || slope >= 1 && d.Sign() < 0 || abs(m) > 1<<slopeBits || places > mostPlaces || places < 0 {
+		if slope < 1 && d.Sign() > 0 || slope >= 1 && d.Sign() < 0 || magnitude(m) > 1<<slopeBits || places > mostPlaces || places < 0 {
 			t.Fatal(slope, m, places)
 		}
 		if room := math.Max(math.Ldexp(1, -mostPlaces), math.Abs(slope)*0x1p-27); d.Abs(d).Cmp(new(big.Rat).SetFloat64(room)) > 0 {

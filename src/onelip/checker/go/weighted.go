@@ -49,7 +49,7 @@ func newWeighted(w *tensor, factors dyadics) *weighted {
 			s.v[i*n+k] = v
 			s.x[i*n+k] = times(q[k], v)
 			s.total[i] = s.total[i].plus(s.x[i*n+k].triple())
-			size := float64(abs(q[k]))
+			size := float64(magnitude(q[k]))
 			s.length[i] += size * float64(v) * float64(v)
 			if !exact {
 				s.off[i] += size / 4
@@ -60,13 +60,6 @@ func newWeighted(w *tensor, factors dyadics) *weighted {
 		s.off[i] *= 1 + 0x1p-20
 	})
 	return s
-}
-
-func abs(a int64) int64 {
-	if a < 0 {
-		return -a
-	}
-	return a
 }
 
 // entry is entry (i, j) in units of 2^(unit[i] + unit[j]).

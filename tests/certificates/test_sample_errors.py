@@ -12,7 +12,8 @@ from torch.nn import functional as F
 import onelip
 from onelip import layers
 from onelip.certificates import float_level
-from onelip.certificates.forward_error import forward_error, sample_errors
+from onelip.certificates.forward_error import forward_error
+from onelip.certificates.sample_errors import errors_after_parts, sample_errors
 from onelip.errors import NonFiniteError, UnboundedModuleError
 from onelip.forward_error import Arithmetic, Computed, Reference, Sums, additions
 from onelip.lipschitz import through
@@ -279,6 +280,17 @@ def test_chunks_change_nothing(monkeypatch):
     torch.testing.assert_close(
         onelip.certify(model, x, level="float").radius, whole, rtol=1e-9, atol=0
     )
+
+
+def test_errors_after_each_part():
+    torch.manual_seed(0)
+    model, x = dense(10, 8, 3), torch.rand(4, 10)
+    radius = torch.full((4,), 0.1, dtype=torch.float64)
+    first, sorted_, last = errors_after_parts(model, x, radius)
+    assert first.shape == (4,)
+    assert bool((first > 0).all())
+    torch.testing.assert_close(sorted_, first, rtol=1e-9, atol=0)  # MaxMin rounds nothing
+    assert bool((last > first).all())
 
 
 def test_further_passes_gain_where_rounding_takes_much(monkeypatch):

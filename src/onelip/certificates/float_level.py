@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from onelip.certificates._radius_proof import ForwardPass, Found, Radii, Rounding
-from onelip.certificates.forward_error import SampleErrors, sample_errors
+from onelip.certificates.sample_errors import SampleErrors, sample_errors
 from onelip.norms.rounding import upward
 
 _AT_ONCE = 2**20  # numbers of inputs

@@ -689,7 +689,7 @@ def main(arguments: list[str], name: str = "python check.py") -> int:
     try:
         check(Path(arguments[0]))
     except (Invalid, ValueError, TypeError, ArithmeticError, LookupError, MemoryError) as error:
-        print(f"INVALID: {str(error)[:200]}")
+        print(f"INVALID: {' '.join(str(error).split())[:200]}")
         return 1
     print(f"VALID\n{ASSUMED}")
     return 0

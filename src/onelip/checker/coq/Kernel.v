@@ -1,8 +1,4 @@
-(** What the checker's VALID rests on, last part: from constants to radii, and from quadratic forms
-    to constants. Vectors.v, Norms.v and Maps.v come before it.
-
-    Hypotheses are what check.py has computed, in exact integers; README.md says on which line.
-    A Lemma is a step on the way; the Theorems are listed at the end, with what they assume. *)
+(** From constants to radii, and from quadratic forms to constants. *)
 
 From Coq Require Import Reals Lra Lia Psatz.
 From Onelip Require Import Vectors Norms Maps.
@@ -36,8 +32,8 @@ Qed.
 
 (** * Radii *)
 
-(** [pair n f y j K]: f_y - f_j has the Lipschitz constant K. *)
-Definition pair (n : nat) (f : vec -> vec) (y j : nat) (K : R) : Prop :=
+(** [difference n f y j K]: f_y - f_j has the Lipschitz constant K. *)
+Definition difference (n : nat) (f : vec -> vec) (y j : nat) (K : R) : Prop :=
   forall x x', Rabs ((f x y - f x j) - (f x' y - f x' j)) <= K * norm n (sub x x').
 
 Lemma two_entries m (u : vec) y j : (y < m)%nat -> (j < m)%nat -> j <> y ->
@@ -52,7 +48,7 @@ Qed.
 
 (** Head "network". *)
 Theorem network_pair n m f L y j :
-  (y < m)%nat -> (j < m)%nat -> j <> y -> lipschitz n m f L -> pair n f y j (sqrt 2 * L).
+  (y < m)%nat -> (j < m)%nat -> j <> y -> lipschitz n m f L -> difference n f y j (sqrt 2 * L).
 Proof.
   intros Hy Hj N F x x'. pose proof (F x x').
   pose proof (two_entries m (sub (f x) (f x')) y j Hy Hj N) as T.
@@ -62,7 +58,7 @@ Qed.
 
 (** Head "pairs": a matrix of k columns after a map of constant L. *)
 Theorem matrix_pair n k g W b L y j : lipschitz n k g L ->
-  pair n (fun x => add (mul k W (g x)) b) y j (L * norm k (sub (W y) (W j))).
+  difference n (fun x => add (mul k W (g x)) b) y j (L * norm k (sub (W y) (W j))).
 Proof.
   intros G x x'. pose proof (G x x').
   pose proof (cauchy_schwarz k (sub (W y) (W j)) (sub (g x) (g x'))).
@@ -82,20 +78,30 @@ Proof.
   intros i _. unfold sub, madd, add. ring.
 Qed.
 
-(** (4) Values v within e of f x, constants K of differences: no rival overtakes within r. *)
-Theorem radius n m f (K : nat -> R) x v e r y : (y < m)%nat ->
-  norm m (sub v (f x)) <= e ->
-  (forall j, (j < m)%nat -> j <> y ->
-    0 <= K j /\ pair n f y j (K j) /\ r * K j < v y - v j - sqrt 2 * e) ->
-  forall x', norm n (sub x' x) <= r -> forall j, (j < m)%nat -> j <> y -> f x' j < f x' y.
+(** (4) Values v within e of f x, a constant K of a difference: j does not overtake within r. *)
+Theorem rival n m f K x v e r y j : (y < m)%nat -> (j < m)%nat -> j <> y ->
+  norm m (sub v (f x)) <= e -> 0 <= K -> difference n f y j K ->
+  r * K < v y - v j - sqrt 2 * e ->
+  forall x', norm n (sub x' x) <= r -> f x' j < f x' y.
 Proof.
-  intros Hy He H x' Hx j Hj N. destruct (H j Hj N) as [HK [P M]].
+  intros Hy Hj N He HK P M x' Hx.
   pose proof (two_entries m (sub v (f x)) y j Hy Hj N) as D. unfold sub at 1 2 in D.
   pose proof (P x' x) as Q. pose proof (sqrt_pos 2).
-  assert (K j * norm n (sub x' x) <= r * K j) by nra.
+  assert (K * norm n (sub x' x) <= r * K) by nra.
   assert (sqrt 2 * norm m (sub v (f x)) <= sqrt 2 * e) by nra.
   pose proof (Rle_abs (v y - f x y - (v j - f x j))).
   pose proof (Rle_abs (- (f x' y - f x' j - (f x y - f x j)))) as A. rewrite Rabs_Ropp in A. lra.
+Qed.
+
+(** All rivals. *)
+Theorem radius n m f (K : nat -> R) x v e r y : (y < m)%nat ->
+  norm m (sub v (f x)) <= e ->
+  (forall j, (j < m)%nat -> j <> y ->
+    0 <= K j /\ difference n f y j (K j) /\ r * K j < v y - v j - sqrt 2 * e) ->
+  forall x', norm n (sub x' x) <= r -> forall j, (j < m)%nat -> j <> y -> f x' j < f x' y.
+Proof.
+  intros Hy He H x' Hx j Hj N. destruct (H j Hj N) as [HK [P M]].
+  now apply (rival n m f (K j) x v e r y j).
 Qed.
 
 (** A sample with head "network", from a constant of the network and a computed vector. *)
@@ -128,7 +134,7 @@ Definition multiplied (k : nat) (d : nat -> vec) : R :=
     ((d (S k) i - low k i * mul (n k) (W k) (d k) i) *
      (high k i * mul (n k) (W k) (d k) i - d (S k) i))).
 
-Definition network (x : vec) : vec :=
+Definition layers (x : vec) : vec :=
   add (mul (n depth) (W depth) (layer depth x)) (b depth).
 
 Theorem multipliers_lipschitz m c : 0 <= c ->
@@ -137,7 +143,7 @@ Theorem multipliers_lipschitz m c : 0 <= c ->
   (forall d : nat -> vec, 0 <= c * c * dot (n O) (d O) (d O)
     - dot m (mul (n depth) (W depth) (d depth)) (mul (n depth) (W depth) (d depth))
     - 2 * sum depth (fun k => multiplied k d)) ->
-  lipschitz (n O) m network c.
+  lipschitz (n O) m layers c.
 Proof.
   intros Hc Hs H x y.
   set (d := fun k => sub (layer k x) (layer k y)).
@@ -156,18 +162,6 @@ Proof.
   - pose proof (norm_nonneg (n O) (sub x y)). apply norm_le; [nra|].
     replace (c * _ * _) with (c * c * (norm (n O) (sub x y) * norm (n O) (sub x y))) by ring.
     rewrite norm_square. specialize (H d). change (d O) with (sub x y) in H. lra.
-  - intros i _. unfold d. rewrite mul_sub. unfold sub, network, add. ring.
+  - intros i _. unfold d. rewrite mul_sub. unfold sub, layers, add. ring.
 Qed.
 End Multipliers.
-
-(** * What all of it assumes: the axioms of the real numbers in Coq *)
-
-Definition theorems :=
-  (cauchy_schwarz, frobenius_bound, residual_square, residual_norm, frobenius_norm,
-   transposed_norm, grid_norm, claimed_norm, form_nonnegative, identity_lipschitz,
-   affine_lipschitz, composition_lipschitz, sum_lipschitz, larger_lipschitz, block_lipschitz,
-   elementwise_lipschitz, leaky_slopes, relu_lipschitz, exchange_lipschitz, step_lipschitz,
-   step_one, step_any, image_error, block_error, network_pair, matrix_pair, rows_apart, radius,
-   sample, multipliers_lipschitz).
-
-Print Assumptions theorems.

@@ -1,6 +1,6 @@
 (** Lipschitz constants of maps: how they combine, activations, gradient steps. *)
 
-From Coq Require Import Reals Lra Lia Psatz.
+From Coq Require Import Reals Lra Lia Psatz List.
 From Onelip Require Import Vectors Norms.
 Local Open Scope R_scope.
 
@@ -143,6 +143,23 @@ Proof.
     destruct (Rle_dec (x i) (x j)), (Rle_dec (y i) (y j)); nra.
   - apply sum_two; auto. intros k Hk Hki Hkj. unfold gain, sub, exchange.
     destruct (Nat.eq_dec k i), (Nat.eq_dec k j); try congruence. lra.
+Qed.
+
+(** One after the other, the first pair of the list first. *)
+Fixpoint exchanges (pairs : list (nat * nat)) (x : vec) : vec :=
+  match pairs with
+  | nil => x
+  | (i, j) :: rest => exchanges rest (exchange i j x)
+  end.
+
+Theorem exchanges_lipschitz n pairs :
+  (forall i j, In (i, j) pairs -> (i < n)%nat /\ (j < n)%nat /\ i <> j) ->
+  lipschitz n n (exchanges pairs) 1.
+Proof.
+  induction pairs as [|[i j] rest IH]; simpl; intros H; [apply identity_lipschitz|].
+  destruct (H i j (or_introl eq_refl)) as [? [? ?]]. replace 1 with (1 * 1) by ring.
+  apply (composition_lipschitz n n n (exchange i j) (exchanges rest)); [|auto|lra].
+  now apply exchange_lipschitz.
 Qed.
 
 (** * Gradient steps *)

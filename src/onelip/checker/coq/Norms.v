@@ -75,6 +75,14 @@ Proof.
   intros i _. unfold mul, madd, add, dot. rewrite <- sum_add. apply sum_ext. intros. lra.
 Qed.
 
+Theorem scaled_norm m n (G : mat) u c : 0 <= u -> bounded m n G c ->
+  bounded m n (fun i j => u * G i j) (u * c).
+Proof.
+  intros Hu H x. rewrite (norm_ext m _ (scale u (mul n G x))).
+  - rewrite norm_scale, Rmult_assoc by lra. now apply Rmult_le_compat_l.
+  - intros i _. unfold mul, scale, dot. rewrite <- sum_scale. apply sum_ext. intros. lra.
+Qed.
+
 (** The claim c of a weight u G + E, as it is checked. *)
 Theorem claimed_norm m n k (G E L R : mat) t rho u c e :
   residual m n k G L t R -> frobenius n n R <= rho ->
@@ -85,11 +93,7 @@ Proof.
   assert (Hq : 0 <= (c - e) / u) by (apply Rle_mult_inv_pos; lra).
   pose proof (residual_norm _ _ _ _ _ _ _ _ H Hq ltac:(lra)) as B.
   assert (S : bounded m n (fun i j => u * G i j) (c - e)).
-  { intros y. rewrite (norm_ext m _ (scale u (mul n G y))).
-    - rewrite norm_scale by lra. pose proof (B y).
-      replace (c - e) with (u * ((c - e) / u)) by (field; lra).
-      rewrite Rmult_assoc. apply Rmult_le_compat_l; lra.
-    - intros i _. unfold mul, scale, dot. rewrite <- sum_scale. apply sum_ext. intros. lra. }
+  { replace (c - e) with (u * ((c - e) / u)) by (field; lra). apply scaled_norm; [lra|exact B]. }
   pose proof (grid_norm m n _ E _ S x). pose proof (norm_nonneg n x). nra.
 Qed.
 

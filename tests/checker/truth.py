@@ -224,11 +224,12 @@ class Truth:
                 d = v[own] - v[rival]
                 a = torch.stack([-d * low, -d * high, 0 * d]).amax(0).sqrt()
                 bend = float(torch.linalg.matrix_norm(a[:, None] * u, 2)) ** 2
-                if float(bends[own, rival]) < bend * (1 - self.tolerance):
+                claimed = float(bends[own, rival])
+                if claimed < bend * (1 - self.tolerance):
                     self.false.append(f"the curvature of {own} and {rival} is {bend}")
                 steep = float(((slopes[i] * d) @ u).norm())
                 margin = float(logits[i, own] - logits[i, rival])
-                if margin + self.tolerance * (1 + abs(margin)) < steep * p + bend * p * p / 2:
+                if margin + self.tolerance * (1 + abs(margin)) < steep * p + claimed * p * p / 2:
                     self.false.append(f"sample {i}: {text} against {rival}")
 
     def _samples(self, record: Record, body: float, whole: float) -> None:

@@ -13,12 +13,17 @@ type activation struct {
 	low, high *big.Rat           // slopes, or nil
 	slope     func(int) *big.Rat // of entry i of a leaky-relu below 0, or nil
 	apply     func(grid) grid
+	curve     *curve // of a smooth one, or nil
 }
 
 func (b *bundle) readActivation(v any, input []int, what string) *activation {
 	r, ok := v.(record)
 	demand(ok, "%s: the activation is not an object", what)
-	switch kind, _ := r["kind"].(string); kind {
+	kind, _ := r["kind"].(string)
+	if c := curves[kind]; c != nil {
+		return readSmooth(v, c, input, what)
+	}
+	switch kind {
 	case "leaky-relu":
 		return b.readLeaky(v, input, what)
 	case "sort":

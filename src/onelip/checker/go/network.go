@@ -10,6 +10,7 @@ type block struct {
 	bound *big.Rat
 	apply func(grid) grid
 	plain *neurons // what the block is, if it is nothing else
+	bent  *bent    // likewise
 }
 
 const mostMaps = 10000
@@ -65,7 +66,7 @@ func (b *bundle) readBlock(v any, input []int, what string) (block, []int) {
 	}
 	part := block{bound: bound, apply: apply}
 	if len(inner) == 1 && len(outer) == 0 && f["skip"] == nil {
-		part.plain = plain(inner[0], a)
+		part.plain, part.bent = plain(inner[0], a), bentBlock(inner[0], a)
 	}
 	return part, shape
 }

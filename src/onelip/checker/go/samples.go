@@ -14,45 +14,18 @@ func (b *bundle) readSamples(v any) {
 	n, outputs := t.shape[0], entries(b.output, what)
 	predictions, radii := list(f["predictions"], what), list(f["radii"], what)
 	demand(len(predictions) == n && len(radii) == n, "%s: another number of predictions or radii", what)
-	var head *dense
-	switch text(f["head"], what) {
-	case "network":
-	case "pairs":
-		ok := len(b.last) > 0
-		if ok {
-			head, ok = b.last[len(b.last)-1].(*dense)
-		}
-		demand(ok, "%s: the network does not end in a matrix", what)
-	default:
-		refuse("%s: an unknown head", what)
-	}
 	chosen, radius := make([]int, n), make([]*big.Rat, n)
 	for i := range chosen {
 		chosen[i], radius[i] = integer(predictions[i], "a prediction", 0, outputs-1), claim(radii[i], "a radius")
 	}
+	shows := b.readHead(f["head"], outputs, chosen, radius)
 	each := len(t.raw) / n
 	parallel(n, func(i int) {
 		if radius[i].Sign() == 0 {
 			return
 		}
 		one := tensor{t.kind, b.input, t.raw[i*each : (i+1)*each]}
-		y := b.apply(one.onGrid())
-		slack := y.off.times(rootOfWhole(2)).fraction()
-		for j := 0; j < outputs; j++ {
-			if j == chosen[i] {
-				continue
-			}
-			margin := times2(whole(y.m[chosen[i]]-y.m[j]), y.e)
-			margin.Sub(margin, slack)
-			reach := multiply(radius[i], b.product)
-			reach = multiply(reach, reach)
-			reach.Add(reach, reach)
-			if head != nil {
-				reach = multiply(radius[i], multiply(b.beforeLast, head.distance(chosen[i], j)))
-				reach = multiply(reach, reach)
-			}
-			demand(margin.Sign() > 0 && reach.Cmp(multiply(margin, margin)) < 0, "sample %d: its radius is not shown", i)
-		}
+		demand(shows(one.onGrid(), chosen[i], radius[i]), "sample %d: its radius is not shown", i)
 	})
 	least, most := radius[0], radius[0]
 	for _, r := range radius {
@@ -61,6 +34,66 @@ func (b *bundle) readSamples(v any) {
 	low, _ := least.Float64()
 	high, _ := most.Float64()
 	b.say("%d samples, radii from %.6g to %.6g", n, low, high)
+}
+
+// head says whether no other output is as large as the chosen one, within a distance of a sample.
+type head func(x grid, own int, radius *big.Rat) bool
+
+func (b *bundle) readHead(v any, outputs int, chosen []int, radius []*big.Rat) head {
+	const what = "the head"
+	if _, ok := v.(record); ok {
+		return b.readCurvature(v, outputs, asked(outputs, chosen, radius)).shows
+	}
+	switch text(v, what) {
+	case "network":
+		return b.straight(func(i, j int) *big.Rat { return multiply(rootOfWhole(2).fraction(), b.product) })
+	case "pairs":
+		ok := len(b.last) > 0
+		var last *dense
+		if ok {
+			last, ok = b.last[len(b.last)-1].(*dense)
+		}
+		demand(ok, "%s: the network does not end in a matrix", what)
+		return b.straight(func(i, j int) *big.Rat { return multiply(b.beforeLast, last.distance(i, j)) })
+	}
+	refuse("%s is unknown", what)
+	return nil
+}
+
+// asked is the pairs of a chosen output and another one, each once.
+func asked(outputs int, chosen []int, radius []*big.Rat) [][2]int {
+	seen, pairs := make([]bool, outputs), [][2]int{}
+	for k, i := range chosen {
+		if radius[k].Sign() == 0 || seen[i] {
+			continue
+		}
+		seen[i] = true
+		for j := 0; j < outputs; j++ {
+			if j != i {
+				pairs = append(pairs, [2]int{i, j})
+			}
+		}
+	}
+	return pairs
+}
+
+// straight is a head for constants of the differences of two outputs.
+func (b *bundle) straight(constant func(i, j int) *big.Rat) head {
+	return func(x grid, own int, radius *big.Rat) bool {
+		y := b.apply(x)
+		slack := y.off.times(rootOfWhole(2)).fraction()
+		for j := range y.m {
+			if j == own {
+				continue
+			}
+			margin := times2(whole(y.m[own]-y.m[j]), y.e)
+			margin.Sub(margin, slack)
+			if multiply(radius, constant(own, j)).Cmp(margin) >= 0 {
+				return false
+			}
+		}
+		return true
+	}
 }
 
 // distance is an upper bound of the distance between two rows.

@@ -93,6 +93,12 @@ func TestSlopesAreRoundedAwayFromOne(t *testing.T) {
 			slope = math.Nextafter(1, 2)
 		case 5:
 			slope = -1
+		case 6:
+			slope = 1<<28 - 1
+		case 7:
+			slope = 1 << 28
+		case 8:
+			slope = -1e300
 		}
 		exact := new(big.Rat).SetFloat64(slope)
 		if math.Abs(slope) >= 1<<28 {
@@ -432,5 +438,166 @@ func TestWhatNothingDependsOn(t *testing.T) {
 	f.conditions[0][0] = condition{1, 0, -1 - 2*1074 + 1, 0} // 2 T = 2 w^2
 	if !f.shown(1e-300) || f.shown(0) {
 		t.Error("a network that is nearly 0")
+	}
+}
+
+func TestRoundingOfWeightedSumsIsCounted(t *testing.T) {
+	inexact := 0
+	for n := 0; n < 200; n++ {
+		rows, cols := 1+source.Intn(6), 1+source.Intn(4)
+		w := make([]float64, rows*cols)
+		for i := range w {
+			w[i] = math.Ldexp(source.NormFloat64(), source.Intn(80)-40)
+			if source.Intn(6) == 0 {
+				w[i] = 0
+			}
+		}
+		d := dyadics{make([]int64, rows), make([]int, rows)}
+		for r := range d.q {
+			d.q[r], d.e[r] = integral(53)>>source.Intn(53), source.Intn(90)-45
+		}
+		matrix := doubles(w, rows, cols)
+		s := newWeighted(matrix, d)
+		scale := make([]int, cols)
+		for i := range scale {
+			_, e := math.Frexp(s.length[i])
+			scale[i] = -e/2 - s.unit[i] // as where the diagonal is about 1
+		}
+		total := new(big.Rat)
+		for i := 0; i < cols; i++ {
+			for j := 0; j < cols; j++ {
+				x := times2(new(big.Rat).SetInt(s.entry(i, j).big()), s.unit[i]+s.unit[j])
+				for r := range d.q {
+					y := multiply(matrix.fraction(r*cols+i), matrix.fraction(r*cols+j))
+					x.Sub(x, multiply(y, times2(whole(d.q[r]), d.e[r])))
+				}
+				x = times2(x, scale[i]+scale[j])
+				total.Add(total, multiply(x, x))
+			}
+		}
+		room := s.error(scale).fraction()
+		if total.Cmp(multiply(room, room)) > 0 {
+			t.Fatal(n, "is farther off than it says")
+		}
+		if room.Cmp(power(-20)) > 0 {
+			t.Fatal(n, "says much more than it is off by")
+		}
+		if total.Sign() > 0 {
+			inexact++
+		}
+	}
+	if inexact < 50 {
+		t.Fatal(inexact)
+	}
+}
+
+// TestWhatIsRoundedAwayDecides has 1 - (1 - 18 u^2) - w^2 on the diagonal, where w is rounded to multiples of u = 2^-62.
+func TestWhatIsRoundedAwayDecides(t *testing.T) {
+	for last, valid := range map[float64]bool{4: true, 4.4: false, 5: false} {
+		f := &form{c: whole(1), conditions: [][]condition{nil}}
+		w := []float64{}
+		for k := 1; k <= 123; k++ {
+			if k != 120 {
+				w, f.conditions[0] = append(w, 1), append(f.conditions[0], condition{1, -1, -1 - k, 0})
+			}
+		}
+		w, f.conditions[0] = append(w, math.Ldexp(last, -62)), append(f.conditions[0], condition{1, -1, -1, 0})
+		n := len(w)
+		f.matrices = []*tensor{doubles(w, n, 1), doubles(make([]float64, n), 1, n)}
+		if !f.exactDiagonal(valid) || f.shown(1) != valid {
+			t.Error(last)
+		}
+	}
+}
+
+// exactDiagonal says whether the first number on the diagonal is positive as it is expected to be.
+func (f *form) exactDiagonal(positive bool) bool {
+	d := make([][]*big.Rat, len(f.matrices))
+	for k, w := range f.matrices {
+		for i := 0; i < w.shape[1]; i++ {
+			d[k] = append(d[k], new(big.Rat))
+		}
+	}
+	d[0][0] = whole(1)
+	return f.value(d).Sign() > 0 == positive
+}
+
+// entriesOf is a random symmetric matrix with a 1 on its diagonal, in units of 2^-unitBits.
+func entriesOf(n int, first func(int) int) *envelope {
+	a := newEnvelope(n, first)
+	a.fill(func(i, j int) (wide, bool) {
+		if i == j {
+			return widen(1).up(unitBits), true
+		}
+		return times(integral(60), integral(53)), true
+	})
+	return a
+}
+
+func TestResidualsAreThoseOfMathBig(t *testing.T) {
+	for n := 0; n < 60; n++ {
+		size := 1 + source.Intn(40)
+		band := source.Intn(size)
+		a := entriesOf(size, func(i int) int { return most(0, i-band) })
+		l := make([]int64, len(a.exact))
+		for p := range l {
+			l[p] = integral(59 - source.Intn(4))
+		}
+		at := func(i, j int) *big.Int {
+			if j > i || j < a.first[i] {
+				return new(big.Int)
+			}
+			return bigs(l[a.at(i, j)])
+		}
+		margin := widen(1).up(80 + source.Intn(36))
+		total := new(big.Int)
+		for i := 0; i < size; i++ {
+			for j := 0; j < size; j++ {
+				x := new(big.Int)
+				if p, q := most(i, j), least(i, j); q >= a.first[p] {
+					x.Set(a.exact[a.at(p, q)].big())
+				}
+				if i == j {
+					x.Sub(x, margin.big())
+				}
+				for k := 0; k < size; k++ {
+					x.Sub(x, new(big.Int).Mul(at(i, k), at(j, k)))
+				}
+				total.Add(total, x.Mul(x, x))
+			}
+		}
+		exact := new(big.Rat).SetInt(total)
+		square := a.residual(l, margin)
+		if square.Cmp(exact) < 0 || square.Cmp(multiply(exact, new(big.Rat).Add(whole(1), power(-18)))) > 0 {
+			t.Fatal(size, square, exact)
+		}
+	}
+}
+
+func TestRoomForWhatIsOff(t *testing.T) {
+	for _, n := range []int{1, 2, 33, 100} {
+		a := entriesOf(n, func(i int) int { return i })
+		margin := power(unitBits - 51 + big.NewInt(int64(n)).BitLen())
+		for k, valid := range map[int]bool{-20: true, -1: true, 1: false, 40: false} {
+			if a.positive(above(times2(margin, k))) != valid {
+				t.Error(n, k)
+			}
+		}
+		a.exact[a.at(n-1, n-1)] = widest(new(big.Int).Quo(margin.Num(), bigs(2))) // less than the margin
+		if a.positive(nothing()) {
+			t.Error(n, "an eigenvalue of half the margin")
+		}
+	}
+}
+
+func TestFactorsThatAreTooLong(t *testing.T) {
+	for _, x := range []float64{0x1p61, 0x1p70, math.Inf(1), math.NaN(), -0x1p62} {
+		a := newEnvelope(2, func(int) int { return 0 })
+		if _, ok := a.wholeRows([]float64{1, x, 1}); ok {
+			t.Error(x)
+		}
+		if l, ok := a.wholeRows([]float64{0x1p60, -0x1p59, 0.75}); !ok || l[0] != 1<<60 || l[1] != -1<<59 || l[2] != 1 {
+			t.Error(l)
+		}
 	}
 }

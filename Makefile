@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: checker demo test test-quick test-inductor test-mutations test-torch lint bench setup clean
+.PHONY: checker coq demo test test-quick test-inductor test-mutations test-torch lint bench setup clean
 
 setup: $(READY)
 
@@ -46,6 +46,9 @@ checker:
 	@if command -v go >/dev/null; then \
 		cd src/onelip/checker/go && go build -o $(CURDIR)/build/onelip-check . && echo "build/onelip-check: the checker in Go"; \
 	else echo "make checker: no go here, nothing is built"; fi
+
+coq:
+	@sh src/onelip/checker/coq/compile.sh
 
 bench: $(READY)
 	cd benchmarks && for file in norms power_step training_step inference layers soc dense block_convolution liplt_step network_bounds inverse curvature forward_error; do ../$(BIN)/python $$file.py; done

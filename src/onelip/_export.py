@@ -38,7 +38,8 @@ def export(model: nn.Module, *, accumulate: torch.dtype | None = None) -> nn.Mod
             any class, of which the forward stays and the layers inside are exported.
         accumulate: ``torch.float64`` lets linear parts compute in float64 and round their results
             to float32 (``layers.Accumulated``): certificates of level ``float`` then cost next to
-            nothing, whatever the order of the sums. For sequences of layers.
+            nothing, whatever the order of the sums. For sequences of layers. onnxruntime has no
+            convolutions in float64, so it does not run those in an ``.onnx`` file.
 
     Returns:
         A new module in eval mode, without gradients; ``model`` is left alone.

@@ -1,5 +1,6 @@
 """Level float: radii that hold for what the network computes, rounding included."""
 
+import copy
 import math
 
 import pytest
@@ -48,17 +49,25 @@ def test_radii_lose_what_rounding_can_do_and_next_to_nothing_in_float64(model, m
     model.float()
 
 
-def test_the_margin_pays_for_both_ends_of_the_attack():
-    """Of a linear network: the radius is (margin - 2 sqrt(2) E) / |w_0 - w_1|."""
+def test_the_margin_pays_for_the_rounding_of_two_rows_at_the_attacked_input():
+    """Of a linear network with a bias: n additions of sums up to a peak, n products."""
     model = nn.Sequential(nn.Linear(3, 2))
-    model.eval()
+    model.eval().requires_grad_(False)
     x = torch.rand(1, 3)
     real, single = certify(model, x), certify(model, x, level="float")
     row = (model[0].weight[0] - model[0].weight[1]).double().norm().item()
-    error = float(forward_error(model, (3,), float(x.norm() + real.radius)))
-    assert float(real.radius - single.radius) == pytest.approx(
-        2 * math.sqrt(2) * error / row, rel=1e-3
-    )
+    weight, bias = model[0].weight.double(), model[0].bias.double()
+    terms = torch.cat([weight * x.double(), bias[:, None]], 1)
+    moved = weight.norm(dim=1) * real.radius
+    peak = torch.maximum(terms.clamp(min=0).sum(1), (-terms).clamp(min=0).sum(1)) + moved
+    lost = 2.0**-24 * (3 * peak + terms.abs().sum(1) + moved).sum()
+    # the float64 logits may be above those in float32, or below, by what they are rounded
+    off = (model(x).double() - copy.deepcopy(model).double()(x.double())).abs().sum()
+    apart = float(real.radius - single.radius) * row
+    assert apart == pytest.approx(float(lost), rel=1e-4, abs=float(off) + 1e-12)
+    assert float(lost) > float(off)
+    old = 2 * math.sqrt(2) * float(forward_error(model, (3,), float(x.norm() + real.radius)))
+    assert apart < 0.7 * old
 
 
 def test_a_margin_that_rounding_alone_explains_certifies_nothing():

@@ -45,6 +45,19 @@ def _networks() -> dict[str, Network]:
             ),
             (4,),
         ),
+        "smooth": (
+            _sequence(
+                *(nn.Linear(5, 4), nn.Softplus(), nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4)),
+                *(nn.Sigmoid(), nn.Linear(4, 4), nn.ELU(), nn.Linear(4, 4), nn.SiLU()),
+                layers.ConvexPotentialLinear(4, 6, activation=nn.Tanh()),
+                nn.Linear(4, 3),
+            ),
+            (5,),
+        ),
+        "head": (
+            _sequence(layers.CholeskyLinear(5, 4), layers.MaxMin(), layers.MLPHead(4, 3, hidden=6)),
+            (5,),
+        ),
         "orthogonal": (
             _sequence(
                 layers.CholeskyLinear(6, 6), layers.GroupSort(3), layers.UnitNormLinear(6, 4)

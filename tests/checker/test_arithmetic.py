@@ -1,6 +1,7 @@
 """The integers of the checker against Python's own, and its enclosures against high precision."""
 
 import math
+import random
 from fractions import Fraction
 
 import flint
@@ -128,3 +129,22 @@ def test_norms_are_accepted_just_above_and_refused_just_below(shape: tuple[int, 
         assert shown(norm * 2)
         assert not shown(norm * (1 - Fraction(1, 1 << 45)))
         assert not shown(norm / 2)
+
+
+def test_exponentials() -> None:
+    smooth, rng = check.KINDS["smooth"], random.Random(0)
+    flint.ctx.prec = 300
+    one = smooth.ONE
+    points = [int(rng.choice([1, -1]) * 10 ** rng.uniform(-20, 2.2) * one) for _ in range(1000)]
+    for u in [*points, 0, 1, -1, one, -one, 64 * one, -64 * one, 64 * one - 1, one - 1]:
+        x = flint.arb(u) / one
+        down, above = (-abs(x)).exp(), x if u > 0 else flint.arb(0)
+        exact = {
+            "softplus": (1 + down).log(),
+            "tanh": x.tanh(),
+            "sigmoid": 1 / (1 + (-x).exp()),
+            "elu": flint.arb(0) if u > 0 else x.exp() - 1,
+            "silu": x / (1 + (-x).exp()) - above,
+        }
+        for name, (function, *_) in smooth.FUNCTIONS.items():
+            assert abs(flint.arb(function(u)) / one - exact[name]) < 2.0**-64, (name, u)

@@ -125,6 +125,13 @@ def test_radii_that_are_too_large_and_other_predictions(name: str, bundles, tmp_
         assert "radius" in verdict(changed(bundles[name], tmp_path / "mutant", mutant))
 
 
+def test_a_reason_is_one_line(bundles, tmp_path, capsys) -> None:
+    record = json.loads((bundles["dense"] / "proof.json").read_text())
+    folder = changed(bundles["dense"], tmp_path / "mutant", record | {"a\nVALID\n": 1})
+    assert check.main([str(folder)]) == 1
+    assert capsys.readouterr().out.count("\n") == 1
+
+
 def test_a_byte_of_the_weights(bundles, tmp_path) -> None:
     folder = tmp_path / "mutant"
     shutil.copytree(bundles["dense"], folder)

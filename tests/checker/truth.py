@@ -12,6 +12,15 @@ from torch import Tensor
 
 Record = dict[str, Any]
 
+SMOOTH = {
+    "softplus": (lambda x: torch.logaddexp(x, torch.zeros(()).double()), (0.0, 1.0)),
+    "tanh": (torch.tanh, (0.0, 1.0)),
+    "sigmoid": (torch.sigmoid, (0.0, 0.25)),
+    "elu": (F.elu, (0.0, 1.0)),
+    "silu": (F.silu, (-0.1, 1.1)),
+}
+"""Functions, and slopes of the format."""
+
 
 def false_claims(folder: Path, tolerance: float = 1e-9) -> list[str]:
     """Claims of a bundle that float64 contradicts by more than a tolerance."""
@@ -107,6 +116,8 @@ class Truth:
     def _activated(self, record: Record, x: Tensor) -> Tensor:
         if record["kind"] == "leaky-relu":
             return x.relu() - self._get(record["slopes"]) * (-x).relu()
+        if record["kind"] in SMOOTH:
+            return SMOOTH[record["kind"]][0](x)
         if record["kind"] == "sort":
             groups = x.unflatten(1, (-1, record["size"]))
             return groups.sort(2, descending=record["descending"]).values.flatten(1, 2)
@@ -116,6 +127,8 @@ class Truth:
         if record["kind"] == "leaky-relu":
             slopes = self._get(record["slopes"])
             return min(1.0, float(slopes.min())), max(1.0, float(slopes.max()))
+        if record["kind"] in SMOOTH:
+            return SMOOTH[record["kind"]][1]
         if record["kind"] == "sort":
             return -1.0, 1.0
         pairs = zip(record["size"], record["stride"], strict=True)
@@ -189,8 +202,40 @@ class Truth:
         form[start:, start:] -= weights[-1].T @ weights[-1]
         return form
 
+    def _curved(self, record: Record, samples: Record) -> None:
+        """Parabolas in front of a head of two matrices."""
+        network = record["network"]
+        *before, block = network["blocks"]
+        u, v = (self._get(maps[0]["weight"]) for maps in (block["inner"], network["last"]))
+        kind = block["activation"]["kind"]
+        low, high = {"softplus": (0, 0.25), "tanh": (-0.77, 0.77), "sigmoid": (-0.097, 0.097)}[kind]
+        body = math.prod(float.fromhex(part["bound"]) for part in before)
+        bends = self._get(samples["head"]["bends"])
+        front = {"network": {"blocks": before, "last": []}}
+        features = self.forward(front, self.tensors[samples["inputs"]]).flatten(1)
+        hidden = self._through(block["inner"], features)
+        hidden.requires_grad_()
+        values = self._activated(block["activation"], hidden)
+        (slopes,) = torch.autograd.grad(values.sum(), hidden)
+        logits = self._through(network["last"], values.detach())
+        for i, (own, text) in enumerate(zip(samples["predictions"], samples["radii"], strict=True)):
+            p = float.fromhex(text) * body
+            for rival in set(range(len(v))) - {own} if p else ():
+                d = v[own] - v[rival]
+                a = torch.stack([-d * low, -d * high, 0 * d]).amax(0).sqrt()
+                bend = float(torch.linalg.matrix_norm(a[:, None] * u, 2)) ** 2
+                if float(bends[own, rival]) < bend * (1 - self.tolerance):
+                    self.false.append(f"the curvature of {own} and {rival} is {bend}")
+                steep = float(((slopes[i] * d) @ u).norm())
+                margin = float(logits[i, own] - logits[i, rival])
+                if margin + self.tolerance * (1 + abs(margin)) < steep * p + bend * p * p / 2:
+                    self.false.append(f"sample {i}: {text} against {rival}")
+
     def _samples(self, record: Record, body: float, whole: float) -> None:
         samples, last = record["samples"], record["network"]["last"]
+        if isinstance(samples["head"], dict):
+            self._curved(record, samples)
+            return
         logits = self.forward(record, self.tensors[samples["inputs"]]).flatten(1)
         count = logits.shape[1]
         between = torch.full((count, count), math.sqrt(2) * whole, dtype=torch.float64)

@@ -70,8 +70,10 @@ def certify(
             anything else with ``radius_proof(model, input_shape)``, or a name in
             ``onelip.certificates.METHODS``.
         level: ``"real"`` takes logits as if they were computed exactly; ``"float"`` adds a bound
-            of their rounding error, at the sample and at the attacked input. It costs next to
-            nothing in float64 (``model.double()``), and a part of the radius in float32.
+            of the rounding error around each sample, for sums in any order. It costs next to
+            nothing in float64 (``model.double()``) and where sums are accumulated in float64
+            (``onelip.export(model, accumulate=torch.float64)``), and a part of the radius in
+            float32.
         batch_size: samples per forward pass.
         constants: the old form of ``method``, a function; it goes with the next release.
 

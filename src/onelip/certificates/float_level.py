@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from onelip.certificates._radius_proof import ForwardPass, Found, Radii, Rounding
-from onelip.certificates.forward_error import SampleErrors, sample_errors
+from onelip.certificates.sample_errors import SampleErrors, sample_errors
 from onelip.norms.rounding import upward
 
 _AT_ONCE = 2**20  # numbers of inputs
-_GAP = 0.02  # of all radii of level real, from which on another two passes are made
+_GAP = 0.1  # of all radii of level real, from which on another two passes are made
 
 
 def float_radii(

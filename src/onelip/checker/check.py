@@ -41,8 +41,7 @@ Say = Callable[[str], None]
 
 DIGIT, HALF, MASK = 19, 1 << 18, (1 << 19) - 1
 WEIGHT, VALUE = 54, 37  # bits of weights (three digits) and of values (two)
-LARGEST = 1 << 26  # entries of an array that is made here
-AT_ONCE, SAMPLES = 1 << 20, 16  # entries of matrices that are proved, samples that run together
+LARGEST, AT_ONCE, SAMPLES = 1 << 26, 1 << 20, 16  # entries of arrays, of matrices; samples at once
 ZERO, ONE, ROOM = Fraction(0), Fraction(1), Fraction(1, 1 << 34)  # t = c^2 (1 - ROOM)
 TOO_LARGE = "the norm is larger than claimed, or too near to show it"
 
@@ -496,8 +495,6 @@ def sort(_: Tensors, inputs: Shape, size: Any, descending: Any) -> Activation:
 ACTIVATIONS: Any = {"leaky-relu": (leaky, "slopes"), "sort": (sort, "size", "descending")}
 
 
-# Networks.
-
 METHODS: dict[str, Any] = {}  # to show a smaller constant than the product
 
 
@@ -541,34 +538,34 @@ class Network:
         before, hidden = self.maps(inner, inputs, place)
         make, *arguments = ACTIVATIONS[known(ACTIVATIONS, kind, "kind")]
         act = make(self.tensors, hidden, *fields(kind, "kind", *arguments)[1:])
-        claim, factor, least = number(bound), None, norm_of(before)
+        claim, least, step = number(bound), norm_of(before), number(rest[0]) if stepped else ONE
+        around: list[Linear] | None = [] if stepped else None  # an empty list is the identity
         if stepped:
             need(len(before) == 1 and act.outputs == hidden, f"{place}: a step has one map")
-            step, after, around = number(rest[0]), [adjoint(before[0])], list[Linear]()
-            reach, factor = step * least**2, Grid.of(np.array([-float(step)]))
+            after, outputs, reach = [adjoint(before[0])], inputs, step * least**2
             # the eigenvalues of I - step W^T D W, D between the slopes
             least = max(ONE, reach * act.high - 1, 1 - reach * min(act.low, ZERO))
-            outputs = inputs
         else:
             after, outputs = self.maps(rest[0], act.outputs, place)
-            around, end = self.maps([] if rest[1] is None else rest[1], inputs, place)
             least *= max(act.high, -act.low) * norm_of(after)
-            least += norm_of(around) if rest[1] is not None else 0
-            need(rest[1] is None or end == outputs, f"{place}: a sum of {end} and {outputs}")
+            if rest[1] is not None:
+                around, end = self.maps(rest[1], inputs, place)
+                need(end == outputs, f"{place}: a sum of {end} and {outputs}")
+                least += norm_of(around)
         need(claim >= least, f"{place}: its constant may be larger than claimed")
         self.say(f"{place}: constant <= {float(claim):.9g}")
         self.body = upwards(self.body * claim)
 
         def run(x: Grid) -> Grid:
             centre = replace(x, error=ZERO)
-            y = through(after, act.apply(through(before, centre)))
-            y = y if factor is None else y.times(factor, step)
-            y = y.plus(through(around, centre)) if stepped or rest[1] is not None else y
+            y = act.apply(through(before, centre))
+            y = through(after, Grid.rounded([y.ints], y.exponent, y.error))
+            y = y.times(Grid.of(np.array([-float(step)])), step) if stepped else y
+            y = y if around is None else y.plus(through(around, centre))
             return replace(y, error=upwards(y.error + claim * x.error))
 
         self.blocks.append(run)
-        plain = not stepped and not after and rest[1] is None  # an empty skip is the identity
-        self.parts.append((before, kind["kind"], act, plain))
+        self.parts.append((before, kind["kind"], act, around is None and not after, claim))
         return outputs
 
 
@@ -591,47 +588,51 @@ def through(maps: Sequence[Callable[[Grid], Grid]], x: Grid) -> Grid:
     return x
 
 
-# Radii.
+def by_constants(network: Network, head: Any) -> Callable[[Grid, Shape, list[Fraction]], str]:
+    """Show radii by constants of the differences of two outputs; the reason if one is too large."""
+    classes, found = math.prod(network.outputs), list[list[Fraction]]()
+    if head == "pairs":
+        need(network.last and type(network.last[-1]) is Dense, "pairs need a matrix at the end")
+        rows, factor = network.last[-1].weight, network.body * norm_of(network.last[:-1])
+        for row in rows.ints:
+            apart = [root(Fraction(sum(int(x) ** 2 for x in other - row))) for other in rows.ints]
+            lengths = [length * two(rows.exponent) + 2 * rows.error for length in apart]
+            found.append([upwards(factor * length) for length in lengths])
+    else:
+        found = [[root(Fraction(2)) * network.constant] * classes] * classes
+
+    def shown(x: Grid, predicted: Shape, claims: list[Fraction]) -> str:
+        logits = network(x)
+        slack, unit = root(Fraction(2)) * logits.error, two(logits.exponent)
+        for at, (own, claim) in enumerate(zip(predicted, claims, strict=True)):
+            row = logits.ints[at].reshape(-1)
+            for rival in set(range(classes)) - {own}:
+                margin = int(row[own] - row[rival]) * unit - slack
+                if claim != 0 and claim * found[own][rival] >= margin:
+                    return f"{at}: the radius against {rival} is smaller than claimed"
+        return ""
+
+    return shown
 
 
-def constants(network: Network, head: Any) -> list[list[Fraction]]:
-    """Constants of the differences of two outputs."""
-    classes = math.prod(network.outputs)
-    if head == "network":
-        return [[root(Fraction(2)) * network.constant] * classes] * classes
-    need(head == "pairs" and network.last, f"unknown head {str(head)[:40]}")
-    *before, matrix = network.last
-    need(type(matrix) is Dense, "pairs need a matrix at the end")
-    rows, factor = matrix.weight, network.body * norm_of(before)
-    found = []
-    for row in rows.ints:
-        apart = [sum(int(x) ** 2 for x in other - row) for other in rows.ints]
-        lengths = [root(Fraction(square)) * two(rows.exponent) + 2 * rows.error for square in apart]
-        found.append([upwards(factor * length) for length in lengths])
-    return found
+HEADS: dict[str, Any] = {"network": by_constants, "pairs": by_constants}
 
 
 def check_samples(record: Any, network: Network, tensors: Tensors, inputs: Shape, say: Say) -> None:
     """Show that no output overtakes the predicted one within the radius around each sample."""
     name, predictions, radii, head = fields(record, "inputs", "predictions", "radii", "head")
-    x, between, classes = tensors.get(name), constants(network, head), math.prod(network.outputs)
+    x, classes = tensors.get(name), math.prod(network.outputs)
     need(x.shape[1:] == inputs, f"tensor {name[:40]}: samples of {inputs} are asked")
     predicted = wholes(predictions, len(x), most=classes - 1)
     need(isinstance(radii, list) and len(radii) == len(x), "one radius for each sample is asked")
     claims = [number(radius) for radius in radii]
+    shown = HEADS[known(HEADS, head, "kind")](network, head)
     for first in range(0, len(x), SAMPLES):
-        logits = network(Grid.of(x[first : first + SAMPLES], VALUE))
-        slack, unit = root(Fraction(2)) * logits.error, two(logits.exponent)
-        for place, row in enumerate(logits.ints.reshape(-1, classes), first):
-            own, claim = predicted[place], claims[place]
-            for rival in set(range(classes)) - {own}:
-                margin = int(row[own] - row[rival]) * unit - slack
-                holds = claim == 0 or claim * between[own][rival] < margin
-                need(holds, f"sample {place}: the radius against {rival} is smaller than claimed")
+        part = slice(first, first + SAMPLES)
+        reason = shown(Grid.of(x[part], VALUE), predicted[part], claims[part])
+        need(not reason, f"samples from {first}, {reason}")
     say(f"{len(x)} samples, radii from {float(min(claims)):.6g} to {float(max(claims)):.6g}")
 
-
-# Bundles.
 
 ASSUMED = """Taken on trust: this network runs elsewhere, in exact real numbers (level real);
 samples are what their owner says; Python, and numpy's sums and products of integers, are right."""
@@ -640,11 +641,10 @@ samples are what their owner says; Python, and numpy's sums and products of inte
 def check(bundle: Path, say: Say = print) -> None:
     """Check everything that a bundle claims, and say each line; raises Invalid."""
     names = "format", "version", "level", "files", "input", "network", "bound", "samples", "about"
-    *kind, files, inputs, record, bound, samples, about = fields(
-        objects(read(bundle / "proof.json")), *names
-    )
-    need((type(kind[1]), type(about)) == (int, str), "another kind of version, or of about")
-    need(kind == ["onelip proof", 1, "real"], "another format, version or level")
+    content = objects(read(bundle / "proof.json"))
+    *kind, files, inputs, record, bound, samples, about = fields(content, *names)
+    known_kind = kind == ["onelip proof", 1, "real"] and (type(kind[1]), type(about)) == (int, str)
+    need(known_kind, "another format, version or level")
     need(isinstance(files, dict) and "tensors.safetensors" in files, "files are asked")
     found = {name: read(bundle / name) for name in files if name == Path(name).name}
     for name, digest in files.items():
@@ -689,7 +689,7 @@ def main(arguments: list[str], name: str = "python check.py") -> int:
     try:
         check(Path(arguments[0]))
     except (Invalid, ValueError, TypeError, ArithmeticError, LookupError, MemoryError) as error:
-        print(f"INVALID: {str(error)[:200]}")
+        print(f"INVALID: {' '.join(str(error).split())[:200]}")
         return 1
     print(f"VALID\n{ASSUMED}")
     return 0

@@ -77,7 +77,9 @@ def affine(module: Any, run: Run) -> Local:
     here = lengths(sums.terms + counts.flatten() * sums.peak)
     moved = (norm + most * middle) * run.x.near.away
     lost = run.arithmetic.summation(most, 0.0, 0.0, run.count)  # to underflow
-    return Local(offset, torch.fmin(everywhere, (share * (here + moved) + lost) * ABOVE))
+    return Local(
+        offset, torch.fmin(torch.as_tensor(everywhere), (share * (here + moved) + lost) * ABOVE)
+    )
 
 
 def repeated(numbers: Tensor, run: Run) -> float:

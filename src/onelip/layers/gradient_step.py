@@ -13,7 +13,7 @@ from onelip.chains import LinearMap, norm_of_parts
 from onelip.chains.linear_layers import convolution, dense, scaled
 from onelip.chains.value import Value
 from onelip.errors import UnboundedModuleError
-from onelip.forward_error import Arithmetic, Computed, Local, Run
+from onelip.forward_error import ABOVE, Arithmetic, Computed, Local, Reference, Run
 from onelip.layers.fixed_conv import check_image, check_image_size
 from onelip.lipschitz import LipschitzModule, bound_of_part, through
 from onelip.lipschitz.torch_modules import elementwise, sides_of
@@ -184,7 +184,13 @@ def _plain(weight: Tensor, bias: Tensor | None, padding_mode: str) -> nn.Linear 
 def _times(x: Computed, factor: float, arithmetic: Arithmetic) -> Computed:
     """Multiply by a stored factor that is not negative, and add its rounding."""
     lost = arithmetic.rounding(1, factor * x.reach, x.count)
-    return Computed(x.shape, factor * x.size, factor * x.error + lost, factor * x.offset)
+    near = x.near
+    if near is not None:
+        double = Arithmetic.of(torch.float64)
+        off = factor * near.off + double.rounding(1, factor * near.lengths, x.count)
+        near = Reference(near.point * factor, off * ABOVE, factor * near.drift * ABOVE)
+    size, error = factor * x.size * ABOVE, (factor * x.error + lost) * ABOVE
+    return Computed(x.shape, size, error, factor * x.offset * ABOVE, near)
 
 
 def gradient_step_chain(

@@ -24,7 +24,15 @@ from onelip.chains.linear_layers import expect, moved, shifted
 from onelip.chains.linear_map import reciprocal
 from onelip.chains.value import Value
 from onelip.errors import UnboundedModuleError
-from onelip.forward_error import Local, Run, absolute_norm, refuse_fast_convolutions, repeated
+from onelip.forward_error import (
+    ABOVE,
+    Local,
+    Run,
+    absolute_norm,
+    additions,
+    refuse_fast_convolutions,
+    repeated,
+)
 from onelip.layers.channels import per_channel, unshuffled
 from onelip.layers.fixed_conv import check_image, check_image_size
 from onelip.layers.gradient_step import mirrored
@@ -241,16 +249,18 @@ class FixedSOCConv2d(SkewExponential):
         size = self.channels * math.prod(sides)
         norm = float(self._norm())
         conv = _square_conv(self.weight, self.padding_mode)
-        absolute = absolute_norm(conv, (self.channels, *sides))
-        products = self.weight[0].numel()
-        arithmetic, u = run.arithmetic, run.x.reach
-        error: float | Tensor = 0.0
+        shape = self.channels, *sides
+        absolute = absolute_norm(conv, shape)
+        most = int(additions(conv, shape).max())
+        middle = (absolute + min(absolute, norm)) / 2 * ABOVE  # of the larger half of the terms
+        arithmetic, u, error = run.arithmetic, run.x.reach, 0.0 * run.x.reach
         for i in range(self.terms - 1, 0, -1):
             # one more step: the error so far, carried on by norm / i, plus new rounding
-            inside = arithmetic.rounding(products + 1, absolute * (u + error), size)
-            branch = (norm * (u + error) + inside) / i
+            reach = u + error
+            inside = arithmetic.summation(most, absolute * reach, middle * reach, size)
+            branch = (norm * reach + inside) / i
             error = (norm * error + inside) / i
-            error += arithmetic.rounding(5, run.x.reach + branch, size)
+            error = error + arithmetic.rounding(5, run.x.reach + branch, size)
             u = run.x.reach + norm * u / i
         offset = 0.0 if self.bias is None else repeated(exact(self.bias).cpu(), run)
         return Local(offset, error + run.rounding(1, u + error + offset))

@@ -89,10 +89,13 @@ def same_in_float64(module: nn.Module) -> bool:
     It is for modules of torch, which use their numbers as they are, and for layers that say so.
     """
     return all(
-        part.same_in_float64 if isinstance(part, LipschitzModule) else type(part) in RECORDS
+        part.same_in_float64 if isinstance(part, LipschitzModule) else _is_of_torch(part)
         for part in module.modules()
-        if type(part) is not nn.Sequential
     )
+
+
+def _is_of_torch(part: nn.Module) -> bool:
+    return type(part).__module__.startswith("torch.nn.modules.")
 
 
 def _numbers(module: nn.Module) -> list[Tensor]:

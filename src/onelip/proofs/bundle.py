@@ -18,7 +18,9 @@ from onelip.chains import Chain, Shape
 from onelip.checker import check
 from onelip.errors import NotApplicableError, UsageError
 from onelip.proofs.claims import hexadecimal
+from onelip.proofs.files import outline
 from onelip.proofs.graph import body_constant, network_record
+from onelip.proofs.inside import digest_of, write_inside
 from onelip.proofs.maps import Record, norm_of_records
 from onelip.proofs.multipliers import with_multipliers
 from onelip.proofs.samples import samples_record
@@ -61,7 +63,8 @@ def prove(
         input_shape: of one input, where there are no samples; files know theirs.
         method: ``"product"`` or ``"lipsdp"``.
         seconds: for the search of LipSDP.
-        formats: ``"pt2"`` and ``"onnx"``, to put what ``onelip.save`` writes beside the proof.
+        formats: ``"pt2"`` and ``"onnx"``, to put what ``onelip.save`` writes beside the proof, with
+            the bound and a digest of the network inside.
         about: a word on where the network comes from.
         trust: open parts of a ``.pt2`` file that may run code.
 
@@ -110,8 +113,11 @@ def prove(
             if not isinstance(model, nn.Module):
                 raise UsageError("formats are for modules: a file is copied as it is")
             save(model, temporary / f"network.{suffix}", chain.inputs)
-        refused = ""
+        refused, digest = "", digest_of(outline(network, store.tensors))
         for record, bound in tries:
+            for suffix in formats:
+                claims = {"network": digest, "bound": hexadecimal(bound), "level": "real"}
+                write_inside(temporary / f"network.{suffix}", claims)
             content = {
                 "format": "onelip proof",
                 "version": 1,

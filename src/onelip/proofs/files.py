@@ -11,11 +11,13 @@ from torch import Tensor
 from onelip.chains import Chain
 from onelip.errors import NotApplicableError, OnelipError
 from onelip.proofs.graph import network_record
+from onelip.proofs.inside import digest_of, read_inside
 from onelip.proofs.maps import Record
 from onelip.proofs.tensors import TensorStore
 from onelip.reading import load
 
 _CLAIMS = ("norm", "bound", "witness", "method")
+_SHIFTS = {"bias", "shift"}
 
 
 def compared(bundle: Path) -> dict[str, str]:
@@ -30,10 +32,20 @@ def compared(bundle: Path) -> dict[str, str]:
     found = {}
     for path in sorted(bundle.glob("network.*")):
         try:
-            found[path.name] = difference(load(path), wanted)
+            found[path.name] = difference(load(path), wanted) or _claims(path, content, wanted)
         except OnelipError as error:
             found[path.name] = f"cannot be read: {error}"
     return found
+
+
+def _claims(path: Path, content: Record, wanted: list[Any]) -> str:
+    """What is wrong with the claims inside a file of the network; empty if nothing is."""
+    claims = read_inside(path)
+    if claims and claims.get("network") != digest_of(wanted):
+        return "the claims inside are those of another network"
+    if claims and claims.get("bound") != content["bound"]:
+        return "the bound inside is not that of the proof"
+    return ""
 
 
 def difference(chain: Chain, wanted: list[Any]) -> str:
@@ -59,7 +71,11 @@ def outline(network: Record, tensors: dict[str, Tensor]) -> list[Any]:
 
 def _without_claims(value: Any, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, dict):
-        return {k: _without_claims(v, tensors) for k, v in value.items() if k not in _CLAIMS}
+        kept = {k: v for k, v in value.items() if k not in _CLAIMS}
+        for shift in _SHIFTS & kept.keys():  # files leave out what adds 0
+            if kept[shift] is not None and not tensors[kept[shift]].any():
+                kept[shift] = None
+        return {k: _without_claims(v, tensors) for k, v in kept.items()}
     if isinstance(value, list):
         return [_without_claims(item, tensors) for item in value]
     if isinstance(value, str) and value in tensors:

@@ -89,6 +89,9 @@ def _activation(block: Block, store: TensorStore, place: str) -> tuple[Record, t
             down = isinstance(module, layers.MaxMin)
             return {"kind": "sort", "size": kind.size, "descending": down}, (-1.0, 1.0)
     if isinstance(kind, Elementwise):
+        smooth = _smooth(module)
+        if smooth is not None:
+            return smooth
         slopes = _slopes_below_zero(module, block)
         if slopes is not None:
             ends = float(slopes.min()), float(slopes.max())
@@ -97,6 +100,18 @@ def _activation(block: Block, store: TensorStore, place: str) -> tuple[Record, t
         record, constant = _max_pool(module)
         return record, (-constant, constant)
     raise NotApplicableError(f"no proof of {type(module).__name__} can be written yet ({place})")
+
+
+def _smooth(module: nn.Module) -> tuple[Record, tuple[float, float]] | None:
+    """A smooth activation, with the slopes of the format; None for any other."""
+    names = {nn.Tanh: "tanh", nn.Sigmoid: "sigmoid", nn.SiLU: "silu"}
+    name = names.get(type(module))
+    if type(module) is nn.Softplus and module.beta == 1:
+        name = "softplus"
+    if type(module) in (nn.ELU, nn.CELU) and module.alpha == 1:
+        name = "elu"
+    slopes = {"sigmoid": (0.0, 0.25), "silu": (-0.1, math.nextafter(1.1, 2))}
+    return None if name is None else ({"kind": name}, slopes.get(name, (0.0, 1.0)))
 
 
 def _slopes_below_zero(module: nn.Module, block: Block) -> Tensor | None:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from onelip.chains import Chain
 from onelip.proofs.claims import hexadecimal
+from onelip.proofs.curvature import curvature_radii
 from onelip.proofs.graph import body_constant
 from onelip.proofs.maps import Record, norm_of_records
 from onelip.proofs.tensors import TensorStore
@@ -39,11 +40,16 @@ def samples_record(
     if network["last"] and network["last"][-1]["map"] == "dense":
         heads["pairs"] = _pairs(network, store)
     radii = {head: _radii(margins - lost, prediction, pairs) for head, pairs in heads.items()}
-    head = max(radii, key=lambda name: float(radii[name].sum()))
+    best = max(radii, key=lambda name: float(radii[name].sum()))
+    found: Tensor = radii[best]
+    head: str | Record = best
+    curved = curvature_radii(exact, network, x.cpu().double(), store, SLACK)
+    if curved is not None and curved.radii.sum() > found.sum():
+        found, head = curved
     return {
         "inputs": store.add("samples", x),
         "predictions": prediction.tolist(),
-        "radii": [hexadecimal(radius) for radius in radii[head]],
+        "radii": [hexadecimal(radius) for radius in found],
         "head": head,
     }
 

@@ -92,6 +92,10 @@ def test_layers_by_the_old_exporter(case: Case, tmp_path: Path):
         with pytest.raises(torch.onnx.errors.UnsupportedOperatorError, match=missing):
             onnx_file(model, case.input_shape, path, dynamo=False)
         return
+    if kind_of(case) == "Accumulated":  # its casts of weights need the new exporter
+        with pytest.raises(RuntimeError, match="Jitted modules"):
+            onnx_file(model, case.input_shape, path, dynamo=False)
+        return
     check(model, case.input_shape, onnx_file(model, case.input_shape, path, dynamo=False))
     check_bound(case, model, path)
 

@@ -40,7 +40,7 @@ def shown(check: Any, network: Any, claim: Fraction) -> None:
     fits = isinstance(names, list) and len(names) == len(network.parts) > 0
     check.need(fits, "multipliers for each block are asked")
     layers = []
-    for name, (maps, kind, act, plain) in zip(names, network.parts, strict=True):
+    for name, (maps, kind, act, plain, _) in zip(names, network.parts, strict=True):
         single = plain and kind == "leaky-relu" and len(maps) == 1 and type(maps[0]) is dense
         check.need(single, "multipliers need plain layers, each with one matrix, and no sorting")
         (count,), numbers = maps[0].outputs, network.tensors.get(name, axes=1)

@@ -21,7 +21,8 @@ from onelip.errors import UsageError
 _PLAIN = re.compile(
     r"(archive_format|archive_version|byteorder|\.data/(version|serialization_id)"
     r"|models/model\.json|data/weights/(weight_\d+|model_weights_config\.json)"
-    r"|data/constants/(tensor_\d+|model_constants_config\.json)|data/sample_inputs/model\.pt)"
+    r"|data/constants/(tensor_\d+|model_constants_config\.json)|data/sample_inputs/model\.pt"
+    r"|extra/[\w.-]+)"  # texts, which nothing opens unless it is asked to
 )
 _OPERATORS = re.compile(
     r"torch\.ops\.aten\.(?!from_file)\w+\.\w+"

@@ -1,7 +1,9 @@
 """Bundles of plain dense networks with multipliers, written by hand: any numbers, true or not."""
 
 import hashlib
+import itertools
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import numpy as np
 import safetensors.numpy
 
 Array = Any
+Network = tuple[list[Array], list[Array], list[Array]]  # weights, slopes, multipliers
 
 
 def plain(
@@ -116,3 +119,35 @@ def least_eigenvalue(m: Array) -> float:
         return -1.0
     root = 1 / np.sqrt(d)
     return float(np.linalg.eigvalsh(root[:, None] * m * root)[0])
+
+
+def crafted(
+    sizes: tuple[int, ...], slope: float, rng: np.random.Generator, spread: int = 0
+) -> Network:
+    """A network on both checkers' grids, and multipliers of few bits whose form can be positive."""
+    weights = []
+    for n, m in itertools.pairwise(sizes):
+        w = np.rint(rng.normal(size=(m, n)) * 64) / 64
+        weights.append(w * 2.0 ** rng.integers(-spread, spread + 1, size=(m, 1)))
+    slopes = [np.full(1, slope) for _ in weights[1:]]
+    multipliers, need = [], weights[-1].T @ weights[-1]
+    for w in reversed(weights[:-1]):
+        # rows of small weights need small multipliers, so those are not all alike
+        sums = np.abs(need).sum(1) + 2.0**-20
+        t = 2.0 ** np.ceil(np.log2(sums)) * rng.choice([1, 1.25, 1.5], size=len(sums))
+        multipliers.insert(0, t)
+        need = 4 * max(1.0, slope * slope) * w.T @ (t[:, None] * w)
+    return weights, slopes, multipliers
+
+
+def least_constant(network: Network) -> float:
+    """The least constant whose form is positive, by float64; infinite where there is none."""
+    low, high = 0.0, 2.0**40
+    if least_eigenvalue(form(*network, high)) < 0:
+        return math.inf
+    for _ in range(90):
+        middle = (low + high) / 2
+        low, high = (
+            (low, middle) if least_eigenvalue(form(*network, middle)) > 0 else (middle, high)
+        )
+    return high

@@ -94,7 +94,8 @@ def test_mutants_get_the_same_verdict(name: str, go: Path, bundles, tmp_path) ->
         kind = mutate(bundles[name], folder, random.Random(f"{name} {seed}"))
         found, other = verdict(go, folder), python_verdict(folder)
         close += (differ := bool(found) != bool(other))
-        assert not differ or "claimed" in other, (seed, kind, found, other)
+        allowed = "claimed" in other or "grid" in other
+        assert not differ or allowed, (seed, kind, found, other)
         small = name in NETWORKS  # the truth of the others takes seconds
         assert found or not (small and false_claims(folder)), (seed, kind)
         refused += bool(found)

@@ -1,6 +1,5 @@
 """Constants by multipliers, of both checkers: true and false claims, and hostile bundles."""
 
-import itertools
 import json
 import math
 import random
@@ -14,41 +13,12 @@ import torch
 from torch import nn
 
 from onelip import layers, prove
-from tests.checker.crafted import form, least_eigenvalue, plain
+from tests.checker.crafted import crafted, least_constant, plain
+from tests.checker.exact_forms import exactly_positive
 from tests.checker.programs import python_verdict, verdict
 
 SIZES = ((6, 5, 3), (5, 7, 6, 3), (4, 6, 2, 5, 6, 2), (1, 1, 1), (9, 2, 9, 1))
 SLOPES = {"relu": 0.0, "leaky": 0.25, "negative": -0.5, "abs": -1.0, "identity": 1.0, "steep": 1.5}
-
-
-def crafted(sizes, slope, rng, spread=0) -> tuple[list, list, list]:
-    """A network on both checkers' grids, and multipliers of few bits whose form can be positive."""
-    weights = []
-    for n, m in itertools.pairwise(sizes):
-        w = np.rint(rng.normal(size=(m, n)) * 64) / 64
-        weights.append(w * 2.0 ** rng.integers(-spread, spread + 1, size=(m, 1)))
-    slopes = [np.full(1, slope) for _ in weights[1:]]
-    multipliers, need = [], weights[-1].T @ weights[-1]
-    for w in reversed(weights[:-1]):
-        # rows of small weights need small multipliers, so those are not all alike
-        sums = np.abs(need).sum(1) + 2.0**-20
-        t = 2.0 ** np.ceil(np.log2(sums)) * rng.choice([1, 1.25, 1.5], size=len(sums))
-        multipliers.insert(0, t)
-        need = 4 * max(1.0, slope * slope) * w.T @ (t[:, None] * w)
-    return weights, slopes, multipliers
-
-
-def least_constant(network) -> float:
-    """The least constant whose form is positive, by float64; infinite where there is none."""
-    low, high = 0.0, 2.0**40
-    if least_eigenvalue(form(*network, high)) < 0:
-        return math.inf
-    for _ in range(90):
-        middle = (low + high) / 2
-        low, high = (
-            (low, middle) if least_eigenvalue(form(*network, middle)) > 0 else (middle, high)
-        )
-    return high
 
 
 @pytest.mark.parametrize("kind", SLOPES)
@@ -178,18 +148,14 @@ def test_parts_that_have_no_slopes_of_their_own(go: Path, tmp_path) -> None:
     record = plain(tmp_path / "b", *NETWORK, bound=BOUND)
     take = {"map": "take", "norm": "0x1p+0", "index": None, "outputs": [5]}
     sort = {"kind": "sort", "size": 5, "descending": True}
-    step = {"inner": None, "activation": None, "step": "0x1p-30", "bound": "0x1p+40"}
-    change = "blocks", 1
 
-    def refused(changed: dict) -> None:
+    def refused(changed: dict, of: str = "block", without: tuple[str, ...] = ()) -> None:
         network = json.loads(json.dumps(record["network"]))
-        if "network" in changed:
-            network |= changed["network"]
-        else:
-            network[change[0]][change[1]] |= changed
-            network[change[0]][change[1]]["bound"] = "0x1p+40"
-            for key in [key for key, value in changed.items() if value == "gone"]:
-                del network[change[0]][change[1]][key]
+        block = network["blocks"][1]
+        (block if of == "block" else network).update(changed)
+        block["bound"] = "0x1p+40"
+        for key in without:
+            del block[key]
         text = json.dumps(record | {"network": network})
         (tmp_path / "b" / "proof.json").write_text(text)
         assert not both(go, tmp_path / "b"), changed
@@ -201,11 +167,11 @@ def test_parts_that_have_no_slopes_of_their_own(go: Path, tmp_path) -> None:
     refused({"outer": [take]})
     refused({"inner": [take, *record["network"]["blocks"][1]["inner"]]})
     refused({"inner": []})
-    refused({"step": step["step"], "outer": "gone", "skip": "gone"})
+    refused({"step": "0x1p-30"}, without=("outer", "skip"))
     last = record["network"]["last"]
-    refused({"network": {"last": []}})
-    refused({"network": {"last": [*last, take | {"outputs": [3]}]}})
-    refused({"network": {"last": [take, *last]}})
+    refused({"last": []}, "network")
+    refused({"last": [*last, take | {"outputs": [3]}]}, "network")
+    refused({"last": [take, *last]}, "network")
     names = record["network"]["method"]["weights"]
     for method in (
         [],
@@ -226,7 +192,7 @@ def test_parts_that_have_no_slopes_of_their_own(go: Path, tmp_path) -> None:
         {"kind": "multipliers", "weights": ["t0", "t7"]},
         {"kind": "multipliers", "weights": ["s0", "s0"]},
     ):
-        refused({"network": {"method": method}})
+        refused({"method": method}, "network")
 
 
 def test_shapes_of_inputs(go: Path, tmp_path) -> None:
@@ -289,55 +255,8 @@ def test_no_false_claim_is_valid_with_wild_numbers(go: Path, tmp_path) -> None:
         found, other = verdict(go, tmp_path / "b"), python_verdict(tmp_path / "b")
         if not found or not other:
             accepted += 1
-            assert _exactly_positive(weights, slopes, multipliers, bound), (turn, found, other)
+            assert exactly_positive(weights, slopes, multipliers, bound), (turn, found, other)
     assert accepted > 20
-
-
-def _exactly_positive(weights, slopes, multipliers, bound) -> bool:
-    """Elimination in fractions, with multipliers and slopes as they are or one part in 2^11 off."""
-    from fractions import Fraction
-
-    def holds(up: Fraction) -> bool:
-        sizes = [w.shape[1] for w in weights]
-        ends = np.cumsum([0, *sizes]).tolist()
-        m = [[Fraction(0)] * ends[-1] for _ in range(ends[-1])]
-        for i in range(sizes[0]):
-            m[i][i] = (Fraction(bound) * up) ** 2
-        for k, w in enumerate(weights):
-            rows = [[Fraction(float(x)) for x in row] for row in w]
-            for r, row in enumerate(rows):
-                if k + 1 == len(weights):
-                    t, s, inside = Fraction(0), Fraction(0), Fraction(-1)
-                else:
-                    t = Fraction(float(multipliers[k][r])) * up
-                    s = Fraction(float(np.broadcast_to(slopes[k], len(w))[r]))
-                    inside = 2 * s * t
-                    place = ends[k + 1] + r
-                    m[place][place] += 2 * t
-                    for j, x in enumerate(row):
-                        m[place][ends[k] + j] -= (1 + s) * t * x
-                        m[ends[k] + j][place] = m[place][ends[k] + j]
-                for i, x in enumerate(row):
-                    if x and inside:
-                        for j, y in enumerate(row):
-                            m[ends[k] + i][ends[k] + j] += inside * x * y
-        return _eliminated(m)
-
-    return holds(Fraction(1)) or holds(1 + Fraction(1, 2**20)) or holds(1 + Fraction(1, 2**11))
-
-
-def _eliminated(m) -> bool:
-    for k, row in enumerate(m):
-        if row[k] < 0:
-            return False
-        for other in m[k + 1 :]:
-            if other[k]:
-                if row[k] == 0:
-                    return False
-                q = other[k] / row[k]
-                for j in range(k + 1, len(m)):
-                    other[j] -= q * row[j]
-    return True
 
 
 def test_zeros(go: Path, tmp_path) -> None:
@@ -389,4 +308,4 @@ def test_bits_of_multipliers_and_slopes(go: Path, tmp_path) -> None:
         plain(tmp_path / "b", weights, slopes, changed, bound=least / 2)
         found, other = verdict(go, tmp_path / "b"), python_verdict(tmp_path / "b")
         if not found or not other:
-            assert _exactly_positive(weights, slopes, changed, least / 2)
+            assert exactly_positive(weights, slopes, changed, least / 2)

@@ -73,9 +73,9 @@ func (a *envelope) positive(off upper) bool {
 	if !ok {
 		return false
 	}
-	square, ok := a.residual(l, margin)
+	square := a.residual(l, margin)
 	room := new(big.Rat).Sub(new(big.Rat).SetInt(margin.big()), off.fraction())
-	return ok && room.Sign() >= 0 && atLeast(multiply(room, room), square)
+	return room.Sign() >= 0 && atLeast(multiply(room, room), square)
 }
 
 // factor is L in units of 2^(-unitBits / 2), rounded to whole numbers; false where there is none.
@@ -136,10 +136,10 @@ func (a *envelope) wholeRows(l []float64) ([]int64, bool) {
 	return m, true
 }
 
-// residual is an upper bound of |A - m I - L L^T|^2 in Frobenius' norm; false where A is too large.
+// residual is an upper bound of |A - m I - L L^T|^2 in Frobenius' norm.
 //
 // No entry of L L^T is larger than the square of its longest row, by Cauchy and Schwarz: nothing wraps.
-func (a *envelope) residual(l []int64, margin wide) (*big.Rat, bool) {
+func (a *envelope) residual(l []int64, margin wide) *big.Rat {
 	sums := make([]float64, a.n)
 	a.tiled(func(i, j int) {
 		from := most(a.first[i], a.first[j])
@@ -156,5 +156,5 @@ func (a *envelope) residual(l []int64, margin wide) (*big.Rat, bool) {
 		total += s
 	}
 	// At most 2^26 numbers >= 0 with few roundings each: off by a factor of less than 1 + 2^-25.
-	return new(big.Rat).SetFloat64(total * (1 + 0x1p-20)), true
+	return new(big.Rat).SetFloat64(total * (1 + 0x1p-20))
 }

@@ -144,7 +144,8 @@ def _layers(model: nn.Module, x: Tensor, eps: float) -> dict[str, float]:
         from onelip.certificates.sample_errors import errors_after_parts
     except ImportError:  # of another version
         return {}
-    radius, found, before = torch.full((len(x),), eps, dtype=torch.float64), {}, 0.0
+    radius, found = torch.full((len(x),), eps, dtype=torch.float64), {}
+    before = 1e-30  # of inputs that may be flushed to 0
     errors = errors_after_parts(model, x, radius)
     for (name, part), error in zip(flattened(model), errors, strict=True):
         now = float(error.median())

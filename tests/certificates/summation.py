@@ -1,10 +1,11 @@
-"""Linear layers computed in any order of summation, fused or not, flushed or not."""
+"""Linear parts computed in any order of summation, fused or not, flushed or not."""
 
 from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 Order = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
@@ -70,14 +71,17 @@ def flushed(numbers: np.ndarray) -> np.ndarray:
     return np.where(np.abs(numbers) < TINY, 0, numbers).astype(np.float32)
 
 
-def linear(
-    layer: nn.Linear, x: Tensor, order: Order, rng: np.random.Generator, *, fused: bool, flush: bool
+def sums(
+    terms: np.ndarray,
+    bias: Tensor | None,
+    order: Order,
+    rng: np.random.Generator,
+    *,
+    fused: bool,
+    flush: bool,
 ) -> Tensor:
-    """``W x + b`` for ``(batch, features)`` in float32, each sum from left to right in an order."""
+    """Sums ``(..., n)`` of products that are exact in float64, in float32 from left to right."""
     end = flushed if flush else rounded
-    weight, bias = layer.weight.detach().numpy(), layer.bias
-    x = end(x.numpy())
-    terms = weight[None].astype(np.float64) * x[:, None]  # exact in float64
     if bias is not None:
         numbers = np.broadcast_to(bias.detach().numpy(), terms.shape[:2])[..., None]
         terms = np.concatenate([terms, numbers], -1)
@@ -88,9 +92,39 @@ def linear(
     return torch.from_numpy(total)
 
 
+def products(weight: Tensor, x: Tensor, *, flush: bool) -> np.ndarray:
+    """Products of rows and inputs, ``(batch, rows, n)``, exact in float64."""
+    inputs = (flushed if flush else rounded)(x.numpy())
+    return weight.detach().numpy()[None].astype(np.float64) * inputs[:, None]
+
+
+def linear(
+    layer: nn.Linear, x: Tensor, order: Order, rng: np.random.Generator, *, fused: bool, flush: bool
+) -> Tensor:
+    """``W x + b`` for ``(batch, features)``."""
+    terms = products(layer.weight, x, flush=flush)
+    return sums(terms, layer.bias, order, rng, fused=fused, flush=flush)
+
+
+def convolution(
+    layer: nn.Conv2d, x: Tensor, order: Order, rng: np.random.Generator, *, fused: bool, flush: bool
+) -> Tensor:
+    """A convolution with zero padding, as sums over the pixels under each kernel."""
+    patches = F.unfold(x, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
+    count, _, places = patches.shape
+    terms = products(layer.weight.flatten(1), patches.mT.flatten(0, 1), flush=flush)
+    found = sums(terms, layer.bias, order, rng, fused=fused, flush=flush)
+    height = (x.shape[2] + 2 * layer.padding[0] - layer.kernel_size[0]) // layer.stride[0] + 1
+    return found.view(count, places, -1).mT.unflatten(2, (height, -1))
+
+
+_SUMMED = {nn.Linear: linear, nn.Conv2d: convolution}
+
+
 def run(model: nn.Sequential, x: Tensor, order: str, seed: int, **options: bool) -> Tensor:
-    """Run a sequence with its linear layers in another order of summation."""
+    """Run a sequence with its linear parts in another order of summation."""
     rng = np.random.default_rng(seed)
     for part in model:
-        x = linear(part, x, ORDERS[order], rng, **options) if type(part) is nn.Linear else part(x)
+        summed = _SUMMED.get(type(part))
+        x = part(x) if summed is None else summed(part, x, ORDERS[order], rng, **options)
     return x

@@ -108,12 +108,25 @@ def margins(logits: Tensor, prediction: Tensor) -> Tensor:
     return logits.gather(1, prediction[:, None]) - logits
 
 
+def convolutional() -> nn.Sequential:
+    parts = [nn.Conv2d(2, 6, 3, padding=1), layers.MaxMin(), nn.Conv2d(6, 8, 2, stride=2)]
+    parts += [nn.ReLU(), nn.Flatten(), nn.Linear(72, 4)]
+    return nn.Sequential(*parts).eval().requires_grad_(False)
+
+
+NETWORKS = {
+    "dense": (lambda: dense(40, 32, 32, 5), (40,)),
+    "convolutional": (convolutional, (2, 6, 6)),
+}
+
+
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("fused", [False, True])
-def test_every_order_of_summation_at_attacked_inputs(order, fused):
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_order_of_summation_at_attacked_inputs(name, order, fused):
     torch.manual_seed(0)
-    model = dense(40, 32, 32, 5)
-    x = samples((40,))
+    build, shape = NETWORKS[name]
+    model, x = build(), samples(shape)
     for radius in (0.0, 0.3):
         r = torch.full((len(x),), radius, dtype=torch.float64)
         prediction = model(x).argmax(1)
@@ -124,6 +137,15 @@ def test_every_order_of_summation_at_attacked_inputs(order, fused):
                 logits = run(model, moved, order, seed, fused=fused, flush=flush).double()
                 lost = margins(twin(moved.double()), prediction) - margins(logits, prediction)
                 assert bool((lost <= found.attacked + 1e-13).all())
+
+
+def test_the_emulation_is_the_network_but_for_rounding():
+    torch.manual_seed(0)
+    for build, shape in NETWORKS.values():
+        model, x = build(), samples(shape)
+        for order in ORDERS:
+            found = run(model, x, order, 0, fused=False, flush=True)
+            torch.testing.assert_close(found, model(x), rtol=1e-4, atol=1e-5)
 
 
 def test_a_greedy_order_comes_within_a_factor_of_twenty():

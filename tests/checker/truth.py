@@ -172,7 +172,7 @@ class Truth:
         for block in network["blocks"]:
             if "step" in block or block["outer"] or block["skip"] is not None:
                 self.false.append("the form is that of another network")
-        least = max(_least(self._form(network, claim, bits)) for bits in (12, 0))
+        least = max(_least(self._form(network, claim, bits)) for bits in (24, 0))
         if least < -1e-9:
             self.false.append(f"the form has the eigenvalue {least}")
 
@@ -189,10 +189,9 @@ class Truth:
             a, b, t = start + w.shape[1], start + w.shape[1] + w.shape[0], self._get(name)
             slopes = self._get(act["slopes"]).expand(len(w))
             low, high = slopes.clamp_max(1), slopes.clamp_min(1)
-            if bits:  # downwards, and the widest slopes for all
+            if bits:  # upwards, and slopes outwards
                 fraction, exponent = torch.frexp(t)
-                t = torch.ldexp((fraction * 2**bits).floor(), exponent - bits)
-                low, high = low.min().expand(len(w)), high.max().expand(len(w))
+                t = torch.ldexp((fraction * 2**bits).ceil(), exponent - bits)
                 low, high = (low * 2**bits).floor() / 2**bits, (high * 2**bits).ceil() / 2**bits
             form[start:a, start:a] += 2 * w.T @ ((low * high * t)[:, None] * w)
             form[a:b, a:b] += 2 * torch.diag(t)

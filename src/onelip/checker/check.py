@@ -565,7 +565,7 @@ class Network:
             return replace(y, error=upwards(y.error + claim * x.error))
 
         self.blocks.append(run)
-        self.parts.append((before, kind["kind"], act, around is None and not after, claim))
+        self.parts.append((before, kind, hidden, around is None and not after, claim))
         return outputs
 
 

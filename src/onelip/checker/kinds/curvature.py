@@ -43,7 +43,8 @@ def by_curvature(check: Any, network: Any, head: Any) -> Callable[..., str]:
     dense = check.MAPS["dense"]
     _, name = check.fields(head, "kind", "bends")
     check.need(network.parts and len(network.last) == 1, "a head of two matrices is asked")
-    (maps, kind, _, plain, _), outer = network.parts[-1], network.last[0]
+    (maps, record, _, plain, _), outer = network.parts[-1], network.last[0]
+    kind = record["kind"]
     fits = plain and len(maps) == 1 and type(maps[0]) is dense and type(outer) is dense
     check.need(fits and kind in BENDS, "a head of two matrices and a smooth activation is asked")
     inner, classes = maps[0], outer.outputs[0]

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-SHORT = 12  # bits of multipliers, and after the point of slopes, which are taken a little wider
+SHORT = 24  # bits of multipliers, and after the point of slopes, which are taken a little wider
 MARGIN = 36  # m is 2^-36 of the largest scaled number on the diagonal
 WIDEST = 4096
 
@@ -25,12 +25,12 @@ def register(check: Any) -> None:
 
 
 class Layer(NamedTuple):
-    """A matrix, slopes times 2^12, and multipliers; all exact."""
+    """A matrix, and for each neuron a multiplier t, ``t (a + b)`` and ``2 t a b``, all exact."""
 
     weight: Any
-    low: int
-    high: int
     multipliers: list[Fraction]
+    across: list[Fraction]
+    inside: list[Fraction]
 
 
 def shown(check: Any, network: Any, claim: Fraction) -> None:
@@ -40,24 +40,43 @@ def shown(check: Any, network: Any, claim: Fraction) -> None:
     fits = isinstance(names, list) and len(names) == len(network.parts) > 0
     check.need(fits, "multipliers for each block are asked")
     layers = []
-    for name, (maps, kind, act, plain, _) in zip(names, network.parts, strict=True):
-        single = plain and kind == "leaky-relu" and len(maps) == 1 and type(maps[0]) is dense
+    for name, (maps, kind, hidden, plain, _) in zip(names, network.parts, strict=True):
+        elementwise = plain and kind["kind"] == "leaky-relu"
+        single = elementwise and len(maps) == 1 and type(maps[0]) is dense
         check.need(single, "multipliers need plain layers, each with one matrix, and no sorting")
-        (count,), numbers = maps[0].outputs, network.tensors.get(name, axes=1)
-        check.need(len(numbers) == count and (numbers >= 0).all(), "multipliers are >= 0")
-        low, high = math.floor(act.low * 2**SHORT), math.ceil(act.high * 2**SHORT)
-        layers.append(Layer(maps[0].weight, low, high, list(map(short, numbers.tolist()))))
+        numbers = network.tensors.get(name, axes=1)
+        check.need(numbers.shape == hidden and (numbers >= 0).all(), "multipliers are >= 0")
+        slopes = np.broadcast_to(network.tensors.get(kind["slopes"]), hidden)
+        layers.append(layer(maps[0].weight, slopes.tolist(), numbers.tolist()))
     check.need(len(network.last) == 1 and type(network.last[0]) is dense, "a matrix at the end")
     last = network.last[0].weight
     exact = all(weight.error == 0 for weight in [last, *(layer.weight for layer in layers)])
     check.need(exact, "multipliers need weights that are numbers of the grid")
-    check.need(positive(check, form(check, layers, last, claim**2)), check.TOO_LARGE)
+    check.need(positive(form(check, layers, last, claim**2), check), check.TOO_LARGE)
+
+
+def layer(weight: Any, slopes: list[float], numbers: list[float]) -> Layer:
+    """A layer with short numbers: any multipliers >= 0 will do, and any slopes around the true."""
+    found = Layer(weight, [], [], [])
+    for slope, number in zip(slopes, numbers, strict=True):
+        t, one = short(number), 1 << SHORT
+        low = Fraction(min(one, math.floor(Fraction(slope) * one)), one)
+        high = Fraction(max(one, math.ceil(Fraction(slope) * one)), one)
+        found.multipliers.append(t)
+        found.across.append(t * (low + high))
+        found.inside.append(2 * t * low * high)
+    return found
 
 
 def short(number: float) -> Fraction:
-    """A number rounded down to a few bits: any multipliers will do."""
+    """A number rounded up to a few bits."""
     fraction, exponent = math.frexp(number)
-    return Fraction(int(math.ldexp(fraction, SHORT)), 1) * Fraction(2) ** (exponent - SHORT)
+    return math.ceil(math.ldexp(fraction, SHORT)) * Fraction(2) ** (exponent - SHORT)
+
+
+def places(numbers: list[Fraction]) -> int:
+    """Binary places of the finest of some numbers."""
+    return max((number.denominator.bit_length() - 1 for number in numbers), default=0)
 
 
 def form(check: Any, layers: list[Layer], last: Any, square: Fraction) -> Any:
@@ -66,29 +85,28 @@ def form(check: Any, layers: list[Layer], last: Any, square: Fraction) -> Any:
     ends = np.cumsum([0, *sizes]).tolist()
     check.need(ends[-1] <= WIDEST, "multipliers for a network that is too wide")
     parts = [slice(a, b) for a, b in itertools.pairwise(ends)]
-    fine = [t.denominator.bit_length() - 1 for layer in layers for t in layer.multipliers]
-    widest = max([0, *fine]) + 2 * SHORT + 1
-    smallest = min([0, last.exponent, *(layer.weight.exponent for layer in layers)])
+    exponents = [grid.exponent if grid.ints.any() else 0 for grid in (w.weight for w in layers)]
+    power = last.exponent if last.ints.any() else 0
     # every entry is a whole number of these
-    unit = min(2 * smallest - widest, -square.denominator.bit_length() - 1)
+    unit = min(-places([square]), 2 * power)
+    for single, e in zip(layers, exponents, strict=True):
+        fine = places(single.multipliers), places(single.across) - e, places(single.inside) - 2 * e
+        unit = min(unit, *(-place for place in fine))
     matrix = np.zeros((ends[-1], ends[-1]), object)
     index = np.arange(ends[-1])
     matrix[index[parts[0]], index[parts[0]]] = whole(square, unit)
-    for k, layer in enumerate(layers):
-        before, after, w = parts[k], parts[k + 1], layer.weight
+    for k, (single, e) in enumerate(zip(layers, exponents, strict=True)):
+        before, after, ints = parts[k], parts[k + 1], single.weight.ints.astype(object)
         at = index[after]
-        sums = Fraction(layer.low + layer.high, 2**SHORT)
-        ints = w.ints.astype(object)
-        across = [whole(t * sums, unit - w.exponent) for t in layer.multipliers]
-        matrix[after, before] = -np.array(across, object)[:, None] * ints
+        across = np.array([whole(number, unit - e) for number in single.across], object)
+        matrix[after, before] = -across[:, None] * ints
         matrix[before, after] = matrix[after, before].T
-        matrix[at, at] = [whole(2 * t, unit) for t in layer.multipliers]
-        inside = Fraction(2 * layer.low * layer.high, 4**SHORT)
-        if inside:
-            scaled = [whole(t * inside, unit - 2 * w.exponent) for t in layer.multipliers]
-            matrix[before, before] += ints.T @ (np.array(scaled, object)[:, None] * ints)
+        matrix[at, at] = [whole(2 * t, unit) for t in single.multipliers]
+        if any(single.inside):
+            inside = np.array([whole(number, unit - 2 * e) for number in single.inside], object)
+            matrix[before, before] += ints.T @ (inside[:, None] * ints)
     gram = check.product(check.digits(last.ints.T), check.digits(last.ints))
-    matrix[parts[-1], parts[-1]] -= integers(check, gram) << (2 * last.exponent - unit)
+    matrix[parts[-1], parts[-1]] -= integers(check, gram) << (2 * power - unit)
     return matrix
 
 
@@ -104,7 +122,7 @@ def integers(check: Any, levels: list[Any]) -> Any:
     return sum((level.astype(object) << (check.DIGIT * k) for k, level in enumerate(levels)), 0)
 
 
-def positive(check: Any, matrix: Any) -> bool:
+def positive(matrix: Any, check: Any) -> bool:
     """Whether a matrix of integers is shown to have no negative eigenvalue."""
     diagonal = matrix.diagonal()
     if min(diagonal) <= 0:

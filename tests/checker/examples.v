@@ -1,7 +1,7 @@
 (** Numbers for which the hypotheses hold: no theorem is about nothing. *)
 
 From Coq Require Import Reals Lra Lia List.
-From Onelip Require Import Vectors Norms Maps Kernel Network.
+From Onelip Require Import Vectors Norms Maps Groups Kernel Network Valid.
 Local Open Scope R_scope.
 
 (* the matrix (2 + 1), 2 on the grid, with t = 4 and no factor: 3 is shown, the true norm *)
@@ -37,7 +37,7 @@ Proof.
   assert (M : checked_maps 2 (id2 :: nil) 2) by (simpl; auto using shown_id2, Rle_0_1).
   exists 2%nat. simpl. split; [|split; [exact M|lra]].
   exists 2%nat. split.
-  - exists 2%nat. repeat split; try lra. rewrite Rmax_left; lra.
+  - exists 2%nat, 2%nat. repeat split; try lra. rewrite Rmax_left; lra.
   - exists 2%nat. repeat split; auto using shown_id2; try lra.
     rewrite Rmin_left by lra. repeat apply Rmax_lub; lra.
 Qed.

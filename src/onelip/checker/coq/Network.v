@@ -1,11 +1,9 @@
-(** What VALID means for a network of matrices, all in one: [checked] and [checked_sample] are the
-    comparisons of numbers that check.py makes, and the theorems say what follows from them. That
-    computed values are within e is taken as given here; [image_error] and [block_error] add it up.
+(** Networks, the functions that they are, and what check.py compares. [checked] and
+    [checked_sample] are comparisons of numbers; Valid.v says what follows from them. That computed
+    values are within e is taken as given here; [image_error] and [block_error] add it up. *)
 
-    A Lemma is a step on the way; Theorems are listed at the end, with what they assume. *)
-
-From Coq Require Import Reals Lra Lia Psatz List.
-From Onelip Require Import Vectors Norms Maps Kernel.
+From Coq Require Import Reals List.
+From Onelip Require Import Vectors Norms Maps Groups.
 Local Open Scope R_scope.
 
 (** * Networks *)
@@ -13,10 +11,12 @@ Local Open Scope R_scope.
 (** x -> A x + b, and the claim of a norm. *)
 Record linear := Linear { rows : nat; columns : nat; matrix : mat; shift : vec; claim : R }.
 
-(** Slopes below 0, between two numbers; or entries that are put in order, two by two. *)
+(** Slopes below 0, between two numbers; entries that are put in order, two by two, as for sorting
+    groups ([bubble_sorts]); maxima of so many windows w of p + 1 entries, and their constant. *)
 Inductive activation :=
 | Leaky (below : vec) (low high : R)
-| Exchanges (pairs : list (nat * nat)).
+| Exchanges (pairs : list (nat * nat))
+| Maxima (windows : nat) (w : nat -> nat -> nat) (p : nat) (c : R).
 
 (** outer (activation (inner x)) + skip x, without the sum for a None; and the step
     x - h A^T activation (A x + b). Each with a claim of its constant. *)
@@ -41,6 +41,7 @@ Definition activate (act : activation) : vec -> vec :=
   match act with
   | Leaky below _ _ => elementwise (fun i => leaky (below i))
   | Exchanges pairs => exchanges pairs
+  | Maxima _ w p _ => maxima w p
   end.
 
 Definition run_block (B : block) (x : vec) : vec :=
@@ -62,7 +63,8 @@ Definition run (N : network) (x : vec) : vec := images (last N) (run_blocks (blo
 
 (** * What is checked *)
 
-(** A norm, by the Frobenius norm or by a factor, of the matrix or of its transpose. *)
+(** A norm: by the Frobenius norm or by a factor, of the matrix or of its transpose; by the largest
+    of factors; or by how often an entry is taken. *)
 Inductive shown : nat -> nat -> mat -> R -> Prop :=
 | by_frobenius m n (G E : mat) u e c :
     0 < u -> frobenius m n E <= e -> e <= c ->
@@ -72,7 +74,15 @@ Inductive shown : nat -> nat -> mat -> R -> Prop :=
     residual m n k G L t R -> frobenius n n R <= rho -> 0 < u -> frobenius m n E <= e ->
     e <= c -> t + rho <= ((c - e) / u) * ((c - e) / u) ->
     shown m n (madd (fun i j => u * G i j) E) c
-| by_transpose m n A c : 0 <= c -> shown n m (trans A) c -> shown m n A c.
+| by_entries m n (A B : mat) c :
+    (forall i j, (i < m)%nat -> (j < n)%nat -> A i j = B i j) -> shown m n A c -> shown m n B c
+| by_transpose m n A c : 0 <= c -> shown n m (trans A) c -> shown m n A c
+| by_largest n d c : 0 <= c -> (forall i, (i < n)%nat -> Rabs (d i) <= c) ->
+    shown n n (fun i j => ident i j * d j) c
+| by_repetitions m n index c : 0 <= c ->
+    (forall i k, (i < m)%nat -> index i = Some k -> (k < n)%nat) ->
+    (forall j, (j < n)%nat -> sum m (fun i => taken index i j) <= c * c) ->
+    shown m n (taken index) c.
 
 (** Linear maps one after the other, from n numbers to m. *)
 Fixpoint checked_maps (n : nat) (fs : list linear) (m : nat) : Prop :=
@@ -88,30 +98,39 @@ Fixpoint norms (fs : list linear) : R :=
   | f :: rest => claim f * norms rest
   end.
 
-Definition checked_activation (n : nat) (act : activation) : Prop :=
+(** From n numbers to m. *)
+Definition checked_activation (n : nat) (act : activation) (m : nat) : Prop :=
   match act with
   | Leaky below low high =>
-      low <= 1 <= high /\ forall i, (i < n)%nat -> low <= below i <= high
+      n = m /\ low <= 1 <= high /\ forall i, (i < n)%nat -> low <= below i <= high
   | Exchanges pairs =>
-      forall i j, In (i, j) pairs -> (i < n)%nat /\ (j < n)%nat /\ i <> j
+      n = m /\ forall i j, In (i, j) pairs -> (i < n)%nat /\ (j < n)%nat /\ i <> j
+  | Maxima windows w p c =>
+      windows = m /\ 0 <= c /\
+      (forall i k, (i < m)%nat -> (k <= p)%nat -> (w i k < n)%nat) /\
+      (forall j, (j < n)%nat -> seen m w p j <= c * c)
   end.
 
-Definition lowest (act : activation) : R := match act with Leaky _ a _ => a | _ => - (1) end.
-Definition highest (act : activation) : R := match act with Leaky _ _ b => b | _ => 1 end.
+(** Slopes, or a constant and its negative. *)
+Definition highest (act : activation) : R :=
+  match act with Leaky _ _ high => high | Exchanges _ => 1 | Maxima _ _ _ c => c end.
+Definition lowest (act : activation) : R :=
+  match act with Leaky _ low _ => low | _ => - highest act end.
 
 Definition bound_of (B : block) : R := match B with Plain _ _ _ _ b => b | Step _ _ _ b => b end.
 
 Definition checked_block (n : nat) (B : block) (m : nat) : Prop :=
   match B with
-  | Plain inner act outer skip bound => exists k,
-      checked_maps n inner k /\ checked_activation k act /\ checked_maps k outer m /\
+  | Plain inner act outer skip bound => exists k l,
+      checked_maps n inner k /\ checked_activation k act l /\ checked_maps l outer m /\
       let least := norms inner * Rmax (highest act) (- lowest act) * norms outer in
       match skip with
       | None => least <= bound
       | Some maps => checked_maps n maps m /\ least + norms maps <= bound
       end
   | Step f act h bound =>
-      n = m /\ checked_maps n (f :: nil) (rows f) /\ checked_activation (rows f) act /\ 0 <= h /\
+      n = m /\ checked_maps n (f :: nil) (rows f) /\
+      checked_activation (rows f) act (rows f) /\ 0 <= h /\
       let reach := h * (claim f * claim f) in
       Rmax 1 (Rmax (reach * highest act - 1) (1 - reach * Rmin (lowest act) 0)) <= bound
   end.
@@ -139,7 +158,8 @@ Definition checked (n : nat) (N : network) (m : nat) (L : R) : Prop :=
 Inductive checked_pair (N : network) (y j : nat) (K : R) : Prop :=
 | by_network : sqrt 2 * (bounds (blocks N) * norms (last N)) <= K -> checked_pair N y j K
 | by_rows before W (G E : mat) u e : last N = before ++ W :: nil ->
-    matrix W = madd (fun i l => u * G i l) E -> 0 < u -> frobenius (rows W) (columns W) E <= e ->
+    (forall i l, (i < rows W)%nat -> (l < columns W)%nat -> matrix W i l = u * G i l + E i l) ->
+    0 < u -> frobenius (rows W) (columns W) E <= e ->
     bounds (blocks N) * norms before * (u * norm (columns W) (sub (G y) (G j)) + 2 * e) <= K ->
     checked_pair N y j K.
 
@@ -147,151 +167,3 @@ Definition checked_sample (N : network) (m : nat) (x v : vec) (e : R) (y : nat) 
   (y < m)%nat /\ norm m (sub v (run N x)) <= e /\
   forall j, (j < m)%nat -> j <> y ->
     r = 0 \/ exists K, checked_pair N y j K /\ r * K < v y - v j - sqrt 2 * e.
-
-(** * What follows *)
-
-Lemma shown_norm m n A c : shown m n A c -> bounded m n A c.
-Proof.
-  induction 1 as [m n G E u e c Hu HE Hc HG | m n k G E L R t rho u e c | m n A c Hc H IH].
-  - intros x. assert (S : bounded m n (fun i j => u * G i j) (c - e)).
-    { replace (c - e) with (u * ((c - e) / u)) by (field; lra).
-      apply scaled_norm; [lra|]. apply frobenius_norm, Rsqr_incr_0_var; [exact HG|].
-      apply Rle_mult_inv_pos; lra. }
-    pose proof (grid_norm m n _ E _ S x). pose proof (norm_nonneg n x). nra.
-  - eapply claimed_norm; eassumption.
-  - now apply (transposed_norm n m (trans A) c).
-Qed.
-
-Lemma image_constant n f m rest : checked_maps n (f :: rest) m ->
-  lipschitz n (rows f) (image f) (claim f).
-Proof.
-  intros [<- [_ [S _]]]. apply affine_lipschitz. now apply shown_norm.
-Qed.
-
-Lemma maps_constant fs : forall n m, checked_maps n fs m ->
-  0 <= norms fs /\ lipschitz n m (images fs) (norms fs).
-Proof.
-  induction fs as [|f rest IH]; intros n m H.
-  - simpl in *. subst. split; [lra|apply identity_lipschitz].
-  - pose proof (image_constant _ _ _ _ H) as F. destruct H as [_ [Hc [_ H]]].
-    destruct (IH _ _ H) as [Hn G]. simpl. split; [nra|]. rewrite Rmult_comm.
-    now apply (composition_lipschitz n (rows f) m (image f) (images rest)).
-Qed.
-
-Lemma activation_constant n act : checked_activation n act ->
-  0 <= Rmax (highest act) (- lowest act) /\
-  lipschitz n n (activate act) (Rmax (highest act) (- lowest act)).
-Proof.
-  destruct act as [below low high|pairs]; simpl; intros H.
-  - destruct H as [H1 H]. split.
-    + pose proof (Rmax_l high (- low)). lra.
-    + apply elementwise_lipschitz. intros i Hi. apply leaky_slopes; auto.
-  - rewrite Rmax_left by lra. split; [lra|]. now apply exchanges_lipschitz.
-Qed.
-
-Lemma block_constant n B m : checked_block n B m ->
-  0 <= bound_of B /\ lipschitz n m (run_block B) (bound_of B).
-Proof.
-  destruct B as [inner act outer skip bound|f act h bound]; simpl.
-  - intros [k [I [A [O H]]]].
-    destruct (maps_constant _ _ _ I) as [Hi FI]. destruct (maps_constant _ _ _ O) as [Ho FO].
-    destruct (activation_constant _ _ A) as [Ha FA].
-    set (a := Rmax _ _) in *.
-    assert (P : 0 <= norms inner * a * norms outer) by (repeat apply Rmult_le_pos; auto).
-    assert (F : lipschitz n m (fun x => images outer (activate act (images inner x)))
-      (norms inner * a * norms outer)).
-    { replace (_ * _ * _) with (norms outer * (a * norms inner)) by ring.
-      apply (composition_lipschitz n k m (fun x => activate act (images inner x))); auto.
-      now apply (composition_lipschitz n k k). }
-    destruct skip as [maps|].
-    + destruct H as [S H]. destruct (maps_constant _ _ _ S) as [Hs FS]. split; [lra|].
-      apply larger_lipschitz with (2 := H). now apply sum_lipschitz.
-    + split; [lra|]. now apply larger_lipschitz with (2 := H).
-  - intros [<- [[Hn [Hc [S _]]] [A [Hh H]]]]. subst n.
-    split; [pose proof (Rle_trans _ _ _ (Rmax_l _ _) H); lra|].
-    apply larger_lipschitz with (2 := H). pose proof (shown_norm _ _ _ _ S) as HW.
-    pose proof (activation_constant _ _ A) as [_ FA].
-    destruct act as [below low high|pairs]; simpl in *.
-    + apply step_lipschitz; auto. intros i Hi. destruct A. apply leaky_slopes; auto.
-    + rewrite Rmax_left in FA by lra. apply step_any; auto; lra.
-Qed.
-
-Lemma blocks_constant Bs : forall n m, checked_blocks n Bs m ->
-  0 <= bounds Bs /\ lipschitz n m (run_blocks Bs) (bounds Bs).
-Proof.
-  induction Bs as [|B rest IH]; simpl; intros n m H.
-  - subst. split; [lra|apply identity_lipschitz].
-  - destruct H as [k [HB H]]. destruct (block_constant _ _ _ HB) as [Hb F].
-    destruct (IH _ _ H) as [Hr G]. split; [nra|]. rewrite Rmult_comm.
-    now apply (composition_lipschitz n k m (run_block B) (run_blocks rest)).
-Qed.
-
-(** VALID, first half: the claim is a Lipschitz constant of the network. *)
-Theorem valid_constant n N m L : checked n N m L -> lipschitz n m (run N) L.
-Proof.
-  intros [k [HB [HL H]]]. apply larger_lipschitz with (2 := H).
-  destruct (blocks_constant _ _ _ HB) as [Hb F]. destruct (maps_constant _ _ _ HL) as [Hl G].
-  rewrite Rmult_comm.
-  now apply (composition_lipschitz n k m (run_blocks (blocks N)) (images (last N))).
-Qed.
-
-Lemma images_app fs gs x : images (fs ++ gs) x = images gs (images fs x).
-Proof. revert x. induction fs; simpl; auto. Qed.
-
-Lemma checked_app fs gs : forall n m, checked_maps n (fs ++ gs) m ->
-  exists k, checked_maps n fs k /\ checked_maps k gs m.
-Proof.
-  induction fs as [|f fs IH]; simpl; intros n m H; [eauto|].
-  destruct H as [? [? [? H]]]. destruct (IH _ _ H) as [k [? ?]]. exists k. auto.
-Qed.
-
-Lemma pair_constant n N m L y j K : checked n N m L -> (y < m)%nat -> (j < m)%nat -> j <> y ->
-  checked_pair N y j K -> 0 <= K /\ difference n (run N) y j K.
-Proof.
-  intros [k [HB [HL _]]] Hy Hj D P. destruct (blocks_constant _ _ _ HB) as [Hb F].
-  assert (W : forall c d, c <= d -> difference n (run N) y j c -> difference n (run N) y j d).
-  { intros c d Hcd Q x x'. pose proof (Q x x'). pose proof (norm_nonneg n (sub x x')). nra. }
-  destruct P as [HK|before M G E u e HM HG Hu HE HK].
-  - destruct (maps_constant _ _ _ HL) as [Hl G]. pose proof (sqrt_pos 2).
-    assert (0 <= bounds (blocks N) * norms (last N)) by nra. split; [nra|].
-    apply (W _ _ HK). apply (network_pair n m); auto. rewrite Rmult_comm.
-    now apply (composition_lipschitz n k m (run_blocks (blocks N)) (images (last N))).
-  - rewrite HM in HL. destruct (checked_app _ _ _ _ HL) as [h [H1 H2]].
-    destruct (maps_constant _ _ _ H1) as [Hl B]. destruct H2 as [Hh [_ [_ Hm]]].
-    simpl in Hm. rewrite <- Hm in Hy, Hj.
-    pose proof (rows_apart (rows M) (columns M) (fun i l => u * G i l) E y j Hy Hj) as A.
-    rewrite (norm_ext _ (sub (fun l => u * G y l) _) (scale u (sub (G y) (G j)))) in A
-      by (intros; unfold sub, scale; ring).
-    rewrite <- HG, norm_scale in A by lra.
-    pose proof (norm_nonneg (columns M) (sub (matrix M y) (matrix M j))).
-    assert (0 <= bounds (blocks N) * norms before) by nra. split; [nra|].
-    apply (W (bounds (blocks N) * norms before * norm (columns M) (sub (matrix M y) (matrix M j))));
-      [nra|].
-    intros x x'. unfold run. rewrite HM, !images_app.
-    apply (matrix_pair n (columns M) (fun z => images before (run_blocks (blocks N) z))).
-    rewrite Hh, Rmult_comm.
-    now apply (composition_lipschitz n k h (run_blocks (blocks N)) (images before)).
-Qed.
-
-(** VALID, second half: within the radius, the predicted output is larger than every other. *)
-Theorem valid_sample n N m L x v e y r : checked n N m L -> checked_sample N m x v e y r ->
-  0 < r -> forall x', norm n (sub x' x) <= r ->
-  forall j, (j < m)%nat -> j <> y -> run N x' j < run N x' y.
-Proof.
-  intros HN [Hy [He H]] Hr x' Hx j Hj D.
-  destruct (H j Hj D) as [|[K [HK M]]]; [lra|].
-  destruct (pair_constant _ _ _ _ _ _ _ HN Hy Hj D HK) as [P Q].
-  now apply (rival n m (run N) K x v e r y j).
-Qed.
-
-(** * What all of it assumes: the axioms of the real numbers in Coq *)
-
-Definition theorems :=
-  (cauchy_schwarz, frobenius_bound, residual_square, residual_norm, frobenius_norm,
-   transposed_norm, scaled_norm, grid_norm, claimed_norm, form_nonnegative, identity_lipschitz,
-   affine_lipschitz, composition_lipschitz, sum_lipschitz, larger_lipschitz, block_lipschitz,
-   elementwise_lipschitz, leaky_slopes, relu_lipschitz, exchange_lipschitz, exchanges_lipschitz,
-   step_lipschitz, step_one, step_any, image_error, block_error, network_pair, matrix_pair,
-   rows_apart, rival, radius, sample, multipliers_lipschitz, valid_constant, valid_sample).
-
-Print Assumptions theorems.

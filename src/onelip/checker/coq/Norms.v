@@ -97,6 +97,44 @@ Proof.
   pose proof (grid_norm m n _ E _ S x). pose proof (norm_nonneg n x). nra.
 Qed.
 
+(** One factor for each entry. *)
+Theorem diagonal_norm n (d : vec) c : 0 <= c -> (forall i, (i < n)%nat -> Rabs (d i) <= c) ->
+  bounded n n (fun i j => ident i j * d j) c.
+Proof.
+  intros Hc H x. pose proof (norm_nonneg n x). apply norm_le; [nra|].
+  replace (c * _ * _) with (c * c * (norm n x * norm n x)) by ring. rewrite norm_square.
+  unfold dot at 2. rewrite <- sum_scale. apply sum_le. intros i Hi.
+  replace (mul n _ x i) with (d i * x i).
+  - pose proof (Rsqr_le_abs_1 (d i) c) as S. rewrite (Rabs_pos_eq c Hc) in S.
+    specialize (S (H i Hi)). pose proof (Rle_0_sqr (x i)). unfold Rsqr in *. nra.
+  - rewrite <- (sum_ident n i (fun j => d j * x j) Hi). apply sum_ext. intros. ring.
+Qed.
+
+(** Entry i of the result is entry k of the input where [index i] is [Some k], and 0 for a None;
+    no entry is taken more than c^2 times. *)
+Definition taken (index : nat -> option nat) : mat :=
+  fun i j => match index i with Some k => ident k j | None => 0 end.
+
+Theorem taken_norm m n index c : 0 <= c ->
+  (forall i k, (i < m)%nat -> index i = Some k -> (k < n)%nat) ->
+  (forall j, (j < n)%nat -> sum m (fun i => taken index i j) <= c * c) ->
+  bounded m n (taken index) c.
+Proof.
+  intros Hc Hi Hs x. pose proof (norm_nonneg n x). apply norm_le; [nra|].
+  replace (c * _ * _) with (c * c * (norm n x * norm n x)) by ring. rewrite norm_square.
+  apply Rle_trans with (sum n (fun j => sum m (fun i => taken index i j) * (x j * x j))).
+  - right. transitivity (sum m (fun i => sum n (fun j => taken index i j * (x j * x j)))).
+    + apply sum_ext. intros i Him. unfold mul, dot, taken.
+      destruct (index i) as [k|] eqn:E.
+      * specialize (Hi i k Him E). rewrite (sum_ident n k x Hi).
+        symmetry. apply (sum_ident n k (fun j => x j * x j) Hi).
+      * rewrite (sum_scale n 0 x), (sum_scale n 0 (fun j => x j * x j)). ring.
+    + rewrite sum_swap. apply sum_ext. intros j _.
+      rewrite (Rmult_comm (sum m _)), <- sum_scale. apply sum_ext. intros. ring.
+  - unfold dot. rewrite <- sum_scale. apply sum_le. intros j Hj.
+    apply Rmult_le_compat_r; [apply Rle_0_sqr|auto].
+Qed.
+
 (** How check.py shows that a form has no negative values: S M S = mu I + L L^T + R with a
     diagonal S > 0 and |R|_F <= mu. *)
 Theorem form_nonnegative n k (M L R : mat) (s : vec) mu :

@@ -165,3 +165,20 @@ def test_inputs_that_are_flushed_are_charged():
     model[0].weight.fill_(2.0**100)
     error = forward_error(model, (1,), 2.0**-126)
     assert float(error) >= 2.0**100 * (2.0**-126 - 2.0**-149)
+
+
+def test_samples_before_a_bending_head_pay_for_the_worst_of_a_small_group(monkeypatch):
+    """In groups of four of a like rounding; each radius stays in its place."""
+    model = network(layers.MLPHead(24, 5, hidden=30))
+    torch.manual_seed(2)
+    x = torch.rand(40, 1, 4, 4) * torch.linspace(0, 1, 40)[torch.randperm(40)].view(-1, 1, 1, 1)
+    real = certify(model, x, method="curvature").radius
+    together = certify(model, x, method="curvature", level="float").radius
+    monkeypatch.setattr("onelip.certificates.head_curvature.proof._TOGETHER", 4)
+    apart = certify(model, x, method="curvature", level="float")
+    assert bool((apart.radius <= real).all())
+    lost = [float((real - radius).sum()) for radius in (together, apart.radius)]
+    assert lost[1] < 0.9 * lost[0]
+    assert apart.head_radii is not None
+    alone = certify(model, x[7:8], method="curvature", level="float")
+    torch.testing.assert_close(apart.radius[7:8], alone.radius, rtol=1e-3, atol=1e-6)

@@ -15,13 +15,15 @@ from onelip.bounds import LayerProduct, LipLT
 from onelip.bounds.head_curvature import Curvature, TwoLayers
 from onelip.bounds.layer_product import flattened, is_linear, without_accumulation
 from onelip.certificates._radius_proof import ForwardPass, Found, Radii, RadiusProof, Rounding
-from onelip.certificates.head_curvature.radii import head_radii
+from onelip.certificates.head_curvature.radii import head_radii, joined
 from onelip.chains import Shape
 from onelip.errors import UsageError
 from onelip.forward_error import largest
 from onelip.layers import MLPHead
 from onelip.lipschitz import finite
 from onelip.norms.rounding import downward, product, upward
+
+_TOGETHER = 512  # samples with one slack
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,14 +46,24 @@ class CurvatureProof(RadiusProof):
 
     def _found(self, batch: ForwardPass, rounding: Rounding) -> Found:
         """Radii for one rounding: the features' error is taken off before the division."""
-        found = head_radii(
-            self.layers,
-            rounding.seen(batch).features,
-            batch.prediction,
-            self.curvature,
-            self.slopes,
-            slack=largest(rounding.margins),  # of the sample that loses most
-        )
+        seen = rounding.seen(batch)
+        slack = torch.as_tensor(rounding.margins, dtype=torch.float64)
+        slack = slack.amax(1) if slack.ndim else slack.expand(len(seen.x))
+        # Samples that lose about as much go together: each pays for the worst of its group.
+        order = slack.argsort().cpu()
+        at_once = _TOGETHER if rounding.nearer is not None else max(1, len(order))
+        parts = [
+            head_radii(
+                self.layers,
+                seen.features[rows.to(seen.features.device)],
+                seen.prediction[rows.to(seen.prediction.device)],
+                self.curvature,
+                self.slopes,
+                slack=largest(slack[rows]),
+            )
+            for rows in order.split(at_once)
+        ]
+        found = joined(parts, order.argsort())
         # The known features may be off: the exact ones lie in a ball of that radius around them.
         off = torch.as_tensor(rounding.features, dtype=torch.float64).to(found.radius.device)
         left = downward((found.radius - off).clamp_min(0), 1)

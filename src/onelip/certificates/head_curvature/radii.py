@@ -92,3 +92,9 @@ def head_radii(
         distance=torch.where(finite, distance, math.inf),
         witness=torch.where(finite[:, None], witness, math.nan),
     )
+
+
+def joined(parts: list[HeadRadii], order: Tensor) -> HeadRadii:
+    """Join the radii of parts of a batch, and put them in an order."""
+    columns = zip(*((p.radius, p.rival, p.distance, p.witness) for p in parts), strict=True)
+    return HeadRadii(*(torch.cat(column)[order.to(column[0].device)] for column in columns))

@@ -232,7 +232,7 @@ func TestWhatHasNoCurvature(t *testing.T) {
 		}
 	}
 	h := good()
-	for _, bad := range []*tensor{doubles(make([]float64, 9), 9), doubles(make([]float64, 9), 3, 3, 1), doubles(make([]float64, 6), 2, 3), doubles(make([]float64, 4), 2, 2), doubles(nil, 0, 3), doubles([]float64{1})} {
+	for _, bad := range []*tensor{doubles(make([]float64, 9), 9), doubles(make([]float64, 9), 3, 3, 1), doubles(make([]float64, 6), 2, 3), doubles(make([]float64, 4), 2, 2), doubles(nil, 0, 3), doubles([]float64{1}), integers(make([]int64, 9), 3, 3)} {
 		h.b.tensors["bad"] = bad
 		if !refused(func() { h.b.readCurvature(record{"kind": "curvature", "bends": "bad"}, 3, nil) }) {
 			t.Error(bad.shape)

@@ -284,3 +284,35 @@ func TestPairsAreAskedOnce(t *testing.T) {
 		t.Error(found)
 	}
 }
+
+func TestWeightsAreRoundedUpwards(t *testing.T) {
+	for kind, ends := range bendsOf {
+		for n := 0; n < 300; n++ {
+			h := newHead(kind, 1, 1, 2)
+			h.v = []float64{wild(), wild()}
+			h.prepare()
+			m, e := h.read().weight(0, 1, 0)
+			d := new(big.Rat).Sub(exactly(h.v[0]), exactly(h.v[1]))
+			square := new(big.Rat)
+			for k := range ends {
+				end := curves[kind].bend
+				if k == 0 && curves[kind].flat {
+					end = new(big.Rat)
+				} else if k == 0 {
+					end = new(big.Rat).Neg(end)
+				}
+				square = larger(square, multiply(new(big.Rat).Neg(d), end))
+			}
+			found := times2(multiply(whole(m), whole(m)), 2*e)
+			more := multiply(square, new(big.Rat).Add(whole(1), power(-57)))
+			if found.Cmp(square) < 0 || found.Cmp(more) > 0 {
+				t.Fatal(kind, h.v, m, e)
+			}
+			x := exactly(math.Abs(wild()))
+			r := rootDown(x)
+			if r = multiply(r, r); r.Cmp(x) > 0 || multiply(r, new(big.Rat).Add(whole(1), power(-90))).Cmp(x) < 0 {
+				t.Fatal(x, r)
+			}
+		}
+	}
+}

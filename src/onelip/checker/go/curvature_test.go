@@ -316,3 +316,39 @@ func TestWeightsAreRoundedUpwards(t *testing.T) {
 		}
 	}
 }
+
+// With numbers that are all exact, what is equal is not larger.
+func TestHeadsAskForMore(t *testing.T) {
+	h := newHead("tanh", 2, 2, 2)
+	h.u, h.bias, h.more, h.bends = make([]float64, 4), make([]float64, 2), []float64{1, 1}, make([]float64, 4)
+	h.prepare()
+	g := doubles([]float64{1, 2}, 2).onGrid()
+	if h.read().shows(g, 0, whole(1)) {
+		t.Error("a margin of 0")
+	}
+	straight := (&bundle{}).straight(func(i, j int) *big.Rat { return whole(2) })
+	x := grid{[]int64{4, 0}, 0, nothing()}
+	if straight(x, 0, whole(2)) || !straight(x, 0, exactly(1.99)) || straight(x, 1, exactly(5e-324)) {
+		t.Error("a straight head")
+	}
+	h.b.blocks = []block{{bound: whole(3)}, {bound: whole(5)}, h.b.blocks[0]}
+	if h.read().reach.Cmp(whole(15)) != 0 {
+		t.Error("bounds before")
+	}
+}
+
+func TestWeightedMatricesCoverTheirNumbers(t *testing.T) {
+	for n := 0; n < 50; n++ {
+		h := newHead("sigmoid", 3, 4, 2)
+		c := h.read()
+		a, off := c.weighted(0, 1)
+		exact := []*big.Rat{}
+		for k := 0; k < 4; k++ {
+			m, e := c.weight(0, 1, k)
+			for i := 0; i < 3; i++ {
+				exact = append(exact, multiply(times2(whole(m), e), exactly(h.u[3*k+i])))
+			}
+		}
+		covers(t, grid{a.m, a.e, off}, exact, "a weighted matrix")
+	}
+}

@@ -41,7 +41,7 @@ func (b *bundle) readCurvature(v any, outputs int, asked [][2]int) *curvature {
 	for _, part := range h.before {
 		h.reach = multiply(h.reach, part.bound)
 	}
-	demand(tuple(h.bends.shape) == tuple([]int{outputs, outputs}), "%s: not a number for each pair of outputs", what)
+	demand(h.bends.floating() && tuple(h.bends.shape) == tuple([]int{outputs, outputs}), "%s: not a number for each pair of outputs", what)
 	least, _ := h.bends.extremes()
 	demand(least.Sign() >= 0, "%s: a bend is negative", what)
 	parallel(len(asked), func(k int) {

@@ -232,7 +232,7 @@ func TestWhatHasNoCurvature(t *testing.T) {
 		}
 	}
 	h := good()
-	for _, bad := range []*tensor{doubles(make([]float64, 9), 9), doubles(make([]float64, 9), 3, 3, 1), doubles(make([]float64, 6), 2, 3), doubles(make([]float64, 4), 2, 2), doubles(nil, 0, 3), doubles([]float64{1})} {
+	for _, bad := range []*tensor{doubles(make([]float64, 9), 9), doubles(make([]float64, 9), 3, 3, 1), doubles(make([]float64, 6), 2, 3), doubles(make([]float64, 4), 2, 2), doubles(nil, 0, 3), doubles([]float64{1}), integers(make([]int64, 9), 3, 3)} {
 		h.b.tensors["bad"] = bad
 		if !refused(func() { h.b.readCurvature(record{"kind": "curvature", "bends": "bad"}, 3, nil) }) {
 			t.Error(bad.shape)
@@ -282,5 +282,73 @@ func TestPairsAreAskedOnce(t *testing.T) {
 	found := asked(3, []int{2, 1, 2, 0}, radius)
 	if len(found) != 4 || found[0] != [2]int{2, 0} || found[1] != [2]int{2, 1} || found[2] != [2]int{0, 1} || found[3] != [2]int{0, 2} {
 		t.Error(found)
+	}
+}
+
+func TestWeightsAreRoundedUpwards(t *testing.T) {
+	for kind, ends := range bendsOf {
+		for n := 0; n < 300; n++ {
+			h := newHead(kind, 1, 1, 2)
+			h.v = []float64{wild(), wild()}
+			h.prepare()
+			m, e := h.read().weight(0, 1, 0)
+			d := new(big.Rat).Sub(exactly(h.v[0]), exactly(h.v[1]))
+			square := new(big.Rat)
+			for k := range ends {
+				end := curves[kind].bend
+				if k == 0 && curves[kind].flat {
+					end = new(big.Rat)
+				} else if k == 0 {
+					end = new(big.Rat).Neg(end)
+				}
+				square = larger(square, multiply(new(big.Rat).Neg(d), end))
+			}
+			found := times2(multiply(whole(m), whole(m)), 2*e)
+			more := multiply(square, new(big.Rat).Add(whole(1), power(-57)))
+			if found.Cmp(square) < 0 || found.Cmp(more) > 0 {
+				t.Fatal(kind, h.v, m, e)
+			}
+			x := exactly(math.Abs(wild()))
+			r := rootDown(x)
+			if r = multiply(r, r); r.Cmp(x) > 0 || multiply(r, new(big.Rat).Add(whole(1), power(-90))).Cmp(x) < 0 {
+				t.Fatal(x, r)
+			}
+		}
+	}
+}
+
+// With numbers that are all exact, what is equal is not larger.
+func TestHeadsAskForMore(t *testing.T) {
+	h := newHead("tanh", 2, 2, 2)
+	h.u, h.bias, h.more, h.bends = make([]float64, 4), make([]float64, 2), []float64{1, 1}, make([]float64, 4)
+	h.prepare()
+	g := doubles([]float64{1, 2}, 2).onGrid()
+	if h.read().shows(g, 0, whole(1)) {
+		t.Error("a margin of 0")
+	}
+	straight := (&bundle{}).straight(func(i, j int) *big.Rat { return whole(2) })
+	x := grid{[]int64{4, 0}, 0, nothing()}
+	if straight(x, 0, whole(2)) || !straight(x, 0, exactly(1.99)) || straight(x, 1, exactly(5e-324)) {
+		t.Error("a straight head")
+	}
+	h.b.blocks = []block{{bound: whole(3)}, {bound: whole(5)}, h.b.blocks[0]}
+	if h.read().reach.Cmp(whole(15)) != 0 {
+		t.Error("bounds before")
+	}
+}
+
+func TestWeightedMatricesCoverTheirNumbers(t *testing.T) {
+	for n := 0; n < 50; n++ {
+		h := newHead("sigmoid", 3, 4, 2)
+		c := h.read()
+		a, off := c.weighted(0, 1)
+		exact := []*big.Rat{}
+		for k := 0; k < 4; k++ {
+			m, e := c.weight(0, 1, k)
+			for i := 0; i < 3; i++ {
+				exact = append(exact, multiply(times2(whole(m), e), exactly(h.u[3*k+i])))
+			}
+		}
+		covers(t, grid{a.m, a.e, off}, exact, "a weighted matrix")
 	}
 }

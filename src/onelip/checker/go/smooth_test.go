@@ -165,11 +165,11 @@ func TestLogarithmOfTwo(t *testing.T) {
 // The numbers around multiples of log 2, where one more or less of it is taken off.
 func TestDecayAroundMultiplesOfLogTwo(t *testing.T) {
 	for k := 1; k < 2900; k += 1 + k/7 {
-		m := uint64(math.Round(float64(k) * math.Ln2 * (1 << 38)))
-		for d := -2; d <= 2; d++ {
-			p := point{true, m + uint64(d), -38}
+		m, _ := logTwoLow.repeated(uint64(k)).down(finest - 49)
+		for d := -2; d <= 2; d++ { // some of them nearer than floats tell
+			p := point{true, m.lo + uint64(d), -49}
 			s := logistic(p)
-			exact := rational(reference["sigmoid"](long(0).SetMantExp(long(-float64(p.m)), p.e)))
+			exact := rational(reference["sigmoid"](long(0).SetMantExp(long(0).SetInt64(-int64(p.m)), p.e)))
 			low, high := times2(whole(int64(s.low)), s.e), times2(whole(int64(s.high)), s.e)
 			if exact.Cmp(low) < 0 || exact.Cmp(high) > 0 || s.high-s.low > 64 {
 				t.Fatal(k, d, s)
@@ -179,6 +179,9 @@ func TestDecayAroundMultiplesOfLogTwo(t *testing.T) {
 }
 
 func TestFarAway(t *testing.T) {
+	if s := swish(point{true, 1, 12}); s.low != 0 || s.high == 0 {
+		t.Error("it is a little below 0")
+	}
 	for _, e := range []int{11 - precise, 12 - precise, 100, 1000, 100000} {
 		m := int64(lift - 1)
 		x := grid{[]int64{m, -m}, e, nothing()}

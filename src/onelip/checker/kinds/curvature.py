@@ -49,7 +49,7 @@ def by_curvature(check: Any, network: Any, head: Any) -> Callable[..., str]:
     check.need(fits and kind in BENDS, "a head of two matrices and a smooth activation is asked")
     inner, classes = maps[0], outer.outputs[0]
     bends = network.tensors.get(name, axes=2)
-    fits = bends.shape == (classes, classes) and bool((bends >= 0).all())
+    fits = bends.shape == (classes, classes) and bool(((bends >= 0) & (bends < np.inf)).all())
     check.need(fits, "bends for each pair of outputs are asked")
     body = Fraction(1)
     for *_, claim in network.parts[:-1]:

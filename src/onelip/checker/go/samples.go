@@ -12,6 +12,7 @@ func (b *bundle) readSamples(v any) {
 	t := b.tensor(f["inputs"], what)
 	demand(len(t.shape) == len(b.input)+1 && t.length() > 0 && tuple(t.shape[1:]) == tuple(b.input), "%s have another shape than the input", what)
 	n, outputs := t.shape[0], entries(b.output, what)
+	demand(outputs <= widestLayer>>12, "%s: too many outputs", what)
 	predictions, radii := list(f["predictions"], what), list(f["radii"], what)
 	demand(len(predictions) == n && len(radii) == n, "%s: another number of predictions or radii", what)
 	var head *dense
@@ -37,6 +38,7 @@ func (b *bundle) readSamples(v any) {
 		}
 		one := tensor{t.kind, b.input, t.raw[i*each : (i+1)*each]}
 		y := b.apply(one.onGrid())
+		spend(outputs, 1<<8)
 		slack := y.off.times(rootOfWhole(2)).fraction()
 		for j := 0; j < outputs; j++ {
 			if j == chosen[i] {
@@ -48,6 +50,7 @@ func (b *bundle) readSamples(v any) {
 			reach = multiply(reach, reach)
 			reach.Add(reach, reach)
 			if head != nil {
+				spend(8, head.a.cols)
 				reach = multiply(radius[i], multiply(b.beforeLast, head.distance(chosen[i], j)))
 				reach = multiply(reach, reach)
 			}

@@ -16,7 +16,7 @@ import numpy as np
 
 SHORT = 12  # bits of multipliers, and after the point of slopes, which are taken a little wider
 MARGIN = 36  # m is 2^-36 of the largest scaled number on the diagonal
-WIDEST = 4096
+WIDEST, BITS = 2048, 1 << 31  # rows, and bits of all numbers together
 
 
 def register(check: Any) -> None:
@@ -71,6 +71,8 @@ def form(check: Any, layers: list[Layer], last: Any, square: Fraction) -> Any:
     smallest = min([0, last.exponent, *(layer.weight.exponent for layer in layers)])
     # every entry is a whole number of these
     unit = min(2 * smallest - widest, -square.denominator.bit_length() - 1)
+    check.need(ends[-1] ** 2 * -unit <= BITS, "multipliers and weights of very different sizes")
+    check.spend(ends[-1] ** 2 * -unit << 4)
     matrix = np.zeros((ends[-1], ends[-1]), object)
     index = np.arange(ends[-1])
     matrix[index[parts[0]], index[parts[0]]] = whole(square, unit)
@@ -85,6 +87,7 @@ def form(check: Any, layers: list[Layer], last: Any, square: Fraction) -> Any:
         matrix[at, at] = [whole(2 * t, unit) for t in layer.multipliers]
         inside = Fraction(2 * layer.low * layer.high, 4**SHORT)
         if inside:
+            check.spend(w.ints.size * w.ints.shape[1] << 10)
             scaled = [whole(t * inside, unit - 2 * w.exponent) for t in layer.multipliers]
             matrix[before, before] += ints.T @ (np.array(scaled, object)[:, None] * ints)
     gram = check.product(check.digits(last.ints.T), check.digits(last.ints))

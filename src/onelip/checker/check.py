@@ -21,11 +21,13 @@ Cholesky factor L in float64; whatever that is, the residual is computed exactly
 """
 
 import copy
+import functools
 import hashlib
 import importlib.util
 import itertools
 import json
 import math
+import re
 import sys
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
@@ -41,7 +43,9 @@ Say = Callable[[str], None]
 
 DIGIT, HALF, MASK = 19, 1 << 18, (1 << 19) - 1
 WEIGHT, VALUE = 54, 37  # bits of weights (three digits) and of values (two)
-LARGEST, AT_ONCE, SAMPLES = 1 << 26, 1 << 20, 16  # entries of arrays, of matrices; samples at once
+LARGEST, WIDEST = 1 << 26, 1 << 24  # entries of tensors and of matrices, and of a layer
+WORK = 1 << 42  # what a bundle may ask for, and 2^16 for each byte of tensors: some minutes
+AT_ONCE, SAMPLES = 1 << 20, 16  # entries of matrices that are proved, samples that run together
 ZERO, ONE, ROOM = Fraction(0), Fraction(1), Fraction(1, 1 << 34)  # t = c^2 (1 - ROOM)
 TOO_LARGE = "the norm is larger than claimed, or too near to show it"
 
@@ -56,7 +60,23 @@ def need(holds: Any, message: str) -> None:
         raise Invalid(message)
 
 
-# Rational numbers. What grows is rounded up to 64 bits.
+class Work:
+    """Products of numbers that may still be taken, or what takes as long."""
+
+    left: float = math.inf
+
+
+def spend(work: int) -> None:
+    """Refuse a bundle that asks for too much: a small file can ask for days."""
+    Work.left -= work
+    need(
+        Work.left >= 0, "more work than is allowed; python check.py BUNDLE 9 allows 9 times as much"
+    )
+
+
+# Rational numbers. What grows is rounded up to 64 bits, and stays within 2^-LONG and 2^LONG.
+
+LONG = 1 << 14
 
 
 def two(exponent: int) -> Fraction:
@@ -66,7 +86,9 @@ def two(exponent: int) -> Fraction:
 
 def upwards(x: Fraction) -> Fraction:
     """A number of some 64 bits that is not below x >= 0."""
-    unit = two(x.numerator.bit_length() - x.denominator.bit_length() - 64)
+    length = x.numerator.bit_length() - x.denominator.bit_length()
+    need(length < LONG, "a number is too large")
+    unit = two(max(length, -LONG) - 64)
     return -((-x) // unit) * unit
 
 
@@ -100,6 +122,8 @@ def product(a: list[Array], b: list[Array]) -> list[Array]:
     count, terms = a[0].shape[-1], min(len(a), len(b))
     block = (1 << 53) // (terms << 36) - 1  # as many products of digits as float64 adds exactly
     need(count <= 8 * block, "a sum is too long")
+    rows = max(math.prod(a[0].shape[:-1]), math.prod(b[0].shape[:-2]) * a[0].shape[-2])
+    spend(rows * b[0].shape[-1] * (count + 64) * len(a) * len(b))
     levels: list[Array] = [np.zeros((), np.int64)] * (len(a) + len(b) - 1)
     for at in range(0, count, block):
         for (i, x), (j, y) in itertools.product(enumerate(a), enumerate(b)):
@@ -140,6 +164,7 @@ class Grid:
     def of(cls, a: Array, bits: int = WEIGHT) -> "Grid":
         """Floating-point numbers."""
         need(np.isfinite(a).all(), "a number is infinite or NaN")
+        spend(a.size << 8)
         a = a.astype(np.float64)
         exponent = int(np.frexp(np.abs(a).max())[1]) - bits if a.any() else -2000
         scaled = np.ldexp(a, -exponent)
@@ -151,7 +176,10 @@ class Grid:
     def rounded(cls, levels: list[Array], exponent: int, error: Fraction) -> "Grid":
         """A batch from sums in digits."""
         ints, shift = shortened(levels, VALUE)
-        return cls(ints, exponent + shift, error).off(102 * bool(shift))
+        spend(ints.size << 9)
+        exponent = exponent + shift if ints.any() else -2000
+        need(abs(exponent) < LONG, "a number is too large or too small")
+        return cls(ints, exponent, error).off(102 * bool(shift))
 
     def off(self, percent: int) -> "Grid":
         """A batch whose entries may be off by so many hundredths of a unit more."""
@@ -240,12 +268,14 @@ def fields(record: Any, *names: str) -> list[Any]:
 
 def number(text: Any) -> Fraction:
     """A float64 number >= 0 in hexadecimal form, as 0x1.8p+1."""
-    try:
-        value = float.fromhex(text if "0x" in text[:3] and len(text) < 40 else "nan")
-    except (ValueError, OverflowError, TypeError):
-        value = math.nan
-    need(0 <= value < math.inf, f"{str(text)[:40]} is no number like 0x1.8p+1")
-    return Fraction(value)
+    hexadecimal = r"0x([0-9a-f]+)(?:\.([0-9a-f]*))?p([+-]?[0-9]{1,5})"
+    found = re.fullmatch(hexadecimal, text) if isinstance(text, str) and len(text) < 40 else None
+    need(found, f"{str(text)[:40]} is no number like 0x1.8p+1")
+    before, after, exponent = found.groups(default="")  # type: ignore[union-attr]
+    value = int(before + after, 16) * two(int(exponent) - 4 * len(after))
+    # no rounding: somebody may believe what stands there
+    need(value < two(1024) and float(value) == value, f"{text} is no number of float64")
+    return value
 
 
 def whole(value: Any, least: int = 0, most: int = LARGEST) -> int:
@@ -263,7 +293,7 @@ def wholes(value: Any, count: int | None = None, least: int = 0, most: int = LAR
 def shape_of(value: Any) -> Shape:
     """A shape of something that is not empty."""
     shape = wholes(value, least=1)
-    need(0 < len(shape) < 9 and math.prod(shape) <= LARGEST, "a shape is empty or too large")
+    need(0 < len(shape) < 9 and math.prod(shape) <= WIDEST, "a shape is empty or too large")
     return shape
 
 
@@ -317,7 +347,9 @@ class Linear:
         _, norm, *values = fields(record, "map", "norm", *self.names)
         self.norm, self.inputs, self.outputs = number(norm), inputs, inputs
         self.shift: Grid | None = None
+        self.size = 0  # entries of an array that the image of one sample needs
         self.read(tensors, *values)
+        self.size = max(self.size, math.prod(shape_of([*self.outputs])))
 
     def __call__(self, x: Grid) -> Grid:
         """The image of a batch."""
@@ -329,13 +361,22 @@ class Linear:
         need(self.norm >= error, TOO_LARGE)
         return ((self.norm - error) / two(self.weight.exponent)) ** 2
 
+    def adjoint(self) -> "Linear":
+        """The adjoint without a shift, of the maps that gradient steps may have."""
+        raise Invalid("a step needs a matrix or a convolution")
+
     def shifted(self, tensors: Tensors, name: Any) -> None:
         """Add one number to each channel, or, for a null, nothing."""
         if name is not None:
             a = tensors.get(name, axes=1)
             need(len(a) == self.outputs[0], f"tensor {name[:40]}: one number a channel is asked")
-            shape = (1, -1, *(1,) * (len(self.outputs) - 1))
-            self.shift = Grid.of(np.broadcast_to(a.reshape(shape), (1, *self.outputs)), VALUE)
+            self.shift = self.spread(a.reshape(-1, *(1,) * (len(self.outputs) - 1)))
+
+    def spread(self, a: Array) -> Grid:
+        """Numbers that broadcast onto the outputs, as one sample; it takes no memory."""
+        grid, shape = Grid.of(a, VALUE), (1, *self.outputs)
+        error = grid.error * root(Fraction(math.prod(shape)))
+        return replace(grid, ints=np.broadcast_to(grid.ints, shape), error=error)
 
 
 class Dense(Linear):
@@ -365,96 +406,15 @@ class Dense(Linear):
         shaped = [level.reshape(-1, *self.outputs) for level in levels]
         return Grid.rounded(shaped, x.exponent + self.weight.exponent, error)
 
-
-def windows(images: Array, reach: Shape, stride: Shape) -> Array:
-    """Windows of a batch of images, ``(batch, channels, height, width, *reach)``."""
-    view: Any = np.lib.stride_tricks.sliding_window_view
-    return view(images, reach, (2, 3))[:, :, :: stride[0], :: stride[1]]  # type: ignore[no-any-return]
-
-
-class Convolution(Linear):
-    """A convolution of images, padded on both sides with zeros or circularly."""
-
-    names = ("weight", "bias", "stride", "padding", "dilation", "groups", "circular", "witness")
-
-    def read(self, tensors: Tensors, *values: Any) -> None:
-        """Take weight, bias, what torch calls stride and so on, and how the norm is shown."""
-        name, bias, stride, padding, dilation, groups, self.circular, self.witness = values
-        self.stride, self.dilation = wholes(stride, 2, least=1), wholes(dilation, 2, least=1)
-        self.padding, self.groups = wholes(padding, 2, most=1 << 12), whole(groups, 1)
-        weight, size, circular = tensors.get(name, axes=4), self.inputs[1:], self.circular
-        fits = len(size) == 2 and type(circular) is bool and len(weight) % self.groups == 0
-        need(fits and weight.shape[1] * self.groups == self.inputs[0], f"{self.inputs} goes in")
-        sides = zip(size, self.padding, self.dilation, weight.shape[2:], self.stride, strict=True)
-        outputs = [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, p, d, k, s in sides]
-        wraps = not circular or all(p <= n for p, n in zip(self.padding, size, strict=True))
-        need(wraps and min(outputs) > 0, "an image is too small for the kernel")
-        self.outputs, self.weight = shape_of([len(weight), *outputs]), Grid.of(weight)
-        self.shifted(tensors, bias)
-        # norm of what the grid leaves out: each tap moves an image, up to thrice where it wraps
-        self.error = self.weight.error * root(Fraction(math.prod(weight.shape[2:]))) * 3
-
-    @property
-    def kernel(self) -> Array:
-        """One matrix per group, ``(groups, outputs, inputs k k)``."""
-        return self.weight.ints.reshape(self.groups, self.outputs[0] // self.groups, -1)
-
-    def patches(self, x: Array) -> Array:
-        """What each output sees: ``(groups, batch height width, inputs k k)``."""
-        (p, q), (d, e) = self.padding, self.dilation
-        mode: Any = "wrap" if self.circular else "constant"
-        x = np.pad(x, ((0, 0), (0, 0), (p, p), (q, q)), mode)
-        k, m = self.weight.ints.shape[2:]
-        seen = windows(x, (d * (k - 1) + 1, e * (m - 1) + 1), self.stride)[..., ::d, ::e]
-        need(seen.size <= 8 * LARGEST, "patches are too large")
-        seen = seen.reshape(len(x), self.groups, -1, *self.outputs[1:], k, m)
-        return seen.transpose(1, 0, 3, 4, 2, 5, 6).reshape(self.groups, -1, self.kernel.shape[2])
-
-    def image(self, x: Grid) -> Grid:
-        """Multiply patches."""
-        parts = [self.patches(digit) for digit in digits(x.ints)]
-        levels = product(parts, digits(np.swapaxes(self.kernel, 1, 2)))
-        shape = self.groups, len(x.ints), *self.outputs[1:], -1
-        turned = [level.reshape(shape).transpose(1, 0, 4, 2, 3) for level in levels]
-        images = [level.reshape(-1, *self.outputs) for level in turned]
-        error = self.norm * x.error + self.error * x.length()
-        return Grid.rounded(images, x.exponent + self.weight.exponent, error)
-
-    def check(self) -> str:
-        """As the witness says."""
-        return str(WITNESSES[known(WITNESSES, self.witness, "witness")](self))
-
-    def written(self) -> str:
-        """Bound the norm of the map as a matrix of integers."""
-        columns, rows = math.prod(self.inputs), math.prod(self.outputs)
-        need(columns * rows <= LARGEST >> 1, "too large to write out")
-        places = self.patches(1 + np.arange(columns).reshape(1, *self.inputs))  # 0 is padding
-        pixels = np.arange(places.shape[1])
-        matrix = np.zeros((self.groups, self.kernel.shape[1], len(pixels), columns + 1), np.int64)
-        for group, tap in itertools.product(range(self.groups), range(places.shape[2])):
-            matrix[group, :, pixels, places[group, :, tap]] += self.kernel[group, :, tap]
-        matrix = matrix[..., 1:].reshape(rows, columns)
-        need((np.abs(matrix) < 1 << 56).all(), "a sum of weights is too large")
-        bounded(matrix, self.most(self.error))
-        return "written out"
+    def adjoint(self) -> Linear:
+        """The transposed matrix."""
+        other = copy.copy(self)
+        other.inputs, other.outputs, other.shift = self.outputs, self.inputs, None
+        other.weight = replace(self.weight, ints=self.weight.ints.T)
+        return other
 
 
-def adjoint(of: Linear) -> Linear:
-    """The adjoint of a matrix, or of a convolution that keeps the size of images."""
-    need(isinstance(of, Convolution | Dense), "a step needs a matrix or a convolution")
-    ints = of.weight.ints.swapaxes(0, 1)
-    if isinstance(of, Convolution):
-        ints = ints[:, :, ::-1, ::-1]
-        same = of.groups == 1 and of.stride == (1, 1) and of.inputs[1:] == of.outputs[1:]
-        need(same, "the adjoint of a convolution that changes the size of images")
-    other = copy.copy(of)
-    other.inputs, other.outputs, other.shift = of.outputs, of.inputs, None
-    other.weight = replace(of.weight, ints=ints)
-    return other
-
-
-WITNESSES: dict[str, Any] = {"matrix": Convolution.written}
-MAPS: dict[str, Any] = {"dense": Dense, "convolution": Convolution}
+MAPS: dict[str, Any] = {"dense": Dense}
 
 
 class Activation(NamedTuple):
@@ -480,19 +440,7 @@ def leaky(tensors: Tensors, inputs: Shape, name: Any) -> Activation:
     return Activation(low, high, inputs, apply)
 
 
-def sort(_: Tensors, inputs: Shape, size: Any, descending: Any) -> Activation:
-    """Sort groups of neighbouring channels."""
-    need(inputs[0] % whole(size, 1) == 0 and type(descending) is bool, "groups do not divide")
-    sign = -1 if descending else 1
-
-    def apply(x: Grid) -> Grid:
-        groups = sign * x.ints.reshape(len(x.ints), -1, size, *inputs[1:])
-        return replace(x, ints=sign * np.sort(groups, 2).reshape(x.ints.shape))
-
-    return Activation(-ONE, ONE, inputs, apply)
-
-
-ACTIVATIONS: Any = {"leaky-relu": (leaky, "slopes"), "sort": (sort, "size", "descending")}
+ACTIVATIONS: Any = {"leaky-relu": (leaky, "slopes")}
 
 
 METHODS: dict[str, Any] = {}  # to show a smaller constant than the product
@@ -505,6 +453,7 @@ class Network:
         blocks, last, self.method = fields(record, "blocks", "last", "method")
         need(isinstance(blocks, list), "a list of blocks is asked")
         self.tensors, self.say, self.body, self.parts = tensors, say, ONE, list[Any]()
+        self.size = math.prod(inputs)
         self.blocks: list[Callable[[Grid], Grid]] = []
         for place, block in enumerate(blocks):
             inputs = self.block(block, inputs, f"block {place}")
@@ -527,6 +476,8 @@ class Network:
             except Invalid as error:
                 raise Invalid(f"{place}, {kind}: {error}") from None
             inputs = found[-1].outputs
+            self.size = max(self.size, found[-1].size)
+            spend(1 << 22)
             self.say(f"{place}: {kind} to {inputs}, norm <= {float(found[-1].norm):.9g}, {how}")
         return found, inputs
 
@@ -542,7 +493,7 @@ class Network:
         around: list[Linear] | None = [] if stepped else None  # an empty list is the identity
         if stepped:
             need(len(before) == 1 and act.outputs == hidden, f"{place}: a step has one map")
-            after, outputs, reach = [adjoint(before[0])], inputs, step * least**2
+            after, outputs, reach = [before[0].adjoint()], inputs, step * least**2
             # the eigenvalues of I - step W^T D W, D between the slopes
             least = max(ONE, reach * act.high - 1, 1 - reach * min(act.low, ZERO))
         else:
@@ -578,7 +529,11 @@ def known(table: Collection[str], record: Any, name: str) -> str:
 
 def norm_of(maps: list[Linear]) -> Fraction:
     """Product of norms."""
-    return math.prod((linear.norm for linear in maps), start=ONE)
+    total = ONE
+    for linear in maps:
+        total *= linear.norm
+        need(total.denominator.bit_length() < LONG << 4, "a product of norms is too small")
+    return total
 
 
 def through(maps: Sequence[Callable[[Grid], Grid]], x: Grid) -> Grid:
@@ -588,27 +543,45 @@ def through(maps: Sequence[Callable[[Grid], Grid]], x: Grid) -> Grid:
     return x
 
 
+def constants(network: Network, head: Any) -> Callable[[int], list[Fraction]]:
+    """Constants of the differences of one output and all."""
+    classes = math.prod(network.outputs)
+    need(classes <= WIDEST >> 12, "too many outputs")
+    if head == "network":
+        return lambda _: [root(Fraction(2)) * network.constant] * classes
+    need(head == "pairs" and network.last, f"unknown head {str(head)[:40]}")
+    *before, matrix = network.last
+    need(type(matrix) is Dense, "pairs need a matrix at the end")
+    rows, factor = matrix.weight, network.body * norm_of(before)
+    gram = product(digits(rows.ints), digits(rows.ints.T))
+
+    def whole_numbers(part: Any) -> Any:
+        return sum(level[part].astype(object) << (DIGIT * k) for k, level in enumerate(gram))
+
+    lengths = whole_numbers(np.diag_indices(classes))
+
+    def of_row(own: int) -> list[Fraction]:
+        spend(classes << 16)
+        squares = lengths + lengths[own] - 2 * whole_numbers(own)
+        apart = [root(Fraction(int(x))) * two(rows.exponent) + 2 * rows.error for x in squares]
+        return [upwards(factor * length) for length in apart]
+
+    return functools.cache(of_row)
+
+
 def by_constants(network: Network, head: Any) -> Callable[[Grid, Shape, list[Fraction]], str]:
     """Show radii by constants of the differences of two outputs; the reason if one is too large."""
-    classes, found = math.prod(network.outputs), list[list[Fraction]]()
-    if head == "pairs":
-        need(network.last and type(network.last[-1]) is Dense, "pairs need a matrix at the end")
-        rows, factor = network.last[-1].weight, network.body * norm_of(network.last[:-1])
-        for row in rows.ints:
-            apart = [root(Fraction(sum(int(x) ** 2 for x in other - row))) for other in rows.ints]
-            lengths = [length * two(rows.exponent) + 2 * rows.error for length in apart]
-            found.append([upwards(factor * length) for length in lengths])
-    else:
-        found = [[root(Fraction(2)) * network.constant] * classes] * classes
+    between, classes = constants(network, head), math.prod(network.outputs)
 
     def shown(x: Grid, predicted: Shape, claims: list[Fraction]) -> str:
+        spend(len(predicted) * classes << 15)
         logits = network(x)
         slack, unit = root(Fraction(2)) * logits.error, two(logits.exponent)
         for at, (own, claim) in enumerate(zip(predicted, claims, strict=True)):
             row = logits.ints[at].reshape(-1)
-            for rival in set(range(classes)) - {own}:
+            for rival in set(range(classes)) - {own} if claim else ():
                 margin = int(row[own] - row[rival]) * unit - slack
-                if claim != 0 and claim * found[own][rival] >= margin:
+                if claim * between(own)[rival] >= margin:
                     return f"{at}: the radius against {rival} is smaller than claimed"
         return ""
 
@@ -627,8 +600,9 @@ def check_samples(record: Any, network: Network, tensors: Tensors, inputs: Shape
     need(isinstance(radii, list) and len(radii) == len(x), "one radius for each sample is asked")
     claims = [number(radius) for radius in radii]
     shown = HEADS[known(HEADS, head, "kind")](network, head)
-    for first in range(0, len(x), SAMPLES):
-        part = slice(first, first + SAMPLES)
+    batch = max(1, min(SAMPLES, (WIDEST << 1) // network.size))
+    for first in range(0, len(x), batch):
+        part = slice(first, first + batch)
         reason = shown(Grid.of(x[part], VALUE), predicted[part], claims[part])
         need(not reason, f"samples from {first}, {reason}")
     say(f"{len(x)} samples, radii from {float(min(claims)):.6g} to {float(max(claims)):.6g}")
@@ -638,19 +612,22 @@ ASSUMED = """Taken on trust: this network runs elsewhere, in exact real numbers 
 samples are what their owner says; Python, and numpy's sums and products of integers, are right."""
 
 
-def check(bundle: Path, say: Say = print) -> None:
+def check(bundle: Path, say: Say = print, work: int = 1) -> None:
     """Check everything that a bundle claims, and say each line; raises Invalid."""
+    held = b""
     names = "format", "version", "level", "files", "input", "network", "bound", "samples", "about"
     content = objects(read(bundle / "proof.json"))
     *kind, files, inputs, record, bound, samples, about = fields(content, *names)
     known_kind = kind == ["onelip proof", 1, "real"] and (type(kind[1]), type(about)) == (int, str)
     need(known_kind, "another format, version or level")
     need(isinstance(files, dict) and "tensors.safetensors" in files, "files are asked")
-    found = {name: read(bundle / name) for name in files if name == Path(name).name}
     for name, digest in files.items():
-        same = name in found and hashlib.sha256(found[name]).hexdigest() == digest
+        data = read(bundle / name) if name == Path(name).name else b""
+        same = name == Path(name).name and hashlib.sha256(data).hexdigest() == digest
         need(same, f"file {name[:40]}: another digest")
-    tensors, shape = Tensors(found["tensors.safetensors"]), shape_of(inputs)
+        held = data if name == "tensors.safetensors" else held
+    Work.left = work * (WORK + (len(held) << 16))
+    tensors, shape = Tensors(held), shape_of(inputs)
     network, claim = Network(record, tensors, shape, say), number(bound)
     if network.method is not None:
         METHODS[known(METHODS, network.method, "kind")](network, claim)
@@ -675,21 +652,26 @@ def kinds() -> dict[str, Any]:
 def read(path: Path) -> bytes:
     """Bytes of a file."""
     try:
-        need(path.is_file() and path.stat().st_size < 1 << 32, f"{path.name}: no file")
-        return path.read_bytes()
+        need(path.is_file(), f"{path.name}: no file")
+        with path.open("rb") as file:
+            data = file.read(path.stat().st_size + 1)
+            need(len(data) <= path.stat().st_size < 1 << 32, f"{path.name}: it grows")
+            return data
     except OSError as error:
         raise Invalid(f"{path.name}: {error.strerror}") from None
 
 
 def main(arguments: list[str], name: str = "python check.py") -> int:
     """Check the bundle that is named; exit status 0 for VALID, 1 for INVALID."""
-    if len(arguments) != 1 or arguments[0].startswith("-"):
-        print(f"usage: {name} BUNDLE", file=sys.stderr)
+    bundle, work = (*arguments, "1")[:2] if arguments else ("-", "1")
+    if len(arguments) > 2 or bundle.startswith("-") or not re.fullmatch("[1-9][0-9]{0,8}", work):
+        print(f"usage: {name} BUNDLE [TIMES-AS-MUCH-WORK]", file=sys.stderr)
         return 2
     try:
-        check(Path(arguments[0]))
+        check(Path(bundle), work=int(work))
     except (Invalid, ValueError, TypeError, ArithmeticError, LookupError, MemoryError) as error:
-        print(f"INVALID: {' '.join(str(error).split())[:200]}")
+        reason = str(error)[:200].encode("unicode_escape").decode()  # no name may write lines
+        print(f"INVALID: {reason}")
         return 1
     print(f"VALID\n{ASSUMED}")
     return 0

@@ -44,7 +44,7 @@ func (b *bundle) readLeaky(v any, input []int, what string) *activation {
 	most := larger(high, new(big.Rat).Neg(low))
 	slopes := t.onGrid()
 	a := &activation{outputs: input, square: multiply(most, most), low: low, high: high, constant: above(most)}
-	a.slope = func(i int) *big.Rat { return t.fraction(at.places()[i]) }
+	a.slope = func(i int) *big.Rat { return t.fraction(int(at.places()[i])) }
 	a.apply = func(x grid) grid {
 		kept := grid{make([]int64, len(x.m)), x.e, nothing()}
 		rest := grid{make([]int64, len(x.m)), x.e, nothing()}
@@ -69,6 +69,7 @@ func readSort(v any, input []int, what string) *activation {
 	area := entries(input, what) / input[0]
 	a := &activation{outputs: input, square: whole(1), low: whole(-1), high: whole(1), constant: above(whole(1))}
 	a.apply = func(x grid) grid {
+		spend(64, len(x.m))
 		y := grid{make([]int64, len(x.m)), x.e, x.off}
 		group := make([]int64, size)
 		for first := 0; first < input[0]; first += size {
@@ -100,6 +101,7 @@ func readPool(v any, input []int, what string) *activation {
 	}
 	a := &activation{outputs: to[:], square: whole(count), constant: rootOf(big.NewInt(count))}
 	a.apply = func(x grid) grid {
+		spend(to[0]*to[1]*to[2], size[0], size[1])
 		y := grid{make([]int64, 0, to[0]*to[1]*to[2]), x.e, x.off.times(a.constant)}
 		for c := 0; c < to[0]; c++ {
 			for i := 0; i < to[1]; i++ {

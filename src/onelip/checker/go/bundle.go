@@ -70,9 +70,10 @@ func (b *bundle) readFiles(folder string, v any) {
 		demand(name != "" && name != "." && name != ".." && !strings.ContainsAny(name, "/\\\x00"), "%q is not a file's name", short(name))
 		content := contents(folder, name, 1<<40)
 		sum := sha256.Sum256(content)
-		demand(digest == hex.EncodeToString(sum[:]), "%s has another digest", name)
+		demand(digest == hex.EncodeToString(sum[:]), "%q has another digest", short(name))
 		if name == "tensors.safetensors" {
 			b.tensors = readTensors(content)
+			allow(timesAsMuch, len(content))
 		}
 	}
 	demand(b.tensors != nil, "no digest of tensors.safetensors")
@@ -82,14 +83,14 @@ func (b *bundle) readFiles(folder string, v any) {
 func contents(folder, name string, most int64) []byte {
 	path := filepath.Join(folder, name)
 	info, err := os.Stat(path)
-	demand(err == nil, "no file %s", name)
-	demand(info.Mode().IsRegular() && info.Size() <= most, "%s is not a file of a size to read", name)
+	demand(err == nil, "no file %q", short(name))
+	demand(info.Mode().IsRegular() && info.Size() <= most, "%q is not a file of a size to read", short(name))
 	file, err := os.Open(path)
-	demand(err == nil, "%s cannot be read", name)
+	demand(err == nil, "%q cannot be read", short(name))
 	defer file.Close()
 	var content bytes.Buffer
 	content.Grow(int(info.Size()) + 1)
-	_, err = io.Copy(&content, io.LimitReader(file, most+1))
-	demand(err == nil && int64(content.Len()) <= most, "%s cannot be read", name)
+	_, err = io.Copy(&content, io.LimitReader(file, info.Size()+1))
+	demand(err == nil && int64(content.Len()) <= info.Size(), "%q cannot be read, or grows", short(name))
 	return content.Bytes()
 }

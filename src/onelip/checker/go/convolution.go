@@ -55,7 +55,7 @@ func (b *bundle) newConvolution(v any, input []int, what string) *convolution {
 			}
 		}
 	}
-	entries(c.to[:], what)
+	demand(entries(c.to[:], what) <= widestLayer, "%s: too many entries", what)
 	c.weight = t.onGridWhere(c.used())
 	return c
 }
@@ -142,6 +142,7 @@ func (c *convolution) byMatrix() bool {
 	outs, ins := c.wide[0]/c.groups, c.wide[1]
 	taps := [2]int{c.wide[2], c.wide[3]}
 	rows, cols := outs*c.to[1]*c.to[2], ins*c.from[1]*c.from[2]
+	spend(c.groups, c.to[1]*c.to[2], taps[0]*taps[1], outs*ins)
 	for g := 0; g < c.groups; g++ {
 		kernel := c.weight.m[g*c.perGroup():]
 		sums := make([]int64, rows*cols) // at most 2^12 taps at one entry

@@ -153,9 +153,9 @@ func (h *curvature) shows(x grid, own int, radius *big.Rat) bool {
 // steepness is an upper bound of the length of the gradient U^T (slopes * d) of f_i - f_j, d = v_i - v_j.
 func (h *curvature) steepness(slopes grid, i, j int) *big.Rat {
 	d, peak := h.difference(i, j)
-	index := make([]int, len(d.m))
+	index := make([]int32, len(d.m))
 	for k := range index {
-		index[k] = k
+		index[k] = int32(k)
 	}
 	c := scaledBy(slopes, d, index)
 	c.off = c.off.plus(peak.times(slopes.off))

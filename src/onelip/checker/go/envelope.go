@@ -67,6 +67,7 @@ func (a *envelope) fill(entry func(i, j int) (wide, bool)) bool {
 // A Cholesky factor of A - m I in floating point is rounded to whole numbers L. The matrix
 // R = A - m I - L L^T is exact, and A + E >= (m - |R| - |E|) I, wherever L came from.
 func (a *envelope) positive(off upper) bool {
+	spend(a.n, a.n, a.n)
 	// About what rounding leaves: numbers of the factor are off by a factor of 2^-53, their products are up to 4.
 	margin := widen(1).up(unitBits - 51 + bits.Len(uint(a.n)))
 	l, ok := a.factor(margin.float())

@@ -35,6 +35,7 @@ func (v *convolved) apply(x grid) grid { return biased(v.linear(x), v.bias) }
 func (v *convolved) linear(x grid) grid {
 	c := v.c
 	patch := c.perGroup() / (c.wide[0] / c.groups)
+	spend(patch, c.to[0], c.to[1]*c.to[2])
 	v.forward.Do(func() { v.rows, v.rowSums = raisedRows(c.weight.m, patch) })
 	outs, ins, area := c.wide[0]/c.groups, c.wide[1], c.to[1]*c.to[2]
 	k, m := c.wide[2], c.wide[3]
@@ -82,6 +83,7 @@ func (v *convolved) transposed(x grid) grid {
 	outs, ins, area := c.wide[0]/c.groups, c.wide[1], c.to[1]*c.to[2]
 	k, m := c.wide[2], c.wide[3]
 	patch := ins * k * m
+	spend(patch, c.to[0], c.to[1]*c.to[2])
 	v.backward.Do(func() {
 		turned := make([]int64, len(c.weight.m))
 		for g := 0; g < c.groups; g++ {
@@ -152,6 +154,7 @@ func (b *bundle) readExponential(v any, input []int, what string) (*exponential,
 	of, how := b.plain(f["of"], input, what+", the convolution")
 	norm, terms := claim(f["norm"], what), integer(f["terms"], what, 1, 64)
 	of.c.demandSkew(b.tensor(f["of"].(record)["weight"], what), what)
+	spend(terms, terms, terms, 1<<9)
 	demand(seriesBelow(of.norm, terms, norm), "%s: the series is not shown to be at most the norm", what)
 	return &exponential{proved{norm, input}, of, terms}, "series, " + how
 }

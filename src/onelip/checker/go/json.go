@@ -232,6 +232,9 @@ func integer(v any, what string, low, high int) int {
 // largest is what sides and numbers of entries are at most.
 const largest = 1 << 26
 
+// widestLayer is how many entries the input and what comes out of maps have at most.
+const widestLayer = 1 << 24
+
 func pair(v any, what string, low int) [2]int {
 	l := list(v, what)
 	demand(len(l) == 2, "%s is not a pair", what)
@@ -245,7 +248,7 @@ func sizes(v any, what string) []int {
 	for i := range l {
 		s[i] = integer(l[i], what, 1, largest)
 	}
-	entries(s, what)
+	demand(entries(s, what) <= widestLayer, "%s: too many entries", what)
 	return s
 }
 

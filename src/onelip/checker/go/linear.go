@@ -80,6 +80,7 @@ func (b *bundle) readDense(v any, input []int, what string) (*dense, string) {
 
 func (d *dense) apply(x grid) grid {
 	d.once.Do(func() { d.lifted, d.sums = raisedRows(d.a.m, d.a.cols) })
+	spend(d.a.rows, d.a.cols)
 	v, total := raisedRows(x.m, len(x.m))
 	sums := make([]wide, d.a.rows)
 	for i := range sums {
@@ -92,6 +93,7 @@ func (d *dense) apply(x grid) grid {
 
 // transposed is the adjoint without the bias.
 func (d *dense) transposed(x grid) grid {
+	spend(d.a.rows, d.a.cols)
 	sums := make([]wide, d.a.cols)
 	for i, y := range x.m {
 		for j, w := range d.a.m[i*d.a.cols : (i+1)*d.a.cols] {
@@ -130,16 +132,17 @@ func biased(x grid, bias *tensor) grid {
 	if bias == nil {
 		return x
 	}
-	index := make([]int, len(x.m))
+	index := make([]int32, len(x.m))
 	each := len(x.m) / bias.length()
 	for i := range index {
-		index[i] = i / each
+		index[i] = int32(i / each)
 	}
 	return together(x, spread(bias.onGrid(), index))
 }
 
 // spread is the numbers of a at these places; what they are off by may count several times.
-func spread(a grid, index []int) grid {
+func spread(a grid, index []int32) grid {
+	spend(8, len(index))
 	s := grid{m: make([]int64, len(index)), e: a.e, off: a.off.times(rootOfWhole(len(index)))}
 	for i, j := range index {
 		s.m[i] = a.m[j]
@@ -151,7 +154,7 @@ func spread(a grid, index []int) grid {
 type broadcast struct {
 	from, to []int
 	once     sync.Once
-	index    []int
+	index    []int32
 }
 
 // onto says that a tensor broadcasts onto a shape.
@@ -165,16 +168,17 @@ func onto(t *tensor, shape []int, what string) *broadcast {
 }
 
 // places is which entry of the tensor stands where.
-func (b *broadcast) places() []int {
+func (b *broadcast) places() []int32 {
 	b.once.Do(func() {
-		b.index = make([]int, entries(b.to, "a shape"))
+		spend(64, entries(b.to, "a shape"))
+		b.index = make([]int32, entries(b.to, "a shape"))
 		ahead := len(b.to) - len(b.from)
 		for i := range b.index {
 			rest, step := i, 1
 			for a := len(b.to) - 1; a >= ahead; a-- {
 				side := b.from[a-ahead]
 				if side > 1 {
-					b.index[i] += rest % b.to[a] * step
+					b.index[i] += int32(rest % b.to[a] * step)
 				}
 				rest /= b.to[a]
 				step *= side
@@ -217,7 +221,8 @@ func (s *scale) apply(x grid) grid {
 }
 
 // scaledBy is the products of numbers with factors; off is what is new.
-func scaledBy(x, factor grid, index []int) grid {
+func scaledBy(x, factor grid, index []int32) grid {
+	spend(8, len(x.m))
 	sums := make([]wide, len(x.m))
 	for i, m := range x.m {
 		sums[i] = times(m, factor.m[index[i]])
@@ -230,7 +235,7 @@ func scaledBy(x, factor grid, index []int) grid {
 // take moves numbers; a nil index leaves them where they are.
 type take struct {
 	proved
-	index []int
+	index []int32
 }
 
 func (b *bundle) readTake(v any, input []int, what string) (*take, string) {
@@ -241,8 +246,9 @@ func (b *bundle) readTake(v any, input []int, what string) (*take, string) {
 		demand(n == entries(input, what), "%s: another number of entries", what)
 	} else {
 		list := b.tensor(f["index"], what)
+		spend(64, n+entries(input, what))
 		demand(list.length() == n, "%s: the index has another length than the result", what)
-		t.index = make([]int, n)
+		t.index = make([]int32, n)
 		counts := make([]int, entries(input, what))
 		most = 0
 		for i := range t.index {
@@ -250,7 +256,7 @@ func (b *bundle) readTake(v any, input []int, what string) (*take, string) {
 			demand(r.IsInt() && r.Num().IsInt64(), "%s: an index is not a whole number", what)
 			k := r.Num().Int64()
 			demand(k >= -1 && k < int64(len(counts)), "%s: an index is out of range", what)
-			t.index[i] = int(k)
+			t.index[i] = int32(k)
 			if k < 0 {
 				continue
 			}
@@ -268,6 +274,7 @@ func (t *take) apply(x grid) grid {
 	if t.index == nil {
 		return grid{x.m, x.e, t.carried(x)}
 	}
+	spend(8, len(t.index))
 	y := grid{m: make([]int64, len(t.index)), e: x.e, off: t.carried(x)}
 	for i, k := range t.index {
 		if k >= 0 {

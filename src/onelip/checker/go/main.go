@@ -15,11 +15,14 @@ const trust = `VALID
 Taken on trust: this network runs elsewhere, in exact real numbers (level real);
 samples are what their owner says; Go, and its sums and products of integers, are right.`
 
+var timesAsMuch = 1
+
 func main() {
-	flag.Usage = func() { fmt.Fprintln(os.Stderr, "usage: onelip-check [-workers N] BUNDLE") }
+	flag.Usage = func() { fmt.Fprintln(os.Stderr, "usage: onelip-check [-workers N] [-work N] BUNDLE") }
 	flag.IntVar(&workers, "workers", 1, "how many goroutines prove at once")
+	flag.IntVar(&timesAsMuch, "work", 1, "how many times as much work as usual is allowed")
 	flag.Parse()
-	if flag.NArg() != 1 || workers < 1 || workers > 1024 {
+	if flag.NArg() != 1 || workers < 1 || workers > 1024 || timesAsMuch < 1 || timesAsMuch > 1<<16 {
 		flag.Usage()
 		os.Exit(2)
 	}

@@ -45,6 +45,7 @@ func (a matrix) below(c *big.Rat, off upper) bool {
 	}
 	a = a.thin()
 	demand(a.rows <= widestGram, "a matrix with more than %d rows and columns", widestGram)
+	spend(a.rows, a.rows, a.rows+a.cols)
 	limit := widest(square) // square < sum of squares < 2^127
 	slack, _ := limit.down(36)
 	t := limit.minus(slack)

@@ -13,19 +13,25 @@ type block struct {
 	bent  *bent    // likewise
 }
 
-const mostMaps = 10000
+const (
+	mostMaps       = 10000
+	longestProduct = 1 << 18
+)
 
 // readMaps reads maps one after the other, and gives them, what comes out of the last, and the product of their norms.
 func (b *bundle) readMaps(v any, input []int, what string) ([]linear, []int, *big.Rat) {
 	maps, product := []linear{}, whole(1)
 	for _, item := range list(v, what) {
 		b.maps++
+		spend(1 << 19)
 		demand(b.maps <= mostMaps, "more than %d maps", mostMaps)
 		m, how := b.readMap(item, input, what)
+		demand(entries(m.outputs(), what) <= widestLayer, "%s: too many entries", what)
 		kind := item.(record)["map"].(string)
 		norm, _ := m.claimed().Float64()
 		b.say("%s: %s to %s, norm <= %.9g, %s", what, kind, tuple(m.outputs()), norm, how)
 		maps, input, product = append(maps, m), m.outputs(), multiply(product, m.claimed())
+		demand(product.Denom().BitLen() < longestProduct, "%s: a product of norms is too small", what)
 	}
 	return maps, input, product
 }
@@ -99,7 +105,7 @@ func (b *bundle) readStep(v any, input []int, what string) (block, []int) {
 	apply := func(x grid) grid {
 		start := grid{x.m, x.e, nothing()}
 		back := m.transposed(a.apply(m.apply(start)))
-		moved := scaledBy(back, factor, make([]int, len(back.m)))
+		moved := scaledBy(back, factor, make([]int32, len(back.m)))
 		moved.off = moved.off.plus(above(step).times(back.off))
 		y := together(start, moved)
 		y.off = y.off.plus(above(bound).times(x.off))
@@ -133,6 +139,7 @@ func (b *bundle) readNetwork(v any) {
 		b.say("%s: constant <= %.9g", what, bound)
 		b.blocks, shape = append(b.blocks, part), out
 		b.product = multiply(b.product, part.bound)
+		demand(b.product.Denom().BitLen() < longestProduct, "a product of bounds is too small")
 	}
 	b.beforeLast = b.product
 	var norms *big.Rat

@@ -12,6 +12,7 @@ func (b *bundle) readSamples(v any) {
 	t := b.tensor(f["inputs"], what)
 	demand(len(t.shape) == len(b.input)+1 && t.length() > 0 && tuple(t.shape[1:]) == tuple(b.input), "%s have another shape than the input", what)
 	n, outputs := t.shape[0], entries(b.output, what)
+	demand(outputs <= widestLayer>>12, "%s: too many outputs", what)
 	predictions, radii := list(f["predictions"], what), list(f["radii"], what)
 	demand(len(predictions) == n && len(radii) == n, "%s: another number of predictions or radii", what)
 	chosen, radius := make([]int, n), make([]*big.Rat, n)

@@ -12,7 +12,8 @@ func seriesBelow(c *big.Rat, n int, norm *big.Rat) bool {
 	for k := 1; k < n; k++ {
 		factorial = append(factorial, new(big.Int).Mul(factorial[k-1], big.NewInt(int64(k))))
 	}
-	square := multiply(c, c)
+	// More of the axis than |y| <= c, so that powers of the end are no longer than they have to be.
+	square := above(larger(multiply(c, c), power(-64))).fraction()
 	a := make([]*big.Rat, n) // coefficients of v^d, d = 0 ... n - 1
 	scale := whole(1)
 	for d := range a {
@@ -33,6 +34,13 @@ func seriesBelow(c *big.Rat, n int, norm *big.Rat) bool {
 		scale = multiply(scale, square)
 	}
 	a[0].Add(a[0], multiply(norm, norm))
+	end := new(big.Rat)
+	for _, x := range a {
+		end.Add(end, x)
+	}
+	if end.Sign() < 0 {
+		return false
+	}
 	return neverNegative(a)
 }
 

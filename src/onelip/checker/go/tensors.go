@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/binary"
+	"fmt"
 	"math"
 	"math/big"
 	"math/bits"
@@ -29,7 +30,7 @@ func readTensors(file []byte) map[string]*tensor {
 	type place struct{ from, to int }
 	known, places := map[string]*tensor{}, []place{}
 	for name, v := range header {
-		what := "tensor " + short(name)
+		what := fmt.Sprintf("tensor %q", short(name))
 		f := fields(v, what, "dtype", "shape", "data_offsets")
 		t := &tensor{kind: text(f["dtype"], what)}
 		demand(widths[t.kind] > 0, "%s has an unknown type", what)
@@ -154,6 +155,7 @@ func (t *tensor) onGrid() grid { return t.onGridWhere(func(int) bool { return tr
 // onGridWhere has zeros for what is not used.
 func (t *tensor) onGridWhere(used func(int) bool) grid {
 	n := t.length()
+	spend(8, n)
 	top := lowest
 	for i := 0; i < n; i++ {
 		if r := reach(t.at(i)); r > top && used(i) {
@@ -216,6 +218,7 @@ func together(a, b grid) grid {
 			}
 		}
 	}
+	spend(8, len(a.m))
 	s := grid{m: make([]int64, len(a.m)), off: a.off.plus(b.off)}
 	if top == lowest {
 		return s

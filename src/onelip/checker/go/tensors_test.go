@@ -75,11 +75,11 @@ func TestGridsCoverTheirTensors(t *testing.T) {
 		covers(t, a.onGrid(), fractions(a), "a tensor")
 		covers(t, c.onGrid(), fractions(c), "whole numbers")
 		sum, product := fractions(a), fractions(a)
-		index := make([]int, size)
+		index := make([]int32, size)
 		for i, v := range fractions(b) {
 			sum[i].Add(sum[i], v)
 			product[i].Mul(product[i], v)
-			index[i] = i
+			index[i] = int32(i)
 		}
 		covers(t, together(a.onGrid(), b.onGrid()), sum, "a sum")
 		s := scaledBy(a.onGrid(), b.onGrid(), index)

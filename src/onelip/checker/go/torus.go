@@ -26,6 +26,7 @@ func (c *convolution) byTorus(what string) (bool, string) {
 			}
 		}
 	}
+	spend(coarse[0]+coarse[1], 1<<10)
 	rootsY, rootsX := roots(coarse[0]), roots(coarse[1])
 	room := c.norm
 	if repeats > 1 {
@@ -63,6 +64,7 @@ func (c *convolution) atFrequency(rootsY, rootsX []turn, frequency [2]int, show 
 	outs, ins := c.wide[0]/c.groups, c.wide[1]
 	k, m := c.wide[2], c.wide[3]
 	phases := c.stride[0] * c.stride[1]
+	spend(8, outs*c.groups, ins, k*m+phases)
 	turns, blocks := make([]turn, k*m), make([]int, k*m)
 	for y := 0; y < k; y++ {
 		for x := 0; x < m; x++ {

@@ -32,6 +32,7 @@ func newWeighted(w *tensor, factors dyadics) *weighted {
 	n := len(kept)
 	s := &weighted{kept: n, cols: cols, v: make([]int64, n*cols), x: make([]wide, n*cols), total: make([]triple, cols), unit: make([]int, cols)}
 	s.length, s.off = make([]float64, cols), make([]float64, cols)
+	spend(cols, n, 8+cols)
 	parallel(cols, func(i int) {
 		top := lowest
 		for k, r := range kept {

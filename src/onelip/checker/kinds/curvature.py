@@ -64,7 +64,7 @@ def by_curvature(check: Any, network: Any, head: Any) -> Callable[..., str]:
             shown.add((own, rival))
         return n
 
-    back = check.adjoint(inner)
+    back = inner.adjoint()
     steepest = max(abs(end) for end in BENDS[kind])
 
     def judged(x: Any, predicted: Any, claims: Any) -> str:
@@ -73,6 +73,8 @@ def by_curvature(check: Any, network: Any, head: Any) -> Callable[..., str]:
         hidden = inner(centre)
         values = outer(network.blocks[-1](centre))
         unit, slack = check.two(values.exponent), check.root(Fraction(2)) * values.error
+        check.spend(hidden.ints.size << 16)
+        check.spend(len(predicted) * classes * inner.weight.ints.size << 4)
         slopes = slopes_of(check, kind, hidden)
         # the distance of the derivatives to the true ones
         count = check.root(Fraction(hidden.ints[0].size))

@@ -30,6 +30,7 @@ def register(check: Any) -> None:
             """Take the convolution, and the number of terms."""
             check.known({"convolution"}, values[0], "map")
             self.of = convolution(values[0], tensors, self.inputs)
+            self.size = self.of.size
             self.terms, weight = check.whole(values[1], 1, 64), tensors.get(values[0]["weight"])
             square = self.of.outputs == self.inputs and self.of.groups == 1
             kernel = zip(weight.shape[2:], self.of.padding, self.of.dilation, strict=True)
@@ -42,9 +43,12 @@ def register(check: Any) -> None:
         def check(self) -> str:
             """Look at the polynomial."""
             how = self.of.check()
+            check.spend(self.terms**3 << 15)
             square = polynomial(self.terms)
             square[0] -= self.norm**2
-            check.need(negative(square, self.of.norm**2), check.TOO_LARGE)
+            # more of the axis, so that powers of the end are no longer than they have to be
+            end = check.upwards(max(self.of.norm**2, check.two(-64)))
+            check.need(negative(square, end), check.TOO_LARGE)
             return f"{self.terms} terms of norm <= {float(self.of.norm):.6g}, {how}"
 
         def image(self, x: Any) -> Any:
@@ -68,6 +72,7 @@ def register(check: Any) -> None:
             check.known({"convolution"}, record, "map")
             self.outputs = check.shape_of(shape)
             self.of = convolution(record, tensors, self.outputs)
+            self.size = self.of.size
             fits = self.of.outputs == self.inputs and self.of.shift is None
             check.need(fits, f"the adjoint of a convolution to {self.of.outputs}")
             self.shifted(tensors, bias)
@@ -85,16 +90,17 @@ def register(check: Any) -> None:
             rows = rows.reshape(of.groups, batch * math.prod(size), -1)
             levels = check.product(check.digits(rows), check.digits(of.kernel))
             check.need(math.prod(of.weight.ints.shape[2:]) <= 256, "a kernel with too many taps")
-            images = [folded(of, batch, level) for level in check.carried(levels)]
+            images = [folded(check, of, batch, level) for level in check.carried(levels)]
             error = self.norm * x.error + of.error * x.length()
             return check.Grid.rounded(images, x.exponent + of.weight.exponent, error)
 
     check.MAPS.update(exponential=Exponential, adjoint=Adjoint)
 
 
-def folded(of: Any, batch: int, level: Any) -> Any:
+def folded(check: Any, of: Any, batch: int, level: Any) -> Any:
     """Patches of a convolution, ``(groups, batch height width, inputs k k)``, added up."""
     (channels, *sides), (_, *size), taps = of.inputs, of.outputs, of.weight.ints.shape[2:]
+    check.spend(level.size << 8)
     level = level.reshape(of.groups, batch, *size, -1, *taps).transpose(1, 0, 4, 5, 6, 2, 3)
     level = level.reshape(batch, channels, *taps, *size)
     axes = zip(sides, of.padding, of.dilation, taps, of.stride, size, strict=True)
@@ -124,6 +130,11 @@ def polynomial(terms: int) -> list[Fraction]:
 
 def negative(coefficients: list[Fraction], end: Fraction) -> bool:
     """Whether a polynomial is shown to be at most 0 on ``[0, end]``."""
+    value = Fraction(0)
+    for a in reversed(coefficients):
+        value = value * end + a
+    if value > 0:  # the usual case of an end that is far too large
+        return False
     count, power = len(coefficients) - 1, Fraction(1)
     scaled = []
     for a in coefficients:

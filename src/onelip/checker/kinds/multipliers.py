@@ -16,7 +16,7 @@ import numpy as np
 
 SHORT = 24  # bits of multipliers, and after the point of slopes, which are taken a little wider
 MARGIN = 36  # m is 2^-36 of the largest scaled number on the diagonal
-WIDEST = 4096
+WIDEST, BITS = 2048, 1 << 31  # rows, and bits of all numbers together
 
 
 def register(check: Any) -> None:
@@ -92,6 +92,8 @@ def form(check: Any, layers: list[Layer], last: Any, square: Fraction) -> Any:
     for single, e in zip(layers, exponents, strict=True):
         fine = places(single.multipliers), places(single.across) - e, places(single.inside) - 2 * e
         unit = min(unit, *(-place for place in fine))
+    check.need(ends[-1] ** 2 * -unit <= BITS, "multipliers and weights of very different sizes")
+    check.spend(ends[-1] ** 2 * -unit << 4)
     matrix = np.zeros((ends[-1], ends[-1]), object)
     index = np.arange(ends[-1])
     matrix[index[parts[0]], index[parts[0]]] = whole(square, unit)
@@ -103,6 +105,7 @@ def form(check: Any, layers: list[Layer], last: Any, square: Fraction) -> Any:
         matrix[before, after] = matrix[after, before].T
         matrix[at, at] = [whole(2 * t, unit) for t in single.multipliers]
         if any(single.inside):
+            check.spend(ints.size * ints.shape[1] << 10)
             inside = np.array([whole(number, unit - 2 * e) for number in single.inside], object)
             matrix[before, before] += ints.T @ (inside[:, None] * ints)
     gram = check.product(check.digits(last.ints.T), check.digits(last.ints))

@@ -46,12 +46,17 @@ def on_torus(check: Any, linear: Any) -> str:
     (rows, s, down), (columns, t, across) = circles(check, linear)
     height, width, (g, c, _) = rows // s, columns // t, linear.kernel.shape
     ints, taps = linear.weight.ints, sorted({(i, j) for i in down // s for j in across // t})
+    fits = len(taps) * s * t <= max(
+        16 * math.prod(ints.shape[2:]), check.AT_ONCE // ints[:, :, 0, 0].size
+    )
+    check.need(fits, "a stride is too large")
     each, place = ints.shape[1], {tap: at for at, tap in enumerate(taps)}
     cells = np.zeros((len(taps), g, c, each, s, t), np.int64)
     for (i, u), (j, v) in itertools.product(enumerate(down), enumerate(across)):
         cells[place[u // s, v // t], ..., u % s, v % t] += ints[..., i, j].reshape(g, c, each)
     flat, period = check.digits(cells.reshape(len(taps), -1)), math.lcm(height, width)
     check.need(period <= 1 << 16 and height * width <= 1 << 20, "a torus is too large")
+    check.spend((period << 14) + (height * width << 13))
     table = roots_of_unity(period)
     half = [
         (a, b)
@@ -59,7 +64,7 @@ def on_torus(check: Any, linear: Any) -> str:
         if (a, b) <= (-a % height, -b % width)  # the other half is conjugate
     ]
     entries = g * c * each * s * t
-    step = max(1, check.AT_ONCE // (4 * entries))
+    step = max(1, check.AT_ONCE // (4 * entries + len(taps)))
     # what the roots may be off, times the norms of the taps
     size = check.two(1 - ROOTS) * check.root(Fraction(len(taps) * ints.size))
     off = linear.error + size * int(np.abs(ints).max()) * check.two(linear.weight.exponent)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 SHORT, CUT, RESULT = 20, 20, 50  # bits of a; that U loses; after the point of derivatives
+FAR = 1000
 BENDS = {
     "softplus": (Fraction(0), Fraction(1, 4)),
     "tanh": (Fraction(-77, 100), Fraction(77, 100)),
@@ -104,7 +105,11 @@ def slopes_of(check: Any, kind: str, hidden: Any) -> Any:
     """First derivatives at the hidden numbers, in units of 2^-50, each within two of them."""
     point = check.KINDS["smooth"].POINT
     shift, limit = point + hidden.exponent, 1 << (point + 10)
-    flat = [n << shift if shift >= 0 else n >> -shift for n in hidden.ints.reshape(-1).tolist()]
+    flat = hidden.ints.reshape(-1).tolist()
+    if shift > FAR:  # any number but 0 is where derivatives are those of infinity
+        flat = [(n > 0) * limit - (n < 0) * limit for n in flat]
+    else:
+        flat = [n << shift if shift >= 0 else n >> -shift for n in flat]
     found = [derivative(check, kind, max(-limit, min(n, limit))) >> (point - RESULT) for n in flat]
     return np.array(found, np.int64).reshape(hidden.ints.shape)
 

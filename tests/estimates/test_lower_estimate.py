@@ -61,7 +61,7 @@ def test_a_seed_gives_a_number():
 @pytest.mark.usefixtures("clock")
 def test_more_time_is_no_worse():
     chain = plain(6, 12, 12, 3)
-    at_once, later = (float(lower_estimate(chain, seconds=s)) for s in (0, 1))
+    at_once, later = (float(lower_estimate(chain, seconds=s)) for s in (0, 10))
     assert later >= at_once
 
 

@@ -604,7 +604,8 @@ def check_samples(record: Any, network: Network, tensors: Tensors, inputs: Shape
     for first in range(0, len(x), batch):
         part = slice(first, first + batch)
         reason = shown(Grid.of(x[part], VALUE), predicted[part], claims[part])
-        need(not reason, f"samples from {first}, {reason}")
+        at, _, why = reason.partition(":")  # the number within the batch
+        need(not reason, f"sample {first + int(at or 0)}:{why}")
     say(f"{len(x)} samples, radii from {float(min(claims)):.6g} to {float(max(claims)):.6g}")
 
 

@@ -58,6 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
     if command in ("-h", "--help", "--version"):
         print(USAGE if command != "--version" else metadata.version("onelip"))
         return 0
+    status = 0
     try:
         status = _run(command, rest)
         sys.stdout.flush()

@@ -211,6 +211,15 @@ class Along(LinearMap):
         return image.movedim(-1, self.axis + 1)
 
 
+def convolved(
+    inputs: Shape, weight: Shape, padding: Shape, dilation: Shape, stride: Shape
+) -> Shape:
+    """Shape of the outputs of a convolution along any number of axes, padded on both sides."""
+    axes = zip(inputs[1:], padding, dilation, weight[2:], stride, strict=True)
+    sides = ((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, p, d, k, s in axes)
+    return (weight[0], *sides)
+
+
 @dataclass(frozen=True)
 class Convolution(LinearMap):
     """``conv2d`` on images ``(channels, height, width)``, padded on both sides of each axis."""
@@ -227,18 +236,8 @@ class Convolution(LinearMap):
     @property
     def outputs(self) -> Shape:  # type: ignore[override]
         """Channels, height, width."""
-        sides = [
-            (n + 2 * p - d * (k - 1) - 1) // s + 1
-            for n, p, d, k, s in zip(
-                self.inputs[1:],
-                self.padding,
-                self.dilation,
-                self.weight.shape[2:],
-                self.stride,
-                strict=True,
-            )
-        ]
-        return (self.weight.shape[0], *sides)
+        settings = self.padding, self.dilation, self.stride
+        return convolved(self.inputs, self.weight.shape, *settings)
 
     def __call__(self, x: Tensor) -> Tensor:
         """The convolution."""

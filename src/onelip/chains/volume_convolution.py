@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.grad import conv3d_input
 
-from onelip.chains.linear_map import LinearMap, Shape, error_of_product
+from onelip.chains.linear_map import LinearMap, Shape, convolved, error_of_product
 from onelip.norms.functional import conv3d
 from onelip.norms.rounding import exact, frobenius
 
@@ -30,18 +30,8 @@ class VolumeConvolution(LinearMap):
     @property
     def outputs(self) -> Shape:  # type: ignore[override]
         """Channels, depth, height, width."""
-        sides = [
-            (n + 2 * p - d * (k - 1) - 1) // s + 1
-            for n, p, d, k, s in zip(
-                self.inputs[1:],
-                self.padding,
-                self.dilation,
-                self.weight.shape[2:],
-                self.stride,
-                strict=True,
-            )
-        ]
-        return (self.weight.shape[0], *sides)
+        settings = self.padding, self.dilation, self.stride
+        return convolved(self.inputs, self.weight.shape, *settings)
 
     def __call__(self, x: Tensor) -> Tensor:
         """The convolution."""

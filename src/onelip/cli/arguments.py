@@ -45,6 +45,21 @@ def new_parser(command: str) -> Any:
     )
 
 
+def stored_array(option: str, path: str | Path) -> Any:
+    """The array of a ``.npy`` file that an option names.
+
+    Raises:
+        UsageError: the file cannot be read.
+    """
+    import numpy as np
+
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UsageError(f"--{option}: {path} cannot be read: {reason}") from error
+
+
 def resumes(arguments: list[str]) -> bool:
     """Check whether a run is resumed, so that there are no settings among the arguments."""
     return any(argument.split("=")[0] == "--resume" for argument in arguments)

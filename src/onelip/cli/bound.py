@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from onelip.cli.arguments import new_parser
+from onelip.cli.arguments import new_parser, stored_array
 from onelip.errors import UsageError
 from onelip.experiments import classification
 from onelip.method_names import BOUND_METHODS
@@ -60,19 +60,13 @@ def _sides(text: str | None) -> tuple[int, ...] | None:
 
 def _array(name: str, text: str) -> Any:
     """A number, or what a ``.npy`` file holds."""
-    import numpy as np
-
-    if not text.endswith(".npy"):
-        try:
-            return float(text)
-        except ValueError:
-            message = f"--fixed: {name} is a number or a .npy file, got {text!r}"
-            raise UsageError(message) from None
+    if text.endswith(".npy"):
+        return stored_array("fixed", text)
     try:
-        return np.load(text, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
-        raise UsageError(f"--fixed: {text} cannot be read: {reason}") from error
+        return float(text)
+    except ValueError:
+        message = f"--fixed: {name} is a number or a .npy file, got {text!r}"
+        raise UsageError(message) from None
 
 
 def _parsed(arguments: list[str]) -> Any:

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from onelip.cli.arguments import new_parser
+from onelip.cli.arguments import new_parser, stored_array
+from onelip.errors import UsageError
 from onelip.experiments import classification
 
 
@@ -27,12 +28,21 @@ def run(arguments: list[str]) -> None:
     formats = [name.strip() for name in options.formats.split(",") if name.strip()]
     how = {"method": options.method, "seconds": options.seconds}
     if options.file.suffix.lower() in (".pt2", ".onnx"):
-        record = classification.prove_file(
-            options.file, options.out, options.inputs, trust=options.trust, **how
-        )
+        x = None if options.inputs is None else _samples(options.inputs)
+        record = classification.prove_file(options.file, options.out, x, trust=options.trust, **how)
     else:
         folder = classification.ClassificationFolder.open(options.file)
         record = classification.prove_run(
             folder, options.out, options.data, options.samples, formats=formats, **how
         )
     print(classification.proof_text(record, options.out))
+
+
+def _samples(path: Path) -> Any:
+    """The tensor of a ``.npy`` file in float32 or float64."""
+    import torch
+
+    array = stored_array("inputs", path)
+    if array.dtype.name not in ("float32", "float64"):
+        raise UsageError(f"--inputs: float32 or float64 is asked, {path} has {array.dtype}")
+    return torch.from_numpy(array)

@@ -47,8 +47,8 @@ def prove(
     """Write a bundle that convinces without onelip, and check it before it gets its name.
 
     The bundle holds the network as tensors and ``proof.json``, a bound of its Lipschitz constant,
-    and for each sample a prediction and a radius, at level ``real``. ``onelip check``, which is one
-    file that imports nothing of onelip, computes all of it again in exact integers. The file of a
+    and for each sample a prediction and a radius, at level ``real``. ``onelip check``, which
+    imports nothing of onelip, computes all of it again in exact integers. The file of a
     network is copied into the bundle, under its digest.
 
     Bound: the product of norms, block by block; with ``method="lipsdp"`` what LipSDP's multipliers

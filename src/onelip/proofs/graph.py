@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from onelip import layers
 from onelip.chains import Block, Chain, Elementwise, GroupSorting, Opaque, Scale
 from onelip.errors import NotApplicableError
+from onelip.norms.windows import overlap_of_maxima
 from onelip.proofs.claims import ROOM, hexadecimal
 from onelip.proofs.maps import ROUNDING, Record, map_records, norm_of_records, weighted
 from onelip.proofs.tensors import TensorStore
@@ -143,7 +144,7 @@ def _max_pool(module: Any) -> tuple[Record, float]:
     spread = _pair(getattr(module, "dilation", 1)) != [1, 1]
     if padded or spread or getattr(module, "ceil_mode", False):
         raise NotApplicableError("no proof of max pooling with padding can be written yet")
-    overlap = math.prod(-(-k // s) for k, s in zip(size, stride, strict=True))
+    overlap = overlap_of_maxima(list(zip(size, stride, strict=True)))
     constant = 1.0 if overlap == 1 else math.sqrt(overlap) * ROOM
     return {"kind": "max-pool", "size": size, "stride": stride}, constant
 

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from onelip._export import export
@@ -44,18 +43,18 @@ def prove_run(
 
 
 def prove_file(
-    path: Path, out: Path, inputs: Path | None = None, *, trust: bool = False, **how: Any
+    path: Path, out: Path, x: Tensor | None = None, *, trust: bool = False, **how: Any
 ) -> dict[str, Any]:
     """Write a bundle of a network in a ``.pt2`` or an ``.onnx`` file.
 
     Args:
         path: of the file.
         out: folder of the bundle.
-        inputs: a ``.npy`` file with samples.
+        x: samples.
         trust: open parts of a ``.pt2`` file that may run code.
         **how: method and seconds; see ``onelip.prove``.
     """
-    return prove(path, out, None if inputs is None else _array(inputs), trust=trust, **how)
+    return prove(path, out, x, trust=trust, **how)
 
 
 def proof_text(record: dict[str, Any], out: Path) -> str:
@@ -65,16 +64,3 @@ def proof_text(record: dict[str, Any], out: Path) -> str:
         radii = sorted(float.fromhex(radius) for radius in record["samples"]["radii"])
         lines.append(f"{len(radii)} samples, median radius {radii[len(radii) // 2]:.6g}")
     return "\n".join([*lines, f"checked and written: onelip check {out}"])
-
-
-def _array(path: Path) -> Tensor:
-    import numpy as np
-
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
-        raise UsageError(f"--inputs: {path} cannot be read: {reason}") from error
-    if array.dtype not in (np.float32, np.float64):
-        raise UsageError(f"--inputs: float32 or float64 is asked, {path} has {array.dtype}")
-    return torch.from_numpy(array)

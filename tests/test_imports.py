@@ -3,6 +3,8 @@
 import importlib
 import subprocess
 import sys
+from importlib import metadata
+from pathlib import Path
 
 import pytest
 
@@ -29,6 +31,13 @@ def test_names_are_found_when_they_are_asked_for(package, names):
         assert getattr(package, name).__name__.rpartition(".")[2] == name
     with pytest.raises(AttributeError, match=f"module '{package.__name__}' has no attribute 'x'"):
         _ = package.x
+
+
+def test_every_package_for_users_is_offered():
+    tools = {"checker", "cli", "experiments", "foreign", "lipschitz"}  # of commands and of parts
+    packages = {path.parent.name for path in Path(onelip.__file__).parent.glob("*/__init__.py")}
+    assert packages - tools <= {*onelip.__all__}
+    assert onelip.__version__ == metadata.version("onelip")
 
 
 @pytest.mark.parametrize(

@@ -150,7 +150,9 @@ def test_what_is_not_known_or_not_there(bundles, tmp_path) -> None:
 
     refused("unknown or missing", more=1)
     refused("version", version=2)
-    refused("version", level="float")
+    refused("an object", level="float")
+    refused("unknown kind", level="other")
+    refused("another level", level={"kind": "real"})
     refused("digest", files={**record["files"], "../proof.json": "0" * 64})
     refused("no file", files={**record["files"], "other.onnx": "0" * 64})
     refused("files are asked", files={})

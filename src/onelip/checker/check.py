@@ -516,7 +516,8 @@ class Network:
             return replace(y, error=upwards(y.error + claim * x.error))
 
         self.blocks.append(run)
-        self.parts.append((before, kind, hidden, around is None and not after, claim))
+        plain, length = around is None and not after, step if stepped else None
+        self.parts.append((before, kind, hidden, plain, claim, act, after, around, length))
         return outputs
 
 
@@ -591,15 +592,15 @@ def by_constants(network: Network, head: Any) -> Callable[[Grid, Shape, list[Fra
 HEADS: dict[str, Any] = {"network": by_constants, "pairs": by_constants}
 
 
-def check_samples(record: Any, network: Network, tensors: Tensors, inputs: Shape, say: Say) -> None:
+def check_samples(record: Any, network: Network, heads: Any, inputs: Shape, say: Say) -> None:
     """Show that no output overtakes the predicted one within the radius around each sample."""
     name, predictions, radii, head = fields(record, "inputs", "predictions", "radii", "head")
-    x, classes = tensors.get(name), math.prod(network.outputs)
+    x, classes = network.tensors.get(name), math.prod(network.outputs)
     need(x.shape[1:] == inputs, f"tensor {name[:40]}: samples of {inputs} are asked")
     predicted = wholes(predictions, len(x), most=classes - 1)
     need(isinstance(radii, list) and len(radii) == len(x), "one radius for each sample is asked")
     claims = [number(radius) for radius in radii]
-    shown = HEADS[known(HEADS, head, "kind")](network, head)
+    shown = heads[known(heads, head, "kind")](network, head)
     batch = max(1, min(SAMPLES, (WIDEST << 1) // network.size))
     for first in range(0, len(x), batch):
         part = slice(first, first + batch)
@@ -613,14 +614,24 @@ ASSUMED = """Taken on trust: this network runs elsewhere, in exact real numbers 
 samples are what their owner says; Python, and numpy's sums and products of integers, are right."""
 
 
-def check(bundle: Path, say: Say = print, work: int = 1) -> None:
-    """Check everything that a bundle claims, and say each line; raises Invalid."""
+def real(level: Any, _: Network) -> tuple[dict[str, Any], str]:
+    """Heads, and what is trusted, where radii are about the exact function."""
+    need(level == "real", "another level")
+    return HEADS, ASSUMED
+
+
+LEVELS: dict[str, Any] = {"real": real}
+
+
+def check(bundle: Path, say: Say = print, work: int = 1) -> str:
+    """Check all that a bundle claims, and say each line; what is trusted then; raises Invalid."""
     held = b""
     names = "format", "version", "level", "files", "input", "network", "bound", "samples", "about"
     content = objects(read(bundle / "proof.json"))
-    *kind, files, inputs, record, bound, samples, about = fields(content, *names)
-    known_kind = kind == ["onelip proof", 1, "real"] and (type(kind[1]), type(about)) == (int, str)
-    need(known_kind, "another format, version or level")
+    *kind, level, files, inputs, record, bound, samples, about = fields(content, *names)
+    known_kind = kind == ["onelip proof", 1] and (type(kind[1]), type(about)) == (int, str)
+    need(known_kind, "another format or version")
+    name_of_level = known(LEVELS, level, "kind")
     need(isinstance(files, dict) and "tensors.safetensors" in files, "files are asked")
     for name, digest in files.items():
         data = read(bundle / name) if name == Path(name).name else b""
@@ -630,13 +641,15 @@ def check(bundle: Path, say: Say = print, work: int = 1) -> None:
     Work.left = work * (WORK + (len(held) << 16))
     tensors, shape = Tensors(held), shape_of(inputs)
     network, claim = Network(record, tensors, shape, say), number(bound)
+    heads, trusted = LEVELS[name_of_level](level, network)
     if network.method is not None:
         METHODS[known(METHODS, network.method, "kind")](network, claim)
         network.constant = claim
     need(claim >= network.constant, "the network's constant may be larger than claimed")
     say(f"the network: constant <= {float(claim):.9g}")
     if samples is not None:
-        check_samples(samples, network, tensors, shape, say)
+        check_samples(samples, network, heads, shape, say)
+    return str(trusted)
 
 
 def kinds() -> dict[str, Any]:
@@ -669,12 +682,12 @@ def main(arguments: list[str], name: str = "python check.py") -> int:
         print(f"usage: {name} BUNDLE [TIMES-AS-MUCH-WORK]", file=sys.stderr)
         return 2
     try:
-        check(Path(bundle), work=int(work))
+        trusted = check(Path(bundle), work=int(work))
     except (Invalid, ValueError, TypeError, ArithmeticError, LookupError, MemoryError) as error:
         reason = str(error)[:200].encode("unicode_escape").decode()  # no name may write lines
         print(f"INVALID: {reason}")
         return 1
-    print(f"VALID\n{ASSUMED}")
+    print(f"VALID\n{trusted}")
     return 0
 
 

@@ -44,7 +44,7 @@ def by_curvature(check: Any, network: Any, head: Any) -> Callable[..., str]:
     dense = check.MAPS["dense"]
     _, name = check.fields(head, "kind", "bends")
     check.need(network.parts and len(network.last) == 1, "a head of two matrices is asked")
-    (maps, record, _, plain, _), outer = network.parts[-1], network.last[0]
+    (maps, record, _, plain, *_), outer = network.parts[-1], network.last[0]
     kind = record["kind"]
     fits = plain and len(maps) == 1 and type(maps[0]) is dense and type(outer) is dense
     check.need(fits and kind in BENDS, "a head of two matrices and a smooth activation is asked")
@@ -53,8 +53,8 @@ def by_curvature(check: Any, network: Any, head: Any) -> Callable[..., str]:
     fits = bends.shape == (classes, classes) and bool(((bends >= 0) & (bends < np.inf)).all())
     check.need(fits, "bends for each pair of outputs are asked")
     body = Fraction(1)
-    for *_, claim in network.parts[:-1]:
-        body = check.upwards(body * claim)
+    for part in network.parts[:-1]:
+        body = check.upwards(body * part[4])
     shown: set[tuple[int, int]] = set()
 
     def bend(own: int, rival: int) -> Fraction:

@@ -40,7 +40,7 @@ def shown(check: Any, network: Any, claim: Fraction) -> None:
     fits = isinstance(names, list) and len(names) == len(network.parts) > 0
     check.need(fits, "multipliers for each block are asked")
     layers = []
-    for name, (maps, kind, hidden, plain, _) in zip(names, network.parts, strict=True):
+    for name, (maps, kind, hidden, plain, *_) in zip(names, network.parts, strict=True):
         elementwise = plain and kind["kind"] == "leaky-relu"
         single = elementwise and len(maps) == 1 and type(maps[0]) is dense
         check.need(single, "multipliers need plain layers, each with one matrix, and no sorting")

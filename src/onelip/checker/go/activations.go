@@ -13,7 +13,9 @@ type activation struct {
 	low, high *big.Rat           // slopes, or nil
 	slope     func(int) *big.Rat // of entry i of a leaky-relu below 0, or nil
 	apply     func(grid) grid
-	curve     *curve // of a smooth one, or nil
+	below     func(grid) grid // the products with slopes, where numbers are multiplied
+	steepest  upper           // the largest of those slopes
+	curve     *curve          // of a smooth one, or nil
 }
 
 func (b *bundle) readActivation(v any, input []int, what string) *activation {
@@ -21,6 +23,7 @@ func (b *bundle) readActivation(v any, input []int, what string) *activation {
 	demand(ok, "%s: the activation is not an object", what)
 	kind, _ := r["kind"].(string)
 	if c := curves[kind]; c != nil {
+		demand(b.level == nil, "%s: an activation that level float does not know", what)
 		return readSmooth(v, c, input, what)
 	}
 	switch kind {
@@ -37,25 +40,32 @@ func (b *bundle) readActivation(v any, input []int, what string) *activation {
 
 func (b *bundle) readLeaky(v any, input []int, what string) *activation {
 	f := fields(v, what, "kind", "slopes")
-	t := b.tensor(f["slopes"], what)
+	t := b.floats(f["slopes"], what)
 	at := onto(t, input, what)
 	low, high := t.extremes()
+	steepest := above(larger(high, new(big.Rat).Neg(low)))
 	low, high = smaller(low, whole(1)), larger(high, whole(1))
 	most := larger(high, new(big.Rat).Neg(low))
 	slopes := t.onGrid()
-	a := &activation{outputs: input, square: multiply(most, most), low: low, high: high, constant: above(most)}
+	a := &activation{outputs: input, square: multiply(most, most), low: low, high: high, constant: above(most), steepest: steepest}
 	a.slope = func(i int) *big.Rat { return t.fraction(int(at.places()[i])) }
-	a.apply = func(x grid) grid {
-		kept := grid{make([]int64, len(x.m)), x.e, nothing()}
+	a.below = func(x grid) grid {
 		rest := grid{make([]int64, len(x.m)), x.e, nothing()}
 		for i, m := range x.m {
-			if m > 0 {
-				kept.m[i] = m
-			} else {
+			if m < 0 {
 				rest.m[i] = m
 			}
 		}
-		y := together(kept, scaledBy(rest, slopes, at.places()))
+		return scaledBy(rest, slopes, at.places())
+	}
+	a.apply = func(x grid) grid {
+		kept := grid{make([]int64, len(x.m)), x.e, nothing()}
+		for i, m := range x.m {
+			if m > 0 {
+				kept.m[i] = m
+			}
+		}
+		y := together(kept, a.below(x))
 		y.off = y.off.plus(a.constant.times(x.off))
 		return y
 	}

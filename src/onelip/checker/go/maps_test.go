@@ -217,7 +217,7 @@ func TestWitnessesAreAboveTheNorm(t *testing.T) {
 			if witness == "matrix" && !shown(norm*(1+0x1p-30)) {
 				t.Error(n, "the norm itself")
 			}
-			if !shown(norm * 10) {
+			if wide := n == 4 && witness == "torus"; shown(norm*10) == wide { // there are more places than pixels
 				t.Error(n, witness, "ten times the norm")
 			}
 		}

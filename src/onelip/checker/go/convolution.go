@@ -58,6 +58,7 @@ func (b *bundle) newConvolution(v any, input []int, what string) *convolution {
 		}
 	}
 	demand(entries(c.to[:], what) <= widestLayer, "%s: too many entries", what)
+	keep(t.length(), 24)
 	c.weight = t.onGridWhere(c.used())
 	return c
 }

@@ -50,9 +50,12 @@ func (b *bundle) floats(v any, what string) *tensor {
 	t := b.tensor(v, what)
 	demand(t.floating(), "%s: a tensor of whole numbers where floating-point ones have to be", what)
 	if b.level != nil {
-		spend(1, t.length())
-		for i := 0; i < t.length(); i++ {
-			demand(b.level.numbers.has(t.double(i)), missing, what)
+		n := t.length()
+		spend(1, n)
+		for i := 0; i < n; i++ {
+			if !b.level.numbers.has(t.double(i)) {
+				refuse(missing, what)
+			}
 		}
 	}
 	return t

@@ -73,6 +73,7 @@ func (b *bundle) readDense(v any, input []int, what string) (*dense, string) {
 	t := b.floats(f["weight"], what)
 	demand(len(t.shape) == 2 && t.length() > 0, "%s: the weight is not a matrix", what)
 	demand(t.shape[1] == entries(input, what), "%s: the matrix does not fit its input", what)
+	keep(t.length(), 16)
 	w := t.onGrid()
 	d := &dense{weight: t, a: matrix{t.shape[0], t.shape[1], w.m, w.e}, off: w.off, bias: b.bias(f["bias"], t.shape[0], what)}
 	d.proved = proved{claim(f["norm"], what), []int{t.shape[0]}}
@@ -169,6 +170,7 @@ func onto(t *tensor, shape []int, what string) *broadcast {
 	for a, side := range t.shape {
 		demand(side == 1 || side == shape[ahead+a], "%s: a tensor does not broadcast onto its input", what)
 	}
+	keep(t.length(), 8)
 	return &broadcast{from: t.shape, to: shape}
 }
 
@@ -176,6 +178,7 @@ func onto(t *tensor, shape []int, what string) *broadcast {
 func (b *broadcast) places() []int32 {
 	b.once.Do(func() {
 		spend(64, entries(b.to, "a shape"))
+		keep(entries(b.to, "a shape"), 4)
 		b.index = make([]int32, entries(b.to, "a shape"))
 		ahead := len(b.to) - len(b.from)
 		for i := range b.index {
@@ -260,6 +263,7 @@ func (b *bundle) readTake(v any, input []int, what string) (*take, string) {
 		demand(!list.floating(), "%s: an index of floating-point numbers", what)
 		spend(64, n+entries(input, what))
 		demand(list.length() == n, "%s: the index has another length than the result", what)
+		keep(n, 4)
 		t.index = make([]int32, n)
 		counts := make([]int, entries(input, what))
 		most = 0

@@ -77,6 +77,7 @@ func (r rounded) ways() (forward, back *sums) { return r.forward, r.back }
 // counted is a matrix and its transpose.
 func (d *dense) counted() rounded {
 	spend(8, len(d.a.m))
+	keep(len(d.a.m), 16)
 	var h heaviness
 	terms, weights := make([]int, d.a.cols), make([]float64, d.a.cols)
 	for i := 0; i < d.a.rows; i++ {
@@ -102,6 +103,7 @@ func (d *dense) counted() rounded {
 
 // counted is a convolution and its adjoint.
 func (v *convolved) counted() rounded {
+	keep(len(v.c.weight.m), 24)
 	h := v.c.heaviest()
 	kernel := *v.c
 	kernel.weight.m = absolute(v.c.weight.m)

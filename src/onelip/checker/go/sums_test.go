@@ -66,3 +66,20 @@ func TestBiasesAreTermsWhereTheyAreNotZero(t *testing.T) {
 		t.Error("zeros")
 	}
 }
+
+func TestMapsOnOneTensorMayNotKeepAllMemory(t *testing.T) {
+	defer allow(1<<16, 0)
+	m := newBuilder(single())
+	r := record{"map": "dense", "norm": digitsOf(20), "weight": m.random(1, 8, 8), "bias": nil}
+	many := func() {
+		for i := 0; i < 3; i++ {
+			m.read(r, 8)
+		}
+	}
+	allow(1, 0)
+	many()
+	free = 64 * 32 * 2
+	if !refused(many) {
+		t.Error("three times")
+	}
+}

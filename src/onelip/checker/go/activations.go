@@ -1,6 +1,7 @@
 package main
 
 import (
+	"math"
 	"math/big"
 	"sort"
 )
@@ -13,8 +14,8 @@ type activation struct {
 	low, high *big.Rat           // slopes, or nil
 	slope     func(int) *big.Rat // of entry i of a leaky-relu below 0, or nil
 	apply     func(grid) grid
-	below     func(grid) grid // the products with slopes, where numbers are multiplied
-	steepest  upper           // the largest of those slopes
+	rounded   func(grid) grid // the products of negative numbers with slopes, but for those that are exact
+	steepest  upper           // the largest of those slopes, or nothing
 	curve     *curve          // of a smooth one, or nil
 }
 
@@ -43,13 +44,12 @@ func (b *bundle) readLeaky(v any, input []int, what string) *activation {
 	t := b.floats(f["slopes"], what)
 	at := onto(t, input, what)
 	low, high := t.extremes()
-	steepest := above(larger(high, new(big.Rat).Neg(low)))
 	low, high = smaller(low, whole(1)), larger(high, whole(1))
 	most := larger(high, new(big.Rat).Neg(low))
 	slopes := t.onGrid()
-	a := &activation{outputs: input, square: multiply(most, most), low: low, high: high, constant: above(most), steepest: steepest}
+	a := &activation{outputs: input, square: multiply(most, most), low: low, high: high, constant: above(most)}
 	a.slope = func(i int) *big.Rat { return t.fraction(int(at.places()[i])) }
-	a.below = func(x grid) grid {
+	below := func(x, slopes grid) grid {
 		rest := grid{make([]int64, len(x.m)), x.e, nothing()}
 		for i, m := range x.m {
 			if m < 0 {
@@ -58,6 +58,15 @@ func (b *bundle) readLeaky(v any, input []int, what string) *activation {
 		}
 		return scaledBy(rest, slopes, at.places())
 	}
+	a.steepest = nothing()
+	inexact := t.onGridWhere(func(i int) bool {
+		size := math.Abs(t.double(i))
+		if size != 1 && a.steepest.f.Cmp(big.NewFloat(size)) < 0 {
+			a.steepest = above(new(big.Rat).SetFloat64(size))
+		}
+		return size != 1
+	})
+	a.rounded = func(x grid) grid { return below(x, inexact) }
 	a.apply = func(x grid) grid {
 		kept := grid{make([]int64, len(x.m)), x.e, nothing()}
 		for i, m := range x.m {
@@ -65,7 +74,7 @@ func (b *bundle) readLeaky(v any, input []int, what string) *activation {
 				kept.m[i] = m
 			}
 		}
-		y := together(kept, a.below(x))
+		y := together(kept, below(x, slopes))
 		y.off = y.off.plus(a.constant.times(x.off))
 		return y
 	}

@@ -79,6 +79,7 @@ func (b *bundle) readFiles(folder string, v any) {
 		}
 	}
 	demand(b.tensors != nil, "no digest of tensors.safetensors")
+	b.demandNumbers()
 }
 
 // contents is a regular file, whole.

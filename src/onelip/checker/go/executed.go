@@ -37,7 +37,7 @@ func (s *exponential) executed(l *level, x execution) execution {
 	for i := s.terms - 1; i >= 1; i-- {
 		computed := length.plus(wrong)
 		added := c.gain.times(computed).plus(c.tiny)
-		l.sums.holds(a.total.times(computed).plus(added))
+		l.numbers.holds(a.total.times(computed).plus(added))
 		added = added.plus(l.stored(a.norm.times(computed).plus(added), n))
 		product := a.norm.times(computed).plus(added)
 		l.numbers.holds(product)
@@ -51,11 +51,11 @@ func (s *exponential) executed(l *level, x execution) execution {
 
 // activated is an execution after an activation.
 func (l *level) activated(a *activation, x execution) execution {
-	if a.below == nil {
+	if a.rounded == nil {
 		return l.moves(x.after(a.apply(x.sample), a.constant))
 	}
 	x = l.read(x)
-	products := a.below(x.sample)
+	products := a.rounded(x.sample)
 	length := lengthOf(products.m, products.e).plus(products.off).plus(a.steepest.times(x.within()))
 	y := l.moves(x.after(a.apply(x.sample), a.constant))
 	return y.more(l.numbers.share(1, 0).times(length))

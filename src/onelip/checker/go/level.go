@@ -45,19 +45,22 @@ func (b *bundle) demandNumber(x *big.Rat, what string) {
 
 const missing = "%s: a number that the level's format does not have, or has as a subnormal one"
 
-// floats is a tensor of floating-point numbers, each of them one of the level's.
-func (b *bundle) floats(v any, what string) *tensor {
-	t := b.tensor(v, what)
-	demand(t.floating(), "%s: a tensor of whole numbers where floating-point ones have to be", what)
-	if b.level != nil {
+// demandNumbers refuses tensors of other floating-point numbers than those of the level's format.
+func (b *bundle) demandNumbers() {
+	for name, t := range b.tensors {
 		n := t.length()
-		spend(1, n)
-		for i := 0; i < n; i++ {
+		for i := 0; b.level != nil && t.floating() && i < n; i++ {
 			if !b.level.numbers.has(t.double(i)) {
-				refuse(missing, what)
+				refuse(missing, fmt.Sprintf("tensor %q", short(name)))
 			}
 		}
 	}
+}
+
+// floats is a tensor of floating-point numbers.
+func (b *bundle) floats(v any, what string) *tensor {
+	t := b.tensor(v, what)
+	demand(t.floating(), "%s: a tensor of whole numbers where floating-point ones have to be", what)
 	return t
 }
 

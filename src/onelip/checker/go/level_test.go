@@ -46,57 +46,56 @@ func TestNumbersOfFormats(t *testing.T) {
 	}
 }
 
-// Every tensor of a network, and a step, is of numbers of the level; methods, curvature and smooth functions are unknown.
+// All floating-point tensors and a step are of numbers of the level; methods, curvature and smooth functions are unknown.
 func TestWhatLevelFloatRefuses(t *testing.T) {
-	long := func(m *builder, shape ...int) string {
-		x := normals(entries(shape, ""))
-		for i := range x {
-			x[i] = 0.5
+	for _, l := range []*level{nil, single(), {formats["float64"], formats["float64"]}} {
+		for _, x := range []float64{0.5, 0.1, 0x1p-140, 0x1p-1030} {
+			numbers := func() {
+				b := &bundle{level: l, tensors: map[string]*tensor{"a": doubles([]float64{1, x, 2}, 3), "b": integers([]int64{1<<62 + 1}, 1)}}
+				b.demandNumbers()
+			}
+			step := func() {
+				m := newBuilder(l)
+				d := record{"map": "dense", "norm": digitsOf(0), "weight": m.tensor(doubles(make([]float64, 6), 2, 3)), "bias": nil}
+				m.b.readBlock(record{"inner": []any{d}, "activation": record{"kind": "leaky-relu", "slopes": m.tensor(doubles([]float64{0}, 1))}, "step": digitsOf(x), "bound": digitsOf(1)}, []int{3}, "it")
+			}
+			if wrong := l != nil && !l.numbers.has(x); refused(numbers) != wrong || refused(step) != wrong {
+				t.Error(l, x)
+			}
 		}
-		x[len(x)-1] = 0.1
-		return m.tensor(doubles(x, shape...))
 	}
-	halves := func(m *builder, shape ...int) string {
-		name := long(m, shape...)
-		w := m.b.tensors[name]
-		m.b.tensors[name] = doubles(append(normals(0), make([]float64, w.length())...), shape...)
-		return name
-	}
-	type tensors func(*builder, ...int) string
-	for name, read := range map[string]func(m *builder, f tensors){
-		"dense": func(m *builder, f tensors) {
-			m.read(record{"map": "dense", "norm": digitsOf(9), "weight": f(m, 2, 3), "bias": nil}, 3)
+	for name, read := range map[string]func(*builder, string){
+		"dense": func(m *builder, w string) {
+			m.read(record{"map": "dense", "norm": digitsOf(9), "weight": w, "bias": nil}, 3)
 		},
-		"bias": func(m *builder, f tensors) {
-			m.read(record{"map": "dense", "norm": digitsOf(9), "weight": halves(m, 2, 3), "bias": f(m, 2)}, 3)
+		"bias": func(m *builder, w string) {
+			m.read(record{"map": "dense", "norm": digitsOf(99), "weight": m.random(1, 3, 3), "bias": w}, 3)
 		},
-		"kernel": func(m *builder, f tensors) {
+		"kernel": func(m *builder, w string) {
 			r := m.kernel(1, 1, 1, 3, 1, 1, false, nil)
-			r["weight"] = f(m, 1, 1, 3, 3)
+			r["weight"] = w
 			m.read(r, 1, 4, 4)
 		},
-		"factor": func(m *builder, f tensors) {
-			m.read(record{"map": "scale", "norm": digitsOf(9), "factor": f(m, 3), "shift": nil}, 3)
+		"factor": func(m *builder, w string) {
+			m.read(record{"map": "scale", "norm": digitsOf(9), "factor": w, "shift": nil}, 1, 3, 1, 3)
 		},
-		"shift": func(m *builder, f tensors) {
-			m.read(record{"map": "scale", "norm": digitsOf(9), "factor": halves(m, 3), "shift": f(m, 3)}, 3)
+		"shift": func(m *builder, w string) {
+			m.read(record{"map": "scale", "norm": digitsOf(9), "factor": m.random(1, 1), "shift": w}, 1, 3, 1, 3)
 		},
-		"slopes": func(m *builder, f tensors) { m.leaky(f(m, 3), 3) },
-		"samples": func(m *builder, f tensors) {
+		"slopes": func(m *builder, w string) { m.leaky(w, 1, 3, 1, 3) },
+		"samples": func(m *builder, w string) {
 			m.b.input, m.b.output, m.b.product = []int{3}, []int{3}, whole(1)
-			m.b.readSamples(record{"inputs": f(m, 1, 3), "predictions": []any{written(0)}, "radii": []any{"0x0p+0"}, "head": "network"})
-		},
-		"step": func(m *builder, f tensors) {
-			step := m.b.tensors[f(m, 1)].double(0)
-			d := record{"map": "dense", "norm": digitsOf(0), "weight": halves(m, 2, 3), "bias": nil}
-			m.b.readBlock(record{"inner": []any{d}, "activation": record{"kind": "leaky-relu", "slopes": halves(m, 1)}, "step": digitsOf(step), "bound": digitsOf(1)}, []int{3}, "it")
+			m.b.readSamples(record{"inputs": w, "predictions": []any{written(0)}, "radii": []any{"0x0p+0"}, "head": "network"})
 		},
 	} {
-		for _, l := range []*level{nil, single(), {formats["float64"], formats["float64"]}} {
-			fails := refused(func() { read(newBuilder(l), long) })
-			if fails != (l != nil && l.numbers.name == "float32") || refused(func() { read(newBuilder(l), halves) }) {
-				t.Error(name, l)
-			}
+		shape := map[string][]int{"dense": {1, 3}, "bias": {3}, "samples": {1, 3}, "kernel": {1, 1, 1, 3}}[name]
+		if shape == nil {
+			shape = []int{3}
+		}
+		m := newBuilder(nil)
+		whole, floating := m.tensor(integers([]int64{1, 0, 1}, shape...)), m.tensor(doubles([]float64{1, 0, 1}, shape...))
+		if !refused(func() { read(m, whole) }) || refused(func() { read(m, floating) }) {
+			t.Error(name, "of whole numbers")
 		}
 	}
 	for _, kind := range []string{"softplus", "tanh", "sigmoid", "elu", "silu"} {
@@ -125,18 +124,18 @@ func TestOverflowIsRefused(t *testing.T) {
 			p := m.read(record{"map": "dense", "norm": digitsOf(math.MaxFloat64), "weight": m.tensor(doubles(w, 1, len(w))), "bias": nil}, len(w))
 			return !refused(func() { p.executed(l, execution{doubles(x, len(x)).onGrid(), nothing(), nothing()}) })
 		}
-		n, s := l.numbers.limit, l.sums.limit
+		n := l.numbers.limit
 		big, small := math.Ldexp(1, n/2), math.Ldexp(1, n/2-2)
 		if !run([]float64{small}, []float64{big}) || run([]float64{big}, []float64{big}) {
 			t.Error(l.terms(), "a result")
 		}
 		// Products that cancel are numbers on the way.
-		if run([]float64{big, -big}, []float64{big, big}) != (s > n) {
+		if run([]float64{big, -big}, []float64{big, big}) {
 			t.Error(l.terms(), "a sum")
 		}
 	}
 	long := single()
-	if !refused(func() { long.cost(&sums{norm: nothing(), total: nothing(), terms: 1 << 23}, 1, 1) }) || refused(func() { mixedUp().cost(&sums{norm: nothing(), total: nothing(), terms: 1 << 24}, 1, 1) }) {
+	if !refused(func() { long.cost(&sums{norm: nothing(), total: nothing(), terms: 1<<23 + 1}, 1, 1) }) || refused(func() { mixedUp().cost(&sums{norm: nothing(), total: nothing(), terms: 1 << 24}, 1, 1) }) {
 		t.Error("the number of terms")
 	}
 }

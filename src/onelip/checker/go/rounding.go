@@ -39,7 +39,7 @@ func (f *format) lost(n int) upper { return rootOfWhole(n).scaled(f.tiny) }
 
 // share is n u / (1 - k u).
 func (f *format) share(n, k int) upper {
-	demand(k < 1<<(f.digits-1), "sums of too many numbers for their format")
+	demand(k <= 1<<(f.digits-1), "sums of too many numbers for their format")
 	return number(n).over(1<<f.digits - k)
 }
 
@@ -90,7 +90,7 @@ func (l *level) summed(s *sums, x execution) execution {
 	c := l.cost(s, len(x.sample.m), len(values.m))
 	far := x.within()
 	added := c.share.times(heights(values, sizes, s.additions())).plus(c.gain.times(far)).plus(c.tiny)
-	l.sums.holds(lengthOf(sizes.m, sizes.e).plus(sizes.off).plus(s.total.times(far)).plus(added))
+	l.numbers.holds(lengthOf(sizes.m, sizes.e).plus(sizes.off).plus(s.total.times(far)).plus(added))
 	length := lengthOf(values.m, values.e).plus(values.off).plus(s.norm.times(far)).plus(added)
 	values.off = values.off.plus(s.norm.times(x.sample.off))
 	return l.holding(x.after(values, s.norm).more(added).more(l.stored(length, len(values.m))))

@@ -208,12 +208,15 @@ func (m *machine) linear(p linear, x []float64) []float64 {
 }
 
 func (m *machine) activation(a *activation, x []float64) []float64 {
-	if a.below != nil {
+	if a.rounded != nil {
 		return m.each(x, func(i int, v float64) float64 {
 			if v >= 0 {
 				return v
 			}
 			slope, _ := a.slope(i).Float64()
+			if math.Abs(slope) == 1 {
+				return slope * v
+			}
 			return m.op(slope * v)
 		})
 	}
@@ -390,6 +393,7 @@ func (m *builder) parts() map[string]struct {
 		"factor":      {mapPart(m.read(record{"map": "scale", "norm": digitsOf(9), "factor": m.random(1, 4), "shift": nil}, 4)), []int{4}},
 		"take":        {mapPart(m.read(record{"map": "take", "norm": digitsOf(2), "index": m.tensor(integers([]int64{3, 0, -1, 3, 1, 3, 0}, 7)), "outputs": []any{written(7)}}, 5)), []int{5}},
 		"relu":        {activationPart(m.leaky(zero, 9)), []int{9}},
+		"absolute":    {activationPart(m.leaky(m.tensor(doubles([]float64{-1, 1, 0, 0.5}, 4)), 4)), []int{4}},
 		"leaky":       {activationPart(m.leaky(m.random(2, 3, 1, 1), 3, 2, 2)), []int{3, 2, 2}},
 		"sort":        {m.activation(record{"kind": "sort", "size": written(2), "descending": true}, 4, 3), []int{4, 3}},
 		"pool":        {m.activation(record{"kind": "max-pool", "size": two(3, 2), "stride": two(1, 1)}, 2, 5, 5), []int{2, 5, 5}},

@@ -45,6 +45,9 @@ MORE = {
 }
 ALL = [*NETWORKS, *MORE]
 MUTANTS = 30  # of each
+UNKNOWN_TO_FLOAT = {"smooth": "activation", "head": "activation", "multipliers": "method"}
+MORE_DIGITS = ("steps", "class")  # some of their numbers are not of float32
+FLOAT = [name for name in NETWORKS if name not in UNKNOWN_TO_FLOAT]
 
 
 @pytest.fixture(scope="session")
@@ -101,6 +104,41 @@ def test_mutants_get_the_same_verdict(name: str, go: Path, bundles, tmp_path) ->
         refused += bool(found)
     assert refused > MUTANTS / 3
     assert close <= 2
+
+
+def _at_level(bundle: Path, folder: Path, level: object, factor: float = 1.0) -> Path:
+    """A copy at another level, with its radii times a factor."""
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(bundle, folder)
+    record = json.loads((folder / "proof.json").read_text()) | {"level": level}
+    samples = record["samples"]
+    samples["radii"] = [(float.fromhex(text) * factor).hex() for text in samples["radii"]]
+    (folder / "proof.json").write_text(json.dumps(record))
+    return folder
+
+
+def _float(numbers: str, sums: str) -> dict[str, str]:
+    return {"kind": "float", "numbers": numbers, "sums": sums}
+
+
+@pytest.mark.parametrize("name", FLOAT)
+def test_mutants_at_level_float_get_the_same_verdict(name: str, go: Path, bundles, tmp_path):
+    numbers, folder, refused = (
+        "float64" if name in MORE_DIGITS else "float32",
+        tmp_path / "mutant",
+        0,
+    )
+    level = {"kind": "float", "numbers": numbers, "sums": "float64"}
+    start = _at_level(bundles[name], tmp_path / "start", level, 0.3)
+    assert not verdict(go, start)
+    assert not python_verdict(start)
+    for seed in range(MUTANTS):
+        kind = mutate(start, folder, random.Random(f"float {name} {seed}"))
+        found, other = verdict(go, folder), python_verdict(folder)
+        assert bool(found) == bool(other) or "claimed" in other, (seed, kind, found, other)
+        assert found or not false_claims(folder), (seed, kind)
+        refused += bool(found)
+    assert refused > MUTANTS / 3
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -195,6 +233,38 @@ def test_what_it_refuses_to_read(go: Path, bundles, tmp_path) -> None:
         assert not done.stdout
     done = subprocess.run([go, "-workers", "3", folder], check=False, capture_output=True)
     assert done.returncode == 0
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_level_float(name: str, go: Path, bundles, tmp_path) -> None:
+    folder = tmp_path / "mutant"
+    found = verdict(go, _at_level(bundles[name], folder, _float("float64", "float64"), 1 - 1e-8))
+    assert UNKNOWN_TO_FLOAT.get(name, "") in found
+    assert bool(found) is (name in UNKNOWN_TO_FLOAT)
+    if name in UNKNOWN_TO_FLOAT:
+        return
+    if name in MORE_DIGITS:
+        found = verdict(go, _at_level(bundles[name], folder, _float("float32", "float32"), 0.0))
+        assert "format" in found
+        return
+    for sums, factor in (("float32", 0.3), ("float64", 0.98)):
+        level = _float("float32", sums)
+        assert not verdict(go, _at_level(bundles[name], folder, level, factor))
+        assert "radius" in verdict(go, _at_level(bundles[name], folder, level, 1 + 1e-4))
+    # a radius that exact numbers allow, and 24 digits do not
+    assert "radius" in verdict(go, _at_level(bundles[name], folder, _float("float32", "float32")))
+
+
+def test_levels_are_read_strictly(go: Path, bundles, tmp_path) -> None:
+    folder, known = tmp_path / "mutant", _float("float32", "float64")
+    assert not verdict(go, _at_level(bundles["dense"], folder, known, 0.9))
+    for level in (
+        *(None, 1, True, "float", "REAL", [], ["real"], {}, "float32", {"kind": "real"}),
+        *(known | {"kind": "real"}, known | {"numbers": "float16"}, known | {"sums": "bfloat16"}),
+        *(known | {"more": 1}, known | {"sums": None}, _float("float64", "float32")),
+        {"kind": "float", "numbers": "float32"},
+    ):
+        assert verdict(go, _at_level(bundles["dense"], folder, level, 0.0)), level
 
 
 def test_another_file_is_checked_by_its_digest(go: Path, bundles, tmp_path) -> None:

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"math"
 	"math/big"
 	"sort"
 )
@@ -13,7 +14,9 @@ type activation struct {
 	low, high *big.Rat           // slopes, or nil
 	slope     func(int) *big.Rat // of entry i of a leaky-relu below 0, or nil
 	apply     func(grid) grid
-	curve     *curve // of a smooth one, or nil
+	rounded   func(grid) grid // the products of negative numbers with slopes, but for those that are exact
+	steepest  upper           // the largest of those slopes, or nothing
+	curve     *curve          // of a smooth one, or nil
 }
 
 func (b *bundle) readActivation(v any, input []int, what string) *activation {
@@ -21,6 +24,7 @@ func (b *bundle) readActivation(v any, input []int, what string) *activation {
 	demand(ok, "%s: the activation is not an object", what)
 	kind, _ := r["kind"].(string)
 	if c := curves[kind]; c != nil {
+		demand(b.level == nil, "%s: an activation that level float does not know", what)
 		return readSmooth(v, c, input, what)
 	}
 	switch kind {
@@ -37,7 +41,7 @@ func (b *bundle) readActivation(v any, input []int, what string) *activation {
 
 func (b *bundle) readLeaky(v any, input []int, what string) *activation {
 	f := fields(v, what, "kind", "slopes")
-	t := b.tensor(f["slopes"], what)
+	t := b.floats(f["slopes"], what)
 	at := onto(t, input, what)
 	low, high := t.extremes()
 	low, high = smaller(low, whole(1)), larger(high, whole(1))
@@ -45,17 +49,32 @@ func (b *bundle) readLeaky(v any, input []int, what string) *activation {
 	slopes := t.onGrid()
 	a := &activation{outputs: input, square: multiply(most, most), low: low, high: high, constant: above(most)}
 	a.slope = func(i int) *big.Rat { return t.fraction(int(at.places()[i])) }
-	a.apply = func(x grid) grid {
-		kept := grid{make([]int64, len(x.m)), x.e, nothing()}
+	below := func(x, slopes grid) grid {
 		rest := grid{make([]int64, len(x.m)), x.e, nothing()}
 		for i, m := range x.m {
-			if m > 0 {
-				kept.m[i] = m
-			} else {
+			if m < 0 {
 				rest.m[i] = m
 			}
 		}
-		y := together(kept, scaledBy(rest, slopes, at.places()))
+		return scaledBy(rest, slopes, at.places())
+	}
+	a.steepest = nothing()
+	inexact := t.onGridWhere(func(i int) bool {
+		size := math.Abs(t.double(i))
+		if size != 1 && a.steepest.f.Cmp(big.NewFloat(size)) < 0 {
+			a.steepest = above(new(big.Rat).SetFloat64(size))
+		}
+		return size != 1
+	})
+	a.rounded = func(x grid) grid { return below(x, inexact) }
+	a.apply = func(x grid) grid {
+		kept := grid{make([]int64, len(x.m)), x.e, nothing()}
+		for i, m := range x.m {
+			if m > 0 {
+				kept.m[i] = m
+			}
+		}
+		y := together(kept, below(x, slopes))
 		y.off = y.off.plus(a.constant.times(x.off))
 		return y
 	}

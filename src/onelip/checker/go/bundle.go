@@ -15,6 +15,7 @@ import (
 // bundle is a folder with a proof, as far as it has been read.
 type bundle struct {
 	out        io.Writer
+	level      *level // nil for real
 	tensors    map[string]*tensor
 	input      []int
 	output     []int
@@ -37,14 +38,14 @@ func (b *bundle) tensor(v any, what string) *tensor {
 
 const longestProof = 1 << 26
 
-// check shows all that a bundle claims, or panics with a refusal.
-func check(folder string, out io.Writer) {
+// check shows all that a bundle claims, and gives its level, or panics with a refusal.
+func check(folder string, out io.Writer) *level {
 	b := &bundle{out: out}
 	proof := contents(folder, "proof.json", longestProof)
 	f := fields(parseJSON(proof, "proof.json"), "the proof", "format", "version", "level", "about", "files", "input", "network", "bound", "samples")
 	demand(text(f["format"], "format") == "onelip proof", "another format")
 	integer(f["version"], "version", 1, 1)
-	demand(text(f["level"], "level") == "real", "another level than real")
+	b.level = readLevel(f["level"])
 	text(f["about"], "about")
 	b.readFiles(folder, f["files"])
 	b.input = sizes(f["input"], "input")
@@ -59,6 +60,7 @@ func check(folder string, out io.Writer) {
 	shown, _ := bound.Float64()
 	b.say("the network: constant <= %.9g", shown)
 	b.readSamples(f["samples"])
+	return b.level
 }
 
 // readFiles compares digests, and reads the tensors.
@@ -77,6 +79,7 @@ func (b *bundle) readFiles(folder string, v any) {
 		}
 	}
 	demand(b.tensors != nil, "no digest of tensors.safetensors")
+	b.demandNumbers()
 }
 
 // contents is a regular file, whole.

@@ -6,6 +6,7 @@ import "math/big"
 type convolution struct {
 	norm             *big.Rat
 	weight           grid
+	given            *tensor
 	wide             [4]int // out, in / groups, k, m
 	groups           int
 	stride, pad, gap [2]int
@@ -25,7 +26,8 @@ func (b *bundle) newConvolution(v any, input []int, what string) *convolution {
 	f := fields(v, what, "map", "norm", "weight", "bias", "stride", "padding", "dilation", "groups", "circular", "witness")
 	demand(text(f["map"], what) == "convolution", "%s is not a convolution", what)
 	c := &convolution{norm: claim(f["norm"], what), from: image(input, what)}
-	t := b.tensor(f["weight"], what)
+	t := b.floats(f["weight"], what)
+	c.given = t
 	demand(len(t.shape) == 4 && t.length() > 0, "%s: no kernel of four axes", what)
 	copy(c.wide[:], t.shape)
 	c.groups = integer(f["groups"], what, 1, largest)
@@ -56,6 +58,7 @@ func (b *bundle) newConvolution(v any, input []int, what string) *convolution {
 		}
 	}
 	demand(entries(c.to[:], what) <= widestLayer, "%s: too many entries", what)
+	keep(t.length(), 24)
 	c.weight = t.onGridWhere(c.used())
 	return c
 }

@@ -10,16 +10,21 @@ type convolved struct {
 	proved
 	c                 *convolution
 	bias              *tensor
-	forward, backward sync.Once
+	byRows, byColumns sync.Once
 	rows, cols        raised // kernels per output, and per input and tap
 	rowSums, colSums  []wide
+	rounded
 }
 
 func (b *bundle) readConvolution(v any, input []int, what string) (*convolved, string) {
 	c := b.newConvolution(v, input, what)
 	how := c.prove(what)
 	bias := b.bias(v.(record)["bias"], c.to[0], what)
-	return &convolved{proved: proved{c.norm, c.to[:]}, c: c, bias: bias}, how
+	r := &convolved{proved: proved{c.norm, c.to[:]}, c: c, bias: bias}
+	if b.level != nil {
+		r.rounded = r.counted()
+	}
+	return r, how
 }
 
 // plain is a convolution without bias and the shape that it gives.
@@ -36,7 +41,7 @@ func (v *convolved) linear(x grid) grid {
 	c := v.c
 	patch := c.perGroup() / (c.wide[0] / c.groups)
 	spend(patch, c.to[0], c.to[1]*c.to[2])
-	v.forward.Do(func() { v.rows, v.rowSums = raisedRows(c.weight.m, patch) })
+	v.byRows.Do(func() { v.rows, v.rowSums = raisedRows(c.weight.m, patch) })
 	outs, ins, area := c.wide[0]/c.groups, c.wide[1], c.to[1]*c.to[2]
 	k, m := c.wide[2], c.wide[3]
 	sums := make([]wide, c.to[0]*area)
@@ -84,7 +89,7 @@ func (v *convolved) transposed(x grid) grid {
 	k, m := c.wide[2], c.wide[3]
 	patch := ins * k * m
 	spend(patch, c.to[0], c.to[1]*c.to[2])
-	v.backward.Do(func() {
+	v.byColumns.Do(func() {
 		turned := make([]int64, len(c.weight.m))
 		for g := 0; g < c.groups; g++ {
 			for o := 0; o < outs; o++ {
@@ -128,6 +133,7 @@ type adjoint struct {
 	proved
 	of   *convolved
 	bias *tensor
+	sums *sums
 }
 
 func (b *bundle) readAdjoint(v any, input []int, what string) (*adjoint, string) {
@@ -137,7 +143,11 @@ func (b *bundle) readAdjoint(v any, input []int, what string) (*adjoint, string)
 	demand(image(input, what) == of.c.to, "%s: the input is not what the convolution gives", what)
 	norm := claim(f["norm"], what)
 	demand(atLeast(norm, of.norm), "%s: the norm is below that of its convolution", what)
-	return &adjoint{proved{norm, shape}, of, b.bias(f["bias"], shape[0], what)}, "adjoint, " + how
+	a := &adjoint{proved: proved{norm, shape}, of: of, bias: b.bias(f["bias"], shape[0], what)}
+	if b.level != nil {
+		a.sums = of.back.biased(a.bias)
+	}
+	return a, "adjoint, " + how
 }
 
 func (a *adjoint) apply(x grid) grid { return biased(a.of.transposed(x), a.bias) }
@@ -153,14 +163,14 @@ func (b *bundle) readExponential(v any, input []int, what string) (*exponential,
 	f := fields(v, what, "map", "norm", "of", "terms")
 	of, how := b.plain(f["of"], input, what+", the convolution")
 	norm, terms := claim(f["norm"], what), integer(f["terms"], what, 1, 64)
-	of.c.demandSkew(b.tensor(f["of"].(record)["weight"], what), what)
+	of.c.demandSkew(what)
 	spend(terms, terms, terms, 1<<9)
 	demand(seriesBelow(of.norm, terms, norm), "%s: the series is not shown to be at most the norm", what)
 	return &exponential{proved{norm, input}, of, terms}, "series, " + how
 }
 
 // demandSkew refuses a convolution that is not the negative of its adjoint.
-func (c *convolution) demandSkew(t *tensor, what string) {
+func (c *convolution) demandSkew(what string) {
 	demand(c.stride == [2]int{1, 1} && c.groups == 1 && c.wide[0] == c.wide[1], "%s: not square", what)
 	k, m := c.wide[2], c.wide[3]
 	demand(2*c.pad[0] == c.gap[0]*(k-1) && 2*c.pad[1] == c.gap[1]*(m-1), "%s: not centred", what)
@@ -168,8 +178,8 @@ func (c *convolution) demandSkew(t *tensor, what string) {
 		for i := 0; i < c.wide[1]; i++ {
 			for y := 0; y < k; y++ {
 				for x := 0; x < m; x++ {
-					a := t.fraction(((o*c.wide[1]+i)*k+y)*m + x)
-					z := t.fraction(((i*c.wide[1]+o)*k+k-1-y)*m + m - 1 - x)
+					a := c.given.fraction(((o*c.wide[1]+i)*k+y)*m + x)
+					z := c.given.fraction(((i*c.wide[1]+o)*k+k-1-y)*m + m - 1 - x)
 					demand(new(big.Rat).Add(a, z).Sign() == 0, "%s: the kernel is not skew", what)
 				}
 			}

@@ -11,6 +11,7 @@ type linear interface {
 	outputs() []int
 	claimed() *big.Rat
 	apply(x grid) grid
+	executed(*level, execution) execution
 }
 
 // proved is what all maps have.
@@ -61,6 +62,7 @@ type dense struct {
 	a      matrix
 	off    upper
 	bias   *tensor
+	rounded
 	once   sync.Once
 	lifted raised
 	sums   []wide
@@ -68,13 +70,17 @@ type dense struct {
 
 func (b *bundle) readDense(v any, input []int, what string) (*dense, string) {
 	f := fields(v, what, "map", "norm", "weight", "bias")
-	t := b.tensor(f["weight"], what)
+	t := b.floats(f["weight"], what)
 	demand(len(t.shape) == 2 && t.length() > 0, "%s: the weight is not a matrix", what)
 	demand(t.shape[1] == entries(input, what), "%s: the matrix does not fit its input", what)
+	keep(t.length(), 16)
 	w := t.onGrid()
 	d := &dense{weight: t, a: matrix{t.shape[0], t.shape[1], w.m, w.e}, off: w.off, bias: b.bias(f["bias"], t.shape[0], what)}
 	d.proved = proved{claim(f["norm"], what), []int{t.shape[0]}}
 	demand(d.a.below(d.norm, d.off), "%s: its norm is not shown to be at most what is claimed", what)
+	if b.level != nil {
+		d.rounded = d.counted()
+	}
 	return d, "matrix"
 }
 
@@ -122,7 +128,7 @@ func (b *bundle) bias(v any, channels int, what string) *tensor {
 	if v == nil {
 		return nil
 	}
-	t := b.tensor(v, what)
+	t := b.floats(v, what)
 	demand(len(t.shape) == 1 && t.shape[0] == channels, "%s: the bias does not fit", what)
 	return t
 }
@@ -164,6 +170,7 @@ func onto(t *tensor, shape []int, what string) *broadcast {
 	for a, side := range t.shape {
 		demand(side == 1 || side == shape[ahead+a], "%s: a tensor does not broadcast onto its input", what)
 	}
+	keep(t.length(), 8)
 	return &broadcast{from: t.shape, to: shape}
 }
 
@@ -171,6 +178,7 @@ func onto(t *tensor, shape []int, what string) *broadcast {
 func (b *broadcast) places() []int32 {
 	b.once.Do(func() {
 		spend(64, entries(b.to, "a shape"))
+		keep(entries(b.to, "a shape"), 4)
 		b.index = make([]int32, entries(b.to, "a shape"))
 		ahead := len(b.to) - len(b.from)
 		for i := range b.index {
@@ -199,21 +207,27 @@ type scale struct {
 
 func (b *bundle) readScale(v any, input []int, what string) (*scale, string) {
 	f := fields(v, what, "map", "norm", "factor", "shift")
-	t := b.tensor(f["factor"], what)
+	t := b.floats(f["factor"], what)
 	s := &scale{factor: t.onGrid(), at: onto(t, input, what)}
 	s.proved = proved{claim(f["norm"], what), input}
 	low, high := t.extremes()
 	demand(atLeast(s.norm, high) && atLeast(s.norm, new(big.Rat).Neg(low)), "%s: a factor is larger than the norm", what)
 	if f["shift"] != nil {
-		s.shift = b.tensor(f["shift"], what)
+		s.shift = b.floats(f["shift"], what)
 		s.moved = onto(s.shift, input, what)
 	}
 	return s, "largest factor"
 }
 
-func (s *scale) apply(x grid) grid {
+func (s *scale) apply(x grid) grid { return s.shifted(s.product(x)) }
+
+func (s *scale) product(x grid) grid {
 	y := scaledBy(x, s.factor, s.at.places())
 	y.off = s.carried(x, y.off)
+	return y
+}
+
+func (s *scale) shifted(y grid) grid {
 	if s.shift == nil {
 		return y
 	}
@@ -246,15 +260,15 @@ func (b *bundle) readTake(v any, input []int, what string) (*take, string) {
 		demand(n == entries(input, what), "%s: another number of entries", what)
 	} else {
 		list := b.tensor(f["index"], what)
+		demand(!list.floating(), "%s: an index of floating-point numbers", what)
 		spend(64, n+entries(input, what))
 		demand(list.length() == n, "%s: the index has another length than the result", what)
+		keep(n, 4)
 		t.index = make([]int32, n)
 		counts := make([]int, entries(input, what))
 		most = 0
 		for i := range t.index {
-			r := list.fraction(i)
-			demand(r.IsInt() && r.Num().IsInt64(), "%s: an index is not a whole number", what)
-			k := r.Num().Int64()
+			k, _ := list.at(i)
 			demand(k >= -1 && k < int64(len(counts)), "%s: an index is out of range", what)
 			t.index[i] = int32(k)
 			if k < 0 {

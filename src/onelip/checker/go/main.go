@@ -12,8 +12,9 @@ import (
 )
 
 const trust = `VALID
-Taken on trust: this network runs elsewhere, in exact real numbers (level real);
-samples are what their owner says; Go, and its sums and products of integers, are right.`
+Taken on trust: this network runs elsewhere, %s;
+samples are what their owner says; Go, and its sums and products of integers, are right.
+`
 
 var timesAsMuch = 1
 
@@ -48,7 +49,7 @@ func run(folder string, to io.Writer) (status int) {
 			fmt.Fprintf(out, "INVALID: the checker cannot go on: %.200v\n", failure)
 		}
 	}()
-	check(folder, out)
-	fmt.Fprintln(out, trust)
+	l := check(folder, out)
+	fmt.Fprintf(out, trust, l.terms())
 	return 0
 }

@@ -11,6 +11,8 @@ type block struct {
 	apply func(grid) grid
 	plain *neurons // what the block is, if it is nothing else
 	bent  *bent    // likewise
+
+	executed func(*level, execution) execution
 }
 
 const (
@@ -70,7 +72,14 @@ func (b *bundle) readBlock(v any, input []int, what string) (block, []int) {
 		}
 		return y
 	}
-	part := block{bound: bound, apply: apply}
+	executed := func(l *level, x execution) execution {
+		y := l.chain(outer, l.activated(a, l.chain(inner, x)))
+		if f["skip"] != nil {
+			y = l.together(y, l.chain(skip, x))
+		}
+		return y
+	}
+	part := block{bound: bound, apply: apply, executed: executed}
 	if len(inner) == 1 && len(outer) == 0 && f["skip"] == nil {
 		part.plain, part.bent = plain(inner[0], a), bentBlock(inner[0], a)
 	}
@@ -81,6 +90,7 @@ func (b *bundle) readBlock(v any, input []int, what string) (block, []int) {
 type reversible interface {
 	linear
 	transposed(grid) grid
+	ways() (forward, back *sums)
 }
 
 func (b *bundle) readStep(v any, input []int, what string) (block, []int) {
@@ -96,6 +106,7 @@ func (b *bundle) readStep(v any, input []int, what string) (block, []int) {
 	a := b.readActivation(f["activation"], shape, what)
 	demand(a.low != nil, "%s: an activation without slopes", what)
 	step, bound := claim(f["step"], what), claim(f["bound"], what)
+	b.demandNumber(step, what)
 	size := multiply(step, multiply(m.claimed(), m.claimed()))
 	least := larger(whole(1), new(big.Rat).Sub(multiply(size, a.high), whole(1)))
 	least = larger(least, new(big.Rat).Sub(whole(1), multiply(size, smaller(a.low, new(big.Rat)))))
@@ -111,7 +122,8 @@ func (b *bundle) readStep(v any, input []int, what string) (block, []int) {
 		y.off = y.off.plus(above(bound).times(x.off))
 		return y
 	}
-	return block{bound: bound, apply: apply}, input
+	executed := func(l *level, x execution) execution { return l.stepped(m, a, step, bound, x) }
+	return block{bound: bound, apply: apply, executed: executed}, input
 }
 
 // dyadic is a float64 number as m 2^e with m below 2^53 in absolute value.
@@ -151,6 +163,7 @@ func (b *bundle) readNetwork(v any) {
 	}
 	b.product = multiply(b.product, norms)
 	b.method = f["method"]
+	demand(b.level == nil || b.method == nil, "the network: a method, which level float does not know")
 }
 
 func (b *bundle) apply(x grid) grid {

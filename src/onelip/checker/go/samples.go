@@ -9,7 +9,7 @@ func (b *bundle) readSamples(v any) {
 	}
 	const what = "the samples"
 	f := fields(v, what, "inputs", "predictions", "radii", "head")
-	t := b.tensor(f["inputs"], what)
+	t := b.floats(f["inputs"], what)
 	demand(len(t.shape) == len(b.input)+1 && t.length() > 0 && tuple(t.shape[1:]) == tuple(b.input), "%s have another shape than the input", what)
 	n, outputs := t.shape[0], entries(b.output, what)
 	demand(outputs <= widestLayer>>12, "%s: too many outputs", what)
@@ -43,6 +43,7 @@ type head func(x grid, own int, radius *big.Rat) bool
 func (b *bundle) readHead(v any, outputs int, chosen []int, radius []*big.Rat) head {
 	const what = "the head"
 	if _, ok := v.(record); ok {
+		demand(b.level == nil, "%s: curvature, which level float does not know", what)
 		return b.readCurvature(v, outputs, asked(outputs, chosen, radius)).shows
 	}
 	switch text(v, what) {
@@ -80,6 +81,9 @@ func asked(outputs int, chosen []int, radius []*big.Rat) [][2]int {
 
 // straight is a head for constants of the differences of two outputs.
 func (b *bundle) straight(constant func(i, j int) *big.Rat) head {
+	if b.level != nil {
+		return b.lasting(constant)
+	}
 	return func(x grid, own int, radius *big.Rat) bool {
 		y := b.apply(x)
 		slack := y.off.times(rootOfWhole(2)).fraction()

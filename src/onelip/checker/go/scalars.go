@@ -48,8 +48,8 @@ func (a upper) fraction() *big.Rat    { r, _ := a.f.Rat(nil); return r }
 func rootOfWhole(n int) upper         { return rootOf(big.NewInt(int64(n))) }
 func lengthOf(m []int64, e int) upper { return rootOf(squares(m).big()).scaled(e) }
 
-func highest(a, b upper) upper {
-	if a.f.Cmp(b.f) >= 0 {
+func lesser(a, b upper) upper {
+	if a.f.Cmp(b.f) <= 0 {
 		return a
 	}
 	return b

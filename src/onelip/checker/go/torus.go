@@ -5,20 +5,17 @@ import "fmt"
 // byTorus: the map is a part of a circular convolution on a torus, whose norm is the largest over frequencies.
 //
 // With zeros around, the torus is so large that no tap outside the image comes back into it,
-// and that all places are different ones. With circular padding it is the image; where an axis has more
-// places than the torus, each stands there so many times at most, and the norm grows by the root of that.
+// and that all places are different ones. With circular padding it is the image.
 //
 // An image on a torus is stride x stride images on a coarser one; for them the map is a
 // convolution of stride 1, and a frequency's matrix has a block of columns for each.
 func (c *convolution) byTorus(what string) (bool, string) {
 	var coarse [2]int
-	repeats := 1
 	for a := range coarse {
 		size, stride, places := c.from[a+1], c.stride[a], c.to[a+1]
 		if c.circular {
-			demand(size%stride == 0, "%s: the stride does not divide the image", what)
 			coarse[a] = size / stride
-			repeats *= (places + coarse[a] - 1) / coarse[a]
+			demand(size%stride == 0 && places <= coarse[a], "%s: more places than a torus has, or a stride that does not divide it", what)
 		} else {
 			coarse[a] = (size + c.pad[a] + stride - 1) / stride
 			if coarse[a] < places {
@@ -28,11 +25,6 @@ func (c *convolution) byTorus(what string) (bool, string) {
 	}
 	spend(coarse[0]+coarse[1], 1<<10)
 	rootsY, rootsX := roots(coarse[0]), roots(coarse[1])
-	room := c.norm
-	if repeats > 1 {
-		room = multiply(c.norm, whole(1))
-		room.Quo(room, rootOfWhole(repeats).fraction())
-	}
 	demand(coarse[0]*coarse[1] <= 1<<24, "%s: a torus that is too large", what)
 	// Frequencies k and -k have conjugate matrices, for the kernel is real.
 	chosen := [][2]int{}
@@ -49,7 +41,7 @@ func (c *convolution) byTorus(what string) (bool, string) {
 		if n > 0 && workers == 1 && !shown[n-1] {
 			return
 		}
-		shown[n] = c.atFrequency(rootsY, rootsX, chosen[n], func(a matrix, off upper) bool { return a.below(room, off) })
+		shown[n] = c.atFrequency(rootsY, rootsX, chosen[n], func(a matrix, off upper) bool { return a.below(c.norm, off) })
 	})
 	for _, ok := range shown {
 		if !ok {

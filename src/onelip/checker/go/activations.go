@@ -37,7 +37,7 @@ func (b *bundle) readActivation(v any, input []int, what string) *activation {
 
 func (b *bundle) readLeaky(v any, input []int, what string) *activation {
 	f := fields(v, what, "kind", "slopes")
-	t := b.tensor(f["slopes"], what)
+	t := b.numbers(f["slopes"], what)
 	at := onto(t, input, what)
 	low, high := t.extremes()
 	low, high = smaller(low, whole(1)), larger(high, whole(1))

@@ -35,6 +35,13 @@ func (b *bundle) tensor(v any, what string) *tensor {
 	return t
 }
 
+// numbers is a tensor of floating-point numbers.
+func (b *bundle) numbers(v any, what string) *tensor {
+	t := b.tensor(v, what)
+	demand(t.floating(), "%s: a tensor of whole numbers", what)
+	return t
+}
+
 const longestProof = 1 << 26
 
 // check shows all that a bundle claims, or panics with a refusal.

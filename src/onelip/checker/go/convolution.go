@@ -25,7 +25,7 @@ func (b *bundle) newConvolution(v any, input []int, what string) *convolution {
 	f := fields(v, what, "map", "norm", "weight", "bias", "stride", "padding", "dilation", "groups", "circular", "witness")
 	demand(text(f["map"], what) == "convolution", "%s is not a convolution", what)
 	c := &convolution{norm: claim(f["norm"], what), from: image(input, what)}
-	t := b.tensor(f["weight"], what)
+	t := b.numbers(f["weight"], what)
 	demand(len(t.shape) == 4 && t.length() > 0, "%s: no kernel of four axes", what)
 	copy(c.wide[:], t.shape)
 	c.groups = integer(f["groups"], what, 1, largest)

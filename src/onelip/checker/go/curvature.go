@@ -33,7 +33,7 @@ func (b *bundle) readCurvature(v any, outputs int, asked [][2]int) *curvature {
 	demand(f["kind"] == "curvature", "%s is of an unknown kind", what)
 	demand(len(b.blocks) > 0 && len(b.last) == 1, "%s: not a block and one matrix at the end", what)
 	count := len(b.blocks) - 1
-	h := &curvature{before: b.blocks[:count], inner: b.blocks[count].bent, bends: b.tensor(f["bends"], what), reach: whole(1)}
+	h := &curvature{before: b.blocks[:count], inner: b.blocks[count].bent, bends: b.numbers(f["bends"], what), reach: whole(1)}
 	demand(h.inner != nil, "%s: the last block is not one matrix and softplus, tanh or sigmoid", what)
 	var ok bool
 	h.outer, ok = b.last[0].(*dense)
@@ -41,7 +41,7 @@ func (b *bundle) readCurvature(v any, outputs int, asked [][2]int) *curvature {
 	for _, part := range h.before {
 		h.reach = multiply(h.reach, part.bound)
 	}
-	demand(h.bends.floating() && tuple(h.bends.shape) == tuple([]int{outputs, outputs}), "%s: not a number for each pair of outputs", what)
+	demand(tuple(h.bends.shape) == tuple([]int{outputs, outputs}), "%s: not a number for each pair of outputs", what)
 	least, _ := h.bends.extremes()
 	demand(least.Sign() >= 0, "%s: a bend is negative", what)
 	parallel(len(asked), func(k int) {

@@ -68,7 +68,7 @@ type dense struct {
 
 func (b *bundle) readDense(v any, input []int, what string) (*dense, string) {
 	f := fields(v, what, "map", "norm", "weight", "bias")
-	t := b.tensor(f["weight"], what)
+	t := b.numbers(f["weight"], what)
 	demand(len(t.shape) == 2 && t.length() > 0, "%s: the weight is not a matrix", what)
 	demand(t.shape[1] == entries(input, what), "%s: the matrix does not fit its input", what)
 	w := t.onGrid()
@@ -122,7 +122,7 @@ func (b *bundle) bias(v any, channels int, what string) *tensor {
 	if v == nil {
 		return nil
 	}
-	t := b.tensor(v, what)
+	t := b.numbers(v, what)
 	demand(len(t.shape) == 1 && t.shape[0] == channels, "%s: the bias does not fit", what)
 	return t
 }
@@ -199,13 +199,13 @@ type scale struct {
 
 func (b *bundle) readScale(v any, input []int, what string) (*scale, string) {
 	f := fields(v, what, "map", "norm", "factor", "shift")
-	t := b.tensor(f["factor"], what)
+	t := b.numbers(f["factor"], what)
 	s := &scale{factor: t.onGrid(), at: onto(t, input, what)}
 	s.proved = proved{claim(f["norm"], what), input}
 	low, high := t.extremes()
 	demand(atLeast(s.norm, high) && atLeast(s.norm, new(big.Rat).Neg(low)), "%s: a factor is larger than the norm", what)
 	if f["shift"] != nil {
-		s.shift = b.tensor(f["shift"], what)
+		s.shift = b.numbers(f["shift"], what)
 		s.moved = onto(s.shift, input, what)
 	}
 	return s, "largest factor"
@@ -247,13 +247,13 @@ func (b *bundle) readTake(v any, input []int, what string) (*take, string) {
 	} else {
 		list := b.tensor(f["index"], what)
 		spend(64, n+entries(input, what))
-		demand(list.length() == n, "%s: the index has another length than the result", what)
+		demand(!list.floating(), "%s: an index of floating-point numbers", what)
+		demand(len(list.shape) == 1 && list.length() == n, "%s: the index has another length than the result", what)
 		t.index = make([]int32, n)
 		counts := make([]int, entries(input, what))
 		most = 0
 		for i := range t.index {
 			r := list.fraction(i)
-			demand(r.IsInt() && r.Num().IsInt64(), "%s: an index is not a whole number", what)
 			k := r.Num().Int64()
 			demand(k >= -1 && k < int64(len(counts)), "%s: an index is out of range", what)
 			t.index[i] = int32(k)

@@ -113,11 +113,11 @@ func TestAWrongFactorIsRefused(t *testing.T) {
 // layer is a convolution with random whole numbers, so that all is exact.
 func layer(out, in, k, m, groups int, from [3]int, stride, pad, gap [2]int, circular bool) *convolution {
 	b := &bundle{tensors: map[string]*tensor{}}
-	w := make([]int64, out*in/groups*k*m)
+	w := make([]float64, out*in/groups*k*m)
 	for i := range w {
-		w[i] = integral(3)
+		w[i] = float64(integral(3))
 	}
-	b.tensors["w"] = integers(w, out, in/groups, k, m)
+	b.tensors["w"] = doubles(w, out, in/groups, k, m)
 	number := func(n int) digits { return digits(big.NewInt(int64(n)).String()) }
 	two := func(p [2]int) []any { return []any{number(p[0]), number(p[1])} }
 	return b.newConvolution(record{"map": "convolution", "norm": "0x1p0", "weight": "w", "bias": nil, "stride": two(stride), "padding": two(pad), "dilation": two(gap),

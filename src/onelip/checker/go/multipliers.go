@@ -44,7 +44,7 @@ func (b *bundle) readMethod(v any, bound *big.Rat) {
 	for i, part := range b.blocks {
 		demand(part.plain != nil, "%s: block %d is not one matrix and a leaky-relu", what, i)
 		f.matrices = append(f.matrices, part.plain.matrix.weight)
-		f.conditions = append(f.conditions, conditions(b.tensor(names[i], what), part.plain, what))
+		f.conditions = append(f.conditions, conditions(b.numbers(names[i], what), part.plain, what))
 	}
 	ok = len(b.last) == 1
 	if ok {

@@ -9,7 +9,7 @@ func (b *bundle) readSamples(v any) {
 	}
 	const what = "the samples"
 	f := fields(v, what, "inputs", "predictions", "radii", "head")
-	t := b.tensor(f["inputs"], what)
+	t := b.numbers(f["inputs"], what)
 	demand(len(t.shape) == len(b.input)+1 && t.length() > 0 && tuple(t.shape[1:]) == tuple(b.input), "%s have another shape than the input", what)
 	n, outputs := t.shape[0], entries(b.output, what)
 	demand(outputs <= widestLayer>>12, "%s: too many outputs", what)

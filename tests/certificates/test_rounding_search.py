@@ -1,7 +1,11 @@
 """A search for predictions that rounding changes within certified radii."""
 
+import json
 import math
+from fractions import Fraction
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -142,3 +146,41 @@ def changed_accumulated(model: nn.Sequential, x: Tensor) -> int:
         done += max(1, 2 * int(inside.sum()))
         seed += 1
     return found
+
+
+RECORD = Path(__file__).parents[2] / "benchmarks" / "results" / "rounding_search.json"
+
+
+def test_the_stored_demonstration_is_one() -> None:
+    """In fractions the radius is right and the input inside; float32 gives another class."""
+    record = json.loads(RECORD.read_text())
+    found = record["demonstration"]
+    w = [[float.fromhex(text) for text in row] for row in found["weight"]]
+    sample, x = ([float.fromhex(t) for t in found[name]] for name in ("sample", "input"))
+    own, radius = found["prediction"], Fraction(float.fromhex(found["radius"]))
+
+    def dot(a, b) -> Fraction:
+        return sum((Fraction(p) * Fraction(q) for p, q in zip(a, b, strict=True)), Fraction(0))
+
+    apart = [Fraction(p) - Fraction(q) for p, q in zip(w[own], w[1 - own], strict=True)]
+    step = [Fraction(p) - Fraction(q) for p, q in zip(x, sample, strict=True)]
+    assert dot(apart, sample) > 0
+    assert radius**2 * dot(apart, apart) <= dot(apart, sample) ** 2
+    assert dot(step, step) < radius**2
+    assert dot(apart, x) > 0
+    order = found["order of the sums"]
+    assert sorted(order) == list(range(len(x)))
+    totals = []
+    for row in w:
+        total = np.float32(0)
+        for k in order:
+            total = np.float32(total + np.float32(row[k]) * np.float32(x[k]))
+        totals.append(total)
+    assert [float(total).hex() for total in totals] == found["logits"]
+    assert totals[1 - own] >= totals[own]
+    differ = {row["level"]: [] for row in record["rows"]}
+    for row in record["rows"]:
+        assert row["tries"] >= TRIES
+        differ[row["level"]].append(row["predictions that differ"])
+    assert min(differ["real"]) > 0
+    assert max(differ["float"]) == 0

@@ -183,7 +183,7 @@ class Truth:
         weights.append(self._get(network["last"][0]["weight"]))
         sizes = [weight.shape[1] for weight in weights]
         form = torch.block_diag(*(torch.zeros(n, n).double() for n in sizes))
-        form[: sizes[0], : sizes[0]] = claim**2 * torch.eye(sizes[0])
+        form[: sizes[0], : sizes[0]] = claim**2 * torch.eye(sizes[0]).double()
         start = 0
         for w, act, name in zip(weights, activations, network["method"]["weights"], strict=False):
             a, b, t = start + w.shape[1], start + w.shape[1] + w.shape[0], self._get(name)

@@ -274,7 +274,7 @@ def number(text: Any) -> Fraction:
     before, after, exponent = found.groups(default="")  # type: ignore[union-attr]
     value = int(before + after, 16) * two(int(exponent) - 4 * len(after))
     # no rounding: somebody may believe what stands there
-    need(value < two(1024) and float(value) == value, f"{text} is no number of float64")
+    need(value < two(1024) - two(970) and float(value) == value, f"{text} is no number of float64")
     return value
 
 

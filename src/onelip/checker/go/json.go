@@ -267,15 +267,15 @@ func entries(shape []int, what string) int {
 func claim(v any, what string) *big.Rat {
 	s := text(v, what)
 	bad := func(ok bool) { demand(ok, "%s is not a number >= 0 in hexadecimal form", what) }
-	bad(len(s) < 40 && len(s) > 2 && s[0] == '0' && (s[1] == 'x' || s[1] == 'X'))
-	p := strings.IndexAny(s, "pP")
+	bad(len(s) < 40 && len(s) > 2 && s[0] == '0' && s[1] == 'x')
+	p := strings.IndexByte(s, 'p')
 	bad(p > 0)
 	before, after := s[2:p], ""
 	if point := strings.IndexByte(before, '.'); point >= 0 {
 		before, after = before[:point], before[point+1:]
 	}
 	mantissa := before + after
-	bad(mantissa != "" && strings.Trim(mantissa, "0123456789abcdefABCDEF") == "")
+	bad(mantissa != "" && before != "" && strings.Trim(mantissa, "0123456789abcdef") == "")
 	exponent := s[p+1:]
 	if exponent != "" && (exponent[0] == '+' || exponent[0] == '-') {
 		exponent = exponent[1:]

@@ -262,7 +262,7 @@ func (b *bundle) readTake(v any, input []int, what string) (*take, string) {
 		list := b.tensor(f["index"], what)
 		demand(!list.floating(), "%s: an index of floating-point numbers", what)
 		spend(64, n+entries(input, what))
-		demand(list.length() == n, "%s: the index has another length than the result", what)
+		demand(len(list.shape) == 1 && list.length() == n, "%s: the index has another length than the result", what)
 		keep(n, 4)
 		t.index = make([]int32, n)
 		counts := make([]int, entries(input, what))

@@ -105,12 +105,42 @@ def _networks() -> dict[str, Network]:
     }
 
 
+def _further() -> dict[str, Network]:
+    torch.manual_seed(0)
+    return {
+        "fourier": (
+            _sequence(
+                layers.CayleyConv2d(2, 3, 4, image_size=(4, 6), stride=2),
+                layers.Abs(),
+                layers.LOTConv2d(3, 2, 2, image_size=(2, 3), iterations=2),
+                nn.Flatten(),
+                nn.Linear(12, 3),
+            ),
+            (2, 4, 6),
+        ),
+        "piecewise": (
+            _sequence(
+                *(nn.Linear(5, 6), layers.NActivation(6), nn.Linear(6, 5), nn.Hardtanh(-0.3, 0.2)),
+                *(nn.Linear(5, 5), nn.Hardswish(), nn.Linear(5, 5), nn.Softshrink(0.1)),
+                layers.ConvexPotentialLinear(5, 6, activation=nn.ReLU6()),
+                nn.Linear(5, 4),
+                nn.Hardsigmoid(),
+                nn.Linear(4, 3),
+            ),
+            (5,),
+        ),
+    }
+
+
 NETWORKS = _networks()
+
+FURTHER = _further()
+"""Kinds that the checker in Go does not know yet."""
 
 
 def write(name: str, folder: Path, samples: int = 3) -> dict:
     """Prove a network by name."""
-    build, shape = NETWORKS[name]
+    build, shape = (NETWORKS | FURTHER)[name]
     torch.manual_seed(1)
     model = build().eval()
     method = "lipsdp" if name == "multipliers" else "product"

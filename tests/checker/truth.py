@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tests.checker import more_truth
+
 Record = dict[str, Any]
 
 SMOOTH = {
@@ -82,6 +84,8 @@ class Truth:
             bias = self._get(record["bias"])
             y = y.view(-1, *shape)
             return y if bias is None else y + bias.view(-1, 1, 1)
+        if kind in more_truth.MAPS:
+            return more_truth.MAPS[kind](self._get, record, x)
         assert kind == "exponential"
         total = term = x
         for k in range(1, record["terms"]):
@@ -121,6 +125,8 @@ class Truth:
         if record["kind"] == "sort":
             groups = x.unflatten(1, (-1, record["size"]))
             return groups.sort(2, descending=record["descending"]).values.flatten(1, 2)
+        if record["kind"] in more_truth.ACTIVATIONS:
+            return more_truth.ACTIVATIONS[record["kind"]][0](self._get, record, x)
         return F.max_pool2d(x, record["size"], record["stride"])
 
     def _slopes(self, record: Record) -> tuple[float, float]:
@@ -131,6 +137,8 @@ class Truth:
             return SMOOTH[record["kind"]][1]
         if record["kind"] == "sort":
             return -1.0, 1.0
+        if record["kind"] in more_truth.ACTIVATIONS:
+            return more_truth.ACTIVATIONS[record["kind"]][1](self._get, record)
         pairs = zip(record["size"], record["stride"], strict=True)
         constant = math.sqrt(math.prod(-(-k // s) for k, s in pairs))
         return -constant, constant

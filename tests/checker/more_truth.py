@@ -1,0 +1,56 @@
+"""What further kinds of maps and activations do, by torch from the page of the format."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Record = dict[str, Any]
+Get = Callable[[str | None], Tensor | None]
+
+
+def fourier(get: Get, record: Record, x: Tensor) -> Tensor:
+    """A matrix for each frequency, by the formula of the page."""
+    weight = torch.view_as_complex(get(record["weight"]).contiguous())
+    (height, width), half = x.shape[2:], weight.shape[1]
+    phases = [
+        torch.outer(torch.arange(n).double(), torch.arange(m).double()) / m
+        for n, m in ((height, height), (half, width))
+    ]
+    down, across = (torch.polar(torch.ones_like(p), 2 * torch.pi * p) for p in phases)
+    transformed = torch.einsum("bcij,ki,lj->bckl", x.cdouble(), down.conj(), across.conj())
+    image = torch.einsum("kloc,bckl->bokl", weight.cdouble(), transformed)
+    columns = torch.arange(half)
+    image = image * torch.where((columns == 0) | (2 * columns == width), 1, 2)
+    y = torch.einsum("bokl,ki,lj->boij", image, down, across).real / (height * width)
+    bias = get(record["bias"])
+    return y if bias is None else y + bias.view(-1, 1, 1)
+
+
+def piecewise(get: Get, record: Record, x: Tensor) -> Tensor:
+    """The value at the first knot, and slopes from there on."""
+    knots, slopes, bends = (get(record[name]) for name in ("knots", "slopes", "bends"))
+    y = get(record["value"]) + slopes[0] * (x - knots[0]).clamp(max=0)
+    for i in range(len(knots) - 1):
+        t = torch.minimum(torch.maximum(x, knots[i]), knots[i + 1]) - knots[i]
+        y = y + slopes[i + 1] * t + (0 if bends is None else bends[i] * t * t / 2)
+    return y + slopes[-1] * (x - knots[-1]).relu()
+
+
+def piecewise_slopes(get: Get, record: Record) -> tuple[float, float]:
+    """Slopes at the ends of pieces."""
+    knots, slopes, bends = (get(record[name]) for name in ("knots", "slopes", "bends"))
+    ends = slopes.flatten()
+    if bends is not None:
+        ends = torch.cat([ends, (slopes[1:-1] + bends * knots.diff(dim=0)).flatten()])
+    return float(ends.min()), float(ends.max())
+
+
+MAPS: dict[str, Callable[[Get, Record, Tensor], Tensor]] = {"fourier": fourier}
+"""Linear maps with their shifts."""
+
+ACTIVATIONS: dict[str, tuple[Any, Any]] = {
+    "piecewise": (piecewise, piecewise_slopes),
+}
+"""What an activation does, and its slopes."""

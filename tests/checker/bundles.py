@@ -118,6 +118,18 @@ def _further() -> dict[str, Network]:
             ),
             (2, 4, 6),
         ),
+        "gated": (
+            _sequence(
+                *(nn.Linear(5, 4), nn.GELU(), nn.Linear(4, 5), nn.GELU(approximate="tanh")),
+                *(nn.Linear(5, 5), nn.Mish(), nn.Linear(5, 5), nn.Softsign()),
+                *(nn.Linear(5, 5), nn.SELU(), nn.Linear(5, 5), nn.CELU(0.3)),
+                *(nn.Linear(5, 5), nn.ELU(-2.0), nn.Linear(5, 5), nn.Softplus(beta=3)),
+                layers.ConvexPotentialLinear(5, 6, activation=nn.ELU(1.5)),
+                nn.LogSigmoid(),
+                nn.Linear(5, 3),
+            ),
+            (5,),
+        ),
         "piecewise": (
             _sequence(
                 *(nn.Linear(5, 6), layers.NActivation(6), nn.Linear(6, 5), nn.Hardtanh(-0.3, 0.2)),

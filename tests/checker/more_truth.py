@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 Record = dict[str, Any]
@@ -47,10 +48,40 @@ def piecewise_slopes(get: Get, record: Record) -> tuple[float, float]:
     return float(ends.min()), float(ends.max())
 
 
+SMOOTH: dict[str, tuple[Callable[[Tensor], Tensor], tuple[float, float]]] = {
+    "softplus": (lambda x: torch.logaddexp(x, torch.zeros(()).double()), (0.0, 1.0)),
+    "tanh": (torch.tanh, (0.0, 1.0)),
+    "sigmoid": (torch.sigmoid, (0.0, 0.25)),
+    "elu": (F.elu, (0.0, 1.0)),
+    "silu": (F.silu, (-0.1, 1.1)),
+    "gelu": (F.gelu, (-0.12905, 1.12905)),
+    "gelu-tanh": (lambda x: F.gelu(x, approximate="tanh"), (-0.12905, 1.12905)),
+    "mish": (F.mish, (-0.11253, 1.0885)),
+    "softsign": (F.softsign, (0.0, 1.0)),
+}
+"""Functions, and slopes of the format."""
+
+
+def scaled(get: Get, record: Record, x: Tensor) -> Tensor:
+    """Other scales of the input, and of the result above and below 0."""
+    x = get(record["inner"]) * x
+    above, below = get(record["above"]), get(record["below"])
+    return torch.where(x > 0, above, below) * SMOOTH[record["of"]][0](x)
+
+
+def scaled_slopes(get: Get, record: Record) -> tuple[float, float]:
+    """All products."""
+    outer = torch.cat([get(record[name]).flatten() for name in ("above", "below")])
+    slopes = torch.tensor(SMOOTH[record["of"]][1]).double()
+    products = get(record["inner"]).flatten()[:, None, None] * outer[:, None] * slopes
+    return float(products.min()), float(products.max())
+
+
 MAPS: dict[str, Callable[[Get, Record, Tensor], Tensor]] = {"fourier": fourier}
 """Linear maps with their shifts."""
 
 ACTIVATIONS: dict[str, tuple[Any, Any]] = {
     "piecewise": (piecewise, piecewise_slopes),
+    "scaled": (scaled, scaled_slopes),
 }
 """What an activation does, and its slopes."""

@@ -5,8 +5,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import flint
 import numpy as np
 import pytest
+from flint import arb
 
 from onelip.checker import check
 from tests.checker.test_hostile import proof, write
@@ -122,3 +124,135 @@ def test_pieces_that_do_not_fit(tmp_path) -> None:
         ),
     ):
         refused(tmp_path, text, one | changes, [4], **record | fields)
+
+
+def _density(x: arb) -> arb:
+    return (-x * x / 2).exp() / (2 * arb.pi()).sqrt()
+
+
+def _tanh_gate(x: arb) -> arb:
+    return (2 / arb.pi()).sqrt() * (x + arb("0.044715") * x**3)
+
+
+SMOOTH = {
+    "gelu": (
+        lambda x: x * (-x / arb(2).sqrt()).erfc() / 2,
+        lambda x: (-x / arb(2).sqrt()).erfc() / 2 + x * _density(x),
+    ),
+    "gelu-tanh": (
+        lambda x: x * (1 + _tanh_gate(x).tanh()) / 2,
+        lambda x: (
+            (1 + _tanh_gate(x).tanh()) / 2
+            + x
+            * (1 - _tanh_gate(x).tanh() ** 2)
+            * (2 / arb.pi()).sqrt()
+            * (1 + 3 * arb("0.044715") * x * x)
+            / 2
+        ),
+    ),
+    "mish": (
+        lambda x: x * (1 + x.exp()).log().tanh(),
+        lambda x: (
+            (1 + x.exp()).log().tanh()
+            + x * (1 - (1 + x.exp()).log().tanh() ** 2) / (1 + (-x).exp())
+        ),
+    ),
+    "softsign": (lambda x: x / (1 + abs(x)), lambda x: 1 / (1 + abs(x)) ** 2),
+}
+"""Functions and derivatives as balls."""
+
+
+@pytest.mark.parametrize("kind", SMOOTH)
+@pytest.mark.parametrize("exponent", [-300, -60, -37, -30, 0, 40, 900])
+def test_smooth_values_lie_within_their_error(kind: str, exponent: int, tmp_path) -> None:
+    rng = np.random.default_rng(1)
+    act = Held(tmp_path, x=np.ones(1)).activation((1,), kind)
+    ints = rng.integers(1 - (1 << 37), 1 << 37, size=40) >> rng.integers(0, 37, size=40)
+    flint.ctx.prec = 400
+    for n in [0, 1, -1, *ints.tolist()]:
+        x = check.Grid(np.array([[n]]), exponent)
+        y = act.apply(x)
+        value = arb(int(y.ints[0, 0])) * arb(2) ** y.exponent
+        if exponent < 100:
+            exact = SMOOTH[kind][0](arb(n) * arb(2) ** exponent)
+        else:  # no ball is that long
+            above = arb(n) * arb(2) ** exponent if n > 0 else arb(0)
+            exact = arb((n > 0) - (n < 0)) if kind == "softsign" else above
+        error = arb(y.error.numerator) / y.error.denominator
+        assert abs(value - exact) <= error, n
+        assert error < arb(2) ** -48 + arb(2) ** (exponent + 2)
+
+
+@pytest.mark.parametrize("kind", ["gelu", "gelu-tanh", "mish"])
+def test_slopes_of_the_format_hold_everywhere(kind: str, tmp_path) -> None:
+    """By balls from -64 to 64; farther out slopes are those of infinity up to 2^-50."""
+    act = Held(tmp_path, x=np.ones(1)).activation((1,), kind)
+    flint.ctx.prec = 200
+    low, high = (arb(end.numerator) / end.denominator for end in (act.low, act.high))
+    todo, count = [(Fraction(-64), Fraction(64))], 0
+    while todo:
+        start, end = todo.pop()
+        middle, radius = (start + end) / 2, (end - start) / 2
+        ball = arb(float(middle), float(radius))
+        slope = SMOOTH[kind][1](ball)
+        count += 1
+        assert count < 40000
+        if not (slope >= low and slope <= high):
+            assert radius > 2.0**-30, middle
+            todo += [(start, middle), (middle, end)]
+    for end in (-64, 64):
+        assert abs(SMOOTH[kind][1](arb(end)) - (end > 0)) < arb(2) ** -50
+
+
+@pytest.mark.parametrize("of", ["elu", "softplus", "gelu", "softsign"])
+def test_scaled_values_lie_within_their_error(of: str, tmp_path) -> None:
+    rng = np.random.default_rng(2)
+    functions = {
+        "elu": lambda x: x if x > 0 else x.exp() - 1,
+        "softplus": lambda x: (1 + x.exp()).log(),
+    } | {name: function for name, (function, _) in SMOOTH.items()}
+    flint.ctx.prec = 300
+    for size in (1e-3, 1.0, 30.0):
+        a, c, d = rng.normal(size=(3, 4)) * size
+        d = c if of == "softplus" else d
+        names = {"inner": "a", "above": "c", "below": "d"}
+        act = Held(tmp_path, a=a, c=c, d=d).activation((4,), "scaled", of=of, **names)
+        x = check.Grid.of(rng.normal(size=(1, 4)), check.VALUE)
+        y = act.apply(check.Grid(x.ints, x.exponent))
+        square = arb(0)
+        for j in range(4):
+            u = arb(float(a[j])) * int(x.ints[0, j]) * arb(2) ** x.exponent
+            exact = arb(float(c[j] if u > 0 else d[j])) * functions[of](u)
+            square += (arb(int(y.ints[0, j])) * arb(2) ** y.exponent - exact) ** 2
+        assert square.sqrt() <= arb(y.error.numerator) / y.error.denominator
+        assert y.error < 2.0**-30 * max(size**2, 1)
+        g = check.ACTIVATIONS[of][0](None, (4,))
+        corners = [
+            p * Fraction(float(q)) * Fraction(float(r))
+            for p in (g.low, g.high)
+            for q in (a.min(), a.max())
+            for r in (min(c.min(), d.min()), max(c.max(), d.max()))
+        ]
+        assert act.low <= min(corners)
+        assert act.high >= max(corners)
+        assert act.high - act.low < (max(corners) - min(corners)) * (1 + Fraction(1, 1 << 40))
+
+
+def test_scales_that_do_not_fit(tmp_path) -> None:
+    tensors = {"a": np.array(1.0), "b": np.array(2.0), "n": np.array(np.inf), "w": np.ones(3)}
+    record = {"kind": "scaled", "of": "elu", "inner": "a", "above": "a", "below": "a"}
+    for text, fields in (
+        ("not 0 at 0", {"of": "softplus", "below": "b"}),
+        ("not 0 at 0", {"of": "sigmoid", "above": "b"}),
+        ("unknown of", {"of": "scaled"}),
+        ("unknown of", {"of": "leaky-relu"}),
+        ("unknown of", {"of": {"kind": "elu"}}),
+        ("infinite", {"inner": "n"}),
+        ("other numbers", {"inner": "w"}),
+        ("other shapes", {"below": "e"}),
+        ("constant", {"inner": "b"}),
+        ("constant", {"below": "b"}),
+        ("constant", {"above": "b"}),
+    ):
+        more = tensors | {"e": np.ones(1)}
+        refused(tmp_path, text, more, [4], **record | fields)

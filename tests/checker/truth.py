@@ -11,17 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tests.checker import more_truth
+from tests.checker.more_truth import SMOOTH
 
 Record = dict[str, Any]
-
-SMOOTH = {
-    "softplus": (lambda x: torch.logaddexp(x, torch.zeros(()).double()), (0.0, 1.0)),
-    "tanh": (torch.tanh, (0.0, 1.0)),
-    "sigmoid": (torch.sigmoid, (0.0, 0.25)),
-    "elu": (F.elu, (0.0, 1.0)),
-    "silu": (F.silu, (-0.1, 1.1)),
-}
-"""Functions, and slopes of the format."""
 
 
 def false_claims(folder: Path, tolerance: float = 1e-9) -> list[str]:

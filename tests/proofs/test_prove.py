@@ -17,10 +17,8 @@ from onelip.proofs.inside import read_inside, write_inside
 from tests.cases import CASES
 
 NOT_YET = (
-    *("CurvePool2d", "Householder", "ConvexPotentialLinear-elu", "ProjectionPool2d"),
-    *("ScaledL2NormPool2d", "ConvTranspose1d", "ConvTranspose3d", "Conv3d", "MaxPool2d-overlap"),
-    *("MaxPool2d-dilation", "MaxPool2d-ceil", "GELU", "Mish", "SELU", "Softsign"),
-    *("CELU(alpha=0.5)", "ELU(alpha=-2.0)"),
+    *("CurvePool2d", "Householder", "ProjectionPool2d", "ScaledL2NormPool2d", "ConvTranspose1d"),
+    *("ConvTranspose3d", "Conv3d", "MaxPool2d-overlap", "MaxPool2d-dilation", "MaxPool2d-ceil"),
 )
 """Layers and modules without a record yet, by the beginning of their row in ``tests/cases.py``."""
 

@@ -4,8 +4,9 @@ import math
 
 from onelip.chains import Block, Chain
 from onelip.errors import NotApplicableError
-from onelip.proofs.activations import activation_record, identity_record
+from onelip.proofs.activations import activation_record
 from onelip.proofs.claims import hexadecimal
+from onelip.proofs.elementwise import identity_record
 from onelip.proofs.maps import ROUNDING, Record, map_records, norm_of_records, weighted
 from onelip.proofs.tensors import TensorStore
 from onelip.reading.graphs.gradient_steps import Step, step_of

@@ -25,6 +25,15 @@ class Residual(nn.Module):
         return self.head(x.flatten(1))
 
 
+class Extremes(nn.Module):
+    """Maxima, minima and lengths along axes."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Of an image, one number for each channel."""
+        x = torch.linalg.vector_norm(x.amax(2) - 0.5, dim=2)
+        return x.unflatten(1, (-1, 2)).amin(2)
+
+
 def _sequence(*parts: nn.Module) -> Callable[[], nn.Module]:
     return lambda: nn.Sequential(*parts)
 
@@ -129,6 +138,19 @@ def _further() -> dict[str, Network]:
                 nn.Linear(5, 3),
             ),
             (5,),
+        ),
+        "pool": (
+            _sequence(
+                *(nn.Conv2d(2, 2, 1), nn.MaxPool2d(3, 2, padding=1, dilation=2, ceil_mode=True)),
+                *(layers.ScaledL2NormPool2d(2, 1), nn.MaxPool2d(2, ceil_mode=True)),
+                nn.Flatten(),
+                nn.Linear(2, 3),
+            ),
+            (2, 7, 6),
+        ),
+        "extremes": (
+            _sequence(nn.Conv2d(2, 6, 2), Extremes(), nn.Linear(3, 3)),
+            (2, 4, 4),
         ),
         "piecewise": (
             _sequence(

@@ -1,5 +1,6 @@
 """What further kinds of maps and activations do, by torch from the page of the format."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -77,11 +78,30 @@ def scaled_slopes(get: Get, record: Record) -> tuple[float, float]:
     return float(products.min()), float(products.max())
 
 
+def pool(get: Get, record: Record, x: Tensor) -> Tensor:
+    """The maximum, or the length, of each group."""
+    index = get(record["index"]).long()
+    taken, inside = x.flatten(1)[:, index.clamp_min(0)], index >= 0
+    if record["of"] == "maximum":
+        found = taken.where(inside, -torch.inf).amax(2)
+    else:
+        found = taken.where(inside, 0.0).norm(dim=2)
+    return found.view(-1, *record["outputs"])
+
+
+def pool_slopes(get: Get, record: Record) -> tuple[float, float]:
+    """The root of the number of groups that share a number."""
+    index = get(record["index"]).long()
+    constant = math.sqrt(int(index[index >= 0].bincount().max()))
+    return -constant, constant
+
+
 MAPS: dict[str, Callable[[Get, Record, Tensor], Tensor]] = {"fourier": fourier}
 """Linear maps with their shifts."""
 
 ACTIVATIONS: dict[str, tuple[Any, Any]] = {
     "piecewise": (piecewise, piecewise_slopes),
     "scaled": (scaled, scaled_slopes),
+    "pool": (pool, pool_slopes),
 }
 """What an activation does, and its slopes."""

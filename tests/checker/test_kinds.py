@@ -256,3 +256,47 @@ def test_scales_that_do_not_fit(tmp_path) -> None:
     ):
         more = tensors | {"e": np.ones(1)}
         refused(tmp_path, text, more, [4], **record | fields)
+
+
+@pytest.mark.parametrize("of", ["maximum", "length"])
+def test_pools_lie_within_their_error(of: str, tmp_path) -> None:
+    rng = np.random.default_rng(3)
+    index = rng.integers(-1, 12, size=(7, 9))
+    index[0], index[1], index[:, 0] = -1, 3, range(7)
+    record = {"of": of, "index": "i", "outputs": [7, 1]}
+    act = Held(tmp_path, i=index).activation((3, 4), "pool", **record)
+    most = Fraction(max(int((index == k).sum()) for k in range(12)))
+    assert most <= act.high**2 <= most * (1 + Fraction(1, 1 << 50))
+    for scale in (-300, 0, 300):
+        x = check.Grid.of(np.ldexp(rng.normal(size=(5, 3, 4)), scale), check.VALUE)
+        y = act.apply(check.Grid(x.ints, x.exponent))
+        assert y.ints.shape == (5, 7, 1)
+        flint.ctx.prec, square = 200, arb(0)
+        for sample, values in zip(x.ints.reshape(5, 12).tolist(), y.ints.tolist(), strict=True):
+            total = arb(0)
+            for row, (value,) in zip(index.tolist(), values, strict=True):
+                group = [sample[k] for k in row if k >= 0]
+                exact = max(group) if of == "maximum" else arb(sum(n * n for n in group)).sqrt()
+                total += (arb(value) * arb(2) ** (y.exponent - x.exponent) - exact) ** 2
+            square = max(square, total)
+        error = y.error / check.two(x.exponent)
+        assert square.sqrt() <= arb(error.numerator) / error.denominator
+        assert error < 200
+
+
+def test_groups_that_do_not_fit(tmp_path) -> None:
+    record = {"kind": "pool", "of": "length", "index": "i", "outputs": [2]}
+    for text, index, fields in (
+        ("out of range", np.array([[0], [4]]), {}),
+        ("out of range", np.array([[0], [-2]]), {}),
+        ("empty", np.array([[0, 1], [-1, -1]]), {}),
+        ("too large", np.zeros((2, (1 << 19) + 1), np.int64), {}),
+        ("out of range", np.array([[0], [1], [2]]), {}),
+        ("other numbers", np.array([0, 1]), {}),
+        ("other numbers", np.array([[0.0], [1.0]]), {}),
+        ("unknown of", np.array([[0], [1]]), {"of": "sum"}),
+        ("no number", np.array([[0], [1]]), {"outputs": [2, 0]}),
+        ("constant", np.array([[0, 1], [1, 2]]), {}),
+        ("constant", np.array([[0, 0], [1, 2]]), {}),
+    ):
+        refused(tmp_path, text, {"i": index}, [4], **record | fields)

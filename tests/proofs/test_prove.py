@@ -17,8 +17,12 @@ from onelip.proofs.inside import read_inside, write_inside
 from tests.cases import CASES
 
 NOT_YET = (
-    *("CurvePool2d", "Householder", "ProjectionPool2d", "ScaledL2NormPool2d", "ConvTranspose1d"),
-    *("ConvTranspose3d", "Conv3d", "MaxPool2d-overlap", "MaxPool2d-dilation", "MaxPool2d-ceil"),
+    "CurvePool2d",
+    "Householder",
+    "ProjectionPool2d",
+    "ConvTranspose1d",
+    "ConvTranspose3d",
+    "Conv3d",
 )
 """Layers and modules without a record yet, by the beginning of their row in ``tests/cases.py``."""
 

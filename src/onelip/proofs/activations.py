@@ -1,20 +1,18 @@
 """Nonlinearities as records of ``proof.json``, with their slopes as the checker takes them."""
 
-import math
 from typing import Any
 
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 from onelip import layers
-from onelip.chains import Block, Elementwise, GroupSorting, Opaque, Scale
+from onelip.chains import Block, Elementwise, GroupSorting, Opaque
 from onelip.chains.linear_layers import taking
 from onelip.errors import NotApplicableError
-from onelip.norms.windows import overlap_of_maxima
 from onelip.proofs.claims import ROOM, hexadecimal
 from onelip.proofs.elementwise import Written, elementwise_record, identity_record
 from onelip.proofs.maps import Record, map_records
+from onelip.proofs.pools import pool_record
 from onelip.proofs.tensors import TensorStore
 
 
@@ -42,31 +40,10 @@ def activation_record(block: Block, store: TensorStore, place: str) -> Written:
 
 def _opaque(module: Any, block: Block, store: TensorStore, place: str) -> Written | None:
     """A map of which chains know the constant alone."""
-    if type(module) in (nn.MaxPool2d, layers.ScaledMaxPool2d):
-        return _max_pool(module, block, store, place)
     if type(module) is layers.FixedFourierConv2d:
         before = _fourier(module, block, store, place)
         return Written(identity_record(store, place), (1.0, 1.0), before)
-    return None
-
-
-def _max_pool(module: Any, block: Block, store: TensorStore, place: str) -> Written:
-    """Maxima over windows, and perhaps a factor after them."""
-    size, stride = _pair(module.kernel_size), _pair(module.stride)
-    padded = _pair(getattr(module, "padding", 0)) != [0, 0]
-    spread = _pair(getattr(module, "dilation", 1)) != [1, 1]
-    if padded or spread or getattr(module, "ceil_mode", False):
-        raise NotApplicableError("no proof of max pooling with padding can be written yet")
-    overlap = overlap_of_maxima(list(zip(size, stride, strict=True)))
-    constant = 1.0 if overlap == 1 else math.sqrt(overlap) * ROOM
-    record = {"kind": "max-pool", "size": size, "stride": stride}
-    return Written(record, (-constant, constant), after=_scaled(module, block, store, place))
-
-
-def _scaled(pool: Any, block: Block, store: TensorStore, place: str) -> list[Record]:
-    """The factor that a pool may have."""
-    factor = torch.tensor(getattr(pool, "scale", 1.0), dtype=torch.float64)
-    return [] if factor == 1 else map_records(Scale(block.hidden, factor), store, f"{place}.pool")
+    return pool_record(module, block, store, place)
 
 
 def _fourier(
@@ -89,7 +66,3 @@ def _fourier(
             "bias": None if module.bias is None else store.add(f"{place}.bias", module.bias),
         },
     ]
-
-
-def _pair(value: Any) -> list[int]:
-    return [int(value)] * 2 if isinstance(value, int) else [int(side) for side in value]

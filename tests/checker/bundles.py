@@ -152,6 +152,15 @@ def _further() -> dict[str, Network]:
             _sequence(nn.Conv2d(2, 6, 2), Extremes(), nn.Linear(3, 3)),
             (2, 4, 4),
         ),
+        "plane": (
+            _sequence(
+                *(nn.Conv2d(2, 8, 2), layers.Householder(8), nn.Conv2d(8, 8, 1)),
+                *(layers.Householder(8, order=3), layers.ProjectionPool2d(8)),
+                *(nn.Flatten(), nn.Linear(16, 6), layers.CurvePool2d(6, 3), nn.Linear(3, 8)),
+                *(layers.CurvePool2d(8, 1), nn.Linear(4, 3)),
+            ),
+            (2, 3, 3),
+        ),
         "piecewise": (
             _sequence(
                 *(nn.Linear(5, 6), layers.NActivation(6), nn.Linear(6, 5), nn.Hardtanh(-0.3, 0.2)),

@@ -1,5 +1,6 @@
 """What further kinds of maps and activations do, by torch from the page of the format."""
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -96,6 +97,51 @@ def pool_slopes(get: Get, record: Record) -> tuple[float, float]:
     return -constant, constant
 
 
+def fold(get: Get, record: Record, x: Tensor) -> Tensor:
+    """Angles of pairs of channels to the highest tent, by angles."""
+    point = x.unflatten(1, (-1, 2))
+    first, second = point.unbind(2)
+    rays, peaks = (
+        get(record[name]).view(-1, first.shape[1], *(1,) * (x.ndim - 2))
+        for name in ("rays", "peaks")
+    )
+    apart = torch.atan2(second, first) - rays[:, None]
+    circle = torch.pi - (apart.remainder(2 * torch.pi) - torch.pi).abs()
+    angle, length = (peaks[:, None] - circle).amax(0), torch.hypot(first, second)
+    return torch.stack([length * angle.cos(), length * angle.sin()], 2).flatten(1, 2)
+
+
+def rays(get: Get, record: Record, x: Tensor) -> Tensor:
+    """Signed distance to two rays, by angles."""
+    first, second = x.chunk(2, 1)
+    angle = get(record["angles"]).cos().acos().view(-1, *(1,) * (x.ndim - 2))
+    length = torch.hypot(first, second)
+    apart = torch.atan2(second.abs(), first) - angle
+    far = torch.where(angle < torch.pi / 2, length, -length)
+    return torch.where(apart.abs() <= torch.pi / 2, length * apart.sin(), far)
+
+
+def polygon(get: Get, record: Record, x: Tensor) -> Tensor:
+    """Distance to the segments between corners, each by its nearest point."""
+    point = torch.stack(x.chunk(2, 1), 1)
+    corners = get(record["corners"])
+    corners = corners.view(*corners.shape, *(1,) * (x.ndim - 2))
+    if len(corners) == 1:
+        return (point - corners[0]).norm(dim=1)
+    found = []
+    for start, end in itertools.pairwise(corners):
+        along = end - start
+        size = along.square().sum(0)
+        share = ((point - start) * along).sum(1) / size.where(size > 0, 1)
+        nearest = start + share.clamp(0, 1)[:, None] * along
+        found.append((point - nearest).norm(dim=1))
+    return torch.stack(found).amin(0)
+
+
+def _one(get: Get, record: Record) -> tuple[float, float]:
+    return -1.0, 1.0
+
+
 MAPS: dict[str, Callable[[Get, Record, Tensor], Tensor]] = {"fourier": fourier}
 """Linear maps with their shifts."""
 
@@ -103,5 +149,8 @@ ACTIVATIONS: dict[str, tuple[Any, Any]] = {
     "piecewise": (piecewise, piecewise_slopes),
     "scaled": (scaled, scaled_slopes),
     "pool": (pool, pool_slopes),
+    "fold": (fold, _one),
+    "rays": (rays, _one),
+    "polygon": (polygon, _one),
 }
 """What an activation does, and its slopes."""

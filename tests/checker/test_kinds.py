@@ -1,6 +1,7 @@
 """Values of further kinds against exact ones, and slopes against what was claimed of them."""
 
 import itertools
+import math
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -300,3 +301,119 @@ def test_groups_that_do_not_fit(tmp_path) -> None:
         ("constant", np.array([[0, 0], [1, 2]]), {}),
     ):
         refused(tmp_path, text, {"i": index}, [4], **record | fields)
+
+
+def _folded(point: tuple[arb, arb], rays: list[arb], peaks: list[arb]) -> tuple[arb, arb]:
+    """The highest tent, by the angle of the point."""
+    x, y = point
+    tents = []
+    for ray, peak in zip(rays, peaks, strict=True):
+        dot, across = x * ray.cos() + y * ray.sin(), x * ray.sin() - y * ray.cos()
+        tents.append(peak - arb.atan2(abs(across), dot))
+    best = max(tents, key=float)
+    length = (x * x + y * y).sqrt()
+    return length * best.cos(), length * best.sin()
+
+
+def _ray_distance(point: tuple[arb, arb], angle: arb) -> arb:
+    x, y = point[0], abs(point[1])
+    c, s = angle.cos(), abs(angle.sin())
+    far = (x * x + y * y).sqrt()
+    return c * y - s * x if c * x + s * y >= 0 else (far if c > 0 else -far)
+
+
+def _off(found: Any, exponent: int, exact: list[arb]) -> arb:
+    """Distance of integers to balls, in units of 2^exponent."""
+    values = found.ints.reshape(-1).tolist()
+    pairs = zip(values, exact, strict=True)
+    squares = [(arb(n) * arb(2) ** (found.exponent - exponent) - y) ** 2 for n, y in pairs]
+    return sum(squares, arb(0)).sqrt()
+
+
+def _points(rng: np.random.Generator, count: int) -> Any:
+    """A sample of points ``(2, 1, count)``, some on axes, diagonals and at 0."""
+    ints = rng.integers(-(1 << 37), 1 << 37, size=(1, 2, 1, count))
+    ints[..., :6] = np.array([[0, 5, -7, 0, 0, 9], [0, 0, 0, 3, -2, 9]])[:, None] << 30
+    return ints
+
+
+@pytest.mark.parametrize("exponent", [-200, -37, 100])
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_folds_lie_within_their_error(order: int, exponent: int, tmp_path) -> None:
+    rng = np.random.default_rng(order)
+    r, p = 9 * rng.normal(size=(2, order, 1))
+    names = {"rays": "r", "peaks": "p"}
+    act = Held(tmp_path, r=r, p=p).activation((2, 40), "fold", **names)
+    ints = _points(rng, 40)[0].reshape(1, 2, 40)
+    y = act.apply(check.Grid(ints, exponent))
+    flint.ctx.prec = 300
+    angles = [[arb(float(a)) for a in part[:, 0]] for part in (r, p)]
+    found = [_folded((arb(x), arb(z)), *angles) for x, z in zip(*ints[0].tolist(), strict=True)]
+    exact = [x for x, _ in found] + [z for _, z in found]
+    error = y.error / check.two(exponent)
+    assert _off(y, exponent, exact) <= arb(error.numerator) / error.denominator
+    assert error < 40
+
+
+@pytest.mark.parametrize("angle", [0.0, 0.7, math.pi / 2, -2.2, 3.1, 1000.0])
+def test_distances_to_rays_lie_within_their_error(angle: float, tmp_path) -> None:
+    rng = np.random.default_rng(5)
+    act = Held(tmp_path, a=np.array([angle])).activation((2, 60), "rays", angles="a")
+    ints = _points(rng, 60)[0].reshape(1, 2, 60)
+    y = act.apply(check.Grid(ints, -30))
+    flint.ctx.prec = 300
+    points = zip(*ints[0].tolist(), strict=True)
+    exact = [_ray_distance((arb(x), arb(z)), arb(angle)) for x, z in points]
+    error = y.error / check.two(-30)
+    assert _off(y, -30, exact) <= arb(error.numerator) / error.denominator
+    assert error < 40
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+@pytest.mark.parametrize("size", [1.0, 1e-9, 1e6])
+def test_distances_to_polygons_lie_within_their_error(count: int, size: float, tmp_path) -> None:
+    rng = np.random.default_rng(6)
+    corners = rng.normal(size=(count, 2, 1)) * size
+    if count == 4:
+        corners[2] = corners[1]
+    act = Held(tmp_path, c=corners).activation((2, 30), "polygon", corners="c")
+    ints = _points(rng, 30)[0].reshape(1, 2, 30)
+    y = act.apply(check.Grid(ints, -37))
+    exact = []
+    flint.ctx.prec = 300
+    for x, z in zip(*ints[0].tolist(), strict=True):
+        point = [n * check.two(-37) for n in (x, z)]
+        ends = [fractions(corner) for corner in corners]
+        found = []
+        for start, end in itertools.pairwise(ends) if count > 1 else [(ends[0], ends[0])]:
+            along = [b - a for a, b in zip(start, end, strict=True)]
+            square = sum(a * a for a in along)
+            share = sum((q - a) * b for q, a, b in zip(point, start, along, strict=True))
+            share = min(max(share / square, 0), 1) if square else 0
+            near = [a + share * b for a, b in zip(start, along, strict=True)]
+            found.append(sum((q - a) ** 2 for q, a in zip(point, near, strict=True)))
+        least = min(found) / check.two(-74)
+        exact.append((arb(least.numerator) / least.denominator).sqrt())
+    error = y.error / check.two(-37)
+    assert _off(y, -37, exact) <= arb(error.numerator) / error.denominator
+    assert error < 60 * max(size, 1)
+
+
+def test_planes_that_do_not_fit(tmp_path) -> None:
+    tensors = {"a": np.zeros(2), "b": np.zeros((1, 2)), "c": np.zeros((3, 2, 2))}
+    tensors |= {"far": np.full((1, 2), 1025.0), "nan": np.array([[0.0, np.nan]])}
+    for text, record in (
+        ("one angle a pair", {"kind": "rays", "angles": "one"}),
+        ("other numbers", {"kind": "rays", "angles": "b"}),
+        ("too large", {"kind": "fold", "rays": "b", "peaks": "far"}),
+        ("too large", {"kind": "fold", "rays": "nan", "peaks": "b"}),
+        ("as many", {"kind": "fold", "rays": "b", "peaks": "two"}),
+        ("one angle a pair", {"kind": "fold", "rays": "odd", "peaks": "odd"}),
+        ("corners of each", {"kind": "polygon", "corners": "odd3"}),
+        ("corners of each", {"kind": "polygon", "corners": "long3"}),
+        ("other numbers", {"kind": "polygon", "corners": "b"}),
+        ("unknown or missing", {"kind": "polygon", "corners": "c", "signed": True}),
+    ):
+        more = {"one": np.zeros(1), "two": np.zeros((2, 2)), "odd": np.zeros((1, 3))}
+        more |= {"odd3": np.zeros((3, 3, 2)), "long3": np.zeros((3, 2, 3))}
+        refused(tmp_path, text, tensors | more, [4], **record)

@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from onelip import layers
@@ -43,7 +44,24 @@ def _opaque(module: Any, block: Block, store: TensorStore, place: str) -> Writte
     if type(module) is layers.FixedFourierConv2d:
         before = _fourier(module, block, store, place)
         return Written(identity_record(store, place), (1.0, 1.0), before)
-    return pool_record(module, block, store, place)
+    return _plane(module, store, place) or pool_record(module, block, store, place)
+
+
+def _plane(module: Any, store: TensorStore, place: str) -> Written | None:
+    """Folds of pairs of channels, and distances to curves; None for any other map."""
+    tensors: dict[str, Tensor] = {}
+    if type(module) is layers.Householder:
+        kind, theta = "fold", module.theta.detach().double() / 2
+        rays, more = theta[: module.order], theta[module.order :]
+        tensors = {"rays": rays, "peaks": torch.cat([rays[:1], rays[:1] + more])}
+    elif type(module) is layers.ProjectionPool2d:
+        kind, tensors = "rays", {"angles": module.theta}
+    elif type(module) is layers.CurvePool2d:
+        kind, tensors = "polygon", {"corners": module.corners}
+    else:
+        return None
+    names = {name: store.add(f"{place}.{name}", tensor) for name, tensor in tensors.items()}
+    return Written({"kind": kind} | names, (-1.0, 1.0))
 
 
 def _fourier(

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 MOST, BITS = 1 << 12, 40  # knots, and their bits on one grid with numbers
+PART = 1 << 16  # slopes that are looked at together
 
 
 def register(check: Any) -> None:
@@ -91,16 +92,20 @@ def bent(check: Any, t: Any, bend: Any) -> Any:
 
 def between(check: Any, k: Any, s: Any, b: Any) -> Any:
     """The least and the largest slope at the ends of pieces."""
-    ends, exponent, off = [s.ints], s.exponent, s.error
-    if b is not None and b.ints.size:
-        check.spend(b.ints.size << 14)
-        wide = np.diff(k.ints, axis=0).astype(object)
-        apart = b.exponent + k.exponent
-        exponent = min(s.exponent, apart)
-        more = b.ints.astype(object) * wide * (1 << (apart - exponent))
-        ends = [part.astype(object) * (1 << (s.exponent - exponent)) for part in ends]
-        ends.append(ends[0][1:-1] + more)
-        off += b.error * int(wide.max()) * check.two(k.exponent)
-        off += 2 * k.error * (largest(check, b) + b.error)
-    low, high = min(int(e.min()) for e in ends), max(int(e.max()) for e in ends)
-    return low * check.two(exponent) - off, high * check.two(exponent) + off
+    low, high = (int(end) * check.two(s.exponent) for end in (s.ints.min(), s.ints.max()))
+    if b is None:
+        return low - s.error, high + s.error
+    check.spend(b.ints.size << 14)
+    wide = np.diff(k.ints, axis=0)
+    apart = b.exponent + k.exponent
+    exponent = min(s.exponent, apart)
+    flat = [part.reshape(-1) for part in (s.ints[1:-1], b.ints, wide)]
+    for first in range(0, b.ints.size, PART):
+        start, bend, width = (part[first : first + PART].astype(object) for part in flat)
+        more = bend * width * (1 << (apart - exponent))
+        ends = start * (1 << (s.exponent - exponent)) + more
+        low = min(low, int(ends.min()) * check.two(exponent))
+        high = max(high, int(ends.max()) * check.two(exponent))
+    off = s.error + b.error * int(wide.max()) * check.two(k.exponent)
+    off += 2 * k.error * (largest(check, b) + b.error)
+    return low - off, high + off

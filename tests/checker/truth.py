@@ -10,16 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Record = dict[str, Any]
+from tests.checker import more_truth
+from tests.checker.more_truth import SMOOTH
 
-SMOOTH = {
-    "softplus": (lambda x: torch.logaddexp(x, torch.zeros(()).double()), (0.0, 1.0)),
-    "tanh": (torch.tanh, (0.0, 1.0)),
-    "sigmoid": (torch.sigmoid, (0.0, 0.25)),
-    "elu": (F.elu, (0.0, 1.0)),
-    "silu": (F.silu, (-0.1, 1.1)),
-}
-"""Functions, and slopes of the format."""
+Record = dict[str, Any]
 
 
 def false_claims(folder: Path, tolerance: float = 1e-9) -> list[str]:
@@ -82,6 +76,8 @@ class Truth:
             bias = self._get(record["bias"])
             y = y.view(-1, *shape)
             return y if bias is None else y + bias.view(-1, 1, 1)
+        if kind in more_truth.MAPS:
+            return more_truth.MAPS[kind](self._get, record, x)
         assert kind == "exponential"
         total = term = x
         for k in range(1, record["terms"]):
@@ -121,6 +117,8 @@ class Truth:
         if record["kind"] == "sort":
             groups = x.unflatten(1, (-1, record["size"]))
             return groups.sort(2, descending=record["descending"]).values.flatten(1, 2)
+        if record["kind"] in more_truth.ACTIVATIONS:
+            return more_truth.ACTIVATIONS[record["kind"]][0](self._get, record, x)
         return F.max_pool2d(x, record["size"], record["stride"])
 
     def _slopes(self, record: Record) -> tuple[float, float]:
@@ -131,6 +129,8 @@ class Truth:
             return SMOOTH[record["kind"]][1]
         if record["kind"] == "sort":
             return -1.0, 1.0
+        if record["kind"] in more_truth.ACTIVATIONS:
+            return more_truth.ACTIVATIONS[record["kind"]][1](self._get, record)
         pairs = zip(record["size"], record["stride"], strict=True)
         constant = math.sqrt(math.prod(-(-k // s) for k, s in pairs))
         return -constant, constant

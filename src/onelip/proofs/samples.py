@@ -55,7 +55,9 @@ def samples_record(
 
 
 def _radii(margins: Tensor, prediction: Tensor, between: Tensor) -> Tensor:
-    """Least margin over its constant, rounded down."""
+    """Least margin over its constant, rounded down; 0 where there is no other output."""
+    if between.shape[1] == 1:
+        return margins.new_zeros(len(margins))
     radii = margins.clamp_min(0) / (between[prediction] * (1 + 2.0**-30))
     return radii.scatter(1, prediction[:, None], math.inf).amin(1)
 

@@ -16,6 +16,7 @@ POINT, RESULT = 80, 50  # bits after the point
 ONE = 1 << POINT
 HALVINGS, TERMS = 8, 12  # exp(-f) = exp(-f / 2^8)^(2^8), f < 1
 LARGEST = 64  # exp(-64) is below 2^-92: 0 here
+FAR = 100  # bits of a number that is as good as infinite
 
 
 def exponential(t: int) -> int:
@@ -100,13 +101,13 @@ FUNCTIONS: dict[str, tuple[Any, int, Fraction, Fraction]] = {
 
 def register(check: Any) -> None:
     """Add the activations: ``{"kind": name}``."""
-    for name in FUNCTIONS:
-        check.ACTIVATIONS[name] = (partial(activation, check, name),)
+    for name, function in FUNCTIONS.items():
+        check.ACTIVATIONS[name] = (partial(activation, check, function),)
 
 
-def activation(check: Any, name: str, _: Any, inputs: Any) -> Any:
-    """An activation by its name."""
-    bounded, added, low, high = FUNCTIONS[name]
+def activation(check: Any, function: Any, _: Any, inputs: Any) -> Any:
+    """An activation by its entry in the table."""
+    bounded, added, low, high = function
     most = max(high, -low)
 
     def apply(x: Any) -> Any:
@@ -129,5 +130,5 @@ def activation(check: Any, name: str, _: Any, inputs: Any) -> Any:
 
 
 def _far(n: int) -> int:
-    """A number so large that its exponential is 0, of the sign of n; 0 for 0."""
-    return (n > 0) * (LARGEST << POINT) - (n < 0) * (LARGEST << POINT)
+    """A number so large that functions are there what they are at infinity, or 0, as n."""
+    return (n > 0) * (ONE << FAR) - (n < 0) * (ONE << FAR)

@@ -8,9 +8,11 @@ from onelip.certificates.head_curvature.proof import CurvatureProof, HeadCurvatu
 from onelip.certificates.head_curvature.radii import HeadRadii
 from onelip.certificates.methods import METHODS, LocalProof, radius_proof
 from onelip.certificates.precision import full_precision
+from onelip.certificates.with_radius import Basis, WithRadius, with_radius
 
 __all__ = [
     "METHODS",
+    "Basis",
     "Certificate",
     "CertificateMethod",
     "CurvatureProof",
@@ -19,8 +21,10 @@ __all__ = [
     "LocalProof",
     "Proved",
     "RadiusProof",
+    "WithRadius",
     "certify",
     "full_precision",
     "mlp_head",
     "radius_proof",
+    "with_radius",
 ]

@@ -115,7 +115,7 @@ def _certified(
     model = readable(asked, tuple(x.shape[1:]))
     _check_input(model, x)
     refuse_hidden_behaviour(model)
-    single, model = model, _of_two_logits(model, x)
+    single, model = model, of_two_logits(model, x)
     proved = radius_proof(method, model, tuple(x.shape[1:]))
     body, head = proved.split(model)
     with full_precision(x.device):
@@ -162,7 +162,7 @@ def _of_function(constants: Callable[[nn.Module, Shape], RadiusProof]) -> Certif
     return SimpleNamespace(name="", radius_proof=constants)
 
 
-def _of_two_logits(model: nn.Module, x: Tensor) -> nn.Module:
+def of_two_logits(model: nn.Module, x: Tensor) -> nn.Module:
     """Extend a binary model, of one logit z, by the map to the two logits ``-z / 2, z / 2``."""
     sample = x[:1] if len(x) else x.new_zeros(1, *x.shape[1:])
     try:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from onelip.bounds import lipschitz_bound as lipschitz_bound
     from onelip.certificates import Certificate as Certificate
     from onelip.certificates import certify as certify
+    from onelip.experiments.classification.load import load as load
     from onelip.lipschitz import LipschitzModule as LipschitzModule
     from onelip.proofs import prove as prove
 else:

@@ -3,6 +3,7 @@
 import json
 import re
 import tempfile
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -33,7 +34,7 @@ def save(
     with_radius: bool = False,
     method: Method | str = "product",
     reach: float | None = None,
-    about: Mapping[str, str] | None = None,
+    notes: Mapping[str, str] | None = None,
 ) -> Tensor:
     """Write ``onelip.export(model)`` as a ``.pt2`` or an ``.onnx`` file with a dynamic batch.
 
@@ -55,7 +56,7 @@ def save(
         with_radius: put the certified radius of each sample into the graph.
         method: of the radii; see ``onelip.certificates.with_radius``.
         reach: of the radii: length of the longest input, for level ``float``.
-        about: entries for the file beside what the radii rest on.
+        notes: entries for the file beside what the radii rest on; ``notes_of`` reads them.
 
     Returns:
         The product of norms as it is proved of the file, a 0-d float64 tensor. It is that of the
@@ -77,18 +78,18 @@ def save(
     path = Path(path)
     if path.suffix not in _FORMATS:
         raise UsageError(f"{path}: name a file that ends in {' or '.join(_FORMATS)}")
-    network, notes = export(model), dict(about or {})
+    network, entries = export(model), dict(notes or {})
     read(network, input_shape)  # a fault of the network itself is named as such, not as the file's
     if with_radius:
         network = _with_radius(network, input_shape, method=method, reach=reach)
-        notes |= {name: str(value) for name, value in network.basis._asdict().items()}
+        entries |= {name: str(value) for name, value in network.basis._asdict().items()}
     elif reach is not None:
         raise UsageError("reach is about radii: with_radius=True, or --with-radius")
     form = _FORMATS[path.suffix]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f"network{path.suffix}"
         try:
-            form.write(network, file, _inputs(network, input_shape, 2), notes)
+            form.write(network, file, _inputs(network, input_shape, 2), entries)
         except Exception as error:  # an exporter can raise anything
             raise UsageError(
                 f"{path.suffix} cannot hold this network ({_reason(error)}): save it as .pt2"
@@ -120,6 +121,34 @@ def _compare(network: nn.Module, form: "_Format", file: Path, shape: Shape) -> N
 
 def _named(outputs: Tensor | dict[str, Tensor]) -> dict[str, Tensor]:
     return outputs if isinstance(outputs, dict) else {"output": outputs}
+
+
+def notes_of(path: Path) -> dict[str, str]:
+    """Return the notes that ``save`` wrote into a file; none of a file of somebody else.
+
+    Raises:
+        UsageError: the file cannot be read, or its notes are no texts.
+    """
+    if path.suffix.lower() == ".onnx":
+        try:
+            import onnx
+
+            stored = onnx.load(path, load_external_data=False).metadata_props
+        except ImportError as error:
+            raise missing_extra("onnx", "onnx") from error
+        except Exception as error:  # of a file that is none
+            raise UsageError(f"{path} cannot be read as an ONNX file") from error
+        ours = [entry for entry in stored if entry.key.startswith("onelip.")]
+        return {entry.key.removeprefix("onelip."): entry.value for entry in ours}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if name.endswith("/extra/onelip.json")]
+            found = json.loads(archive.read(names[0])) if names else {}
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise UsageError(f"{path} cannot be read: {error}") from error
+    if not isinstance(found, dict):
+        raise UsageError(f"{path} has notes that are no object of JSON")
+    return {str(key): str(value) for key, value in found.items()}
 
 
 def _reason(error: BaseException) -> str:

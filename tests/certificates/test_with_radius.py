@@ -213,7 +213,7 @@ def files(tmp_path_factory, onnx_registry_once):
     with quiet("torch.onnx"):
         for suffix in ("pt2", "onnx"):
             file = folder / f"network.{suffix}"
-            onelip.save(model, file, SHAPE, with_radius=True, about={"units": "pixels"})
+            onelip.save(model, file, SHAPE, with_radius=True, notes={"units": "pixels"})
     command = [sys.executable, "-W", "ignore", "-c", ELSEWHERE]
     subprocess.run(command, check=True, cwd=folder, capture_output=True, timeout=300)
     return folder, model

@@ -49,8 +49,8 @@ class WithRadius(nn.Module):
 
     in float64, which is not above the exact quotient for C: each of the operations adds a part of
     :math:`2^{-53}` at most. It is 0 for a tie, below :math:`2^{-1000}`, and where a number of the
-    input or a logit is infinite or NaN; and at most the largest number there is. At level ``real`` m is 0, and the radius is never above the
-    one that ``certify`` gives for these logits.
+    input or a logit is infinite or NaN; and at most the largest number there is. At level ``real``
+    m is 0, and the radius is never above the one that ``certify`` gives for these logits.
 
     At level ``float`` e bounds the rounding error of the logits on all inputs up to the length R
     (``forward_error``), and m is :math:`2 \sqrt 2 e`: what a margin can lose at the sample and at

@@ -2,6 +2,7 @@
 
 from onelip.certificates._certify import certify
 from onelip.certificates._deprecated import __getattr__ as __getattr__
+from onelip.certificates._interval import Interval, interval
 from onelip.certificates._radius_proof import CertificateMethod, Proved, RadiusProof
 from onelip.certificates.certificate import Certificate
 from onelip.certificates.head_curvature.proof import CurvatureProof, HeadCurvature, mlp_head
@@ -18,12 +19,14 @@ __all__ = [
     "CurvatureProof",
     "HeadCurvature",
     "HeadRadii",
+    "Interval",
     "LocalProof",
     "Proved",
     "RadiusProof",
     "WithRadius",
     "certify",
     "full_precision",
+    "interval",
     "mlp_head",
     "radius_proof",
     "with_radius",

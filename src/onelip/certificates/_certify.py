@@ -128,10 +128,7 @@ def _certified(
         )  # modules may work in place
         logits = torch.cat([head(part) for part in features.split(batch_size)])
         refuse_mixed(model, x[:1], logits)
-        if isinstance(asked, nn.Module) and single is not asked:
-            _refuse_other_answers(asked, single, x, batch_size)
-        if isinstance(single, Traced):
-            _refuse_other_reading(single, x[:_READ])
+        refuse_other_function(asked, single, x, batch_size)
     _check_logits(logits, len(x), labels)
     prediction = logits.argmax(1)
     batch = ForwardPass(x, features, logits, prediction)
@@ -177,6 +174,31 @@ def of_two_logits(model: nn.Module, x: Tensor) -> nn.Module:
         return model
     halves = plain_linear(x.new_tensor([[-0.5], [0.5]]), None)  # their difference is z
     return nn.Sequential(model, halves).eval()
+
+
+def network_for(asked: Predictor, x: Tensor) -> nn.Module:
+    """Return the network that a model is read as, for inputs of any size.
+
+    Raises:
+        UsageError: as ``certify``, but for inputs that leave [0, 1].
+        UnboundedModuleError: its forward cannot be traced, or it has hooks or patched methods.
+    """
+    model = readable(asked, tuple(x.shape[1:]))
+    _check_input(model, x, None)
+    refuse_hidden_behaviour(model)
+    return model
+
+
+def refuse_other_function(asked: Predictor, read: nn.Module, x: Tensor, batch_size: int) -> None:
+    """Refuse a model that computes something else than was traced or read of it.
+
+    Raises:
+        UsageError: an output differs by more than rounding explains.
+    """
+    if isinstance(asked, nn.Module) and read is not asked:
+        _refuse_other_answers(asked, read, x, batch_size)
+    if isinstance(read, Traced):
+        _refuse_other_reading(read, x[:_READ])
 
 
 def _refuse_other_answers(model: nn.Module, traced: nn.Module, x: Tensor, batch_size: int) -> None:

@@ -21,11 +21,11 @@ from torch import nn
 
 from onelip.attacks import ATTACKS, Boundary
 from onelip.cli import COMMANDS, main
+from onelip.directed_rounding import downwards, upwards
 from onelip.errors import SoundnessError
 from onelip.experiments.classification import attack
 from onelip.experiments.classification.training.callbacks import History, TimeLimit
 from onelip.experiments.classification.training.classifier import Classifier
-from onelip.experiments.directed_rounding import downwards, upwards
 from onelip.experiments.recipes import RECIPES
 from onelip.lipschitz import lipschitz_bound
 from onelip.losses import LOSSES, OffsetCrossEntropy

@@ -32,7 +32,10 @@ if TYPE_CHECKING:
     from onelip._save import save as save
     from onelip.bounds import lipschitz_bound as lipschitz_bound
     from onelip.certificates import Certificate as Certificate
+    from onelip.certificates import Interval as Interval
     from onelip.certificates import certify as certify
+    from onelip.certificates import interval as interval
+    from onelip.experiments.classification.load import load as load
     from onelip.lipschitz import LipschitzModule as LipschitzModule
     from onelip.proofs import prove as prove
 else:

@@ -1,10 +1,13 @@
 """Networks as files that other programs run, proved again before they appear."""
 
+import json
 import re
 import tempfile
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +15,9 @@ from torch import Tensor, nn
 from onelip._export import export
 from onelip.atomic_files import atomic_write
 from onelip.bounds import Product
+from onelip.certificates.methods import Method
+from onelip.certificates.with_radius import WithRadius
+from onelip.certificates.with_radius import with_radius as _with_radius
 from onelip.chains import Shape
 from onelip.errors import OnelipError, UsageError, missing_extra
 from onelip.quiet import quiet
@@ -20,7 +26,16 @@ from onelip.reading import load, read
 _CLOSE = 1e-4  # relative and absolute, of outputs in float32 by another runtime
 
 
-def save(model: nn.Module, path: str | Path, input_shape: Shape) -> Tensor:
+def save(
+    model: nn.Module,
+    path: str | Path,
+    input_shape: Shape,
+    *,
+    with_radius: bool = False,
+    method: Method | str = "product",
+    reach: float | None = None,
+    notes: Mapping[str, str] | None = None,
+) -> Tensor:
     """Write ``onelip.export(model)`` as a ``.pt2`` or an ``.onnx`` file with a dynamic batch.
 
     The file is read again before it gets its name: it has to be one that onelip can prove a bound
@@ -28,12 +43,20 @@ def save(model: nn.Module, path: str | Path, input_shape: Shape) -> Tensor:
     reference evaluator of the format where that is not installed. TorchScript is deprecated and no
     format of ours.
 
+    With radii the file has two outputs, ``logits`` and ``radius``, a dictionary in a ``.pt2`` file;
+    see ``onelip.certificates.WithRadius``. What they rest on stands in the file: among the
+    ``metadata_props`` of an ONNX file, in ``extra/onelip.json`` of a ``.pt2`` file.
+
     Cost: about a second per layer for ONNX.
 
     Args:
         model: what ``onelip.export`` takes.
         path: of the file; one that exists is replaced, but not by something that is refused.
         input_shape: of one input, without the batch.
+        with_radius: put the certified radius of each sample into the graph.
+        method: of the radii; see ``onelip.certificates.with_radius``.
+        reach: of the radii: length of the longest input, for level ``float``.
+        notes: entries for the file beside what the radii rest on; ``notes_of`` reads them.
 
     Returns:
         The product of norms as it is proved of the file, a 0-d float64 tensor. It is that of the
@@ -42,6 +65,7 @@ def save(model: nn.Module, path: str | Path, input_shape: Shape) -> Tensor:
     Raises:
         UsageError: another suffix, or a network that the format cannot hold or that cannot be
             proved there; the message says what is the matter, and nothing is written.
+        NotApplicableError: the radii of the method depend on more than the logits.
 
     Example:
         >>> import onelip, tempfile
@@ -52,14 +76,20 @@ def save(model: nn.Module, path: str | Path, input_shape: Shape) -> Tensor:
         True
     """
     path = Path(path)
-    if path.suffix not in _WRITERS:
-        raise UsageError(f"{path}: name a file that ends in {' or '.join(_WRITERS)}")
-    network = export(model)
+    if path.suffix not in _FORMATS:
+        raise UsageError(f"{path}: name a file that ends in {' or '.join(_FORMATS)}")
+    network, entries = export(model), dict(notes or {})
     read(network, input_shape)  # a fault of the network itself is named as such, not as the file's
+    if with_radius:
+        network = _with_radius(network, input_shape, method=method, reach=reach)
+        entries |= {name: str(value) for name, value in network.basis._asdict().items()}
+    elif reach is not None:
+        raise UsageError("reach is about radii: with_radius=True, or --with-radius")
+    form = _FORMATS[path.suffix]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f"network{path.suffix}"
         try:
-            _WRITERS[path.suffix](network, file, _inputs(network, input_shape, 2))
+            form.write(network, file, _inputs(network, input_shape, 2), entries)
         except Exception as error:  # an exporter can raise anything
             raise UsageError(
                 f"{path.suffix} cannot hold this network ({_reason(error)}): save it as .pt2"
@@ -71,17 +101,54 @@ def save(model: nn.Module, path: str | Path, input_shape: Shape) -> Tensor:
                 f"a bound cannot be proved of this network in {path.suffix} ({error}): save it as "
                 ".pt2"
             ) from error
-        for count in (1, 3):
-            x = _inputs(network, input_shape, count)
-            with torch.no_grad():
-                expected = network(x)
-            found = _RUNNERS[path.suffix](file, x)
-            if not torch.allclose(found, expected, rtol=_CLOSE, atol=_CLOSE):
-                off = float((found - expected).abs().max())
-                raise UsageError(f"the file computes something else, by {off:.3g}: please report")
+        _compare(network, form, file, input_shape)
         with atomic_write(path) as temporary:
             temporary.write_bytes(file.read_bytes())
     return bound
+
+
+def _compare(network: nn.Module, form: "_Format", file: Path, shape: Shape) -> None:
+    """Refuse a file that computes something else than its network."""
+    for count in (1, 3):
+        x = _inputs(network, shape, count)
+        with torch.no_grad():
+            expected = _named(network(x))
+        for name, found in form.run(file, x).items():
+            if not torch.allclose(found, expected[name], rtol=_CLOSE, atol=_CLOSE):
+                off = float((found - expected[name]).abs().max())
+                raise UsageError(f"the file computes something else, by {off:.3g}: please report")
+
+
+def _named(outputs: Tensor | dict[str, Tensor]) -> dict[str, Tensor]:
+    return outputs if isinstance(outputs, dict) else {"output": outputs}
+
+
+def notes_of(path: Path) -> dict[str, str]:
+    """Return the notes that ``save`` wrote into a file; none of a file of somebody else.
+
+    Raises:
+        UsageError: the file cannot be read, or its notes are no texts.
+    """
+    if path.suffix.lower() == ".onnx":
+        try:
+            import onnx
+
+            stored = onnx.load(path, load_external_data=False).metadata_props
+        except ImportError as error:
+            raise missing_extra("onnx", "onnx") from error
+        except Exception as error:  # of a file that is none
+            raise UsageError(f"{path} cannot be read as an ONNX file") from error
+        ours = [entry for entry in stored if entry.key.startswith("onelip.")]
+        return {entry.key.removeprefix("onelip."): entry.value for entry in ours}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if name.endswith("/extra/onelip.json")]
+            found = json.loads(archive.read(names[0])) if names else {}
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise UsageError(f"{path} cannot be read: {error}") from error
+    if not isinstance(found, dict):
+        raise UsageError(f"{path} has notes that are no object of JSON")
+    return {str(key): str(value) for key, value in found.items()}
 
 
 def _reason(error: BaseException) -> str:
@@ -104,17 +171,21 @@ def _inputs(network: nn.Module, shape: Shape, count: int) -> Tensor:
     return torch.randn(count, *shape, generator=generator, dtype=torch.float64).to(dtype)
 
 
-def _write_program(network: nn.Module, file: Path, x: Tensor) -> None:
+def _write_program(network: nn.Module, file: Path, x: Tensor, notes: dict[str, str]) -> None:
     dynamic = ({0: torch.export.Dim("batch")},)
-    torch.export.save(torch.export.export(network, (x,), dynamic_shapes=dynamic), file)
+    program = torch.export.export(network, (x,), dynamic_shapes=dynamic)
+    torch.export.save(program, file, extra_files={"onelip.json": json.dumps(notes)})
 
 
-def _write_onnx(network: nn.Module, file: Path, x: Tensor) -> None:
+def _write_onnx(network: nn.Module, file: Path, x: Tensor, notes: dict[str, str]) -> None:
     try:
         import onnxscript  # noqa: F401  torch's exporter is written in it
     except ImportError as error:
         raise missing_extra("onnxscript", "onnx") from error
+    import onnx
+
     dynamic = ({0: torch.export.Dim("batch")},)
+    radii = isinstance(network, WithRadius)
     with quiet("onnxscript", "torch.onnx"):  # its progress, and its own deprecations
         torch.onnx.export(
             network,
@@ -124,32 +195,51 @@ def _write_onnx(network: nn.Module, file: Path, x: Tensor) -> None:
             dynamic_shapes=dynamic,
             external_data=False,
             input_names=["input"],
-            output_names=["output"],
+            output_names=["logits", "radius"] if radii else ["output"],
+            optimize=not radii,  # it leaves out factors near 1, for which nothing was proved
             verbose=False,
         )
+    if notes:
+        model = onnx.load(file)
+        onnx.helper.set_model_props(model, {f"onelip.{name}": notes[name] for name in notes})
+        onnx.save(model, file)
 
 
-def _run_program(file: Path, x: Tensor) -> Tensor:
+def _run_program(file: Path, x: Tensor) -> dict[str, Tensor]:
     with torch.no_grad():
-        y: Tensor = torch.export.load(file).module()(x)
-    return y
+        return _named(torch.export.load(file).module()(x))
 
 
-def _run_onnx(file: Path, x: Tensor) -> Tensor:
+def _run_onnx(file: Path, x: Tensor) -> dict[str, Tensor]:
     inputs = {"input": x.numpy()}
     if x.dtype == torch.float32 and find_spec("onnxruntime"):  # it has no float64 convolutions
         import onnxruntime
         from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NotThere
 
         try:
-            return torch.from_numpy(onnxruntime.InferenceSession(file).run(None, inputs)[0])
+            session = onnxruntime.InferenceSession(file)
+            names = [output.name for output in session.get_outputs()]
+            return _tensors(names, session.run(names, inputs))
         except NotThere:  # sums of a convolution are accumulated in float64
             pass
     from onnx.reference import ReferenceEvaluator
 
-    found: Any = ReferenceEvaluator(str(file)).run(None, inputs)
-    return torch.from_numpy(found[0])
+    evaluator: Any = ReferenceEvaluator(str(file))
+    return _tensors(evaluator.output_names, evaluator.run(None, inputs))
 
 
-_WRITERS = {".pt2": _write_program, ".onnx": _write_onnx}
-_RUNNERS = {".pt2": _run_program, ".onnx": _run_onnx}
+def _tensors(names: Sequence[str], arrays: Sequence[Any]) -> dict[str, Tensor]:
+    return {name: torch.as_tensor(array) for name, array in zip(names, arrays, strict=True)}
+
+
+class _Format(NamedTuple):
+    """How a format is written, and run."""
+
+    write: Callable[[nn.Module, Path, Tensor, dict[str, str]], None]
+    run: Callable[[Path, Tensor], dict[str, Tensor]]
+
+
+_FORMATS = {
+    ".pt2": _Format(_write_program, _run_program),
+    ".onnx": _Format(_write_onnx, _run_onnx),
+}

@@ -1,12 +1,25 @@
 """Certificate of a batch: radii, and the bounds and assumptions that they rest on."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from onelip.certificates.head_curvature.radii import HeadRadii
+from onelip.directed_rounding import downwards, upwards
 from onelip.errors import UsageError
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+ASSUMPTIONS = {
+    "real": "in exact arithmetic, for the weights as stored and the logits as computed",
+    "float": "for what the network computes, the rounding of its forward pass included",
+}
+"""What a certificate of a level holds for."""
+
+_QUANTILES = (0.05, 0.25, 0.75, 0.95)
 
 
 @dataclass(frozen=True)
@@ -57,3 +70,62 @@ class Certificate:
             raise UsageError(f"eps is a distance, got {eps}")
         right = self.prediction == labels.to(self.prediction.device)
         return right & (self.radius > eps)
+
+    def rests_on(self) -> dict[str, Any]:
+        """Return what the radii rest on, as JSON takes it."""
+        return {
+            "bound": float(self.bound),
+            "body_bound": float(self.body_bound),
+            "method": self.method,
+            "head": self.head,
+            "level": self.level,
+            "holds": ASSUMPTIONS[self.level],
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "device": self.device,
+            "layer_bounds": dict(self.layer_bounds),
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return predictions, radii and what they rest on, as JSON takes it."""
+        samples = {"prediction": self.prediction.tolist(), "radius": self.radius.tolist()}
+        return samples | self.rests_on()
+
+    def to_dataframe(self) -> "DataFrame":
+        """Return predictions and radii, a row for each sample; ``attrs`` say what they rest on.
+
+        Raises:
+            UsageError: pandas is not installed.
+        """
+        try:
+            from pandas import DataFrame
+        except ImportError as error:
+            raise UsageError("pandas is not installed: pip install pandas") from error
+        samples = {"prediction": self.prediction.cpu().numpy(), "radius": self.radius.cpu().numpy()}
+        frame = DataFrame(samples)
+        frame.attrs = self.rests_on()
+        return frame
+
+    def __str__(self) -> str:
+        """Return five lines: samples, bounds, radii, how and where they were proved, for what."""
+        where = f"logits in {str(self.dtype).removeprefix('torch.')} on {self.device}"
+        return "\n".join(
+            [
+                f"{len(self.radius)} samples, {int((self.radius > 0).sum())} with a radius above 0",
+                f"proved Lipschitz bound {upwards(float(self.bound), 9)}, in front of the head "
+                f"{upwards(float(self.body_bound), 9)}",
+                f"radius: {_spread(self.radius)}",
+                f"method {self.method}, head {self.head}, level {self.level}, {where}",
+                f"it holds {ASSUMPTIONS[self.level]}",
+            ]
+        )
+
+
+def _spread(radius: Tensor) -> str:
+    """Median and quantiles of radii as text: each that of a sample, and rounded downwards."""
+    if not len(radius):
+        return "none"
+    ranked = radius.sort().values.tolist()
+    values = {share: ranked[int(share * (len(ranked) - 1))] for share in (0.5, *_QUANTILES)}
+    words = {share: downwards(value, 4) for share, value in values.items()}
+    others = ", ".join(f"{100 * share:g} % {words[share]}" for share in _QUANTILES)
+    return f"median {words[0.5]}, quantiles {others}"

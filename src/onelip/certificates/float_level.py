@@ -40,7 +40,9 @@ def float_radii(
         radius = torch.minimum(found.radius.cpu(), within)
         return found._replace(radius=torch.where(radius > 0, radius, 0.0))
 
-    most = real.radius.cpu().clamp(max=diameter)
+    most = real.radius.cpu()
+    pixels = bool(((batch.x >= 0) & (batch.x <= 1)).all())
+    most = most.clamp(max=diameter) if pixels else torch.where(most < math.inf, most, diameter)
     found = capped(left(most), most)
     if float(found.radius.sum()) < (1 - _GAP) * float(most.sum()):
         nearer = torch.minimum(left(found.radius).radius.cpu(), most)

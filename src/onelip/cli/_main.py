@@ -16,6 +16,8 @@ COMMANDS = (
     "train",
     "certify",
     "attack",
+    "predict",
+    "export",
     "bound",
     "prove",
     "check",
@@ -33,6 +35,8 @@ USAGE = """usage: onelip COMMAND [ARGUMENTS]
   train --resume RUN                 go on with a run that was stopped
   certify RUN                        certified radii of every test image
   attack RUN                         accuracy under attack, below which no certificate may lie
+  predict RUN FILE [FILE ...]        classes and certified radii of images and arrays
+  export RUN -o FILE                 the network as .onnx, .pt2 or .safetensors; --with-radius
   bound FILE                         proved Lipschitz bounds of a run, a .pt2 or an ONNX file
   prove RUN | FILE -o BUNDLE         network, constants and radii, for others to check
   check BUNDLE                       check them: VALID, or INVALID and what fails

@@ -1,5 +1,6 @@
 """``onelip certify``: certified radii of every test image of a run."""
 
+from pathlib import Path
 from typing import Any
 
 from onelip.cli.arguments import classification_run
@@ -10,7 +11,9 @@ from onelip.method_names import CERTIFICATE_METHODS
 def run(arguments: list[str]) -> None:
     """Certify a run."""
     folder, options = classification_run("certify", arguments, _add_options)
-    classification.certify_run(
+    if options.out is not None:
+        classification.check_table(options.out)
+    certified = classification.certify_run(
         folder,
         options.data,
         method=options.method,
@@ -18,6 +21,9 @@ def run(arguments: list[str]) -> None:
         precision=options.precision,
     )
     print(classification.table(folder.read(), folder.recipe))
+    if options.out is not None:
+        written = classification.write_radii(folder, certified, options.out)
+        print("".join(f"\nwritten {path}" for path in written))
 
 
 def _add_options(parser: Any) -> None:
@@ -29,3 +35,4 @@ def _add_options(parser: Any) -> None:
     parser.add_argument(
         "--precision", type=int, default=32, help="bits in which the network runs: 32 or 64"
     )
+    parser.add_argument("--out", type=Path, help="write the radii: .csv, .json or .parquet")

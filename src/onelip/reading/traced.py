@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from onelip.chains import Chain, Shape
 from onelip.chains.value import Value
 from onelip.errors import UsageError
 from onelip.lipschitz import LipschitzModule, has_unknown_class, unwrapped
-from onelip.reading.aten.program import program_graph, read_archive
+from onelip.reading.aten.program import names_of_outputs, program_graph, read_archive
 from onelip.reading.aten.trace import trace
 from onelip.reading.graphs.branches import Ways
 from onelip.reading.onnx.file import read_onnx
@@ -99,7 +100,8 @@ def traced_file(path: str | Path) -> Traced:
 
 def _running(program: ExportedProgram) -> Callable[[Tensor], Tensor]:
     """Return a function that runs a program; one for a batch of 1, on a sample at a time."""
-    run = program.module().__call__  # the module itself would be a part, and has hooks
+    call: Any = program.module().__call__  # the module itself would be a part, and has hooks
+    run = call if not names_of_outputs(program) else lambda x: call(x)["logits"]
     (example,) = (
         node for node in program.graph.nodes if node.name in program.graph_signature.user_inputs
     )

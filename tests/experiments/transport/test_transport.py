@@ -9,8 +9,8 @@ import pytest
 import safetensors.torch
 import torch
 
+from onelip.directed_rounding import downwards
 from onelip.errors import NonFiniteError, SoundnessError, UsageError
-from onelip.experiments.directed_rounding import downwards
 from onelip.experiments.transport import run as transport
 from onelip.experiments.transport.critic import build_critic
 from onelip.experiments.transport.folder import TransportFolder, load_critic

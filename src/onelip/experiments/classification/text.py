@@ -2,9 +2,9 @@
 
 from typing import Literal, cast
 
+from onelip.directed_rounding import upwards
 from onelip.errors import UsageError
 from onelip.experiments.classification.recipe import Recipe
-from onelip.experiments.directed_rounding import upwards
 from onelip.experiments.record_schema import (
     Accuracy,
     Attack,

@@ -1,6 +1,6 @@
 """A published table beside our runs, as aligned text."""
 
-from onelip.experiments.directed_rounding import upwards
+from onelip.directed_rounding import upwards
 from onelip.experiments.tables.published import Ours, Row, Table, is_share
 from onelip.experiments.tables.stored_runs import DISTANCE
 

@@ -1,6 +1,6 @@
 """Result of a Wasserstein run as text."""
 
-from onelip.experiments.directed_rounding import downwards, upwards
+from onelip.directed_rounding import downwards, upwards
 from onelip.experiments.record_schema import Identity, TransportRecord
 
 

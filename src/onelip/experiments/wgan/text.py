@@ -1,6 +1,6 @@
 """Result of a WGAN as text."""
 
-from onelip.experiments.directed_rounding import downwards, upwards
+from onelip.directed_rounding import downwards, upwards
 from onelip.experiments.wgan.folder import WGANFolder
 
 

@@ -199,9 +199,17 @@ def _output(program: ExportedProgram) -> str:
     specs = program.graph_signature.output_specs
     if any(spec.kind is not OutputKind.USER_OUTPUT for spec in specs):
         raise UsageError("the program changes its buffers: model.eval() before the export")
+    if names_of_outputs(program) == ["logits", "radius"]:  # as onelip.save writes them
+        specs = specs[:1]
     if len(specs) != 1 or not isinstance(specs[0].arg, TensorArgument):
         raise UsageError(f"a network of one output can be read, this one has {len(specs)}")
     return specs[0].arg.name
+
+
+def names_of_outputs(program: ExportedProgram) -> list[str]:
+    """Names of the outputs, of a program that returns a dictionary."""
+    tree = program.call_spec.out_spec
+    return [str(name) for name in tree.context] if tree is not None and tree.type is dict else []
 
 
 def program_nodes(

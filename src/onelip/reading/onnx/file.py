@@ -49,7 +49,8 @@ def read_onnx(
         input: name of the tensor that the chain starts from, if not of the only input: one of
             several, or one inside, such as what an embedding returns. An input of whole numbers is
             taken from the table in which they are looked up.
-        output: name of the tensor that the chain ends with, if not of the only output.
+        output: name of the tensor that the chain ends with, if not of the only output; of the two
+            outputs ``logits`` and ``radius`` it is the first.
         shapes: sizes of dimensions that the file leaves open, by the names that it gives them;
             ``"x.2"`` is dimension 2 of the input x if it gives none.
         fixed: arrays for the other inputs, by name; a number fills all of an input.
@@ -167,6 +168,8 @@ class _File:
             if name not in inside and name not in outputs:
                 raise UsageError(f"{self.path} has no output {name!r}; it has {_listed(outputs)}")
             return name
+        if sorted(outputs) == ["logits", "radius"]:  # as onelip.save writes them
+            return "logits"
         if len(outputs) != 1:
             raise UsageError(
                 f"{self.path} has {len(outputs)} outputs: choose with output=, or --output, one of "

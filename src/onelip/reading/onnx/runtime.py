@@ -29,7 +29,8 @@ def onnx_runner(path: Path) -> tuple[Callable[[Tensor], Tensor], torch.dtype]:
     except Exception as error:  # onnxruntime has many
         reason = str(error).strip().partition("\n")[0]
         raise UsageError(f"onnxruntime does not run {path}: {reason}") from error
-    inputs, outputs = session.get_inputs(), session.get_outputs()
+    inputs, outputs = session.get_inputs(), [output.name for output in session.get_outputs()]
+    outputs = ["logits"] if sorted(outputs) == ["logits", "radius"] else outputs
     if len(inputs) != 1 or len(outputs) != 1 or inputs[0].type not in _DTYPES:
         raise UsageError(
             f"{path} has {len(inputs)} inputs and {len(outputs)} outputs: a file that predicts has "
@@ -41,7 +42,7 @@ def onnx_runner(path: Path) -> tuple[Callable[[Tensor], Tensor], torch.dtype]:
 
     def run(x: Tensor) -> Tensor:
         parts = x.split(1) if batch == 1 and len(x) else [x]
-        results = [session.run(None, {entry.name: part.cpu().numpy()})[0] for part in parts]
+        results = [session.run(outputs, {entry.name: part.cpu().numpy()})[0] for part in parts]
         return torch.cat([torch.from_numpy(result) for result in results])
 
     return run, _DTYPES[entry.type]

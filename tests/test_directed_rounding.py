@@ -5,7 +5,7 @@ from decimal import Decimal
 import pytest
 import torch
 
-from onelip.experiments.directed_rounding import downwards, upwards
+from onelip.directed_rounding import downwards, upwards
 
 
 def test_printed_bounds_are_on_the_safe_side():

@@ -1,0 +1,150 @@
+"""Predictions for files of images and of arrays, each with its certified radius."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from onelip.certificates import Certificate, certify
+from onelip.data.pixels import decode_image
+from onelip.data.samples import IMAGE_SUFFIXES
+from onelip.directed_rounding import downwards
+from onelip.errors import UsageError
+from onelip.experiments.classification.folder import ClassificationFolder
+from onelip.experiments.classification.load import About, Loaded, load
+from onelip.experiments.radius_files import check_table, write_table
+from onelip.experiments.threads import use_threads
+
+_ARRAYS = (".npy", ".npz")
+
+
+class Inputs(NamedTuple):
+    """Inputs from files, each with a name, as floats; of files of one precision."""
+
+    names: list[str]
+    values: Tensor
+
+
+def predict_run(
+    run: ClassificationFolder,
+    files: Sequence[Path],
+    *,
+    method: str | None = None,
+    level: Literal["real", "float"] = "real",
+    out: Path | None = None,
+) -> str:
+    """Predict the inputs in some files, and return a table of classes and certified radii.
+
+    Bytes are pixels, divided by 255 in float32; floats are taken as they are: an array in float64
+    is predicted by the network in float64.
+
+    Args:
+        run: a trained run.
+        files: images of the run's size, and ``.npy`` or ``.npz`` files with one input, or several
+            along the first axis.
+        method: a name in ``onelip.certificates.METHODS``; that of the recipe by default.
+        level: of the certificates.
+        out: ``.csv``, ``.json`` or ``.parquet`` file for the table.
+
+    Raises:
+        UsageError: a file cannot be read or holds something else.
+    """
+    if out is not None:
+        check_table(out)
+    use_threads(run.recipe.threads)
+    network = load(run.path)
+    rows: dict[str, list[Any]] = {"file": [], "prediction": [], "class": [], "radius": []}
+    rests_on: dict[str, Any] = {"run": str(run.path), "units": network.about.units}
+    for inputs in _by_precision(files, network.about):
+        found = _certified(network, inputs, method or run.recipe.certificate, level)
+        labels = found.prediction.tolist()
+        rows["file"] += inputs.names
+        rows["prediction"] += labels
+        rows["class"] += [network.about.class_name(label) for label in labels]
+        rows["radius"] += found.radius.tolist()
+        rests_on |= found.rests_on()
+    written = write_table(out, rows, rests_on) if out is not None else []
+    notes = [f"radii: l2, {network.about.units}; {rests_on['method']}, level {level}"]
+    return "\n".join([_text(rows), "", *notes, *(f"written {path}" for path in written)])
+
+
+def _certified(
+    network: Loaded, inputs: Inputs, method: str, level: Literal["real", "float"]
+) -> Certificate:
+    model: nn.Module = network.to(inputs.values.dtype)
+    return certify(model, inputs.values, method=method, level=level, box=network.about.box)
+
+
+def _text(rows: dict[str, list[Any]]) -> str:
+    """Format a table of file, class and radius, rounded downwards."""
+    wide = max([4, *map(len, rows["file"])])
+    name = max([5, *map(len, rows["class"])])
+    lines = [f"{'file':<{wide}}  {'class':<{name}}  {'radius':>10}"]
+    for file, word, radius in zip(rows["file"], rows["class"], rows["radius"], strict=True):
+        lines.append(f"{file:<{wide}}  {word:<{name}}  {downwards(radius):>10}")
+    return "\n".join(lines)
+
+
+def _by_precision(files: Sequence[Path], about: About) -> Iterator[Inputs]:
+    """Yield the inputs of files in float32, then those in float64."""
+    found = [pair for file in files for pair in _read(file, about)]
+    if not found:
+        raise UsageError("nothing to predict: name image, .npy or .npz files with an input or more")
+    for dtype in (torch.float32, torch.float64):
+        chosen = [(name, value) for name, value in found if value.dtype == dtype]
+        if chosen:
+            names, values = zip(*chosen, strict=True)
+            yield Inputs(list(names), torch.stack(values))
+
+
+def _read(file: Path, about: About) -> Iterator[tuple[str, Tensor]]:
+    """Yield the inputs in a file, with their names."""
+    suffix = file.suffix.lower()
+    if suffix in IMAGE_SUFFIXES:
+        if len(about.input_shape) != 3:
+            raise UsageError(f"{file} is an image, the run is about rows of {about.input_shape[0]}")
+        pixels = decode_image(file.read_bytes(), about.input_shape, str(file))
+        yield str(file), torch.from_numpy(pixels.copy()).float().div(255)
+        return
+    if suffix not in _ARRAYS:
+        known = ", ".join((*IMAGE_SUFFIXES, *_ARRAYS))
+        raise UsageError(f"cannot predict {file}: name files that end in {known}")
+    for name, array in _arrays(file):
+        values, shape = _floats(array, name), about.input_shape
+        gray = len(shape) == 3 and shape[0] == 1  # such images may come without their channel
+        single = values.shape == shape or (gray and values.shape == shape[1:])
+        several = values[None] if single else values
+        if gray and several.shape[1:] == shape[1:]:
+            several = several[:, None]
+        if several.shape[1:] != shape:
+            asked = ", ".join(map(str, shape))
+            raise UsageError(f"{name} has shape {tuple(values.shape)}: ({asked}) or (n, {asked})")
+        for place, value in enumerate(several):
+            yield name if single else f"{name}[{place}]", value
+
+
+def _arrays(file: Path) -> list[tuple[str, Any]]:
+    """Arrays of a file, by name."""
+    try:
+        found = np.load(file, allow_pickle=False)
+        if isinstance(found, np.ndarray):
+            return [(str(file), found)]
+        with found:
+            return [(f"{file}:{key}", found[key]) for key in found.files]
+    except (OSError, ValueError, EOFError, KeyError) as error:
+        if isinstance(error, OSError) and error.filename:
+            raise
+        raise UsageError(f"cannot read {file}: save one array of numbers, or several") from error
+
+
+def _floats(array: Any, name: str) -> Tensor:
+    """Return an array as floats, pixels in [0, 1]."""
+    if array.dtype == np.uint8:
+        return torch.from_numpy(np.ascontiguousarray(array)).float().div(255)
+    if array.dtype.kind != "f" or array.dtype.itemsize not in (4, 8):
+        raise UsageError(f"{name} holds {array.dtype}: save uint8, float32 or float64")
+    little = array.astype(array.dtype.newbyteorder("="), copy=False)
+    return torch.from_numpy(np.ascontiguousarray(little))

@@ -320,6 +320,10 @@ def parquet(split, shape=(28, 28), label=3, count=4):
 def test_data_that_do_not_fit(refused, bad, fault, message):
     for split in ("train", "test"):
         parquet(split, **fault if split == bad else {})
+    if bad == "train" and "shape" in fault:  # then they are data of one's own, of two sizes
+        message = (
+            "8x8 pixels, the image in row 0 of data/test-00000-of-00001.parquet 28x28: --size 8"
+        )
     refused("train cpl-mnist --data data --out run --quiet", message)
 
 

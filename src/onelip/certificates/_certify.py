@@ -43,6 +43,7 @@ def certify(
     method: Method | str = "product",
     level: Literal["real", "float"] = "real",
     batch_size: int = 1024,
+    box: tuple[float, float] | None = (0.0, 1.0),
     constants: Callable[[nn.Module, Shape], RadiusProof] | None = None,
 ) -> Certificate:
     """Predict a batch, with a radius around each sample in which the prediction cannot change.
@@ -64,7 +65,7 @@ def certify(
             compiled, or wrapped for data-parallel training. An exported program, or the path of a
             ``.pt2`` or ``.onnx`` file, is certified as it runs. Input scaling is inside the model
             (``onelip.layers.Normalize``), so that radii are in the units of x.
-        x: inputs in [0, 1].
+        x: inputs in [0, 1], or in another box.
         labels: true classes; samples that are predicted wrong then get radius 0.
         method: the method that proves the radii: one of ``onelip.bounds``, ``HeadCurvature()``,
             anything else with ``radius_proof(model, input_shape)``, or a name in
@@ -75,11 +76,13 @@ def certify(
             (``onelip.export(model, accumulate=torch.float64)``), and a part of the radius in
             float32.
         batch_size: samples per forward pass.
+        box: interval in which all numbers of x lie, so that inputs which were scaled before are
+            found out; None for any finite numbers, as those of a table. Radii do not depend on it.
         constants: the old form of ``method``, a function; it goes with the next release.
 
     Raises:
         UsageError: a part of the model is in training mode, x has another dtype than the weights,
-            leaves [0, 1] or is not finite, no logits, logits in 16 bits, labels out of range, or
+            leaves its box or is not finite, no logits, logits in 16 bits, labels out of range, or
             there is no such method.
         UnboundedModuleError: a part of the model has no proved bound, or, for level ``float``, its
             rounding is not known.
@@ -97,7 +100,7 @@ def certify(
         method = _of_function(constants)
     if level not in ("real", "float"):
         raise UsageError(f"no level {level!r}: certificates have level 'real' or 'float'")
-    return _certified(model, x, labels, method=method, level=level, batch_size=batch_size)
+    return _certified(model, x, labels, method=method, level=level, batch_size=batch_size, box=box)
 
 
 @torch.no_grad()
@@ -110,10 +113,11 @@ def _certified(
     method: Method | str,
     level: Literal["real", "float"],
     batch_size: int,
+    box: tuple[float, float] | None,
 ) -> Certificate:
     """Predict a batch in full precision, and prove its radii."""
     model = readable(asked, tuple(x.shape[1:]))
-    _check_input(model, x)
+    _check_input(model, x, box)
     refuse_hidden_behaviour(model)
     single, model = model, _of_two_logits(model, x)
     proved = radius_proof(method, model, tuple(x.shape[1:]))
@@ -206,8 +210,8 @@ def _refuse_other_reading(traced: Traced, x: Tensor) -> None:
         )
 
 
-def _check_input(model: nn.Module, x: Tensor) -> None:
-    """Refuse models in training mode, inputs of another dtype, and inputs outside [0, 1]."""
+def _check_input(model: nn.Module, x: Tensor, box: tuple[float, float] | None) -> None:
+    """Refuse models in training mode, inputs of another dtype, and inputs outside a box."""
     for part in model.modules():  # a slice of an nn.Sequential is a new one, in training mode
         if part.training and type(part) is not nn.Sequential:
             raise UsageError(
@@ -220,10 +224,12 @@ def _check_input(model: nn.Module, x: Tensor) -> None:
     if dtypes and x.dtype not in dtypes:
         of_x, *of_model = (str(d).removeprefix("torch.") for d in (x.dtype, *dtypes))
         raise UsageError(f"inputs are {of_x}, weights {', '.join(of_model)}: make them the same")
-    if not bool(((x >= 0) & (x <= 1)).all()):
+    if box is None and not bool(x.isfinite().all()):
+        raise UsageError("inputs are infinite or NaN: leave those samples out")
+    if box is not None and not bool(((x >= box[0]) & (x <= box[1])).all()):
         raise UsageError(
-            "inputs leave [0, 1]: radii are in pixel units, so scale inside the model with "
-            "onelip.layers.Normalize"
+            f"inputs leave [{box[0]:g}, {box[1]:g}]: radii are in units of x, so scale inside the "
+            "model with onelip.layers.Normalize; numbers of a table have box=None"
         )
 
 

@@ -15,11 +15,14 @@ from onelip.cli.arguments import (
     resumes,
     run_parser,
 )
-from onelip.data import load
+from onelip.data import DataSet, Source, open_data
+from onelip.data.own import holds_own_data
+from onelip.data.own.tables import LABELS
 from onelip.errors import OnelipError, UsageError
 from onelip.experiments import classification
 from onelip.experiments.classification import ClassificationFolder, Recipe
 from onelip.experiments.recipes import RECIPES
+from onelip.image_sets import OWN
 from onelip.losses import LOSSES
 from onelip.models import MODELS
 
@@ -31,11 +34,12 @@ def run(arguments: list[str]) -> None:
     """Train a recipe or go on with a run, and evaluate it if it is complete."""
     recipe, options = _parsed(arguments)
     check_minutes(options)
-    folder = _folder(recipe, options)
+    folder = _folder(recipe, options, arguments)
     try:
-        load(folder.recipe.dataset, "test", options.data or folder.data_folder)  # fail early
+        if recipe is None:
+            _ = folder.data(options.data).test  # fail early
         limits = {"max_minutes": options.max_minutes, "progress": not options.quiet}
-        complete = classification.train(folder, data=options.data, **limits)
+        complete = classification.train(folder, **limits)
     except OnelipError:
         if recipe is not None:
             folder.discard()  # unless an epoch is already saved there
@@ -45,7 +49,7 @@ def run(arguments: list[str]) -> None:
     if _rank() != 0:
         return
     if complete:
-        _evaluate(folder, options.data)
+        _evaluate(folder)
     else:
         print(
             f"stopped in time; go on with: {folder.resume}, "
@@ -53,13 +57,49 @@ def run(arguments: list[str]) -> None:
         )
 
 
-def _folder(recipe: Recipe | None, options: Any) -> ClassificationFolder:
+def _folder(recipe: Recipe | None, options: Any, arguments: list[str]) -> ClassificationFolder:
     """Return the folder of the run; process 0 makes a new one."""
     if recipe is None:
         return ClassificationFolder.open(options.resume)
-    if _rank() == 0:
-        return ClassificationFolder.create(recipe, options.out)
-    return _awaited(options.out)
+    if _rank() != 0:
+        return _awaited(options.out)
+    asked = any(argument.split("=")[0] == "--validation" for argument in arguments)
+    data = _opened(recipe, options, asked)
+    if data.name == OWN:
+        recipe = dataclasses.replace(recipe, dataset=OWN, validation=len(data.validation))
+        print(data.summary(), flush=True)
+    return ClassificationFolder.start(recipe, data, options.out)
+
+
+def _opened(recipe: Recipe, options: Any, asked: bool) -> DataSet:
+    """Open the data of a new run.
+
+    Args:
+        recipe: names a published data set, or that data of one's own are needed.
+        options: name the place.
+        asked: whether the number of held-out images is an option.
+    """
+    place = None if options.data is None else str(options.data)
+    own = place is not None and holds_own_data(recipe.dataset, place)
+    name = OWN if own else recipe.dataset
+    written = recipe.dataset == OWN and recipe.validation != Recipe.validation
+    source = None if place is None else Source(place, options.label, _size(options.size))
+    if source is None and (options.label or options.size):
+        raise UsageError("--label and --size are for data of your own, which --data names")
+    validation = recipe.validation if name != OWN or asked or written else None
+    data = open_data(name, source, validation=validation, split_seed=recipe.split_seed)
+    _ = data.test  # fail early
+    return data
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    """Height and width of ``64`` or ``48x64``."""
+    if text is None:
+        return None
+    sides = text.split("x")
+    if len(sides) > 2 or not all(side.isdecimal() and 0 < int(side) < 2**15 for side in sides):
+        raise UsageError(f"--size takes a side or HEIGHTxWIDTH, as 64 or 48x64, got {text!r}")
+    return int(sides[0]), int(sides[-1])
 
 
 def _awaited(path: Path | None) -> ClassificationFolder:
@@ -81,10 +121,10 @@ def _rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
-def _evaluate(folder: ClassificationFolder, data: Path | None) -> None:
-    certified = classification.certify_run(folder, data)
+def _evaluate(folder: ClassificationFolder) -> None:
+    certified = classification.certify_run(folder)
     if folder.recipe.attack_samples:
-        classification.attack_run(folder, data, certified=certified)
+        classification.attack_run(folder, certified=certified)
     figure = classification.plot([folder])
     text = classification.table(folder.read(), folder.recipe)
     print(f"\n{text}\n\nrecord {folder.record}\nfigure {figure}")
@@ -120,6 +160,9 @@ def _overridden(recipe: Recipe, arguments: list[str]) -> tuple[Recipe, Any]:
         parser.add_class_arguments(Recipe, skip=_UNSET | _PARTS)
         parser.add_function_arguments(made_by, "network", skip={"input_shape", "classes"})
         parser.add_class_arguments(LOSSES[loss], "objective")
+        columns = f"of a table: column of the labels; {', '.join(LABELS)} by default"
+        parser.add_argument("--label", help=columns)
+        parser.add_argument("--size", help="scale and crop images: 64, or HEIGHTxWIDTH")
 
     parser = run_parser(f"train {recipe.name}", arguments, add_settings)
     _add_options(parser)

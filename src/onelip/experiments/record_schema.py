@@ -41,12 +41,34 @@ class Session(TypedDict):
     started: str
 
 
+Side = Annotated[int, Meta(ge=1, lt=2**31)]
+
+
+class Split(TypedDict):
+    """Number and digest of the inputs of a split, and how it was made if the files lack it."""
+
+    count: Count
+    made: str | None
+    sha256: str
+
+
 class Data(TypedDict):
-    """Source of the training images."""
+    """Source of the inputs, and what is in them."""
 
     note: NotRequired[str]
     train: NotRequired[Count]
     folder: NotRequired[str | None]
+    name: NotRequired[str]
+    label: NotRequired[str | None]
+    size: NotRequired[Annotated[list[Side], Meta(min_length=2, max_length=2)] | None]
+    shape: NotRequired[Annotated[list[Side], Meta(min_length=1, max_length=3)]]
+    classes: NotRequired[Annotated[list[str], Meta(min_length=2)]]
+    columns: NotRequired[list[str]]
+    mean: NotRequired[list[Finite]]
+    std: NotRequired[list[Positive]]
+    notes: NotRequired[list[str]]
+    split_seed: NotRequired[Count]
+    splits: NotRequired[dict[str, Split]]
 
 
 class Epoch(TypedDict):
@@ -161,7 +183,7 @@ class Identity(TypedDict):
     note: str
     count: Count
     held_out: Count
-    shape: Annotated[list[Annotated[int, Meta(ge=1, lt=2**31)]], Meta(min_length=1, max_length=3)]
+    shape: Annotated[list[Side], Meta(min_length=1, max_length=3)]
     dtype: str
     sha256: str
 

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from onelip.errors import UsageError
 from onelip.experiments.classification.recipe import Recipe
+from onelip.experiments.own_code import find
 from onelip.experiments.record_schema import checked_arguments
 from onelip.image_sets import DataInfo, published
 from onelip.layers import Normalize
@@ -24,14 +25,16 @@ def build_model(recipe: Recipe, info: DataInfo | None = None) -> nn.Module:
     Raises:
         UsageError: the recipe names no known model or data set, or wrong arguments.
     """
-    if recipe.model not in MODELS:
-        raise UsageError(f"no model {recipe.model!r}; known: {', '.join(MODELS)}")
+    build = find("model", recipe.model, MODELS)
     info = info or published(recipe.dataset)
-    checked_arguments(MODELS[recipe.model], recipe.network, recipe.model)
+    shape = _sides(info) if recipe.model in MODELS else info.shape
+    checked_arguments(build, recipe.network, recipe.model)
     try:
-        model = MODELS[recipe.model](_sides(info), len(info.classes), **recipe.network)
+        model = build(shape, len(info.classes), **recipe.network)
     except Exception as error:  # sizes that no layer or machine can have raise anything
         raise UsageError(f"{recipe.model} cannot be built: {error}") from None
+    if not isinstance(model, nn.Module):
+        raise UsageError(f"{recipe.model} returns a {type(model).__name__}, not a torch.nn.Module")
     if not any(True for _ in model.parameters()):
         raise UsageError(f"{recipe.model} has no weights to train: give it a layer")
     return _scaled(model, info) if info.columns else model
@@ -85,11 +88,12 @@ def build_loss(recipe: Recipe) -> nn.Module:
     Raises:
         UsageError: the recipe names no known loss, or wrong arguments.
     """
-    if recipe.loss not in LOSSES:
-        raise UsageError(f"no loss {recipe.loss!r}; known: {', '.join(LOSSES)}")
-    checked_arguments(LOSSES[recipe.loss], recipe.objective, recipe.loss)
+    build = find("loss", recipe.loss, LOSSES)
+    checked_arguments(build, recipe.objective, recipe.loss)
     try:
-        loss: nn.Module = LOSSES[recipe.loss](**recipe.objective)
-    except (TypeError, ValueError) as error:
+        loss = build(**recipe.objective)
+    except Exception as error:  # of a loss of the user's own, anything
         raise UsageError(f"{recipe.loss} cannot be built: {error}") from None
+    if not isinstance(loss, nn.Module):
+        raise UsageError(f"{recipe.loss} returns a {type(loss).__name__}, not a torch.nn.Module")
     return loss

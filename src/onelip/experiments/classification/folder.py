@@ -1,7 +1,8 @@
 """Folder of a training run: ``metrics.json``, ``model.safetensors``, a checkpoint, figures."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from torch import nn
 
@@ -10,6 +11,7 @@ from onelip.data.data_set import digest
 from onelip.errors import UsageError
 from onelip.experiments.classification.build import build_model
 from onelip.experiments.classification.recipe import Recipe
+from onelip.experiments.own_code import prepare
 from onelip.experiments.record_schema import Data, TrainingRecord
 from onelip.experiments.run_folder import RunFolder
 from onelip.image_sets import OWN, DataInfo, published
@@ -68,9 +70,23 @@ class ClassificationFolder(RunFolder[Recipe, TrainingRecord]):
         return info
 
     @classmethod
-    def start(cls, recipe: Recipe, data: DataSet, path: Path | None = None) -> Self:
-        """Make a new folder for a run on data that are open already; see ``create``."""
-        entries = {"data": data.record()} if recipe.dataset == OWN else {}
+    def start(
+        cls,
+        recipe: Recipe,
+        data: DataSet,
+        path: Path | None = None,
+        code: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """Make a new folder for a run on data that are open already; see ``create``.
+
+        Args:
+            recipe: of the run.
+            data: of the run.
+            path: of the folder.
+            code: files of code of the user's own.
+        """
+        entries: dict[str, Any] = {"data": data.record()} if recipe.dataset == OWN else {}
+        entries |= {"code": code} if code else {}
         run = cls.create(recipe, path, entries)
         run._opened = data
         return run
@@ -107,6 +123,7 @@ class ClassificationFolder(RunFolder[Recipe, TrainingRecord]):
         Raises:
             UsageError: the weights are missing, corrupt, or those of another model.
         """
+        prepare(self.read().get("code", {}))
         model = build_model(self.recipe, self.info)
         self.load_weights("model", model)
         if "train" not in self.read():

@@ -24,9 +24,10 @@ class Recipe(Settings):
         about: one line.
         dataset: digits, mnist, fashion-mnist, cifar10, cifar100, tiny-imagenet, or own, which
             ``--data`` names.
-        model: a name in ``onelip.models.MODELS``.
+        model: a name in ``onelip.models.MODELS``, or of a function of your own of input shape and
+            classes, as ``my_package.nets:build`` or ``nets.py:build``.
         network: keyword arguments of the model other than its defaults.
-        loss: a name in ``onelip.losses.LOSSES``.
+        loss: a name in ``onelip.losses.LOSSES``, or of a class of your own, likewise.
         objective: keyword arguments of the loss.
         constants: where a loss on radii takes the constants of logit differences from: ``liplt`` or
             ``product``, both on power iterations, or ``head`` alone, of a 1-Lipschitz network. The

@@ -26,9 +26,11 @@ from onelip.experiments.classification.training.callbacks import (
     TimeLimit,
 )
 from onelip.experiments.classification.training.classifier import Classifier
+from onelip.experiments.own_code import prepare
 from onelip.experiments.threads import use_threads
 from onelip.image_sets import OWN
 from onelip.layers import project
+from onelip.models import MODELS
 
 
 def train(
@@ -57,12 +59,13 @@ def train(
     """
     recipe = run.recipe
     use_threads(recipe.threads)
+    prepare(run.read().get("code", {}))
     found = run.data(data)
-    _check_data(recipe, found)
     torch.manual_seed(recipe.seed)
     model = build_model(recipe, found.info)
-    if recipe.dataset == OWN:
+    if recipe.dataset == OWN or recipe.model not in MODELS:
         check_fit(model, found.info, recipe.model)
+    _check_data(recipe, found)
     if recipe.certificate == "curvature":
         mlp_head(model)  # fail before training
     if recipe.projection_interval:

@@ -27,7 +27,7 @@ def main(path: str, reference: bool) -> None:
     torch.set_num_threads(1)
     run = ClassificationFolder.open(path)
     test = load("digits", "test", None)
-    images, model = test.images.float().div(255), export(run.load_model())
+    images, model = test.inputs.float().div(255), export(run.load_model())
     radii = sorted(run.recipe.eps)
 
     def store(name: str, methods: list[Attack]) -> None:

@@ -119,7 +119,7 @@ def _run(folder: ClassificationFolder, path: Path, data: str | None = None) -> R
     model = onelip.export(folder.load_model()).double().eval()
     dataset = folder.settings.dataset
     test, eps = load(dataset, "test", data), RADII[dataset]
-    x, labels = test.images[:IMAGES].double() / 255, test.labels[:IMAGES]
+    x, labels = test.inputs[:IMAGES].double() / 255, test.labels[:IMAGES]
     stored = json.loads(path.read_text())["rows"] if path.exists() else []
     known = stored[0] if stored else _open_images(model, x, labels, eps)
     yield known
@@ -218,7 +218,7 @@ def _trained(sizes: tuple[int, ...]) -> nn.Sequential:
 
 def _digits(split: str) -> tuple[Tensor, Tensor]:
     images = load("digits", split, None)
-    return images.images.double().flatten(1) / 255, images.labels
+    return images.inputs.double().flatten(1) / 255, images.labels
 
 
 def _percent(flags: Tensor) -> float:

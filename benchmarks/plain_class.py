@@ -61,9 +61,9 @@ def main() -> None:
     """Train, certify by three methods, attack, and store."""
     train, test = load("digits", "train"), load("digits", "test")
     start = time.perf_counter()
-    net = trained(train.images / 255, train.labels)
+    net = trained(train.inputs / 255, train.labels)
     seconds = {"train": round(time.perf_counter() - start, 1)}
-    images, labels = test.images / 255, test.labels
+    images, labels = test.inputs / 255, test.labels
     rows = []
     for method in ("product", "liplt"):  # the tightest of these two comes last
         start = time.perf_counter()

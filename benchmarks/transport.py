@@ -35,7 +35,7 @@ CRITICS: dict[str, tuple[int, Callable[[], nn.Module]]] = {
 def samples(folder: Path | None) -> tuple[Tensor, Tensor]:
     """Digits 0 to 4, and 5 to 9, each in a random order."""
     data = load("mnist", "train", folder)
-    images = data.images.float().div(255)
+    images = data.inputs.float().div(255)
     small, large = images[data.labels < 5], images[data.labels > 4]
     random = torch.Generator().manual_seed(0)
     p, q = (part[torch.randperm(len(part), generator=random)] for part in (small, large))

@@ -26,7 +26,7 @@ from onelip.errors import SoundnessError
 from onelip.experiments.classification import attack
 from onelip.experiments.classification.training.callbacks import History, TimeLimit
 from onelip.experiments.classification.training.classifier import Classifier
-from onelip.experiments.recipes import RECIPES
+from onelip.experiments.recipes import GROUPS, RECIPES
 from onelip.lipschitz import lipschitz_bound
 from onelip.losses import LOSSES, OffsetCrossEntropy
 from onelip.transport import CriticTraining
@@ -103,6 +103,9 @@ def metrics(run):
     [
         ("nonsense", "known: train, certify"),
         ("recipes extra", "onelip recipes --help"),
+        ("recipes --table foo", "known: own, digits"),
+        ("train dense", "name your data: --data FOLDER"),
+        ("train digits --size 8", "for data of your own, which --data names"),
         ("train", "onelip recipes lists them"),
         ("train --epochs 3", "onelip recipes lists them"),
         ("train nope", "onelip recipes lists them"),
@@ -320,6 +323,10 @@ def parquet(split, shape=(28, 28), label=3, count=4):
 def test_data_that_do_not_fit(refused, bad, fault, message):
     for split in ("train", "test"):
         parquet(split, **fault if split == bad else {})
+    if bad == "train" and "shape" in fault:  # then they are data of one's own, of two sizes
+        message = (
+            "8x8 pixels, the image in row 0 of data/test-00000-of-00001.parquet 28x28: --size 8"
+        )
     refused("train cpl-mnist --data data --out run --quiet", message)
 
 
@@ -550,7 +557,7 @@ def test_a_reader_that_has_seen_enough_is_no_error():
     line = ["bash", "-c", f"set -o pipefail; {onelip} | head -1"]
     done = subprocess.run(line, check=False, capture_output=True)
     assert (done.returncode, done.stderr) == (0, b"")
-    assert done.stdout.startswith(b"digits ")
+    assert done.stdout.startswith(b"own ")
 
 
 def test_attack_of_a_run_without_certificates(call, run):
@@ -572,9 +579,16 @@ def test_a_broken_certificate_is_an_error(call, run, monkeypatch):
 
 
 def test_recipes(call):
-    status, out, err = call("recipes")
+    status, out, err = call("recipes --all")
     assert (status, err) == (0, "")
     assert [line.split()[0] for line in out.splitlines()] == list(RECIPES)
+    status, out, err = call("recipes")
+    assert (status, err) == (0, "")
+    counts = {line.split()[0]: int(line.split()[1]) for line in out.splitlines()[: len(GROUPS)]}
+    assert counts == {name: len(group.recipes) for name, group in GROUPS.items()}
+    assert out.splitlines()[-1].split() == ["onelip", "train", GROUPS["bcop-1"].recipes[0]]
+    status, out, err = call("recipes --table bcop-1")
+    assert [line.split()[0] for line in out.splitlines()] == list(GROUPS["bcop-1"].recipes)
 
 
 def test_dashes_are_underscores(call):

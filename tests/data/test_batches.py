@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from onelip.data import Batches, ImageSet, crop_and_flip
+from onelip.data import Batches, LabelledSet, crop_and_flip
 from onelip.errors import UsageError
 
 COUNT = 50
-DATA = ImageSet(
+DATA = LabelledSet(
     torch.arange(COUNT * 16, dtype=torch.int64).remainder(251).byte().view(COUNT, 1, 4, 4),
     torch.arange(COUNT),
     COUNT,
@@ -29,7 +29,7 @@ def same(first, second) -> bool:
 def test_images_are_floats_that_fit_their_labels():
     for images, labels in Batches(DATA, 7, seed=0):
         assert images.dtype == torch.float32
-        assert torch.equal(images, DATA.images[labels].float() / 255)
+        assert torch.equal(images, DATA.inputs[labels].float() / 255)
 
 
 @pytest.mark.parametrize(("drop_last", "sizes"), [(True, [20, 20]), (False, [20, 20, 10])])

@@ -28,7 +28,7 @@ def test_second_load_reads_the_cache(tmp_path, write, decoded, cache_folder):
     write(tmp_path / FILE)
     first, second = (load("mnist", "train", tmp_path) for _ in range(2))
     assert len(decoded) == 1
-    assert torch.equal(first.images, second.images)
+    assert torch.equal(first.inputs, second.inputs)
     assert torch.equal(first.labels, second.labels)
     assert [path.suffix for path in cache_folder.iterdir()] == [".safetensors"]
 
@@ -49,7 +49,7 @@ def test_corrupt_cache_is_rebuilt(tmp_path, write, decoded, cache_folder, keep):
     (stored,) = cache_folder.iterdir()
     stored.write_bytes(stored.read_bytes()[:keep])
     for _ in range(2):
-        assert torch.equal(load("mnist", "train", tmp_path).images, first.images)
+        assert torch.equal(load("mnist", "train", tmp_path).inputs, first.inputs)
     assert len(decoded) == 2
 
 

@@ -8,33 +8,33 @@ import pytest
 import torch
 from PIL import Image
 
-from onelip.data import DATASETS, ImageSet, load
+from onelip.data import DATASETS, LabelledSet, load
 from onelip.errors import UsageError
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 FILE = "train-00000-of-00001.parquet"
 
 
-def assert_same(pixels: np.ndarray, data: ImageSet) -> None:
-    assert data.images.dtype == torch.uint8
-    assert torch.equal(data.images, torch.from_numpy(pixels))
+def assert_same(pixels: np.ndarray, data: LabelledSet) -> None:
+    assert data.inputs.dtype == torch.uint8
+    assert torch.equal(data.inputs, torch.from_numpy(pixels))
 
 
 def test_digits_are_split_once_and_for_all():
     train, test = load("digits", "train"), load("digits", "test")
-    assert train.images.shape == (1347, 1, 8, 8)
-    assert test.images.shape == (450, 1, 8, 8)
+    assert train.inputs.shape == (1347, 1, 8, 8)
+    assert test.inputs.shape == (450, 1, 8, 8)
     assert train.classes == 10
     assert train.note == ""
-    assert int(train.images.max()) == 255
+    assert int(train.inputs.max()) == 255
     assert int(test.labels.bincount().min()) >= 43
-    assert torch.equal(load("digits", "train").images, train.images)
+    assert torch.equal(load("digits", "train").inputs, train.inputs)
 
 
 def test_digits_cover_the_original_set():
     from sklearn.datasets import load_digits
 
-    both = torch.cat([load("digits", split).images for split in ("train", "test")])
+    both = torch.cat([load("digits", split).inputs for split in ("train", "test")])
     rounded = np.rint(load_digits().data * 255 / 16).astype(np.uint8)
     assert sorted(map(bytes, both.numpy())) == sorted(map(bytes, rounded))
 
@@ -88,23 +88,23 @@ def test_palette_images_are_converted(tmp_path, write):
     buffer = io.BytesIO()
     Image.new("RGB", (32, 32), (10, 20, 30)).quantize(2).save(buffer, "PNG")
     write(tmp_path / FILE, (3, 32, 32), labels=[0], spoil={0: buffer.getvalue()})
-    pixels = load("cifar10", "train", tmp_path).images
+    pixels = load("cifar10", "train", tmp_path).inputs
     assert pixels[0, :, 0, 0].tolist() == [10, 20, 30]
 
 
 def test_subset_keeps_order_and_note():
-    data = ImageSet(torch.arange(4, dtype=torch.uint8).view(4, 1, 1, 1), torch.arange(4), 4, "n")
+    data = LabelledSet(torch.arange(4, dtype=torch.uint8).view(4, 1, 1, 1), torch.arange(4), 4, "n")
     part = data.subset(torch.tensor([2, 0]))
-    assert (len(part), part.labels.tolist(), part.images.flatten().tolist()) == (2, [2, 0], [2, 0])
+    assert (len(part), part.labels.tolist(), part.inputs.flatten().tolist()) == (2, [2, 0], [2, 0])
     assert (part.classes, part.note) == (4, "n")
 
 
 def test_wrong_tensors_are_refused():
     images, labels = torch.zeros(2, 1, 1, 1, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64)
-    with pytest.raises(UsageError, match="images must be uint8"):
-        ImageSet(images.float(), labels, 10)
-    with pytest.raises(UsageError, match="labels must be int64, one per image"):
-        ImageSet(images, labels[:1], 10)
+    with pytest.raises(UsageError, match="inputs must be images, uint8"):
+        LabelledSet(images.int(), labels, 10)
+    with pytest.raises(UsageError, match="labels must be int64, one per input"):
+        LabelledSet(images, labels[:1], 10)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_missing_packages_name_the_extra(
 @pytest.mark.skipif(not (SHARED / "mnist").is_dir(), reason=f"MNIST is not in {SHARED}")
 def test_real_mnist():
     data = load("mnist", "test", SHARED)
-    assert data.images.shape == (10_000, 1, 28, 28)
+    assert data.inputs.shape == (10_000, 1, 28, 28)
     assert data.labels[:5].tolist() == [7, 2, 1, 0, 4]
     assert data.note == ""
 
@@ -171,6 +171,6 @@ def test_real_mnist():
 @pytest.mark.skipif(not (SHARED / "cifar10-jpeg").is_dir(), reason=f"CIFAR-10 is not in {SHARED}")
 def test_real_cifar10():
     data = load("cifar10", "test", SHARED)
-    assert data.images.shape == (10_000, 3, 32, 32)
+    assert data.inputs.shape == (10_000, 3, 32, 32)
     assert data.labels.bincount().tolist() == [1000] * 10
     assert data.note == "CIFAR-10 (JPEG copy)"

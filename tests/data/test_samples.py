@@ -98,10 +98,10 @@ def test_gray_images_fill_three_channels_where_others_have_colour(tmp_path):
 def test_data_sets():
     train, test = load("digits", "train"), load("digits", "test")
     for text, images in (
-        ("digits", train.images),
-        ("digits:train", train.images),
-        ("digits:test", test.images),
-        ("digits:test:7", test.images[test.labels == 7]),
+        ("digits", train.inputs),
+        ("digits:train", train.inputs),
+        ("digits:test", test.inputs),
+        ("digits:test:7", test.inputs[test.labels == 7]),
     ):
         found = read_samples(text)
         assert (found.values == images.float() / 255).all()

@@ -3,17 +3,17 @@
 import pytest
 import torch
 
-from onelip.data import ImageSet, holdout
+from onelip.data import LabelledSet, holdout
 from onelip.errors import UsageError
 
-DATA = ImageSet(torch.arange(100, dtype=torch.uint8).view(100, 1, 1, 1), torch.arange(100), 100)
+DATA = LabelledSet(torch.arange(100, dtype=torch.uint8).view(100, 1, 1, 1), torch.arange(100), 100)
 
 
 def test_parts_are_disjoint_and_complete():
     train, validation = holdout(DATA, 30, seed=1)
     assert (len(train), len(validation)) == (70, 30)
     assert sorted(train.labels.tolist() + validation.labels.tolist()) == list(range(100))
-    assert torch.equal(train.images.flatten().long(), train.labels)
+    assert torch.equal(train.inputs.flatten().long(), train.labels)
 
 
 def test_the_seed_decides():

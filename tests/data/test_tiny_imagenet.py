@@ -63,8 +63,8 @@ def archive(tmp_path):
 
 def check(folder, split, images, labels):
     data = load("tiny-imagenet", split, folder)
-    assert data.images.dtype == torch.uint8
-    assert torch.equal(data.images, torch.stack([pixels_of(image) for image in images]))
+    assert data.inputs.dtype == torch.uint8
+    assert torch.equal(data.inputs, torch.stack([pixels_of(image) for image in images]))
     assert data.labels.tolist() == labels
     assert data.classes == 200
     assert data.note == ("Tiny-ImageNet, validation split" if split == "test" else "")
@@ -194,6 +194,6 @@ def test_missing_pillow(archive, monkeypatch):
 def test_gray_images_of_other_sets(tmp_path, write):
     """Of the right size only: MNIST is still not CIFAR-10."""
     write(tmp_path / "train-0.parquet", (1, 32, 32), labels=[1, 2])
-    images = load("cifar10", "train", tmp_path).images
+    images = load("cifar10", "train", tmp_path).inputs
     assert images.shape == (2, 3, 32, 32)
     assert torch.equal(images[:, 0], images[:, 2])

@@ -16,7 +16,7 @@ from onelip.transport import WGAN, exact_distance, gradient_penalty
 
 @pytest.fixture(scope="module")
 def digits():
-    return load("digits", "train").images.float() / 255
+    return load("digits", "train").inputs.float() / 255
 
 
 def networks(family, seed=0):

@@ -6,6 +6,7 @@ from onelip.attacks.evaluate import Attack, attack, attack_radii
 from onelip.attacks.foolbox_attacks import FGM, FMN, PGD, Boundary, Pointwise
 from onelip.attacks.registry import ATTACKS, DEFAULT_ATTACKS
 from onelip.attacks.square import Square
+from onelip.attacks.unit_box import UnitBox
 
 __all__ = [
     "APGD",
@@ -19,6 +20,7 @@ __all__ = [
     "Boundary",
     "Pointwise",
     "Square",
+    "UnitBox",
     "attack",
     "attack_radii",
     "judge",

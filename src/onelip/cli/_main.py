@@ -46,9 +46,11 @@ USAGE = """usage: onelip COMMAND [ARGUMENTS]
   transport P Q                      a lower bound of the Wasserstein-1 distance of two samples
   transport --task NAME              the same where the distance is known
   transport --resume RUN             go on with a run that was stopped
-  recipes                            what can be trained
+  recipes [--table GROUP | --all]    what can be trained
 
---data DIR names a folder with a data set in the hub's parquet layout; else it is downloaded."""
+RECIPE is a name, a YAML file, or file.py:NAME. --data PLACE is your own: a folder of images by
+class, an .npz, .csv or .parquet file, hub:OWNER/NAME; or a folder with a published set in the hub's
+layout, which is downloaded otherwise."""
 
 
 def main(arguments: list[str] | None = None) -> int:

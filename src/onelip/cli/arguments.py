@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from onelip.experiments.settings import Settings
 
 _Settings = TypeVar("_Settings", bound="Settings")
-_DATA = "folder of the data set; else it is downloaded"
+_DATA = "place of the data: a folder, a file, hub:OWNER/NAME; published sets are downloaded"
 
 
 def new_parser(command: str) -> Any:
@@ -134,7 +134,7 @@ def classification_run(
     """
     parser = new_parser(command)
     parser.add_argument("run", type=Path, help="run folder")
-    parser.add_argument("--data", type=Path, help="folder of the data set")
+    parser.add_argument("--data", type=Path, help="place of the data, if it is another now")
     extend(parser)
     options = parser.parse_args(arguments)
     return classification.ClassificationFolder.open(options.run), options

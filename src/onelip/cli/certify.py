@@ -33,6 +33,8 @@ def _add_options(parser: Any) -> None:
         "--level", choices=("real", "float"), default="real", help="float: rounding included"
     )
     parser.add_argument(
-        "--precision", type=int, default=32, help="bits in which the network runs: 32 or 64"
+        "--precision",
+        type=int,
+        help="bits in which the network runs: 32 or 64; 64 for tables by default",
     )
     parser.add_argument("--out", type=Path, help="write the radii: .csv, .json or .parquet")

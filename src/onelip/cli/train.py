@@ -2,11 +2,12 @@
 
 import argparse
 import dataclasses
+import inspect
 import os
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from onelip.cli.arguments import (
     add_training_options,
@@ -15,11 +16,16 @@ from onelip.cli.arguments import (
     resumes,
     run_parser,
 )
-from onelip.data import load
+from onelip.data import DataSet, Source, open_data
+from onelip.data.own import holds_own_data
+from onelip.data.own.tables import LABELS
 from onelip.errors import OnelipError, UsageError
 from onelip.experiments import classification
 from onelip.experiments.classification import ClassificationFolder, Recipe
+from onelip.experiments.own_code import find, located
 from onelip.experiments.recipes import RECIPES
+from onelip.experiments.recipes.user_recipes import code_of, find_recipe
+from onelip.image_sets import OWN
 from onelip.losses import LOSSES
 from onelip.models import MODELS
 
@@ -29,13 +35,14 @@ _PARTS = {"network", "objective"}  # with options of their own
 
 def run(arguments: list[str]) -> None:
     """Train a recipe or go on with a run, and evaluate it if it is complete."""
-    recipe, options = _parsed(arguments)
+    recipe, code, options = _parsed(arguments)
     check_minutes(options)
-    folder = _folder(recipe, options)
+    folder = _folder(recipe, code, options, arguments)
     try:
-        load(folder.recipe.dataset, "test", options.data or folder.data_folder)  # fail early
+        if recipe is None:
+            _ = folder.data(options.data).test  # fail early
         limits = {"max_minutes": options.max_minutes, "progress": not options.quiet}
-        complete = classification.train(folder, data=options.data, **limits)
+        complete = classification.train(folder, **limits)
     except OnelipError:
         if recipe is not None:
             folder.discard()  # unless an epoch is already saved there
@@ -45,7 +52,7 @@ def run(arguments: list[str]) -> None:
     if _rank() != 0:
         return
     if complete:
-        _evaluate(folder, options.data)
+        _evaluate(folder)
     else:
         print(
             f"stopped in time; go on with: {folder.resume}, "
@@ -53,13 +60,51 @@ def run(arguments: list[str]) -> None:
         )
 
 
-def _folder(recipe: Recipe | None, options: Any) -> ClassificationFolder:
+def _folder(
+    recipe: Recipe | None, code: dict[str, Any], options: Any, arguments: list[str]
+) -> ClassificationFolder:
     """Return the folder of the run; process 0 makes a new one."""
     if recipe is None:
         return ClassificationFolder.open(options.resume)
-    if _rank() == 0:
-        return ClassificationFolder.create(recipe, options.out)
-    return _awaited(options.out)
+    if _rank() != 0:
+        return _awaited(options.out)
+    asked = any(argument.split("=")[0] == "--validation" for argument in arguments)
+    data = _opened(recipe, options, asked)
+    if data.name == OWN:
+        recipe = dataclasses.replace(recipe, dataset=OWN, validation=len(data.validation))
+        print(data.summary(), flush=True)
+    return ClassificationFolder.start(recipe, data, options.out, {**code, **code_of(recipe)})
+
+
+def _opened(recipe: Recipe, options: Any, asked: bool) -> DataSet:
+    """Open the data of a new run.
+
+    Args:
+        recipe: names a published data set, or that data of one's own are needed.
+        options: name the place.
+        asked: whether the number of held-out images is an option.
+    """
+    place = None if options.data is None else str(options.data)
+    own = place is not None and holds_own_data(recipe.dataset, place)
+    name = OWN if own else recipe.dataset
+    written = recipe.dataset == OWN and recipe.validation != Recipe.validation
+    source = None if place is None else Source(place, options.label, _size(options.size))
+    if source is None and (options.label or options.size):
+        raise UsageError("--label and --size are for data of your own, which --data names")
+    validation = recipe.validation if name != OWN or asked or written else None
+    data = open_data(name, source, validation=validation, split_seed=recipe.split_seed)
+    _ = data.test  # fail early
+    return data
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    """Height and width of ``64`` or ``48x64``."""
+    if text is None:
+        return None
+    sides = text.split("x")
+    if len(sides) > 2 or not all(side.isdecimal() and 0 < int(side) < 2**15 for side in sides):
+        raise UsageError(f"--size takes a side or HEIGHTxWIDTH, as 64 or 48x64, got {text!r}")
+    return int(sides[0]), int(sides[-1])
 
 
 def _awaited(path: Path | None) -> ClassificationFolder:
@@ -81,29 +126,30 @@ def _rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
-def _evaluate(folder: ClassificationFolder, data: Path | None) -> None:
-    certified = classification.certify_run(folder, data)
+def _evaluate(folder: ClassificationFolder) -> None:
+    certified = classification.certify_run(folder)
     if folder.recipe.attack_samples:
-        classification.attack_run(folder, data, certified=certified)
+        classification.attack_run(folder, certified=certified)
     figure = classification.plot([folder])
     text = classification.table(folder.read(), folder.recipe)
     print(f"\n{text}\n\nrecord {folder.record}\nfigure {figure}")
 
 
-def _parsed(arguments: list[str]) -> tuple[Recipe | None, Any]:
-    """Return the recipe with its overrides (None to resume), and the other options."""
+def _parsed(arguments: list[str]) -> tuple[Recipe | None, dict[str, Any], Any]:
+    """Return the recipe with its overrides (None to resume), its file, and the other options."""
     if resumes(arguments):
         parser = run_parser("train", arguments, lambda _: None)
         _add_options(parser)
-        return None, parser.parse_args(arguments)
+        return None, {}, parser.parse_args(arguments)
     name = next((a for a in arguments if not a.startswith("-")), None)
     if arguments and arguments[0] in ("-h", "--help"):
-        return _overridden(next(iter(RECIPES.values())), arguments)
+        recipe, options = _overridden(next(iter(RECIPES.values())), arguments)  # prints the help
+        return recipe, {}, options
     if name is None or name != arguments[0]:
         raise UsageError("train needs a recipe first: onelip recipes lists them")
-    if name not in RECIPES:
-        raise UsageError(f"no recipe {name!r}: onelip recipes lists them")
-    return _overridden(RECIPES[name], arguments[1:])
+    recipe, code = find_recipe(name)
+    recipe, options = _overridden(recipe, arguments[1:])
+    return recipe, code, options
 
 
 def _add_options(parser: Any) -> None:
@@ -112,22 +158,44 @@ def _add_options(parser: Any) -> None:
 
 def _overridden(recipe: Recipe, arguments: list[str]) -> tuple[Recipe, Any]:
     """Parse overrides of a recipe's fields, and of the arguments of its model and loss."""
-    model = _chosen("model", MODELS, arguments, recipe.model)
-    loss = _chosen("loss", LOSSES, arguments, recipe.loss)
+    model = _chosen("model", arguments, recipe.model)
+    loss = _chosen("loss", arguments, recipe.loss)
+    built, lost = find("model", model, MODELS), find("loss", loss, LOSSES)
 
     def add_settings(parser: Any) -> None:
-        made_by = getattr(MODELS[model], "func", MODELS[model])  # of a partial
         parser.add_class_arguments(Recipe, skip=_UNSET | _PARTS)
-        parser.add_function_arguments(made_by, "network", skip={"input_shape", "classes"})
-        parser.add_class_arguments(LOSSES[loss], "objective")
+        _add_arguments(parser, built, "network", 2)
+        _add_arguments(parser, lost, "objective", 0)
+        columns = f"of a table: column of the labels; {', '.join(LABELS)} by default"
+        parser.add_argument("--label", help=columns)
+        parser.add_argument("--size", help="scale and crop images: 64, or HEIGHTxWIDTH")
 
     parser = run_parser(f"train {recipe.name}", arguments, add_settings)
     _add_options(parser)
-    parser.set_defaults(_defaults(recipe, model, loss))
+    defaults, others = _defaults(recipe, (model, built), (loss, lost))
+    parser.set_defaults(defaults)
     options = parser.parse_args(bracketed(arguments, "eps"))
     changes = {name: getattr(options, name) for name in _plain_fields()}
-    parts = {name: getattr(options, name).as_dict() for name in _PARTS}
+    changes |= {"model": model, "loss": loss}
+    parts = {
+        name: others[name] | (getattr(options, name).as_dict() if name in options else {})
+        for name in _PARTS
+    }
     return dataclasses.replace(recipe, **changes, **parts), options
+
+
+def _add_arguments(parser: Any, made_by: Any, group: str, given: int) -> None:
+    """Add the arguments of a model or a loss, without the first few, which are given."""
+    made_by = getattr(made_by, "func", made_by)  # of a partial
+    if not callable(made_by):
+        raise UsageError(f"a {type(made_by).__name__} builds nothing: name a function or a class")
+    skip = {*list(inspect.signature(made_by).parameters)[:given]}
+    add = parser.add_class_arguments if inspect.isclass(made_by) else parser.add_function_arguments
+    add(made_by, group, skip=skip, fail_untyped=False)
+
+
+def _takes(made_by: Any, name: str) -> bool:
+    return name in inspect.signature(getattr(made_by, "func", made_by)).parameters
 
 
 def _plain_fields() -> list[str]:
@@ -135,25 +203,36 @@ def _plain_fields() -> list[str]:
     return [f.name for f in dataclasses.fields(Recipe) if f.name not in _UNSET | _PARTS]
 
 
-def _defaults(recipe: Recipe, model: str, loss: str) -> dict[str, Any]:
-    """Return the recipe's own values; another model or loss starts from its own."""
-    network = {**getattr(MODELS[model], "keywords", {})}
-    network |= recipe.network if model == recipe.model else {}
-    objective = recipe.objective if loss == recipe.loss else {}
-    return {
-        **{name: getattr(recipe, name) for name in _plain_fields()},
-        "model": model,
-        "loss": loss,
-        **{f"network.{name}": value for name, value in network.items()},
-        **{f"objective.{name}": value for name, value in objective.items()},
-    }
+def _defaults(
+    recipe: Recipe, model: tuple[str, Any], loss: tuple[str, Any]
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Return the recipe's own values; another model or loss starts from its own.
+
+    Args:
+        recipe: with values of its model and loss.
+        model: the name that was chosen, and what builds it.
+        loss: likewise.
+
+    Returns:
+        Defaults of options, and by part the arguments that are no options, of ``**kwargs``.
+    """
+    values = {name: getattr(recipe, name) for name in _plain_fields()}
+    options: dict[str, Any] = {**values, "model": model[0], "loss": loss[0]}
+    others: dict[str, dict[str, Any]] = {}
+    for part, (name, made_by), own in (
+        ("network", model, recipe.model),
+        ("objective", loss, recipe.loss),
+    ):
+        given = {**getattr(made_by, "keywords", {})}
+        given |= getattr(recipe, part) if name == own else {}
+        others[part] = {key: value for key, value in given.items() if not _takes(made_by, key)}
+        options |= {f"{part}.{key}": value for key, value in given.items() if _takes(made_by, key)}
+    return options, others
 
 
-def _chosen(kind: str, known: dict[str, Any], arguments: list[str], default: str) -> str:
+def _chosen(kind: Literal["model", "loss"], arguments: list[str], default: str) -> str:
     """Return the value of ``--model`` or ``--loss``, whose own arguments depend on it."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     first.add_argument(f"--{kind}", default=default)
     name: str = getattr(first.parse_known_args(arguments)[0], kind)
-    if name not in known:
-        raise UsageError(f"no {kind} {name!r}; known: {', '.join(known)}")
-    return name
+    return located(name, Path.cwd())

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 
 from onelip.data.augment import Augment
-from onelip.data.datasets import ImageSet
+from onelip.data.labelled_set import LabelledSet, as_floats
 from onelip.errors import UsageError
 
 _ORDER, _AUGMENT = 0, 1  # independent random streams
 
 
 class Batches:
-    """Minibatches of (images as floats in [0, 1], labels).
+    """Minibatches of (inputs, labels): pixels as floats in [0, 1], or rows of a table.
 
     The order and the augmentation of an epoch depend only on ``seed`` and the epoch, so that a
     resumed run gets the same batches as an uninterrupted one. Iterating twice without `set_epoch`
@@ -24,7 +24,7 @@ class Batches:
     random numbers for the augmentation.
 
     Args:
-        data: The images; they stay uint8 on the device.
+        data: The inputs; pixels stay uint8 on the device.
         batch_size: Size of the batch over all processes together.
         seed: Non-negative seed of the order and of the augmentation.
         device: Device of images and labels.
@@ -42,7 +42,7 @@ class Batches:
 
     def __init__(
         self,
-        data: ImageSet,
+        data: LabelledSet,
         batch_size: int,
         *,
         seed: int,
@@ -57,7 +57,7 @@ class Batches:
         _check_ranks(batch_size, rank, world_size)
         if seed < 0:
             raise UsageError(f"seed {seed} is negative: choose 0 or more")
-        self._images = data.images.to(device)
+        self._inputs = data.inputs.to(device)
         self._labels = data.labels.to(device)
         self._batch_size, self._drop_last = batch_size, drop_last
         self._seed, self._shuffle, self._augment = seed, shuffle, augment
@@ -76,18 +76,18 @@ class Batches:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         order = self._order()
-        generator = self._generator(_AUGMENT, self._rank, device=self._images.device)
+        generator = self._generator(_AUGMENT, self._rank, device=self._inputs.device)
         for index in range(len(self)):
             batch = order[index * self._batch_size : (index + 1) * self._batch_size]
             rows = batch.tensor_split(self._world_size)[self._rank]
-            images = self._images[rows].to(torch.float32).div(255)
+            inputs = as_floats(self._inputs[rows])
             if self._augment is not None:
-                images = self._augment(images, generator)
-            yield images, self._labels[rows]
+                inputs = self._augment(inputs, generator)
+            yield inputs, self._labels[rows]
 
     def _order(self) -> Tensor:
         """Order of the images in this epoch."""
-        count, device = len(self._labels), self._images.device
+        count, device = len(self._labels), self._inputs.device
         if not self._shuffle:
             return torch.arange(count, device=device)
         # drawn on the CPU: the same order on every device

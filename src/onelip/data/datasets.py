@@ -1,57 +1,18 @@
 """Data sets by name: scikit-learn's digits, and the others from files or the hub."""
 
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from onelip.data import cache, parquet, tiny_imagenet
+from onelip.data.labelled_set import LabelledSet
 from onelip.data.pixels import Decoded
 from onelip.errors import UsageError, missing_extra
 from onelip.image_sets import SHAPES
 
 SPLITS = ("train", "test")
-
-
-@dataclass(frozen=True, eq=False)
-class ImageSet:
-    """Images and labels in memory.
-
-    Args:
-        images: uint8, shape ``(n, channels, height, width)``.
-        labels: int64, shape ``(n,)``.
-        classes: Number of classes; labels lie in ``range(classes)``.
-        note: Caveat for results computed from this set, such as ``"CIFAR-10 (JPEG copy)"``; empty
-            if the pixels are the published ones.
-
-    Raises:
-        UsageError: If a type or a shape differs from these.
-    """
-
-    images: Tensor
-    labels: Tensor
-    classes: int
-    note: str = ""
-
-    def __post_init__(self) -> None:
-        if self.images.dtype != torch.uint8 or self.images.ndim != 4:
-            raise UsageError("images must be uint8 of shape (n, channels, height, width)")
-        if self.labels.dtype != torch.int64 or self.labels.shape != self.images.shape[:1]:
-            raise UsageError("labels must be int64, one per image")
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def to(self, device: torch.device | str) -> "ImageSet":
-        """The set on another device."""
-        return ImageSet(self.images.to(device), self.labels.to(device), self.classes, self.note)
-
-    def subset(self, indices: Tensor) -> "ImageSet":
-        """Return the images at ``indices``, in that order."""
-        return ImageSet(self.images[indices], self.labels[indices], self.classes, self.note)
 
 
 @dataclass(frozen=True)
@@ -88,7 +49,7 @@ _PUBLISHED = {
 DATASETS = ("digits", *_PUBLISHED)
 
 
-def load(name: str, split: str, folder: str | Path | None = None) -> ImageSet:
+def load(name: str, split: str, folder: str | Path | None = None) -> LabelledSet:
     """Load one split of a data set.
 
     Decoded images are cached under ``$ONELIP_CACHE`` (``~/.cache/onelip`` if unset).
@@ -110,10 +71,10 @@ def load(name: str, split: str, folder: str | Path | None = None) -> ImageSet:
     if name == "digits":
         return _digits(split)
     published = _PUBLISHED[name]
-    root = _download(published.repository) if folder is None else Path(folder).expanduser()
+    root = download(published.repository) if folder is None else Path(folder).expanduser()
     decoded = _decode(name, split, root)
     note = published.note(split, decoded.jpeg)
-    return ImageSet(decoded.images, decoded.labels, SHAPES[name][1], note)
+    return LabelledSet(decoded.images, decoded.labels, SHAPES[name][1], note)
 
 
 def _decode(name: str, split: str, root: Path) -> Decoded:
@@ -122,14 +83,33 @@ def _decode(name: str, split: str, root: Path) -> Decoded:
     archive = tiny_imagenet.find(root) if name == "tiny-imagenet" else None
     if archive is None:
         files = parquet.find(root, name, published.test_files if split == "test" else split)
-        build = partial(parquet.decode, files, shape, classes, published.label_columns)
     else:
         files = tiny_imagenet.sources(archive, split)
-        build = partial(tiny_imagenet.decode, archive, split)
-    return cache.load_or_build(name, split, files, shape, build)
+
+    def build() -> cache.Stored:
+        if archive is None:
+            decoded = parquet.decode(files, shape, classes, published.label_columns)
+        else:
+            decoded = tiny_imagenet.decode(archive, split)
+        tensors = {"images": decoded.images, "labels": decoded.labels}
+        return cache.Stored(tensors, {"jpeg": decoded.jpeg})
+
+    def usable(stored: cache.Stored) -> bool:
+        images, labels = (stored.tensors.get(part) for part in ("images", "labels"))
+        return (
+            images is not None
+            and labels is not None
+            and images.dtype == torch.uint8
+            and labels.dtype == torch.int64
+            and images.shape == (len(labels), *shape)
+            and isinstance(stored.facts.get("jpeg"), bool)
+        )
+
+    stored = cache.load_or_build(f"{name}-{split}", files, build, usable)
+    return Decoded(stored.tensors["images"], stored.tensors["labels"], stored.facts["jpeg"])
 
 
-def _digits(split: str) -> ImageSet:
+def _digits(split: str) -> LabelledSet:
     """Return a split of the 1797 digits of scikit-learn, 8x8: always the same 1347 and 450."""
     try:
         from sklearn.datasets import load_digits
@@ -143,10 +123,12 @@ def _digits(split: str) -> ImageSet:
     rows = np.sort(train if split == "train" else test)
     # pixels of the digits are whole numbers from 0 to 16
     images = np.rint(pixels[rows] * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
-    return ImageSet(torch.from_numpy(images), torch.from_numpy(labels[rows].astype(np.int64)), 10)
+    return LabelledSet(
+        torch.from_numpy(images), torch.from_numpy(labels[rows].astype(np.int64)), 10
+    )
 
 
-def _download(repository: str) -> Path:
+def download(repository: str) -> Path:
     """Download the Parquet files of a repository of the hub, and return their folder."""
     try:
         from huggingface_hub import snapshot_download

@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from onelip.data.pixels import Decoded, Pixels, Shape, decode_image, is_jpeg
+from onelip.data.pixels import Decoded, Pixels, Shape, decode_image, is_jpeg, read_header
 from onelip.errors import UsageError, missing_extra
+from onelip.image_sets import SHAPES
 
 IMAGE_COLUMNS = ("image", "img")
 _ROWS_PER_READ = 4096
@@ -33,6 +34,27 @@ def find(folder: Path, name: str, split: str) -> list[Path]:
         f"no {split}-*.parquet for {name} in {folder}: "
         "pass --data DIR with a folder in the parquet layout"
     )
+
+
+def holds(folder: Path, name: str) -> bool:
+    """Return whether a folder has training files of a published data set.
+
+    Files whose first image has another size are those of another one.
+    """
+    try:
+        files = find(folder, name, "train")
+    except UsageError:
+        return False
+    try:
+        _, (first, *_), _ = next(_read(files[0], ("label", "fine_label")))
+        return read_header(first, "the first image").size == SHAPES[name][0][1:]
+    except (UsageError, StopIteration, ValueError):
+        return _parent_is_named(files[0], folder, name)
+
+
+def _parent_is_named(file: Path, folder: Path, name: str) -> bool:
+    """Return whether the folder of a file, below another one, is called after a data set."""
+    return any(place in file.parents for place in _named_subfolders(folder, name))
 
 
 def _named_subfolders(folder: Path, name: str) -> list[Path]:

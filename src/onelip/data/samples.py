@@ -121,10 +121,10 @@ def _of_data_set(text: str, split: str, data: str | Path | None) -> tuple[Tensor
         raise UsageError(f"{text} is no data set: write NAME, NAME:SPLIT or NAME:SPLIT:CLASS")
     images = load(name, rest[0] if rest else split, data)
     if len(rest) < 2:
-        return images.images, images.note
+        return images.inputs, images.note
     if not rest[1].isdecimal() or int(rest[1]) >= images.classes:
         raise UsageError(f"no class {rest[1]!r} in {name}: choose 0 to {images.classes - 1}")
-    return images.images[images.labels == int(rest[1])], images.note
+    return images.inputs[images.labels == int(rest[1])], images.note
 
 
 def _of_path(text: str) -> Tensor:

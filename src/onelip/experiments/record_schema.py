@@ -41,12 +41,34 @@ class Session(TypedDict):
     started: str
 
 
+Side = Annotated[int, Meta(ge=1, lt=2**31)]
+
+
+class Split(TypedDict):
+    """Number and digest of the inputs of a split, and how it was made if the files lack it."""
+
+    count: Count
+    made: str | None
+    sha256: str
+
+
 class Data(TypedDict):
-    """Source of the training images."""
+    """Source of the inputs, and what is in them."""
 
     note: NotRequired[str]
     train: NotRequired[Count]
     folder: NotRequired[str | None]
+    name: NotRequired[str]
+    label: NotRequired[str | None]
+    size: NotRequired[Annotated[list[Side], Meta(min_length=2, max_length=2)] | None]
+    shape: NotRequired[Annotated[list[Side], Meta(min_length=1, max_length=3)]]
+    classes: NotRequired[Annotated[list[str], Meta(min_length=2)]]
+    columns: NotRequired[list[str]]
+    mean: NotRequired[list[Finite]]
+    std: NotRequired[list[Positive]]
+    notes: NotRequired[list[str]]
+    split_seed: NotRequired[Count]
+    splits: NotRequired[dict[str, Split]]
 
 
 class Epoch(TypedDict):
@@ -140,10 +162,19 @@ class Record(TypedDict):
     sessions: NotRequired[list[Session]]
 
 
+class Code(TypedDict):
+    """Code of the user's own: its name, its file, and the digest of that."""
+
+    name: str
+    file: str
+    sha256: str
+
+
 class TrainingRecord(Record):
     """Record of ``onelip train``."""
 
     recipe: dict[str, Any]
+    code: NotRequired[dict[str, Code]]
     data: NotRequired[Data]
     train: NotRequired[Training]
     certify: NotRequired[Certify]
@@ -161,7 +192,7 @@ class Identity(TypedDict):
     note: str
     count: Count
     held_out: Count
-    shape: Annotated[list[Annotated[int, Meta(ge=1, lt=2**31)]], Meta(min_length=1, max_length=3)]
+    shape: Annotated[list[Side], Meta(min_length=1, max_length=3)]
     dtype: str
     sha256: str
 
@@ -313,9 +344,14 @@ def checked_arguments(function: Callable[..., Any], given: Mapping[str, Any], na
     """
     target: Any = getattr(function, "func", function)  # what a partial is of
     made_by = inspect.getattr_static(target, "__init__") if inspect.isclass(target) else target
-    hints = typing.get_type_hints(made_by)
+    try:
+        hints = typing.get_type_hints(made_by)
+    except Exception:  # of code that is not ours, whose names need not exist
+        hints = {}
+    parameters = inspect.signature(target).parameters
+    takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
     for key, value in given.items():
-        if key not in inspect.signature(target).parameters:
+        if key not in parameters and not takes_any:
             raise UsageError(f"{name} cannot be built: got an unexpected keyword argument {key!r}")
         if isinstance(value, int) and abs(value) >= 2**31:
             raise UsageError(f"{name} cannot be built: {key} must be below 2^31")

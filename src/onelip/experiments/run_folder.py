@@ -69,8 +69,15 @@ class RunFolder(Generic[_Settings, _Record]):
         return run
 
     @classmethod
-    def create(cls, settings: _Settings, path: Path | None = None) -> Self:
+    def create(
+        cls, settings: _Settings, path: Path | None = None, entries: Mapping[str, Any] | None = None
+    ) -> Self:
         """Make a new folder with the settings in it, ``runs/NAME-DATE-TIME`` by default.
+
+        Args:
+            settings: of the run.
+            path: of the folder.
+            entries: of the record that are known before the run, by key.
 
         Raises:
             UsageError: the folder exists, or cannot be made.
@@ -90,7 +97,9 @@ class RunFolder(Generic[_Settings, _Record]):
                 f"{run.path} cannot be made: {error.strerror}; choose another --out"
             ) from None
         run._made = missing
-        run.write({cls.key: settings.as_record(), **environment(), "sessions": []})
+        run.write(
+            {cls.key: settings.as_record(), **environment(), "sessions": [], **(entries or {})}
+        )
         return run
 
     def discard(self) -> None:

@@ -131,7 +131,7 @@ def test_the_exported_network_is_what_is_certified(trained):
     assert content["bound"] == float(lipschitz_bound(exported))
     assert type(head) is nn.Linear
     test = load("digits", "test")
-    certificate = certify(exported, test.images / 255, test.labels)
+    certificate = certify(exported, test.inputs / 255, test.labels)
     assert content["test"]["clean"] == certificate.accuracy(0.0, test.labels)
     assert content["method"] == f"margin, {certificate.head}" == "margin, pairwise"
     assert (content["level"], content["logits"]) == (certificate.level, "float32, cpu")

@@ -132,7 +132,7 @@ def test_radii_grow():
     """A few steps of CRM on LipLT raise the mean certified radius of a fixed batch."""
     torch.manual_seed(0)
     data = load("digits", "train")
-    x, y = data.images[:256].float().div(255), data.labels[:256]
+    x, y = data.inputs[:256].float().div(255), data.labels[:256]
     model = MODELS["4c3f"]((1, 8, 8), 10, width=0.0625)
     constants = pairwise_estimate("liplt", model, (1, 8, 8))
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)

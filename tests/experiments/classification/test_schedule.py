@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from onelip import layers
+from onelip.data import open_data
 from onelip.experiments.classification.training.classifier import (
     OPTIMIZERS,
     Classifier,
@@ -82,7 +83,9 @@ def test_optimizers(name):
 
 def test_projection_every_so_many_updates(monkeypatch):
     recipe = dataclasses.replace(RECIPES["digits"], projection_interval=3)
-    classifier = Classifier(nn.Linear(2, 2), nn.CrossEntropyLoss(), recipe, None, None)
+    classifier = Classifier(
+        nn.Linear(2, 2), nn.CrossEntropyLoss(), recipe, open_data("digits", validation=150)
+    )
     calls = []
     monkeypatch.setattr(
         "onelip.experiments.classification.training.classifier.project",

@@ -107,7 +107,7 @@ def test_only_a_critic_with_a_penalty_has_one(run):
 
 def test_held_out_bounds_lie_below_the_exact_distance(trained):
     held_out = json.loads((trained / "metrics.json").read_text())["held_out"]
-    real = load("digits", "test").images.float() / 255
+    real = load("digits", "test").inputs.float() / 255
     fake = generate(load_generator(trained), len(real), seed=1)
     distance = exact_distance(real, fake)
     assert (held_out["critic"] is None) == (trained.name == "penalty")

@@ -9,7 +9,6 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from onelip.data import SHAPES
 from onelip.errors import UsageError
 from onelip.experiments.classification.attack import attacked_rows
 from onelip.experiments.classification.folder import ClassificationFolder
@@ -42,11 +41,12 @@ def plot(runs: list[ClassificationFolder], target: Path | None = None) -> Path:
         _draw(run, name, (radius, right), curves, color)
         style = "stepfilled" if len(runs) == 1 else "step"
         histogram.hist(radius[right].numpy(), bins=40, color=color, alpha=0.6, histtype=style)
-    name_axes(curves, "eps (l2, pixels in [0, 1])", "accuracy")
+    units = dict.fromkeys(run.info.unit for run in runs)
+    name_axes(curves, f"eps (l2, {', '.join(units)})", "accuracy")
     curves.set_ylim(0, 1)
     curves.set_xlim(left=0)
     figure.legend(loc="outside lower center", ncols=3, fontsize="small")
-    histogram.set(xlabel="certified radius", ylabel="test images")
+    histogram.set(xlabel="certified radius", ylabel="test samples")
     histogram.set_xlim(left=0)
     return save_figure(figure, target)
 
@@ -74,18 +74,19 @@ def _grid(run: ClassificationFolder, radius: Tensor) -> Tensor:
 
 
 def _radii(run: ClassificationFolder, name: str = "radius") -> tuple[Tensor, Tensor]:
-    """Return radii, at most the diagonal of the image cube, and a mask of right predictions.
+    """Return radii and a mask of right predictions; radii at most the diagonal of an image cube.
 
     Radii that are not stored are an empty tensor, but for those of the certificate itself.
     """
-    path, shape = run.path / "certificates.safetensors", SHAPES[run.recipe.dataset][0]
+    path, info = run.path / "certificates.safetensors", run.info
     try:
         stored = safetensors.torch.load_file(path)
         radii = stored["radius"] if name == "radius" else stored.get(name, torch.empty(0))
         right = stored["prediction"] == stored["labels"]
         if radii.numel() and not _fit(radii, right):
             raise KeyError(name)
-        return radii.clamp(max=math.prod(shape) ** 0.5), right
+        most = math.inf if info.box is None else math.prod(info.shape) ** 0.5
+        return radii.clamp(max=most), right
     except FileNotFoundError:
         raise UsageError(f"{run.path} is not certified yet: onelip certify {run.path}") from None
     except (safetensors.SafetensorError, KeyError, RuntimeError):

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from onelip.attacks import ATTACKS, DEFAULT_ATTACKS, Attack, attack_radii
+from onelip.attacks import ATTACKS, DEFAULT_ATTACKS, Attack, UnitBox, attack_radii
 from onelip.certificates import full_precision
 from onelip.errors import SoundnessError, UsageError
 from onelip.experiments.classification.certify import (
@@ -40,7 +40,7 @@ def attack_run(
 
     Args:
         run: a trained run.
-        data: folder of the data set, if it is not the one that the run was trained from.
+        data: place of the data set, if it is not the one that the run was trained from.
         samples: how many images; that of the recipe by default.
         attacks: names in ``onelip.attacks.ATTACKS``.
         certified: what ``certify_run`` returned; if this is left out it is called, with the level
@@ -52,7 +52,7 @@ def attack_run(
     recipe = run.recipe
     count = recipe.attack_samples if samples is None else samples
     if count < 1:
-        raise UsageError(f"no images to attack: --samples must be 1 or more, got {count}")
+        raise UsageError(f"nothing to attack: --samples must be 1 or more, got {count}")
     methods = [method for name in attacks for method in _methods(name, recipe)]
     certified = certified or certify_run(run, data, **_as_stored(run))
     rows = attacked_rows(len(certified.test), count)
@@ -63,7 +63,9 @@ def attack_run(
         **_attacked(certified, rows, recipe, methods),
         "seconds": round(time.perf_counter() - start, 3),
     }
-    key = f"{', '.join(attacks)} on {len(rows)} images"
+    key = (
+        f"{', '.join(attacks)} on {len(rows)} {'rows' if certified.test.box is None else 'images'}"
+    )
     run.write({"attack": {**run.read().get("attack", {}), key: result}})
     return result
 
@@ -75,7 +77,7 @@ def _as_stored(run: ClassificationFolder) -> dict[str, Any]:
     return {
         "method": stored.get("certificate"),
         "level": stored.get("level", "real"),
-        "precision": precision,
+        "precision": precision if stored else None,
     }
 
 
@@ -88,12 +90,19 @@ def _attacked(
     certified: Certified, rows: Tensor, recipe: Recipe, methods: list[Attack]
 ) -> dict[str, Any]:
     """Return clean, certified and attacked accuracy on some test images, at each radius."""
-    images, labels = tensors_for(certified.model, certified.test.subset(rows))
+    model, (inputs, labels) = (
+        certified.model,
+        tensors_for(certified.model, certified.test.subset(rows)),
+    )
     certificate = part(certified.certificate, rows)
     clean = certificate.prediction == labels
     radii = sorted(recipe.eps)
-    with full_precision(images.device):
-        broken = attack_radii(certified.model, images, labels, radii, methods)
+    attacked = radii
+    if certified.test.box is None:
+        model = UnitBox.around(model, inputs, max(radii))
+        inputs, attacked = model.inputs(inputs), [model.radius(eps) for eps in radii]
+    with full_precision(inputs.device):
+        broken = attack_radii(model, inputs, labels, attacked, methods)
     at_radii = []
     for eps, lost in zip(radii, broken, strict=True):
         robust = certificate.robust(eps, labels)

@@ -6,7 +6,6 @@ from typing import Any
 
 from onelip import bounds
 from onelip._export import export
-from onelip.data import SHAPES
 from onelip.deadline import Deadline
 from onelip.errors import UsageError
 from onelip.experiments.classification.folder import ClassificationFolder
@@ -41,7 +40,7 @@ def bound_run(
     model = run.load_model()
     exported = export(model)
     layers = {name: lipschitz_bound(part) for name, part in exported.named_children()}
-    chain = read(exported, SHAPES[run.recipe.dataset][0])
+    chain = read(exported, run.info.shape)
     result = {
         "as_trained": float(lipschitz_bound(model)),
         "exported": float(product(list(layers.values()))),

@@ -25,7 +25,7 @@ from onelip.certificates import (
     certify,
     radius_proof,
 )
-from onelip.data import ImageSet, holdout, load
+from onelip.data import LabelledSet, as_floats
 from onelip.errors import UsageError
 from onelip.experiments.classification.certificate_averages import averages, tightness
 from onelip.experiments.classification.folder import ClassificationFolder
@@ -41,7 +41,7 @@ class Certified:
     """Exported network, test set, and the network's certificate on it."""
 
     model: nn.Module
-    test: ImageSet
+    test: LabelledSet
     certificate: Certificate
 
 
@@ -51,7 +51,7 @@ def certify_run(
     *,
     method: str | None = None,
     level: Literal["real", "float"] = "real",
-    precision: int = 32,
+    precision: int | None = None,
 ) -> Certified:
     """Certify every test image and every held-out training image.
 
@@ -60,23 +60,25 @@ def certify_run(
 
     Args:
         run: a trained run.
-        data: folder of the data set, if it is not the one that the run was trained from.
+        data: place of the data set, if it is not the one that the run was trained from.
         method: a name in ``onelip.certificates.METHODS``; that of the recipe by default.
         level: of the certificate.
-        precision: 32 or 64, the bits in which the exported network runs.
+        precision: 32 or 64, the bits in which the exported network runs; by default 32, and 64
+            for tables, whose numbers are not rounded then.
     """
-    if precision not in (32, 64):
+    if precision not in (None, 32, 64):
         raise UsageError(f"--precision must be 32 or 64, got {precision}")
     use_threads(run.recipe.threads)
-    model, recipe, folder = _on_device(run.load_model()), run.recipe, data or run.data_folder
-    test = load(recipe.dataset, "test", folder)
-    whole_train = load(recipe.dataset, "train", folder)
-    _, held_out = holdout(whole_train, recipe.validation, recipe.split_seed)
+    model, recipe, found = _on_device(run.load_model()), run.recipe, run.data(data)
+    test, held_out = found.test, found.validation
+    if test.box is None and precision == 32:
+        raise UsageError("--precision 32 would round the numbers of a table: leave it at 64")
+    precision = precision or (64 if test.box is None else 32)
     start = time.perf_counter()
     exported = export(model)
     exported = exported.double() if precision == 64 else exported
     name = method or recipe.certificate
-    proved = radius_proof(name, exported, tuple(test.images.shape[1:]))
+    proved = radius_proof(name, exported, found.info.shape)
     certificate, of_held_out = _certify(exported, proved, level, test, held_out)
     result = {
         "method": ", ".join((*_words(certificate.method), certificate.head)),
@@ -97,7 +99,7 @@ def certify_run(
     }
     records: dict[str, Any] = {"certify": result}
     if name == "liplt" and proved.proof is not None:
-        product = Product().logit_bounds(read(exported, tuple(test.images.shape[1:])))
+        product = Product().logit_bounds(read(exported, found.info.shape))
         by_product = dataclasses.replace(proved, pairwise=lambda _: product.pairwise)
         (looser,) = _certify(exported, by_product, level, test)
         stored["radius_of_product"] = looser.radius.cpu()
@@ -112,11 +114,18 @@ def certify_run(
 
 
 def _certify(
-    model: nn.Module, proved: RadiusProof, level: Literal["real", "float"], *sets: ImageSet
+    model: nn.Module, proved: RadiusProof, level: Literal["real", "float"], *sets: LabelledSet
 ) -> list[Certificate]:
-    """Certify each set of images, on one proof."""
-    images, labels = zip(*(tensors_for(model, data) for data in sets), strict=True)
-    whole = certify(model, torch.cat(images), torch.cat(labels), method=Proved(proved), level=level)
+    """Certify each set, on one proof."""
+    inputs, labels = zip(*(tensors_for(model, data) for data in sets), strict=True)
+    whole = certify(
+        model,
+        torch.cat(inputs),
+        torch.cat(labels),
+        method=Proved(proved),
+        level=level,
+        box=sets[0].box,
+    )
     rows = torch.arange(len(whole.radius)).split([len(data) for data in sets])
     return [part(whole, chosen) for chosen in rows]
 
@@ -136,7 +145,7 @@ def part(certificate: Certificate, rows: Tensor) -> Certificate:
     return dataclasses.replace(certificate, prediction=prediction, radius=radius, head_radii=found)
 
 
-def _accuracies(certificate: Certificate, data: ImageSet, recipe: Recipe) -> dict[str, Any]:
+def _accuracies(certificate: Certificate, data: LabelledSet, recipe: Recipe) -> dict[str, Any]:
     return {
         "samples": len(data),
         "clean": share(certificate.prediction.cpu() == data.labels),
@@ -149,11 +158,11 @@ def share(samples: Tensor) -> float:
     return float(samples.double().mean())
 
 
-def tensors_for(model: nn.Module, data: ImageSet) -> tuple[Tensor, Tensor]:
-    """Return images and labels on the device and in the dtype of a model, pixels in [0, 1]."""
+def tensors_for(model: nn.Module, data: LabelledSet) -> tuple[Tensor, Tensor]:
+    """Return inputs and labels on the device and in the dtype of a model, pixels in [0, 1]."""
     weight = next(model.parameters())
     on_device = data.to(weight.device)
-    return on_device.images.to(weight.dtype).div(255), on_device.labels
+    return as_floats(on_device.inputs, weight.dtype), on_device.labels
 
 
 def _on_device(model: nn.Module) -> nn.Module:

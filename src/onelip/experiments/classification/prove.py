@@ -6,8 +6,6 @@ from typing import Any
 from torch import Tensor
 
 from onelip._export import export
-from onelip.data import SHAPES
-from onelip.data import load as load_images
 from onelip.errors import UsageError
 from onelip.experiments.classification.certify import tensors_for
 from onelip.experiments.classification.folder import ClassificationFolder
@@ -21,13 +19,13 @@ def prove_run(
     samples: int = 100,
     **how: Any,
 ) -> dict[str, Any]:
-    """Write a bundle of the exported network of a run, with the first test images.
+    """Write a bundle of the exported network of a run, with the first test samples.
 
     Args:
         run: a trained run.
         out: folder of the bundle.
-        data: folder of the data set, if it is not the one that the run was trained from.
-        samples: number of test images; 0 for none.
+        data: place of the data set, if it is not the one that the run was trained from.
+        samples: number of test samples; 0 for none.
         **how: method and seconds; see ``onelip.prove``.
     """
     if samples < 0:
@@ -35,10 +33,10 @@ def prove_run(
     model = export(run.load_model())
     images = None
     if samples:
-        test = load_images(run.recipe.dataset, "test", data or run.data_folder)
-        images, _ = tensors_for(model, test)
+        model = model.double() if run.info.box is None else model  # numbers of a table as they are
+        images, _ = tensors_for(model, run.data(data).test)
         images = images[:samples]
-    shape = None if images is not None else SHAPES[run.recipe.dataset][0]
+    shape = None if images is not None else run.info.shape
     return prove(model, out, images, input_shape=shape, about=f"run of {run.recipe.name}", **how)
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from onelip.errors import UsageError
 from onelip.experiments.settings import Settings
-from onelip.image_sets import SHAPES
+from onelip.image_sets import OWN, SHAPES
 from onelip.method_names import CERTIFICATE_METHODS, TRAINING_CONSTANTS
 
 
@@ -22,10 +22,12 @@ class Recipe(Settings):
     Args:
         name: how the command line calls it.
         about: one line.
-        dataset: digits, mnist, fashion-mnist, cifar10, cifar100 or tiny-imagenet.
-        model: a name in ``onelip.models.MODELS``.
+        dataset: digits, mnist, fashion-mnist, cifar10, cifar100, tiny-imagenet, or own, which
+            ``--data`` names.
+        model: a name in ``onelip.models.MODELS``, or of a function of your own of input shape and
+            classes, as ``my_package.nets:build`` or ``nets.py:build``.
         network: keyword arguments of the model other than its defaults.
-        loss: a name in ``onelip.losses.LOSSES``.
+        loss: a name in ``onelip.losses.LOSSES``, or of a class of your own, likewise.
         objective: keyword arguments of the loss.
         constants: where a loss on radii takes the constants of logit differences from: ``liplt`` or
             ``product``, both on power iterations, or ``head`` alone, of a 1-Lipschitz network. The
@@ -42,8 +44,10 @@ class Recipe(Settings):
         flip: random horizontal flips.
         rotate: random rotations by up to this many degrees, before crops and flips; 0 for none.
         translate: random translations by up to this share of the sides, likewise; 0 for none.
-        validation: images held out of the training set, for every choice.
-        split_seed: of the choice of the held-out images.
+        validation: images held out of the training set, for every choice; of data of your own a
+            tenth by default.
+        split_seed: of the choice of the held-out images, and of test images where own data have
+            none.
         seed: of weights, order and augmentation.
         threads: CPU threads of a process; 0 for torch's choice. Small networks are fastest on one,
             and many times slower on two while other work keeps a core busy.
@@ -52,7 +56,8 @@ class Recipe(Settings):
         certificate: what proves the radii, a name in ``onelip.certificates.METHODS``: ``product``
             of the layers' bounds, tight for 1-Lipschitz layers, ``liplt``, far tighter for ordinary
             ones, ``curvature`` of an MLP head, or another.
-        eps: radii, in pixel units of [0, 1], at which accuracy is reported; as ``[0.1,0.2]``.
+        eps: radii, in pixel units of [0, 1] or in those of a table, at which accuracy is reported;
+            as ``[0.1,0.2]``.
         attack_samples: test images that are attacked; 0 for none.
         attack_steps: gradient steps of each attack.
         attack_restarts: random starts of each attack that has them.
@@ -101,7 +106,7 @@ class Recipe(Settings):
 
     def check(self) -> None:
         """Refuse values that no training can have."""
-        self.require_known("dataset", SHAPES, called="data set")
+        self.require_known("dataset", (*SHAPES, OWN), called="data set")
         if self.constants == "naive":  # its name in older records
             object.__setattr__(self, "constants", "product")
         self.require_known("constants", TRAINING_CONSTANTS)

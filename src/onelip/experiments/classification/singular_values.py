@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from onelip._export import export
-from onelip.data import SHAPES
+from onelip.chains import Shape
 from onelip.errors import UsageError
 from onelip.experiments.classification.build import build_model
 from onelip.experiments.classification.folder import ClassificationFolder
@@ -29,8 +29,9 @@ def plot_singular_values(run: ClassificationFolder, target: Path | None = None) 
         UsageError: the run has no weights, or no layer with a plain kernel or matrix.
     """
     torch.manual_seed(run.recipe.seed)
-    shape = SHAPES[run.recipe.dataset][0]
-    before = singular_values(export(build_model(run.recipe)), shape)
+    info = run.info
+    shape = info.shape
+    before = singular_values(export(build_model(run.recipe, info)), shape)
     after = singular_values(export(run.load_model()), shape)
     if not after:
         raise UsageError(f"{run.path} has no circular convolution or linear layer to look at")
@@ -53,7 +54,7 @@ def plot_singular_values(run: ClassificationFolder, target: Path | None = None) 
     return save_figure(figure, target or run.path / "singular-values.png")
 
 
-def singular_values(model: nn.Module, input_shape: tuple[int, int, int]) -> dict[str, Tensor]:
+def singular_values(model: nn.Module, input_shape: Shape) -> dict[str, Tensor]:
     """Return all singular values of the dense layers and circular convolutions of a model."""
     found: dict[str, Tensor] = {}
     model = copy.deepcopy(model).double()

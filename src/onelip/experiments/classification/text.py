@@ -15,15 +15,15 @@ from onelip.experiments.record_schema import (
 )
 
 
-def format_eps(eps: float) -> str:
-    """Format a radius, as a fraction of 255 where it is one.
+def format_eps(eps: float, pixels: bool = True) -> str:
+    """Format a radius, of pixels as a fraction of 255 where it is one.
 
     Example:
         >>> format_eps(36 / 255), format_eps(1.58)
         ('36/255', '1.58')
     """
     levels = min(eps, 1e9) * 255
-    is_level = eps and abs(levels - round(levels)) < 1e-9 and not float(eps).is_integer()
+    is_level = pixels and eps and abs(levels - round(levels)) < 1e-9 and not float(eps).is_integer()
     return f"{round(levels)}/255" if is_level else f"{eps:g}"
 
 
@@ -46,11 +46,11 @@ def table(metrics: TrainingRecord, recipe: Recipe) -> str:
     if not train["complete"]:
         done = f"{len(train['epochs'])} of {recipe.epochs}"
         lines.append(f"stopped after {done} epochs")
-    radii = [0.0, *sorted(recipe.eps)]
+    radii, pixels = [0.0, *sorted(recipe.eps)], not metrics.get("data", {}).get("columns")
     lines += ["", "     eps  " + "  ".join(title for title, _ in columns)]
     for eps in radii:
         cells = [f"{_percent(values.get(eps)):>{len(title)}}" for title, values in columns]
-        lines.append(f"{format_eps(eps):>8}  " + "  ".join(cells))
+        lines.append(f"{format_eps(eps, pixels):>8}  " + "  ".join(cells))
     seconds = [("train", train["seconds"]), ("certify", certify["seconds"])]
     seconds += [(key, attack["seconds"]) for key, attack in metrics.get("attack", {}).items()]
     return "\n".join(

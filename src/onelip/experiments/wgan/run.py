@@ -99,7 +99,7 @@ def judge_wgan(
 def load_images(run: WGANFolder, split: str, data: Path | None = None) -> tuple[Tensor, str]:
     """Return the images of a split, pixels in [0, 1], and a note for readers of their numbers."""
     found = load(run.settings.dataset, split, data or run.data_folder)
-    return found.images.float() / 255, found.note
+    return found.inputs.float() / 255, found.note
 
 
 def _prepared(run: WGANFolder, data: Path | None) -> WGAN:

@@ -14,9 +14,9 @@ import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from onelip.certificates import mlp_head
-from onelip.data import holdout, load
+from onelip.data import DataSet
 from onelip.errors import UsageError
-from onelip.experiments.classification.build import build_loss, build_model
+from onelip.experiments.classification.build import build_loss, build_model, check_fit
 from onelip.experiments.classification.folder import ClassificationFolder
 from onelip.experiments.classification.recipe import Recipe
 from onelip.experiments.classification.training.callbacks import (
@@ -26,8 +26,11 @@ from onelip.experiments.classification.training.callbacks import (
     TimeLimit,
 )
 from onelip.experiments.classification.training.classifier import Classifier
+from onelip.experiments.own_code import prepare
 from onelip.experiments.threads import use_threads
+from onelip.image_sets import OWN
 from onelip.layers import project
+from onelip.models import MODELS
 
 
 def train(
@@ -43,7 +46,7 @@ def train(
 
     Args:
         run: the folder; it gets a checkpoint after every epoch, and weights at the end.
-        data: folder of a data set in the hub's parquet layout, instead of a download.
+        data: where the data are, if not where the record says, or instead of a download.
         max_minutes: stop after the last epoch that fits; an epoch that is longer is cut.
         progress: show a progress bar.
 
@@ -56,23 +59,20 @@ def train(
     """
     recipe = run.recipe
     use_threads(recipe.threads)
+    prepare(run.read().get("code", {}))
+    found = run.data(data)
     torch.manual_seed(recipe.seed)
-    model = build_model(recipe)
+    model = build_model(recipe, found.info)
+    if recipe.dataset == OWN or recipe.model not in MODELS:
+        check_fit(model, found.info, recipe.model)
+    _check_data(recipe, found)
     if recipe.certificate == "curvature":
         mlp_head(model)  # fail before training
     if recipe.projection_interval:
         project(model)
     if recipe.compile:
         model.compile()
-    data = data or run.data_folder
-    train_set, held_out = holdout(
-        load(recipe.dataset, "train", data), recipe.validation, recipe.split_seed
-    )
-    if len(train_set) < recipe.batch_size:
-        raise UsageError(
-            f"--batch_size {recipe.batch_size} exceeds {len(train_set)} images: choose at most that"
-        )
-    classifier = Classifier(model, build_loss(recipe), recipe, train_set, held_out)
+    classifier = Classifier(model, build_loss(recipe), recipe, found)
     history, limit = History(), TimeLimit(max_minutes)
     trainer = _trainer(run, recipe, [history, limit], progress)
     checkpoint = _checked_checkpoint(run, classifier)
@@ -90,7 +90,7 @@ def train(
         limit.reached = True
     complete = trainer.current_epoch >= recipe.epochs and not limit.reached
     if trainer.is_global_zero:
-        _record(run, classifier, history, complete, data)
+        _record(run, classifier, history, complete, found)
     return complete
 
 
@@ -99,16 +99,12 @@ def _record(
     classifier: Classifier,
     history: History,
     complete: bool,
-    data: Path | None,
+    data: DataSet,
 ) -> None:
     run.save_model(classifier.model)
     run.write(
         {
-            "data": {
-                "note": classifier.train_set.note,
-                "train": len(classifier.train_set),
-                "folder": None if data is None else str(data),
-            },
+            "data": data.record(),
             "train": {
                 "complete": complete,
                 "processes": classifier.trainer.world_size,
@@ -118,6 +114,19 @@ def _record(
             },
         }
     )
+
+
+def _check_data(recipe: Recipe, data: DataSet) -> None:
+    """Refuse a batch that is larger than the training split, and changes of rows as if images."""
+    if len(data.train) < recipe.batch_size:
+        raise UsageError(
+            f"--batch_size {recipe.batch_size} exceeds {len(data.train)} training rows: choose at "
+            "most that"
+        )
+    if data.info.columns and (recipe.crop or recipe.flip or recipe.rotate or recipe.translate):
+        raise UsageError(
+            "rows of a table are not moved: --crop 0 --flip false --rotate 0 --translate 0"
+        )
 
 
 def _trainer(

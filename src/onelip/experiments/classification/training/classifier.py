@@ -8,7 +8,7 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
-from onelip.data import SHAPES, Batches, ImageSet, augmentation
+from onelip.data import Batches, DataSet, augmentation
 from onelip.errors import NonFiniteError
 from onelip.experiments.classification.recipe import Recipe
 from onelip.experiments.classification.training.objectives import objective
@@ -29,13 +29,11 @@ class Classifier(L.LightningModule):
     run repeats what an uninterrupted one does, and ``world_size`` processes share each batch.
     """
 
-    def __init__(
-        self, model: nn.Module, loss: nn.Module, recipe: Recipe, train: ImageSet, held_out: ImageSet
-    ) -> None:
+    def __init__(self, model: nn.Module, loss: nn.Module, recipe: Recipe, data: DataSet) -> None:
         super().__init__()
         self.model, self.recipe = model, recipe
-        self.train_set, self.held_out = train, held_out
-        self.objective = objective(loss, model, SHAPES[recipe.dataset][0], recipe.constants)
+        self.train_set, self.held_out = data.train, data.validation
+        self.objective = objective(loss, model, data.info.shape, recipe.constants)
 
     def train_dataloader(self) -> Batches:
         """Return the batches of the current epoch; the trainer asks again for each."""

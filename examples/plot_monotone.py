@@ -158,9 +158,7 @@ def run(splits: int = 5, steps: int = 600, width: int = 64) -> dict[str, dict[st
 
 
 if __name__ == "__main__":
-    print(
-        "          accuracy   AUC     scores that fell  least slope  L           2 e / d  of the data"
-    )
+    print("          correct    AUC     scores that fell least slope  L           2 e / d   data")
     for name, of in run().items():
         print(
             f"{name:9} {100 * of['accuracy']:6.2f} %  {of['auc']:.4f}  {100 * of['falls']:8.3f} %"

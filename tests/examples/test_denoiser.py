@@ -11,11 +11,11 @@ from onelip.layers import GradientStep
 
 
 def test_small_run():
-    found = plot_denoiser.run(epochs=1, depth=2, hidden=32, steps=60)
+    found = plot_denoiser.run(epochs=1, depth=2, hidden=32, steps=30)
     half, full, flips = (found[k] for k in ("half step", "full step", "full step, negative"))
     assert half["constant"] == 1
     assert half["chain"] == pytest.approx(1 / 3 + 1 + 2, abs=1e-3)  # t = 1/2, clipping, two layers
-    assert half["proved"] == pytest.approx(8 * math.sqrt(half["chain"] / 60))
+    assert half["proved"] == pytest.approx(8 * math.sqrt(half["chain"] / 30))
     assert half["grew"] == 0
     assert full["chain"] == flips["chain"] == math.inf
     assert flips["constant"] == pytest.approx(1)

@@ -14,6 +14,7 @@ from onelip.errors import OnelipError, UsageError
 
 COMMANDS = (
     "train",
+    "sweep",
     "certify",
     "attack",
     "bound",
@@ -27,10 +28,13 @@ COMMANDS = (
 )
 """Each is a module of this package with a function ``run``."""
 
+_OF_A_RECIPE = ("train", "sweep")
+
 USAGE = """usage: onelip COMMAND [ARGUMENTS]
 
   train RECIPE [--field value ...]   train, certify, attack and plot; --help lists the fields
   train --resume RUN                 go on with a run that was stopped
+  sweep RECIPE --grid FIELD=VALUES   many runs; the same command goes on with what is not finished
   certify RUN                        certified radii of every test image
   attack RUN                         accuracy under attack, below which no certificate may lie
   bound FILE                         proved Lipschitz bounds of a run, a .pt2 or an ONNX file
@@ -90,7 +94,9 @@ def _run(command: str, arguments: list[str]) -> int:
 
 def _place(command: str, arguments: list[str]) -> str:
     """Return the command, and the recipe that its options depend on."""
-    recipe = [word for word in arguments[:1] if command == "train" and not word.startswith("-")]
+    recipe = [
+        word for word in arguments[:1] if command in _OF_A_RECIPE and not word.startswith("-")
+    ]
     return " ".join([command, *recipe])
 
 

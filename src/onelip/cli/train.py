@@ -29,7 +29,7 @@ _PARTS = {"network", "objective"}  # with options of their own
 
 def run(arguments: list[str]) -> None:
     """Train a recipe or go on with a run, and evaluate it if it is complete."""
-    recipe, options = _parsed(arguments)
+    recipe, options = parsed(arguments)
     check_minutes(options)
     folder = _folder(recipe, options)
     try:
@@ -90,7 +90,7 @@ def _evaluate(folder: ClassificationFolder, data: Path | None) -> None:
     print(f"\n{text}\n\nrecord {folder.record}\nfigure {figure}")
 
 
-def _parsed(arguments: list[str]) -> tuple[Recipe | None, Any]:
+def parsed(arguments: list[str]) -> tuple[Recipe | None, Any]:
     """Return the recipe with its overrides (None to resume), and the other options."""
     if resumes(arguments):
         parser = run_parser("train", arguments, lambda _: None)

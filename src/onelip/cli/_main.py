@@ -22,6 +22,7 @@ COMMANDS = (
     "check",
     "plot",
     "wgan",
+    "runs",
     "table",
     "transport",
     "recipes",
@@ -42,7 +43,8 @@ USAGE = """usage: onelip COMMAND [ARGUMENTS]
   check BUNDLE                       check them: VALID, or INVALID and what fails
   plot RUN [RUN ...]                 accuracy against eps; --singular-values draws those of a run
   wgan DATASET | --resume RUN        a generator of images against a critic that is proved
-  table NAME                         a published table beside our stored runs
+  runs [FOLDER ...]                  list, filter, sort and compare runs
+  table RUN [RUN ...] | NAME         means over seeds; or a published table beside our runs
   transport P Q                      a lower bound of the Wasserstein-1 distance of two samples
   transport --task NAME              the same where the distance is known
   transport --resume RUN             go on with a run that was stopped

@@ -6,7 +6,7 @@ from typing import Annotated, NotRequired, Self, TypedDict
 from msgspec import Meta
 
 from onelip.errors import UsageError
-from onelip.experiments.classification import ClassificationFolder
+from onelip.experiments.classification.comparison import read
 from onelip.experiments.record_schema import Record
 from onelip.experiments.run_folder import RunFolder
 from onelip.experiments.sweeps.axes import point_name, points
@@ -104,10 +104,4 @@ def is_finished(path: Path) -> bool:
     Raises:
         UsageError: its record cannot be read.
     """
-    if not (path / "metrics.json").exists():
-        return False
-    folder = ClassificationFolder.open(path)
-    record = folder.read()
-    trained = "train" in record and record["train"]["complete"]
-    attacked = bool(record.get("attack")) or not folder.recipe.attack_samples
-    return trained and "certify" in record and attacked
+    return (path / "metrics.json").exists() and read(path).state == "finished"

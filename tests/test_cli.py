@@ -101,7 +101,7 @@ def metrics(run):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("nonsense", "known: train, certify"),
+        ("nonsense", "known: train, sweep"),
         ("recipes extra", "onelip recipes --help"),
         ("recipes --table foo", "known: own, digits"),
         ("train dense", "name your data: --data FOLDER"),
@@ -691,7 +691,7 @@ def process(line):
 def test_process(run):
     failed = process("nonsense")
     assert (failed.returncode, failed.stdout) == (2, "")
-    assert_one_line(failed.stderr, "known: train, certify")
+    assert_one_line(failed.stderr, "known: train, sweep")
     done = process("certify run")
     assert (done.returncode, done.stderr) == (0, "")
     assert "proved Lipschitz bound" in done.stdout
@@ -806,7 +806,7 @@ def published():
         ("table nope", "no table 'nope'; known in tables: one"),
         ("table one --tables nowhere", "name that of the tables with --tables DIR"),
         ("table one --tables tables/one", "known in tables/one: none"),
-        ("table one two", "onelip table --help"),
+        ("table one two", "name folders, or one published table"),
         ("table one --jsn", "onelip table --help"),
     ],
 )

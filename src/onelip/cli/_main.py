@@ -14,6 +14,7 @@ from onelip.errors import OnelipError, UsageError
 
 COMMANDS = (
     "train",
+    "sweep",
     "certify",
     "attack",
     "predict",
@@ -23,16 +24,20 @@ COMMANDS = (
     "check",
     "plot",
     "wgan",
+    "runs",
     "table",
     "transport",
     "recipes",
 )
 """Each is a module of this package with a function ``run``."""
 
+_OF_A_RECIPE = ("train", "sweep")
+
 USAGE = """usage: onelip COMMAND [ARGUMENTS]
 
   train RECIPE [--field value ...]   train, certify, attack and plot; --help lists the fields
   train --resume RUN                 go on with a run that was stopped
+  sweep RECIPE --grid FIELD=VALUES   many runs; the same command goes on with what is not finished
   certify RUN                        certified radii of every test image
   attack RUN                         accuracy under attack, below which no certificate may lie
   predict RUN FILE [FILE ...]        classes and certified radii of images and arrays
@@ -42,7 +47,8 @@ USAGE = """usage: onelip COMMAND [ARGUMENTS]
   check BUNDLE                       check them: VALID, or INVALID and what fails
   plot RUN [RUN ...]                 accuracy against eps; --singular-values draws those of a run
   wgan DATASET | --resume RUN        a generator of images against a critic that is proved
-  table NAME                         a published table beside our stored runs
+  runs [FOLDER ...]                  list, filter, sort and compare runs
+  table RUN [RUN ...] | NAME         means over seeds; or a published table beside our runs
   transport P Q                      a lower bound of the Wasserstein-1 distance of two samples
   transport --task NAME              the same where the distance is known
   transport --resume RUN             go on with a run that was stopped
@@ -96,7 +102,9 @@ def _run(command: str, arguments: list[str]) -> int:
 
 def _place(command: str, arguments: list[str]) -> str:
     """Return the command, and the recipe that its options depend on."""
-    recipe = [word for word in arguments[:1] if command == "train" and not word.startswith("-")]
+    recipe = [
+        word for word in arguments[:1] if command in _OF_A_RECIPE and not word.startswith("-")
+    ]
     return " ".join([command, *recipe])
 
 

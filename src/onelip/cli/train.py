@@ -35,7 +35,7 @@ _PARTS = {"network", "objective"}  # with options of their own
 
 def run(arguments: list[str]) -> None:
     """Train a recipe or go on with a run, and evaluate it if it is complete."""
-    recipe, code, options = _parsed(arguments)
+    recipe, code, options = parsed(arguments)
     check_minutes(options)
     folder = _folder(recipe, code, options, arguments)
     try:
@@ -68,22 +68,22 @@ def _folder(
         return ClassificationFolder.open(options.resume)
     if _rank() != 0:
         return _awaited(options.out)
-    asked = any(argument.split("=")[0] == "--validation" for argument in arguments)
-    data = _opened(recipe, options, asked)
+    data = opened(recipe, options, arguments)
     if data.name == OWN:
         recipe = dataclasses.replace(recipe, dataset=OWN, validation=len(data.validation))
         print(data.summary(), flush=True)
     return ClassificationFolder.start(recipe, data, options.out, {**code, **code_of(recipe)})
 
 
-def _opened(recipe: Recipe, options: Any, asked: bool) -> DataSet:
+def opened(recipe: Recipe, options: Any, arguments: list[str]) -> DataSet:
     """Open the data of a new run.
 
     Args:
         recipe: names a published data set, or that data of one's own are needed.
         options: name the place.
-        asked: whether the number of held-out images is an option.
+        arguments: what was given to the command.
     """
+    asked = any(argument.split("=")[0] == "--validation" for argument in arguments)
     place = None if options.data is None else str(options.data)
     own = place is not None and holds_own_data(recipe.dataset, place)
     name = OWN if own else recipe.dataset
@@ -135,7 +135,7 @@ def _evaluate(folder: ClassificationFolder) -> None:
     print(f"\n{text}\n\nrecord {folder.record}\nfigure {figure}")
 
 
-def _parsed(arguments: list[str]) -> tuple[Recipe | None, dict[str, Any], Any]:
+def parsed(arguments: list[str]) -> tuple[Recipe | None, dict[str, Any], Any]:
     """Return the recipe with its overrides (None to resume), its file, and the other options."""
     if resumes(arguments):
         parser = run_parser("train", arguments, lambda _: None)

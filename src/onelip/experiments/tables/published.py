@@ -17,7 +17,8 @@ from pathlib import Path
 
 from onelip.attacks import ATTACKS
 from onelip.errors import UsageError
-from onelip.experiments.tables.stored_runs import CONSTANTS, DISTANCE, Key, StoredRun, read_run
+from onelip.experiments.classification.numbers import Key
+from onelip.experiments.tables.stored_runs import CONSTANTS, DISTANCE, StoredRun, read_run
 
 _WORDS = ("recipe", "row", "source")
 _PLAIN = ("clean", "exact", "seconds_per_epoch")

@@ -1,19 +1,17 @@
 """Stored runs as a table needs them: numbers, and differences from the recipe."""
 
 import dataclasses
-import inspect
 import json
-import statistics
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from onelip.errors import UsageError
+from onelip.experiments.classification.comparison import flat_settings
+from onelip.experiments.classification.numbers import Key, run_numbers
 from onelip.experiments.classification.recipe import Recipe
 from onelip.experiments.recipes import RECIPES
 from onelip.experiments.record_schema import (
-    Attack,
-    Averages,
     Training,
     TrainingRecord,
     TransportRecord,
@@ -21,8 +19,6 @@ from onelip.experiments.record_schema import (
     parsed,
 )
 from onelip.experiments.transport.settings import TransportSettings
-from onelip.losses import LOSSES
-from onelip.models import MODELS
 
 _ATTACK = ("attack_samples", "attack_steps", "attack_restarts")
 _UNTRAINED = ("name", "about", "seed", "threads", "eps", *_ATTACK)  # do not change what is trained
@@ -36,9 +32,6 @@ DISTANCE = "wasserstein"
 """Lower bound of a Wasserstein-1 distance."""
 
 _IRRELEVANT = ("seed", "threads", "exact", "data")  # do not change what a critic is trained for
-
-Key = tuple[str, float]
-"""Kind of a number, and its radius: ``("certified", 36 / 255)``."""
 
 
 @dataclass(frozen=True)
@@ -94,12 +87,12 @@ def read_run(path: Path) -> StoredRun:
 
 def _run(path: Path, content: TrainingRecord, recipe: Recipe) -> StoredRun:
     train, certify = content["train"], content.get("certify")
-    settings, epochs = _settings(recipe), _epochs(recipe, train)
+    settings, epochs = flat_settings(recipe, _UNTRAINED), _epochs(recipe, train)
     data = certify["data"] if certify and certify["data"] else content["data"].get("note", "")
     proof = f"{certify['method']}, level {certify['level']}" if certify else "not certified"
     notes = [*_changes(recipe.name, settings), data, proof, content["device"]]
     notes = [note for note in notes if note]
-    numbers, attacked = _numbers(content)
+    numbers, attacked = run_numbers(content)
     return StoredRun(
         file=path,
         recipe=recipe.name,
@@ -142,34 +135,6 @@ def _transport(path: Path, content: TransportRecord, settings: TransportSettings
     )
 
 
-def _numbers(content: TrainingRecord) -> tuple[dict[Key, float], dict[str, str]]:
-    """Return numbers by kind and radius, and the attack record of each attack."""
-    numbers: dict[Key, float] = {}
-    attacked: dict[str, str] = {}
-    if epochs := content["train"]["epochs"]:
-        numbers["seconds_per_epoch", 0.0] = statistics.median(epoch["seconds"] for epoch in epochs)
-    if "certify" in content:
-        test = content["certify"]["test"]
-        numbers["clean", 0.0] = 100 * test["clean"]
-        numbers |= {("certified", float(e)): 100 * v for e, v in test["certified"].items()}
-    if "tightness" in content:
-        numbers["exact", 0.0] = 100 * content["tightness"]["exact"]
-    for method, averages in cast(dict[str, Averages], content.get("constants", {})).items():
-        for of, value in averages.items():
-            numbers[f"{method}_{of}", 0.0] = cast(float, value)
-    for key, record in sorted(content.get("attack", {}).items(), key=_closest):
-        for name in key.partition(" on ")[0].split(", "):
-            if attacked.setdefault(name, key) == key:
-                rows = record["eps"]
-                numbers |= {(name, row["eps"]): 100 * row["attacked"] for row in rows}
-    return numbers, attacked
-
-
-def _closest(attack: tuple[str, Attack]) -> tuple[int, int]:
-    """Sort key of attack records: fewest attacks first, of them the one of the most images."""
-    return len(attack[1]["attacks"]), -attack[1]["samples"]
-
-
 def _epochs(recipe: Recipe, train: Training) -> str:
     done, planned = len(train["epochs"]), recipe.epochs
     text = f"{done} epochs" if train["complete"] else f"stopped after {done} of {planned} epochs"
@@ -183,24 +148,6 @@ def _changes(name: str, settings: dict[str, Any]) -> list[str]:
     """List the settings of a run that differ from its recipe, but for the epochs."""
     if name not in RECIPES:
         return []
-    published = _settings(RECIPES[name])
+    published = flat_settings(RECIPES[name], _UNTRAINED)
     changed = [k for k in settings if k != "epochs" and settings[k] != published.get(k)]
     return [f"{key} {settings[key]}" for key in changed]
-
-
-def _settings(recipe: Recipe) -> dict[str, Any]:
-    """Return flat settings of the training, with the defaults of its network and loss."""
-    settings = {f.name: getattr(recipe, f.name) for f in dataclasses.fields(Recipe)}
-    settings = {name: value for name, value in settings.items() if name not in _UNTRAINED}
-    for part, known, choice in (("network", MODELS, "model"), ("objective", LOSSES, "loss")):
-        made_by: Any = known.get(settings[choice])
-        given = {**_defaults(made_by), **settings.pop(part)}
-        settings |= {f"{part}.{name}": value for name, value in given.items()}
-    plain: dict[str, Any] = json.loads(json.dumps(settings))  # tuples become lists
-    return plain
-
-
-def _defaults(made_by: Any) -> dict[str, Any]:
-    """Return the default keyword arguments of a model or a loss."""
-    parameters = inspect.signature(made_by).parameters.values() if made_by else ()
-    return {p.name: p.default for p in parameters if p.default is not p.empty}

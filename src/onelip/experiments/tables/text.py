@@ -65,3 +65,15 @@ def _aligned(lines: list[_Line]) -> list[str]:
         columns.append([text.rjust(max(map(len, texts))) for text in texts])
     notes = ["; ".join(notes) for _, _, notes in lines]
     return ["  ".join(line).rstrip() for line in zip(*columns, notes, strict=True)]
+
+
+def columns_text(rows: list[list[str]], left: int) -> str:
+    """Align cells in columns: the first ones to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if index < left else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )

@@ -1,0 +1,247 @@
+"""Sweeps: every combination once, resumable, and a worker that is killed costs its own run."""
+
+import json
+import os
+import shutil
+import sys
+from concurrent.futures import Future
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from onelip.cli import main
+from onelip.experiments import jobs
+from onelip.experiments.classification import ClassificationFolder
+from onelip.experiments.sweeps.axes import parse_grid, point_name, points
+
+TINY = (
+    "--network.conv_layers 1 --network.channels 2 --network.hidden_channels 2 "
+    "--network.linear_layers 1 --network.features 12 --epochs 3 --eps 0.1,0.3 "
+    "--batch_size 64 --lr 5e-3 --attack_samples 0"
+)
+
+
+class InProcess:
+    """Runs jobs at once, in this process; what they print goes to their logs."""
+
+    slots = 2
+
+    def __init__(self):
+        self.names = []
+
+    def start(self, given):
+        return [self._done(job) for job in given]
+
+    def _done(self, job):
+        self.names.append(job.name)
+        future = Future()
+        status = main([*job.arguments])
+        future.set_result(status)
+        return future
+
+    def stop(self):
+        pass
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.setenv("ONELIP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def executor(monkeypatch):
+    made = InProcess()
+    monkeypatch.setattr("onelip.cli.sweep._executor", lambda options: made)
+    return made
+
+
+@pytest.fixture
+def call(capfd):
+    def call(line):
+        capfd.readouterr()
+        status = main(line.split())
+        return status, *capfd.readouterr()
+
+    return call
+
+
+def test_grid():
+    grid = parse_grid(["objective.offset=0.5,1,2", "seed=0..4", "eps=[0.1,0.2],[0.3]"])
+    assert grid["seed"] == ("0", "1", "2", "3", "4")
+    assert grid["eps"] == ("[0.1,0.2]", "[0.3]")
+    assert len(points(grid)) == 3 * 5 * 2
+    assert points(grid)[1] == {"objective.offset": "0.5", "seed": "0", "eps": "[0.3]"}
+    assert parse_grid(["lr=-2..1"]) == {"lr": ("-2", "-1", "0", "1")}
+
+
+def test_names_of_folders_are_names_and_differ():
+    names = {point_name({"a": value}) for value in ("x/y", "x_y", "../x", "x" * 500, "x" * 501)}
+    assert len(names) == 5
+    for name in names:
+        assert Path(name).name == name
+        assert not name.startswith((".", "-"))
+        assert len(name) < 150
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("sweep", "onelip recipes lists them"),
+        ("sweep --grid seed=0", "onelip recipes lists them"),
+        ("sweep digits", "--grid FIELD=VALUE,VALUE"),
+        ("sweep nope --grid seed=0,1", "onelip recipes lists them"),
+        ("sweep digits --grid", "onelip sweep digits --help"),
+        ("sweep digits --grid seed", "write FIELD=VALUE,VALUE"),
+        ("sweep digits --grid seed=", "write FIELD=VALUE,VALUE"),
+        ("sweep digits --grid seed=1,,2", "write FIELD=VALUE,VALUE"),
+        ("sweep digits --grid seed=4..0", "smaller number first"),
+        ("sweep digits --grid seed=0..99999999", "smaller number first"),
+        ("sweep digits --grid seed=1,1", "holds a value twice"),
+        ("sweep digits --grid seed=1 seed=2", "in the grid twice"),
+        ("sweep digits --grid seed=0,1 --seed 3", "leave one of them out"),
+        ("sweep digits --grid lr=1e-3,0.001", "are the same run"),
+        ("sweep digits --grid out=a,b", "no setting of a recipe"),
+        ("sweep digits --grid name=a,b", "no setting of a recipe"),
+        ("sweep digits --grid foo=1,2", "no setting of a recipe"),
+        ("sweep digits --grid network.foo=1,2", "onelip sweep digits --help"),
+        ("sweep digits --grid epochs=0,1", "--epochs must be positive"),
+        ("sweep digits --grid loss=hinge,foo", "known: hinge"),
+        ("sweep digits --grid seed=0 --foo 3", "onelip sweep digits --help"),
+        ("sweep digits --resume run", "leave digits out"),
+        ("sweep --resume run --grid seed=0", "leave --grid out"),
+        ("sweep digits --grid seed=0 --workers 0", "--workers must be 1 or more"),
+        ("sweep digits --grid seed=0 --only x", "give --resume SWEEP, too"),
+        ("sweep cpl-mnist --grid seed=0 --data nowhere", "pass --data DIR"),
+        ("sweep --resume nowhere", "onelip sweep makes one"),
+    ],
+)
+def test_bad_arguments_leave_nothing(call, line, message):
+    status, out, err = call(line)
+    assert (status, out) == (2, "")
+    assert err.startswith("onelip: ")
+    assert message in err
+    assert err.count("\n") == 1
+    assert not list(Path().rglob("*.json"))
+
+
+def test_every_combination_is_run_once(call, executor):
+    line = f"sweep digits --grid objective.offset=0.5,1 loss=cross-entropy seed=3..4 {TINY}"
+    status, out, err = call(line)
+    assert (status, err) == (0, "")
+    assert out.count("%, ") == 4 * 2
+    (folder,) = Path("runs").iterdir()
+    assert f"onelip table {folder}" in out
+    found = {}
+    for path in folder.glob("*/metrics.json"):
+        recipe = json.loads(path.read_text())["recipe"]
+        found[path.parent.name] = (recipe["objective"]["offset"], recipe["seed"])
+        assert recipe["network"]["features"] == 12
+        assert recipe["epochs"] == 3
+    assert sorted(found.values()) == [(0.5, 3), (0.5, 4), (1.0, 3), (1.0, 4)]
+    assert found["objective.offset=1,loss=cross-entropy,seed=3"] == (1.0, 3)
+    record = json.loads((folder / "sweep.json").read_text())
+    assert record["sweep"]["grid"]["seed"] == ["3", "4"]
+    assert record["sweep"]["overrides"] == TINY.split()
+    assert {run["name"] for run in record["runs"]} == set(found)
+    assert record["versions"]["torch"] == torch.__version__
+
+    # The same command finds it, keeps what is finished, and runs what is not.
+    lost = folder / "objective.offset=1,loss=cross-entropy,seed=3"
+    kept = {path: path.read_bytes() for path in folder.glob("*/model.safetensors")}
+    shutil.rmtree(lost)
+    (folder / "objective.offset=1,loss=cross-entropy,seed=4" / "metrics.json").write_text("{")
+    executor.names.clear()
+    status, out, err = call(line)
+    assert status == 2
+    assert executor.names == [lost.name, "objective.offset=1,loss=cross-entropy,seed=4"]
+    assert "2 of 4 runs are finished already" in out
+    assert "1 of 4 runs are not finished (objective.offset=1,loss=cross-entropy,seed=4)" in err
+    assert {path: path.read_bytes() for path in kept} == kept
+
+
+def test_another_sweep_does_not_take_the_folder(call, executor):
+    assert call(f"sweep digits --grid seed=0 {TINY} --epochs 1 --out s")[0] == 0
+    before = Path("s/sweep.json").read_bytes()
+    status, _, err = call(f"sweep digits --grid seed=0,1 {TINY} --epochs 1 --out s")
+    assert status == 2
+    assert "holds a sweep with other settings: choose another --out" in err
+    assert "onelip sweep --resume s" in err
+    assert call("sweep --resume s --epochs 2")[0] == 2
+    assert call("sweep --resume s --only foo")[0] == 2
+    assert Path("s/sweep.json").read_bytes() == before
+    Path("t").mkdir()
+    assert "exists and is not overwritten" in call("sweep digits --grid seed=0 --out t")[2]
+
+
+def test_a_run_that_fails_does_not_stop_the_others(call, executor):
+    status, out, err = call(f"sweep digits --grid validation=5000,150 {TINY} --epochs 1 --out s")
+    assert status == 2
+    assert "validation=150: clean" in out
+    assert "1 of 2 runs are not finished (validation=5000)" in err
+    assert not Path("s/validation=5000").exists()
+    Path("s/validation=5000").mkdir()  # of a process killed in its first moment
+    assert "choose 1 to 1346" in call("sweep --resume s --only validation=5000")[2]
+
+
+KILLER = """
+import os, sys
+from onelip.cli import main
+from onelip.experiments.classification.training.callbacks import History
+
+real = History.on_train_epoch_start
+
+def killed(self, trainer, module):
+    if trainer.current_epoch == 2 and module.recipe.seed == 0:
+        os.kill(os.getpid(), 9)
+    real(self, trainer, module)
+
+History.on_train_epoch_start = killed
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def weights(path):
+    return safetensors.torch.load_file(path / "model.safetensors")
+
+
+def test_a_killed_worker(call, executor, monkeypatch):
+    """It loses one run, the sweep says so, and that run ends as one that nobody killed."""
+    Path("killer.py").write_text(KILLER)
+    line = f"sweep digits --grid seed=0..1 {TINY}"
+    with monkeypatch.context() as patched:
+        patched.setattr(jobs, "COMMAND", (sys.executable, os.path.abspath("killer.py")))
+        patched.setattr("onelip.cli.sweep._executor", lambda _: jobs.LocalExecutor(2))
+        status, out, err = call(f"{line} --out killed")
+    assert status == 2
+    assert "seed=0: killed by signal 9 (SIGKILL)" in out
+    assert "seed=1: clean" in out
+    assert "1 of 2 runs are not finished (seed=0): go on with onelip sweep --resume killed" in err
+    session = ClassificationFolder.open("killed/seed=1").read()["sessions"][0]
+    assert session["threads"] == 1
+    assert torch.load("killed/seed=0/checkpoint.ckpt", weights_only=True)["epoch"] == 1
+    executor.names.clear()
+    assert call(f"{line} --out killed")[0] == 0
+    assert executor.names == ["seed=0"]
+    assert call(f"{line} --out whole")[0] == 0
+    for seed in ("seed=0", "seed=1"):
+        ours, theirs = weights(Path("killed") / seed), weights(Path("whole") / seed)
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_a_worker_waits_for_one_that_outlived_its_sweep(tmp_path):
+    with jobs.one_at_a_time(tmp_path / "log"):
+        import fcntl
+
+        with (tmp_path / "log").open("ab") as file, pytest.raises(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_why_a_job_failed(tmp_path):
+    job = jobs.Job("a", ("recipes", "extra"), tmp_path / "logs" / "a.log")
+    assert jobs.run_job(job) == 2
+    assert jobs.how_it_ended(job, 2).startswith("unrecognized arguments: extra")
+    assert jobs.how_it_ended(job, -9) == "killed by signal 9 (SIGKILL)"
+    assert jobs.how_it_ended(jobs.Job("a", (), tmp_path / "none"), 3) == "exit status 3"

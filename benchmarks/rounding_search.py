@@ -31,9 +31,9 @@ def cancelling() -> nn.Sequential:
     """Two large rows that differ little: long sums whose difference is the margin."""
     row = 3 * torch.randn(64)
     weight = torch.stack([row, row + 1e-3 * torch.randn(64)])
-    model = nn.Sequential(nn.Linear(64, 2, bias=False)).requires_grad_(False)
-    model[0].weight.copy_(weight)
-    return model
+    single = nn.Linear(64, 2, bias=False).requires_grad_(False)
+    single.weight.copy_(weight)
+    return nn.Sequential(single)
 
 
 def orthogonal() -> nn.Sequential:
@@ -43,7 +43,8 @@ def orthogonal() -> nn.Sequential:
     rows = torch.randn(2, 16)
     last.weight.data = F.normalize(rows[:1] + 1e-3 * rows, dim=1)
     model = nn.Sequential(first, layers.MaxMin(), last).requires_grad_(False)
-    last.bias.sub_(model(torch.rand(500, 24)).mean(0))
+    logits: Tensor = model(torch.rand(500, 24))
+    last.bias.sub_(logits.mean(0))
     return model
 
 
@@ -73,7 +74,9 @@ def search(model: nn.Sequential, x: Tensor, level: Any) -> tuple[dict[str, Any],
     sure = certificate.radius > 0
     x, radius, prediction = x[sure], certificate.radius[sure], certificate.prediction[sure]
     generator, rng = torch.Generator().manual_seed(0), np.random.default_rng(0)
-    far, hits, tries, walk, shown = ends(model, x, radius, prediction), {}, 0, 0, None
+    far, tries, walk, shown = ends(model, x, radius, prediction), 0, 0, None
+    hits: dict[str, int] = {}
+    weight = next(iter(model.parameters()))
     while tries < TRIES:
         near = walked(far, generator, walk % 5)
         back = x.double() + (1 - 10.0 ** -(3 + walk % 4)) * (near.double() - x.double())
@@ -88,10 +91,10 @@ def search(model: nn.Sequential, x: Tensor, level: Any) -> tuple[dict[str, Any],
                 continue
             for at in wrong:
                 sample = int(within.nonzero()[at])
-                if not holds(model[0].weight, x[sample], points[at], radius[sample]):
+                if not holds(weight, x[sample], points[at], radius[sample]):
                     continue
                 shown = {
-                    "weight": hexadecimal(model[0].weight),
+                    "weight": hexadecimal(weight),
                     "sample": hexadecimal(x[sample]),
                     "radius": float(radius[sample]).hex(),
                     "prediction": int(expected[at]),

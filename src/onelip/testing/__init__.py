@@ -6,9 +6,11 @@ searches for inputs and weights that stretch more than the bound allows; finding
 
 After its weights were overwritten, or training diverged, a layer may refuse to run or to state a
 bound, with one of ``REFUSALS``; stating one that is too small it may not. ``check_potential`` does
-the same for what a convex potential proves of its curvature.
+the same for what a convex potential proves of its curvature. ``hidden_counter_examples`` has
+networks that refute certificates which are a little too large, where attacks find nothing.
 """
 
+from onelip.testing.hidden import HiddenCounterExample, hidden_counter_examples
 from onelip.testing.layers import (
     check_batch,
     check_copies,
@@ -27,6 +29,7 @@ from onelip.testing.searching import REFUSALS, jacobian_norm, largest_stretch
 
 __all__ = [
     "REFUSALS",
+    "HiddenCounterExample",
     "check_batch",
     "check_copies",
     "check_export",
@@ -39,6 +42,7 @@ __all__ = [
     "check_stretch",
     "check_training",
     "check_weights",
+    "hidden_counter_examples",
     "jacobian_norm",
     "largest_stretch",
 ]

@@ -233,8 +233,7 @@ def tensors(net: Crafted) -> Any:
 
 def rounding_of(held: Any, level: dict[str, str]) -> Any:
     """Rules of a level."""
-    formats = KINDS["sums"].FORMATS
-    sizes = formats[level["numbers"]], formats[level["sums"]]
+    sizes = KINDS["sums"].arithmetics(level["numbers"], level["sums"])
     return KINDS["rounding"].Rounding(check, held, *sizes)
 
 

@@ -127,10 +127,8 @@ def errors(record: Record, tensors: dict[str, Array], x: Array, radius: float) -
     data = safetensors.numpy.save({k: np.ascontiguousarray(a) for k, a in tensors.items()})
     held, level = check.Tensors(data), record["level"]
     network = check.Network(record["network"], held, tuple(record["input"]), lambda _: None)
-    formats = check.KINDS["sums"].FORMATS
-    rounding = check.KINDS["rounding"].Rounding(
-        check, held, formats[level["numbers"]], formats[level["sums"]]
-    )
+    sizes = check.KINDS["sums"].arithmetics(level["numbers"], level["sums"])
+    rounding = check.KINDS["rounding"].Rounding(check, held, *sizes)
     grid, rules = check.Grid.of(x.astype(np.float64), check.VALUE), []
     for part in network.parts:
         grid, rule = rounding.block(part, grid)

@@ -2,15 +2,20 @@
 
 import json
 import math
+import random
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from onelip.checker import check
 from tests.checker.executions import Exact, executions, within
 from tests.checker.floats import FLOAT32, FLOAT64, WIDE, Crafted, errors, numbers, reason
+from tests.checker.mutants import mutate
+from tests.checker.truth import false_claims
 
 Rng = np.random.Generator
 SEEDS = range(2)
@@ -225,16 +230,13 @@ KINDS = check.KINDS
 
 def tensors(net: Crafted) -> Any:
     """Tensors of a network, as the checker reads them."""
-    import safetensors.numpy
-
     kept = {k: np.ascontiguousarray(a) for k, a in net.tensors.items()}
     return check.Tensors(safetensors.numpy.save(kept))
 
 
 def rounding_of(held: Any, level: dict[str, str]) -> Any:
     """Rules of a level."""
-    formats = KINDS["sums"].FORMATS
-    sizes = formats[level["numbers"]], formats[level["sums"]]
+    sizes = KINDS["sums"].arithmetics(level["numbers"], level["sums"])
     return KINDS["rounding"].Rounding(check, held, *sizes)
 
 
@@ -420,3 +422,40 @@ def test_repeated_entries_carry_one_error(tmp_path) -> None:
     assert one == pytest.approx(10 * errors(net.record(x, [0.0]), net.tensors, x, 0.0)[0])
     record["network"]["last"][0]["norm"] = "0x1.3p+3"
     assert reason(tmp_path, record, net.tensors)
+
+
+def test_mutants(tmp_path, capsys) -> None:
+    """No changed bundle that is VALID has an execution that changes a prediction."""
+    for name, make in NETWORKS.items():
+        net = make(np.random.default_rng(3))
+        x = numbers(np.random.default_rng(4), 2, *net.shape)
+        radii = [largest_radius(net, x, FLOAT32, at) * (1 - 1e-5) for at in range(2)]
+        assert not reason(tmp_path / name, net.record(x, radii), net.tensors)
+    valid = 0
+    for seed in range(100):
+        rng, folder = random.Random(seed), tmp_path / "mutant"
+        mutate(tmp_path / rng.choice(list(NETWORKS)), folder, rng)
+        status = check.main([str(folder)])
+        assert capsys.readouterr().out.splitlines()[-1].startswith("INVALID: ") == (status == 1)
+        if status == 0:
+            assert not false_claims(folder)
+            changed = overturned(folder, np.random.default_rng(seed))
+            assert not changed, f"seed {seed}: VALID, but {changed}"
+            valid += 1
+    assert valid > 3
+
+
+def overturned(folder: Path, rng: Rng) -> str:
+    """An execution in float32 within a radius that changes a prediction; empty if none is found."""
+    record = json.loads((folder / "proof.json").read_text())
+    if record["level"] not in (FLOAT32, WIDE) or record["samples"] is None:
+        return ""
+    held, samples = safetensors.numpy.load_file(folder / "tensors.safetensors"), record["samples"]
+    every = zip(held[samples["inputs"]], samples["predictions"], samples["radii"], strict=True)
+    for x, own, text in every:
+        radius = float.fromhex(text)
+        for run in executions(held, record["level"] == WIDE)[::4] if radius else []:
+            outputs = run(record, within(rng, x.astype(np.float64), radius))
+            if not (np.delete(outputs, own) < outputs[own]).all():
+                return f"{run.order}: {outputs}"
+    return ""

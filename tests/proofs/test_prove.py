@@ -80,7 +80,7 @@ def test_what_is_refused_writes_nothing(tmp_path) -> None:
     refused("samples of shape", model, target, x[:0])
     refused("float32 or float64", model, target, x.half())
     refused("shape of one input", model, target)
-    refused("no method", model, target, x, method="guess")
+    refused("nothing is known of", model, target, x, method="guess")
     refused("infinite or NaN", model, target, x * torch.inf)
     refused("sorting", model[:2], target, x, method="lipsdp", kind=NotApplicableError)
     refused("ends in", model, target, x, formats=("pickle",))

@@ -459,6 +459,7 @@ class Network:
             inputs = self.block(block, inputs, f"block {place}")
         self.last, self.outputs = self.maps(last, inputs, "last")
         self.constant = self.body * norm_of(self.last)
+        self.batch = max(1, min(SAMPLES, (WIDEST << 1) // self.size))  # samples that run together
 
     def __call__(self, x: Grid) -> Grid:
         """The network on a batch."""
@@ -601,9 +602,8 @@ def check_samples(record: Any, network: Network, heads: Any, inputs: Shape, say:
     need(isinstance(radii, list) and len(radii) == len(x), "one radius for each sample is asked")
     claims = [number(radius) for radius in radii]
     shown = heads[known(heads, head, "kind")](network, head)
-    batch = max(1, min(SAMPLES, (WIDEST << 1) // network.size))
-    for first in range(0, len(x), batch):
-        part = slice(first, first + batch)
+    for first in range(0, len(x), network.batch):
+        part = slice(first, first + network.batch)
         reason = shown(Grid.of(x[part], VALUE), predicted[part], claims[part])
         at, _, why = reason.partition(":")  # the number within the batch
         need(not reason, f"sample {first + int(at or 0)}:{why}")

@@ -21,19 +21,33 @@ def run(arguments: list[str]) -> None:
     parser.add_argument("--formats", default="", help=files)
     ways = "product of norms, or lipsdp, which is far less for a plain dense network"
     parser.add_argument("--method", choices=("product", "lipsdp"), default="product", help=ways)
+    levels = "float: radii hold for the network as it runs in float32, rounding included; of a run"
+    parser.add_argument("--level", choices=("real", "float"), default="real", help=levels)
+    wide = (
+        "of a run: sums of linear layers in float64, which makes level float cost next to nothing"
+    )
+    parser.add_argument("--accumulate", action="store_true", help=wide)
     parser.add_argument("--seconds", type=float, help="for the search of lipsdp")
     trust = "open parts of a .pt2 file that may run code, because you know who wrote it"
     parser.add_argument("--trust", action="store_true", help=trust)
     options: Any = parser.parse_args(arguments)
     formats = [name.strip() for name in options.formats.split(",") if name.strip()]
-    how = {"method": options.method, "seconds": options.seconds}
+    how = {"method": options.method, "seconds": options.seconds, "level": options.level}
     if options.file.suffix.lower() in (".pt2", ".onnx"):
+        if options.accumulate:
+            raise UsageError("--accumulate is for runs: a file is executed as it is")
         x = None if options.inputs is None else _samples(options.inputs)
         record = classification.prove_file(options.file, options.out, x, trust=options.trust, **how)
     else:
         folder = classification.ClassificationFolder.open(options.file)
         record = classification.prove_run(
-            folder, options.out, options.data, options.samples, formats=formats, **how
+            folder,
+            options.out,
+            options.data,
+            options.samples,
+            accumulate=options.accumulate,
+            formats=formats,
+            **how,
         )
     print(classification.proof_text(record, options.out))
 

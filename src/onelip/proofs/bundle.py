@@ -18,17 +18,19 @@ from onelip.chains import Chain, Shape
 from onelip.checker import check
 from onelip.errors import NotApplicableError, UsageError
 from onelip.proofs.claims import hexadecimal
+from onelip.proofs.executions import faithful
 from onelip.proofs.files import outline
 from onelip.proofs.graph import body_constant, network_record
 from onelip.proofs.inside import digest_of, write_inside
 from onelip.proofs.maps import Record, norm_of_records
 from onelip.proofs.multipliers import with_multipliers
+from onelip.proofs.rounding import with_rounding
 from onelip.proofs.samples import samples_record
 from onelip.proofs.tensors import TensorStore
 from onelip.reading import Predictor, load, read
 
 TENSORS, PROOF = "tensors.safetensors", "proof.json"
-METHODS = "product", "lipsdp"
+METHODS, LEVELS = ("product", "lipsdp"), ("real", "float")
 _DTYPES = torch.float32, torch.float64
 
 
@@ -41,15 +43,21 @@ def prove(
     method: str = "product",
     seconds: float | None = None,
     formats: Sequence[str] = (),
+    level: str = "real",
     about: str = "",
     trust: bool = False,
 ) -> dict[str, Any]:
     """Write a bundle that convinces without onelip, and check it before it gets its name.
 
     The bundle holds the network as tensors and ``proof.json``, a bound of its Lipschitz constant,
-    and for each sample a prediction and a radius, at level ``real``. ``onelip check``, which
-    imports nothing of onelip, computes all of it again in exact integers. The file of a
-    network is copied into the bundle, under its digest.
+    and for each sample a prediction and a radius. ``onelip check``, which imports nothing of
+    onelip, computes all of it again in exact integers. The file of a network is copied into the
+    bundle, under its digest.
+
+    At level ``real`` radii are about the function of real numbers. At level ``float`` they hold for
+    the exported network as it runs in the dtype of its weights, whatever the order of its sums: in
+    float64 for ``onelip.export(model, accumulate=torch.float64)``, which costs float32 next to
+    nothing. That is for sequences of layers whose records are their operations.
 
     Bound: the product of norms, block by block; with ``method="lipsdp"`` what LipSDP's multipliers
         show of a plain dense network, which is far less for one that nobody constrained.
@@ -64,7 +72,8 @@ def prove(
         method: ``"product"`` or ``"lipsdp"``.
         seconds: for the search of LipSDP.
         formats: ``"pt2"`` and ``"onnx"``, to put what ``onelip.save`` writes beside the proof, with
-            the bound and a digest of the network inside.
+            the bound and a digest of the network inside; at level ``real``.
+        level: ``"real"`` or ``"float"``.
         about: a word on where the network comes from.
         trust: open parts of a ``.pt2`` file that may run code.
 
@@ -87,23 +96,21 @@ def prove(
     folder = Path(folder)
     if folder.exists():
         raise UsageError(f"{folder} exists: a bundle is never overwritten")
+    for value, known in ((method, METHODS), (level, LEVELS)):
+        if value not in known:
+            raise UsageError(f"nothing is known of {value!r}: proofs go by {' or '.join(known)}")
     shape = tuple(x.shape[1:]) if x is not None else input_shape
-    chain = _chain(model, shape, trust)
-    if x is not None and (shape != chain.inputs or not len(x) or x.dtype not in _DTYPES):
-        raise UsageError(
-            f"samples of shape {chain.inputs} in float32 or float64 are asked, got "
-            f"{tuple(x.shape)} in {x.dtype}"
-        )
-    if x is not None and not torch.isfinite(x).all():
-        raise UsageError("a sample is infinite or NaN")
-    if method not in METHODS:
-        raise UsageError(f"no method {method!r}: proofs go by {' or '.join(METHODS)}")
+    more = bool(formats) or method != "product"
+    if level == "real":
+        chain, kind = _chain(model, shape, trust), None
+    else:
+        chain, kind = _executed(model, shape, more)
+    _check_samples(x, chain, kind)
     store = TensorStore()
     network = network_record(chain, store)
     product = body_constant(network) * norm_of_records(network["last"]) * (1 + 1e-13)
     tries: Iterator[tuple[Record, float]] = iter([(network, product)])
-    if method == "lipsdp":
-        tries = with_multipliers(chain, network, store, seconds)
+    tries = with_multipliers(chain, network, store, seconds) if method == "lipsdp" else tries
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
     temporary.mkdir(parents=True)
     try:
@@ -121,13 +128,14 @@ def prove(
             content = {
                 "format": "onelip proof",
                 "version": 1,
-                "level": "real",
+                "level": kind or "real",
                 "about": about,
                 "input": list(chain.inputs),
                 "network": record,
                 "bound": hexadecimal(bound),
                 "samples": None if x is None else samples_record(chain, record, bound, x, store),
             }
+            content |= with_rounding(content, store.tensors)
             refused = _written(temporary, content, store)
             if not refused:
                 temporary.rename(folder)
@@ -135,6 +143,22 @@ def prove(
         raise NotApplicableError(f"the checker does not accept the proof: {refused}")
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _check_samples(x: Tensor | None, chain: Chain, level: Record | None) -> None:
+    """Refuse samples that are none of this network."""
+    if x is None:
+        return
+    if tuple(x.shape[1:]) != chain.inputs or not len(x) or x.dtype not in _DTYPES:
+        raise UsageError(
+            f"samples of shape {chain.inputs} in float32 or float64 are asked, got "
+            f"{tuple(x.shape)} in {x.dtype}"
+        )
+    if not torch.isfinite(x).all():
+        raise UsageError("a sample is infinite or NaN")
+    dtype = getattr(torch, level["numbers"]) if level else x.dtype
+    if not torch.equal(x.to(dtype).double(), x.double()):
+        raise UsageError(f"samples are no numbers of {dtype}, in which the network runs")
 
 
 def _written(folder: Path, content: Record, store: TensorStore) -> str:
@@ -157,6 +181,20 @@ def _chain(model: Predictor, shape: Shape | None, trust: bool) -> Chain:
     if shape is None:
         raise UsageError("samples, or the shape of one input, are asked")
     return read(export(model) if isinstance(model, nn.Module) else model, shape)  # type: ignore[arg-type]
+
+
+def _executed(model: Predictor, shape: Shape | None, more: bool) -> tuple[Chain, Record]:
+    """The network as a chain of its operations, and the record of level float."""
+    if not isinstance(model, nn.Module):
+        raise NotApplicableError(
+            "level float is for modules: a file may be executed with other operations"
+        )
+    if more:
+        raise NotApplicableError("level float is for the product of norms, without files beside it")
+    _chain(model, shape, trust=False)  # a shape that does not fit has its word there
+    assert shape is not None
+    network, level = faithful(export(model), shape)
+    return read(network, shape), level
 
 
 def _digest(path: Path) -> str:

@@ -31,12 +31,12 @@ def register(check: Any) -> None:
 
 def of_level(check: Any, record: Any, network: Any) -> tuple[dict[str, Any], str]:
     """Heads, and what is trusted; refuses what the level says nothing of."""
-    formats = check.KINDS["sums"].FORMATS
+    formats, arithmetics = check.KINDS["sums"].FORMATS, check.KINDS["sums"].arithmetics
     _, *names = check.fields(record, "kind", "numbers", "sums")
     known = all(isinstance(name, str) and name in formats for name in names)
     check.need(known and names != ["float64", "float32"], "unknown numbers or sums")
     check.need(network.method is None, "no method is known at level float")
-    rounding = Rounding(check, network.tensors, *(formats[name] for name in names))
+    rounding = Rounding(check, network.tensors, *arithmetics(*names))
     for name, a in network.tensors.known.items():
         check.need(
             rounding.holds(a), f"tensor {name[:40]}: a number is no {names[0]}, or subnormal"

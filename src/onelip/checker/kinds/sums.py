@@ -30,6 +30,13 @@ FORMATS = {
 }
 
 
+def arithmetics(numbers: str, sums: str) -> tuple[Arithmetic, Arithmetic]:
+    """What numbers and sums lose; an operation may be rounded in a longer format first."""
+    short, long = FORMATS[numbers], FORMATS[sums]
+    twice = short._replace(unit=short.unit + 2 * long.unit)
+    return (short, short) if numbers == sums else (twice, long)
+
+
 def register(_: Any) -> None:
     """Nothing to add: no record is of this kind."""
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from onelip._export import export
@@ -17,6 +18,8 @@ def prove_run(
     out: Path,
     data: Path | None = None,
     samples: int = 100,
+    *,
+    accumulate: bool = False,
     **how: Any,
 ) -> dict[str, Any]:
     """Write a bundle of the exported network of a run, with the first test samples.
@@ -26,11 +29,12 @@ def prove_run(
         out: folder of the bundle.
         data: place of the data set, if it is not the one that the run was trained from.
         samples: number of test samples; 0 for none.
-        **how: method and seconds; see ``onelip.prove``.
+        accumulate: let sums of linear layers be in float64; see ``onelip.export``.
+        **how: method, level and seconds; see ``onelip.prove``.
     """
     if samples < 0:
         raise UsageError(f"--samples must not be negative, got {samples}")
-    model = export(run.load_model())
+    model = export(run.load_model(), accumulate=torch.float64 if accumulate else None)
     images = None
     if samples:
         model = model.double() if run.info.box is None else model  # numbers of a table as they are

@@ -255,6 +255,24 @@ def test_level_float(name: str, go: Path, bundles, tmp_path) -> None:
     assert "radius" in verdict(go, _at_level(bundles[name], folder, _float("float32", "float32")))
 
 
+@pytest.mark.parametrize("numbers", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("name", [name for name in FLOAT if name not in MORE_DIGITS])
+def test_what_is_proved_at_level_float_holds(
+    name: str, numbers: torch.dtype, go: Path, tmp_path
+) -> None:
+    """Radii of the library, with little room, are shown by both; a mutant gets one verdict."""
+    build, shape = NETWORKS[name]
+    torch.manual_seed(1)
+    model, folder, start = build().eval().to(numbers), tmp_path / "mutant", tmp_path / "start"
+    prove(model, start, torch.rand(3, *shape, dtype=numbers), level="float")
+    assert not verdict(go, start)
+    assert not python_verdict(start)
+    for seed in range(MUTANTS // 3):
+        kind = mutate(start, folder, random.Random(f"proved {name} {numbers} {seed}"))
+        found, other = verdict(go, folder), python_verdict(folder)
+        assert bool(found) == bool(other) or "claimed" in other, (seed, kind, found, other)
+
+
 def test_levels_are_read_strictly(go: Path, bundles, tmp_path) -> None:
     folder, known = tmp_path / "mutant", _float("float32", "float64")
     assert not verdict(go, _at_level(bundles["dense"], folder, known, 0.9))

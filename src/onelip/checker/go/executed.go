@@ -41,9 +41,9 @@ func (s *exponential) executed(l *level, x execution) execution {
 		added = added.plus(l.stored(a.norm.times(computed).plus(added), n))
 		product := a.norm.times(computed).plus(added)
 		l.numbers.holds(product)
-		wrong = a.norm.times(wrong).plus(added).over(i).plus(l.numbers.share(2, 2).times(product.over(i)))
+		wrong = a.norm.times(wrong).plus(added).over(i).plus(l.numbers.roundings(2, product.over(i)))
 		length = start.plus(a.norm.times(length).over(i))
-		wrong = wrong.plus(l.numbers.share(1, 0).times(length.plus(wrong))).plus(flushed.scaled(2))
+		wrong = wrong.plus(l.numbers.roundings(1, length.plus(wrong))).plus(flushed.scaled(2))
 		l.numbers.holds(length.plus(wrong))
 	}
 	return l.moves(x.after(s.apply(x.sample), above(s.norm)).more(wrong))
@@ -58,7 +58,7 @@ func (l *level) activated(a *activation, x execution) execution {
 	products := a.rounded(x.sample)
 	length := lengthOf(products.m, products.e).plus(products.off).plus(a.steepest.times(x.within()))
 	y := l.moves(x.after(a.apply(x.sample), a.constant))
-	return y.more(l.numbers.share(1, 0).times(length))
+	return y.more(l.numbers.roundings(1, length))
 }
 
 // together is the sum of two executions.
@@ -86,7 +86,7 @@ func (l *level) stepped(m reversible, a *activation, step, bound *big.Rat, x exe
 	w := l.summed(back, v)
 	inputs, outputs := len(v.sample.m), len(w.sample.m)
 	tiny := l.cost(back, inputs, outputs).tiny.plus(l.numbers.lost(outputs).scaled(2))
-	added := w.wrong.plus(l.numbers.share(1, 0).times(w.wrong)).plus(tiny.times(above(step).plus(number(1))))
+	added := w.wrong.plus(l.numbers.roundings(1, w.wrong)).plus(tiny.times(above(step).plus(number(1))))
 	y := together(x.fresh().sample, w.sample)
 	y.off = y.off.plus(above(bound).times(x.sample.off))
 	return l.rounds(x.after(y, above(bound)).more(added))

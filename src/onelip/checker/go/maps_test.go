@@ -309,3 +309,15 @@ func TestTapsThatMeetNoPixelDoNotCount(t *testing.T) {
 		t.Error("shown")
 	}
 }
+
+func TestAnIndexIsOfWholeNumbers(t *testing.T) {
+	read := func(index *tensor) bool {
+		b := &bundle{tensors: map[string]*tensor{"i": index}}
+		return !refused(func() {
+			b.readTake(record{"map": "take", "norm": "0x1p+0", "index": "i", "outputs": []any{digits("2")}}, []int{2}, "it")
+		})
+	}
+	if !read(integers([]int64{1, 0}, 2)) || !read(&tensor{"U8", []int{2}, []byte{1, 0}}) || read(doubles([]float64{1, 0}, 2)) {
+		t.Error("an index")
+	}
+}

@@ -43,6 +43,10 @@ func (f *format) share(n, k int) upper {
 	return number(n).over(1<<f.digits - k)
 }
 
+// roundings is what k operations in a row do to numbers of a length, by k u / (1 - k u). In a longer format they may be done
+// first: that is u + 2^-52 instead of u for float32, and less than the 1 / (1 - u) that is too much here.
+func (f *format) roundings(k int, length upper) upper { return length.times(f.share(k, k+1)) }
+
 func number(n int) upper { return upper{upwards().SetInt64(int64(n))} }
 
 // read may flush what it reads.
@@ -57,7 +61,7 @@ func (l *level) moves(x execution) execution {
 // rounds is one operation, whose exact results x has.
 func (l *level) rounds(x execution) execution {
 	l.numbers.holds(x.longest())
-	return x.more(l.numbers.share(1, 0).times(x.longest())).more(l.numbers.lost(len(x.sample.m)))
+	return x.more(l.numbers.roundings(1, x.longest())).more(l.numbers.lost(len(x.sample.m)))
 }
 
 // cost is what the rounding of sums of products adds: gain times how far an execution is from the grid, plus tiny, plus
@@ -81,7 +85,7 @@ func (l *level) stored(length upper, outputs int) upper {
 	if l.sums == l.numbers {
 		return nothing()
 	}
-	return l.numbers.share(1, 0).times(length).plus(l.numbers.lost(outputs).scaled(1))
+	return l.numbers.roundings(1, length).plus(l.numbers.lost(outputs).scaled(1))
 }
 
 // summed is an execution after sums of products.

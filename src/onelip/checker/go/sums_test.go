@@ -54,9 +54,9 @@ func TestTermsAndSizesAreThoseOfTheWholeMap(t *testing.T) {
 
 func TestBiasesAreTermsWhereTheyAreNotZero(t *testing.T) {
 	m := newBuilder(single())
-	w := m.tensor(doubles([]float64{1, 0, -2, 3, 0, 0}, 2, 3))
-	for bias, n := range map[float64]int{0: 1, 0.5: 2} {
-		d := m.read(record{"map": "dense", "norm": digitsOf(4), "weight": w, "bias": m.tensor(doubles([]float64{0, bias}, 2))}, 3).(*dense)
+	w := m.tensor(doubles([]float64{1, 2, -2, 3, 0, 0}, 2, 3))
+	for bias, n := range map[float64]int{0: 2, 0.5: 3} {
+		d := m.read(record{"map": "dense", "norm": digitsOf(5), "weight": w, "bias": m.tensor(doubles([]float64{0, bias}, 2))}, 3).(*dense)
 		if d.forward.additions() != n || d.back.terms != 2 {
 			t.Error(bias, d.forward.terms, d.back.terms)
 		}

@@ -66,6 +66,18 @@ def _wide(side: int) -> dict[str, Any]:
     return WIDE | {"of": conv("w", "kernel", stride=[side, side]), "inputs": [1, side, side]}
 
 
+ONE_NUMBER = SAME | {"index": "i", "outputs": [1]}
+
+
+def _activated(side: int, **activation: Any) -> dict[str, Any]:
+    """One number to images with this side, two channels, and an activation."""
+    of = conv("pair", "kernel", norm="0x1.8p+0", stride=[side, side])
+    inner = [WIDE | {"of": of, "inputs": [2, side, side], "norm": "0x1.8p+0"}]
+    block = {"inner": inner, "activation": activation, "outer": [], "skip": None}
+    blocks = [block | {"bound": "0x1p+60"}]
+    return proof([1, 1, 1], [ONE_NUMBER], blocks=blocks, samples=RADII)
+
+
 BUNDLES = {
     "a layer without end": proof([1 << 26], [SAME | {"outputs": [1 << 26]}] * 100),
     "an image from one number": proof([1, 1, 1], [_wide(8192)] * 2, samples=RADII),
@@ -75,7 +87,7 @@ BUNDLES = {
     "a stride of the torus": proof([1, 1, 1], [conv("w", "torus", stride=[4096, 4096])]),
     "windows": proof(
         [1, 1, 1],
-        [SAME | {"index": "i", "outputs": [1]}],
+        [ONE_NUMBER],
         blocks=[
             {
                 "inner": [_wide(1024)],
@@ -96,6 +108,39 @@ BUNDLES = {
         [{"map": "dense", "norm": "0x1p+8", "weight": "rows", "bias": None}],
         samples=RADII | {"inputs": "x", "head": "pairs"},
     ),
+    "knots": _activated(
+        256, kind="piecewise", knots="knots", slopes="slopes", bends="bends", value="v"
+    ),
+    "numbers of a smooth activation": _activated(256, kind="gelu"),
+    "scales": _activated(256, kind="scaled", of="gelu", inner="v", above="v", below="v"),
+    "folds": _activated(256, kind="fold", rays="angles", peaks="angles"),
+    "corners": _activated(256, kind="polygon", corners="corners"),
+    "angles": proof(
+        [400000],
+        [],
+        blocks=[
+            {
+                "inner": [],
+                "activation": {"kind": "fold", "rays": "many", "peaks": "many"},
+                "outer": [],
+                "skip": None,
+                "bound": "0x1p+60",
+            }
+        ],
+    ),
+    "blocks of frequencies": proof(
+        [1, 256, 256],
+        [{"map": "fourier", "norm": "0x1p+9", "weight": "blocks", "bias": None}] * 9,
+    ),
+    "transforms": proof(
+        [1, 1, 1],
+        [
+            _wide(256),
+            {"map": "fourier", "norm": "0x1p+9", "weight": "blocks", "bias": None},
+            ONE_NUMBER,
+        ],
+        samples=RADII,
+    ),
     "smaller and smaller": proof(
         [1],
         [{"map": "scale", "norm": "0x1.8p-1000", "factor": "tiny", "shift": None}] * 9000,
@@ -111,7 +156,22 @@ TENSORS = {
     "rows": np.arange(8000.0)[:, None] / 1e6,
     "tiny": np.array(1e-305),
     "i": np.zeros(1, np.int64),
+    "pair": np.ones((1, 2, 1, 1)),
+    "knots": np.arange(4096.0),
+    "slopes": np.ones(4097),
+    "bends": np.ones(4095),
+    "v": np.array(1.0),
+    "angles": np.ones((500, 1)),
+    "many": np.ones((1, 200000), np.float32),
+    "corners": np.ones((5000, 2, 1)),
+    "blocks": np.ones((256, 129, 1, 1, 2), np.float32),
 }
+
+
+def bundle(folder: Path, name: str) -> Path:
+    """One of these, with the tensors that it names: each byte of them allows more work."""
+    text = json.dumps(BUNDLES[name])
+    return write(folder, BUNDLES[name], {k: a for k, a in TENSORS.items() if f'"{k}"' in text})
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +188,7 @@ def test_a_small_bundle_asks_for_little_time_and_memory(
     name: str, tmp_path, capsys, monkeypatch
 ) -> None:
     monkeypatch.setattr(check, "WORK", 1 << 36)  # seconds for what is allowed to take minutes
-    folder = write(tmp_path, BUNDLES[name], TENSORS)
+    folder = bundle(tmp_path, name)
     tracemalloc.start()
     start = time.process_time()
     check.main([str(folder)])
@@ -144,7 +204,7 @@ def test_a_small_bundle_asks_for_little_time_and_memory(
 )
 def test_the_same_in_go(name: str, go, tmp_path) -> None:
     """Two more end after minutes: the work that is allowed is a constant there."""
-    folder = write(tmp_path, BUNDLES[name], TENSORS)
+    folder = bundle(tmp_path, name)
     done = subprocess.run(
         [go, folder], check=False, capture_output=True, text=True, timeout=3 * SECONDS
     )
@@ -154,7 +214,8 @@ def test_the_same_in_go(name: str, go, tmp_path) -> None:
 
 
 def test_more_work_is_for_those_who_ask(tmp_path, monkeypatch, capsys) -> None:
-    folder = write(tmp_path, proof([64, 30, 30], [conv("k", "torus", norm="0x1p+5")]), TENSORS)
+    record = proof([64, 30, 30], [conv("k", "torus", norm="0x1p+5")])
+    folder = write(tmp_path, record, {"k": TENSORS["k"]})
     monkeypatch.setattr(check, "WORK", 1 << 30)
     assert check.main([str(folder)]) == 1
     assert "more work than is allowed" in capsys.readouterr().out

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 
@@ -15,31 +16,32 @@ from onelip.errors import NotApplicableError, UsageError
 from onelip.proofs.files import compared
 from onelip.proofs.inside import read_inside, write_inside
 from tests.cases import CASES
-
-NOT_YET = "ConvTranspose1d", "ConvTranspose3d", "Conv3d"
-"""Layers and modules without a record yet, by the beginning of their row in ``tests/cases.py``."""
+from tests.checker.truth import Truth
 
 LOOSER = "Sandwich", "SiLU"  # its two maps are counted one by one
-
-
-def without_record(name: str) -> bool:
-    return name.startswith(NOT_YET)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 def test_every_row(case, tmp_path) -> None:
     torch.manual_seed(0)
     model = case.build().eval()
-    x = torch.rand(2, *case.input_shape)
-    if without_record(case.id):
-        with pytest.raises(NotApplicableError, match="can be written yet"):
-            prove(model, tmp_path / "bundle", x)
-        assert not list(tmp_path.iterdir())
-        return
-    record = prove(model, tmp_path / "bundle", x)
-    bound = float(Product().bound(onelip.export(model), case.input_shape))
+    x = torch.rand(4, *case.input_shape)
+    record = prove(model, tmp_path / "bundle", 3 * x - 1.5)
+    fixed = onelip.export(model)
+    bound = float(Product().bound(fixed, case.input_shape))
     if not case.id.startswith(LOOSER):
         assert float.fromhex(record["bound"]) <= bound * (1 + 1e-5) + 1e-12
+    tensors = safetensors.torch.load_file(tmp_path / "bundle" / "tensors.safetensors")
+    samples = tensors[record["samples"]["inputs"]]
+    values, wanted = Truth(tensors, 0.0).forward(record, samples), fixed.double()(samples.double())
+    assert torch.allclose(values.view_as(wanted), wanted, rtol=1e-6, atol=1e-6)
+
+
+def test_a_layer_without_a_record(tmp_path) -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Tanhshrink()).eval()
+    with pytest.raises(NotApplicableError, match="no proof of Tanhshrink can be written yet"):
+        prove(model, tmp_path / "bundle", torch.rand(2, 4))
+    assert not list(tmp_path.iterdir())
 
 
 def network() -> nn.Sequential:

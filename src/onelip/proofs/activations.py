@@ -15,6 +15,7 @@ from onelip.proofs.elementwise import Written, elementwise_record, identity_reco
 from onelip.proofs.maps import Record, map_records
 from onelip.proofs.pools import pool_record
 from onelip.proofs.tensors import TensorStore
+from onelip.proofs.volumes import transposed
 
 
 def activation_record(block: Block, store: TensorStore, place: str) -> Written:
@@ -43,6 +44,10 @@ def _opaque(module: Any, block: Block, store: TensorStore, place: str) -> Writte
     """A map of which chains know the constant alone."""
     if type(module) is layers.FixedFourierConv2d:
         before = _fourier(module, block, store, place)
+        return Written(identity_record(store, place), (1.0, 1.0), before)
+    linear = transposed(module, block.inner.outputs, block.hidden)
+    if linear is not None:
+        before = map_records(linear, store, place)
         return Written(identity_record(store, place), (1.0, 1.0), before)
     return _plane(module, store, place) or pool_record(module, block, store, place)
 

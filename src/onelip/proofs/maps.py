@@ -22,11 +22,13 @@ from onelip.chains import (
     composed,
 )
 from onelip.chains.linear_layers import taking
+from onelip.chains.volume_convolution import VolumeConvolution
 from onelip.chains.windows import Wrapping
 from onelip.errors import NotApplicableError
 from onelip.norms.exponential import truncated_exponential
 from onelip.proofs.claims import claimed_norm, claimed_norm_of_convolution, hexadecimal
 from onelip.proofs.tensors import TensorStore
+from onelip.proofs.volumes import unfolded
 from onelip.reading.graphs.truncated_exponentials import Polynomial
 
 Record = dict[str, Any]
@@ -43,6 +45,10 @@ def map_records(linear: LinearMap, store: TensorStore, place: str) -> list[Recor
         return [record for part in parts for record in part]
     if isinstance(linear, Along):
         return _along(linear, store, place)
+    volume = linear.of if isinstance(linear, Adjoint) else linear
+    if isinstance(volume, VolumeConvolution):
+        assert isinstance(linear, VolumeConvolution | Adjoint)
+        return map_records(unfolded(linear), store, place)
     if isinstance(linear, Reshape):
         return [] if linear.inputs == linear.outputs else [_taken(None, linear)]
     return [_record(linear, store, place)]

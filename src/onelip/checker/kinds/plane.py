@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 FINE, POINT, WHOLE = 120, 80, 256  # bits after the point of cosines, of angles, and of pi
+LONG = 160  # of the series of cosines: 60 terms for angles up to pi
 FAR = 1 << 10  # largest angle
 BITS = 40  # of corners, on one grid with points
 PART = 1 << 16  # points that are looked at together
@@ -36,7 +37,7 @@ def angles(check: Any, tensors: Any, name: Any, axes: int, pairs: int) -> Any:
     a = tensors.get(name, axes=axes)
     check.need(2 * a.shape[-1] == pairs, f"tensor {name[:40]}: one angle a pair is asked")
     check.need((np.abs(a) <= FAR).all(), f"tensor {name[:40]}: an angle is too large")
-    check.spend(a.size << 18)
+    check.spend(a.size << 20)
     exact = [Fraction(float(angle)) for angle in a.reshape(-1)]
     turns = [cosine_and_sine(angle, check.KINDS["gated"].PI) for angle in exact]
     fine = [math.floor(angle * (1 << POINT)) for angle in exact]
@@ -46,14 +47,14 @@ def angles(check: Any, tensors: Any, name: Any, axes: int, pairs: int) -> Any:
 
 def cosine_and_sine(angle: Fraction, pi: int) -> tuple[int, int]:
     """Cosine and sine with 120 bits after the point, within 2^-110."""
-    one = 1 << WHOLE
+    one, pi = 1 << LONG, pi >> WHOLE - LONG
     t = math.floor(angle * one) % (2 * pi)
     t -= 2 * pi * (t > pi)
     terms = [one]
-    for k in range(1, 90):
+    for k in range(1, 60):
         terms.append(terms[-1] * t // (one * k))
     cosine, sine = (sum(terms[i::4]) - sum(terms[i + 2 :: 4]) for i in (0, 1))
-    return cosine >> WHOLE - FINE, sine >> WHOLE - FINE
+    return cosine >> LONG - FINE, sine >> LONG - FINE
 
 
 def angle_of(y: int, x: int, pi: int) -> int:

@@ -3,7 +3,6 @@
 import json
 import re
 import tempfile
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,6 +21,10 @@ from onelip.chains import Shape
 from onelip.errors import OnelipError, UsageError, missing_extra
 from onelip.quiet import quiet
 from onelip.reading import load, read
+from onelip.texts_inside import read_text, write_text
+
+NOTES = "onelip.notes"
+"""Name of the text inside a file that says what its radii rest on."""
 
 _CLOSE = 1e-4  # relative and absolute, of outputs in float32 by another runtime
 
@@ -34,7 +37,7 @@ def save(
     with_radius: bool = False,
     method: Method | str = "product",
     reach: float | None = None,
-    notes: Mapping[str, str] | None = None,
+    notes: Mapping[str, Any] | None = None,
 ) -> Tensor:
     """Write ``onelip.export(model)`` as a ``.pt2`` or an ``.onnx`` file with a dynamic batch.
 
@@ -44,8 +47,8 @@ def save(
     format of ours.
 
     With radii the file has two outputs, ``logits`` and ``radius``, a dictionary in a ``.pt2`` file;
-    see ``onelip.certificates.WithRadius``. What they rest on stands in the file: among the
-    ``metadata_props`` of an ONNX file, in ``extra/onelip.json`` of a ``.pt2`` file.
+    see ``onelip.certificates.WithRadius``. What they rest on stands in the file, as JSON: under
+    ``onelip.notes`` in the metadata of an ONNX file, in ``extra/onelip.notes`` of a ``.pt2`` file.
 
     Cost: about a second per layer for ONNX.
 
@@ -56,7 +59,7 @@ def save(
         with_radius: put the certified radius of each sample into the graph.
         method: of the radii; see ``onelip.certificates.with_radius``.
         reach: of the radii: length of the longest input, for level ``float``.
-        notes: entries for the file beside what the radii rest on; ``notes_of`` reads them.
+        notes: entries for the file beside what the radii rest on, as JSON takes them.
 
     Returns:
         The product of norms as it is proved of the file, a 0-d float64 tensor. It is that of the
@@ -82,14 +85,14 @@ def save(
     read(network, input_shape)  # a fault of the network itself is named as such, not as the file's
     if with_radius:
         network = _with_radius(network, input_shape, method=method, reach=reach)
-        entries |= {name: str(value) for name, value in network.basis._asdict().items()}
+        entries |= network.basis._asdict()
     elif reach is not None:
         raise UsageError("reach is about radii: with_radius=True, or --with-radius")
     form = _FORMATS[path.suffix]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f"network{path.suffix}"
         try:
-            form.write(network, file, _inputs(network, input_shape, 2), entries)
+            form.write(network, file, _inputs(network, input_shape, 2))
         except Exception as error:  # an exporter can raise anything
             raise UsageError(
                 f"{path.suffix} cannot hold this network ({_reason(error)}): save it as .pt2"
@@ -102,6 +105,8 @@ def save(
                 ".pt2"
             ) from error
         _compare(network, form, file, input_shape)
+        if entries:
+            write_text(file, NOTES, json.dumps(entries))
         with atomic_write(path) as temporary:
             temporary.write_bytes(file.read_bytes())
     return bound
@@ -123,32 +128,20 @@ def _named(outputs: Tensor | dict[str, Tensor]) -> dict[str, Tensor]:
     return outputs if isinstance(outputs, dict) else {"output": outputs}
 
 
-def notes_of(path: Path) -> dict[str, str]:
+def notes_of(path: Path) -> dict[str, Any]:
     """Return the notes that ``save`` wrote into a file; none of a file of somebody else.
 
     Raises:
-        UsageError: the file cannot be read, or its notes are no texts.
+        UsageError: the file cannot be read, or its notes are damaged.
     """
-    if path.suffix.lower() == ".onnx":
-        try:
-            import onnx
-
-            stored = onnx.load(path, load_external_data=False).metadata_props
-        except ImportError as error:
-            raise missing_extra("onnx", "onnx") from error
-        except Exception as error:  # of a file that is none
-            raise UsageError(f"{path} cannot be read as an ONNX file") from error
-        ours = [entry for entry in stored if entry.key.startswith("onelip.")]
-        return {entry.key.removeprefix("onelip."): entry.value for entry in ours}
+    text = read_text(path, NOTES)
     try:
-        with zipfile.ZipFile(path) as archive:
-            names = [name for name in archive.namelist() if name.endswith("/extra/onelip.json")]
-            found = json.loads(archive.read(names[0])) if names else {}
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise UsageError(f"{path} cannot be read: {error}") from error
-    if not isinstance(found, dict):
-        raise UsageError(f"{path} has notes that are no object of JSON")
-    return {str(key): str(value) for key, value in found.items()}
+        notes = json.loads(text or "{}")
+    except ValueError as error:
+        raise UsageError(f"{path}: its notes cannot be read: {error}") from error
+    if not isinstance(notes, dict):
+        raise UsageError(f"{path}: its notes are no object of JSON")
+    return notes
 
 
 def _reason(error: BaseException) -> str:
@@ -171,19 +164,17 @@ def _inputs(network: nn.Module, shape: Shape, count: int) -> Tensor:
     return torch.randn(count, *shape, generator=generator, dtype=torch.float64).to(dtype)
 
 
-def _write_program(network: nn.Module, file: Path, x: Tensor, notes: dict[str, str]) -> None:
+def _write_program(network: nn.Module, file: Path, x: Tensor) -> None:
     dynamic = ({0: torch.export.Dim("batch")},)
     program = torch.export.export(network, (x,), dynamic_shapes=dynamic)
-    torch.export.save(program, file, extra_files={"onelip.json": json.dumps(notes)})
+    torch.export.save(program, file)
 
 
-def _write_onnx(network: nn.Module, file: Path, x: Tensor, notes: dict[str, str]) -> None:
+def _write_onnx(network: nn.Module, file: Path, x: Tensor) -> None:
     try:
         import onnxscript  # noqa: F401  torch's exporter is written in it
     except ImportError as error:
         raise missing_extra("onnxscript", "onnx") from error
-    import onnx
-
     dynamic = ({0: torch.export.Dim("batch")},)
     radii = isinstance(network, WithRadius)
     with quiet("onnxscript", "torch.onnx"):  # its progress, and its own deprecations
@@ -199,10 +190,6 @@ def _write_onnx(network: nn.Module, file: Path, x: Tensor, notes: dict[str, str]
             optimize=not radii,  # it leaves out factors near 1, for which nothing was proved
             verbose=False,
         )
-    if notes:
-        model = onnx.load(file)
-        onnx.helper.set_model_props(model, {f"onelip.{name}": notes[name] for name in notes})
-        onnx.save(model, file)
 
 
 def _run_program(file: Path, x: Tensor) -> dict[str, Tensor]:
@@ -235,7 +222,7 @@ def _tensors(names: Sequence[str], arrays: Sequence[Any]) -> dict[str, Tensor]:
 class _Format(NamedTuple):
     """How a format is written, and run."""
 
-    write: Callable[[nn.Module, Path, Tensor, dict[str, str]], None]
+    write: Callable[[nn.Module, Path, Tensor], None]
     run: Callable[[Path, Tensor], dict[str, Tensor]]
 
 

@@ -37,7 +37,7 @@ TINY = Recipe(
     epochs=2,
     eps=(0.1,),
 )
-NAMES = [f"digit {number}" for number in range(10)]
+NAMES = ["dark", "bright"]
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +55,38 @@ def run(trained, tmp_path, monkeypatch):
     return ClassificationFolder.open("run")
 
 
-def with_names(run):
-    run.write({"data": {**run.read()["data"], "classes": NAMES, "shape": [1, 8, 8]}})
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """Return a folder with a run on images of one's own, and one on a table of one's own."""
+    folder, draw = tmp_path_factory.mktemp("own"), np.random.default_rng(0)
+    for place, name in enumerate(NAMES):
+        (folder / "images" / name).mkdir(parents=True)
+        for number in range(20):
+            pixels = draw.integers(0, 130, (4, 6)) + 120 * place
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / f"images/{name}/{number}.png")
+    labels = draw.integers(0, 2, 60)
+    rows = draw.normal(size=(60, 2)) * [0.3, 300.0] + labels[:, None] * [1.5, -2000.0]
+    lines = [f"{a!r},{b!r},{NAMES[y]}" for (a, b), y in zip(rows.tolist(), labels, strict=True)]
+    (folder / "table.csv").write_text("\n".join(["thin,wide,kind", *lines]) + "\n")
+    np.save(folder / "rows.npy", rows[:7])
+    dense = "train dense --network.features [8] --epochs 3 --batch_size 16 --attack_samples 0"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ONELIP_CACHE", str(folder / "cache"))
+        patch.chdir(folder)
+        for line in (
+            "--data images --size 4 --out pictures",
+            "--data table.csv --label kind --out rows",
+        ):
+            assert main(f"{dense} --quiet {line}".split()) == 0
+    return folder
+
+
+@pytest.fixture
+def within(own, tmp_path, monkeypatch):
+    """Work in a copy of that folder."""
+    shutil.copytree(own, tmp_path / "own")
+    monkeypatch.setenv("ONELIP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path / "own")
 
 
 @pytest.fixture
@@ -85,7 +115,7 @@ def refused(call, tmp_path):
 
 
 def images(count):
-    return load_images("digits", "test").images[:count]
+    return load_images("digits", "test").inputs[:count]
 
 
 # onelip.load
@@ -100,11 +130,9 @@ def test_a_run_is_loaded_as_it_is_certified(run):
     assert torch.equal(network(x), own(x))
     assert onelip.lipschitz_bound(network) == onelip.lipschitz_bound(own)
     assert torch.equal(onelip.certify(network, x).radius, onelip.certify(own, x).radius)
-    assert network.about.input_shape == (1, 8, 8)
-    assert network.about.classes is None
-    assert network.about.units == "pixels in [0, 1]"
-    with_names(run)
-    assert onelip.load("run").about.classes == tuple(NAMES)
+    assert network.info.shape == (1, 8, 8)
+    assert network.info.classes == tuple("0123456789")
+    assert (network.info.unit, network.info.box) == ("pixels in [0, 1]", (0.0, 1.0))
 
 
 def test_what_is_no_run_is_one_line(run, tmp_path):
@@ -131,7 +159,6 @@ def test_what_is_no_run_is_one_line(run, tmp_path):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.usefixtures("onnx_registry_once")
 def test_onnx_with_radii(run, call):
-    with_names(run)
     status, out, _ = call("export", "run", "--format", "onnx", "--with-radius")
     assert status == 0
     assert out.startswith("run/network.onnx: logits and radii of level real; proved Lipschitz ")
@@ -142,8 +169,7 @@ def test_onnx_with_radii(run, call):
     assert logits.argmax(1).tolist() == proved.prediction.tolist()
     assert np.allclose(radius, proved.radius, rtol=1e-3, atol=1e-5)
     file = onelip.load("run/network.onnx")
-    assert (file.about.classes, file.about.input_shape) == (tuple(NAMES), (1, 8, 8))
-    assert file.about.units == "pixels in [0, 1]"
+    assert file.info == run.info
     assert torch.allclose(file(x), onelip.load("run")(x), atol=1e-5)
 
 
@@ -169,7 +195,7 @@ def test_weights_alone(run, call):
         name: value.shape for name, value in network.state_dict().items()
     }
     with safetensors.safe_open("net.safetensors", "pt") as file:
-        assert json.loads(file.metadata()["input_shape"]) == [1, 8, 8]
+        assert json.loads(file.metadata()["onelip.notes"])["data"]["shape"] == [1, 8, 8]
 
 
 @pytest.mark.parametrize(
@@ -215,7 +241,6 @@ def test_bad_input_is_one_line(line, message, run, refused):
 
 
 def test_images_and_arrays_get_classes_and_radii(run, call):
-    with_names(run)
     pixels = images(6)
     for number, image in enumerate(pixels[:2]):
         Image.fromarray(image[0].numpy()).save(f"{number}.png")
@@ -234,12 +259,12 @@ def test_images_and_arrays_get_classes_and_radii(run, call):
     labels = [*proved.prediction.tolist(), *wide.prediction.tolist()]
     assert [row["radius"] for row in stored["samples"]] == radii
     assert [row["prediction"] for row in stored["samples"]] == labels
-    assert [row["class"] for row in stored["samples"]] == [NAMES[label] for label in labels]
+    assert [row["class"] for row in stored["samples"]] == [*map(str, labels)]
     assert stored["rests_on"]["level"] == "real"
     assert stored["rests_on"]["bound"] == float(proved.bound)
     for row, name, label, radius in zip(out.splitlines()[1:7], names, labels, radii, strict=True):
-        file, *word, printed = row.split()
-        assert (file, " ".join(word)) == (name, NAMES[label])
+        file, word, printed = row.split()
+        assert (file, word) == (name, str(label))
         assert radius * (1 - 1e-5) <= float(printed) <= radius
     assert "pixels in [0, 1]; product, level real" in out
 
@@ -248,19 +273,17 @@ def test_images_and_arrays_get_classes_and_radii(run, call):
 
 
 def test_radii_of_all_test_images(run, call):
-    with_names(run)
     for name in ("radii.csv", "radii.json", "radii.parquet"):
         status, out, _ = call("certify", "run", "--out", name)
         assert status == 0
         assert f"written {name}" in out
     stored = safetensors.torch.load_file("run/certificates.safetensors")
-    columns = ["index", "label", "prediction", "radius", "label_name", "prediction_name"]
+    columns = ["index", "label", "prediction", "radius"]
     with open("radii.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == columns
     assert [float(row["radius"]) for row in rows] == stored["radius"].tolist()
     assert [int(row["label"]) for row in rows] == stored["labels"].tolist()
-    assert rows[7]["prediction_name"] == NAMES[int(rows[7]["prediction"])]
     content = json.loads(Path("radii.json").read_text())
     assert [row["radius"] for row in content["samples"]] == stored["radius"].tolist()
     table = parquet.read_table("radii.parquet")
@@ -278,3 +301,50 @@ def test_an_infinite_radius_is_the_largest_number_in_json(tmp_path):
     write_table(tmp_path / "a.json", {"radius": [float("inf")]}, {})
     (row,) = json.loads((tmp_path / "a.json").read_text())["samples"]
     assert row["radius"] == sys.float_info.max
+
+
+# Data of one's own
+
+
+@pytest.mark.usefixtures("within")
+def test_images_of_ones_own_have_names_and_are_scaled_as_for_training(call):
+    status, out, err = call("predict", "pictures", "images/dark/0.png", "images/bright/0.png")
+    assert (status, err) == (0, "")
+    network = onelip.load("pictures")
+    assert sorted(network.info.classes) == sorted(NAMES)
+    assert network.info.shape == (1, 4, 4)
+    pixels = np.stack([np.asarray(Image.open(f"images/{name}/0.png"))[:, 1:5] for name in NAMES])
+    proved = onelip.certify(network, torch.from_numpy(pixels)[:, None].float() / 255)
+    words = [network.info.classes[label] for label in proved.prediction.tolist()]
+    assert [row.split()[1] for row in out.splitlines()[1:3]] == words
+    printed = [float(row.split()[2]) for row in out.splitlines()[1:3]]
+    assert printed == pytest.approx(proved.radius.tolist(), rel=1e-5)
+    assert call("certify", "pictures", "--out", "radii.csv")[0] == 0
+    with open("radii.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0])[4:] == ["label_name", "prediction_name"]
+    assert all(
+        row["label_name"] == network.info.classes[int(row["label"])]
+        and row["prediction_name"] == network.info.classes[int(row["prediction"])]
+        for row in rows
+    )
+
+
+@pytest.mark.usefixtures("within")
+def test_tables_of_ones_own_are_predicted_and_exported_in_float64(call):
+    status, out, err = call("predict", "rows", "rows.npy")
+    assert (status, err) == (0, "")
+    assert "radii: l2, units of the table; product, level real" in out
+    network, x = onelip.load("rows"), torch.from_numpy(np.load("rows.npy"))
+    proved = onelip.certify(network, x, box=None)
+    printed = [float(row.split()[2]) for row in out.splitlines()[1:8]]
+    assert printed == pytest.approx(proved.radius.tolist(), rel=1e-5)
+    status, out, err = call("export", "rows", "-o", "rows.pt2", "--with-radius", "--reach", "1e5")
+    assert (status, err) == (0, "")
+    outputs = torch.export.load("rows.pt2").module()(x)
+    assert bool((outputs["radius"] <= proved.radius).all())
+    assert torch.allclose(outputs["radius"], proved.radius, rtol=1e-6)
+    assert onelip.load("rows.pt2").info == network.info
+    status, _, err = call("predict", "rows", "images/dark/0.png")
+    assert status == 2
+    assert "is an image, and the run is about 2 columns" in err

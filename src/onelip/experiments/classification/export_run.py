@@ -1,18 +1,19 @@
 """Networks of runs as files for other programs."""
 
+import json
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 from torch import Tensor, nn
 
-from onelip._export import export
-from onelip._save import save
+from onelip._save import NOTES, save
 from onelip.atomic_files import atomic_write
 from onelip.directed_rounding import upwards
 from onelip.errors import UsageError
 from onelip.experiments.classification.folder import ClassificationFolder
-from onelip.experiments.classification.load import about
+from onelip.experiments.classification.load import info_as_notes, network_of
 from onelip.lipschitz import lipschitz_bound
 
 FORMATS = ("onnx", "pt2", "safetensors")
@@ -27,6 +28,8 @@ def export_run(
     reach: float | None = None,
 ) -> str:
     """Write the exported network of a run, and return a line of text.
+
+    That of a table computes in float64.
 
     Args:
         run: a trained run.
@@ -45,17 +48,18 @@ def export_run(
         raise UsageError(f"{out}: name a file that ends in .{', .'.join(FORMATS)}")
     if not with_radius and (method is not None or reach is not None):
         raise UsageError("--method and --reach are about radii: add --with-radius")
-    facts = about(run)
-    notes = {"onelip": metadata.version("onelip"), "recipe": run.recipe.name, **facts.notes()}
+    network = network_of(run)
+    notes: dict[str, Any] = {"onelip": metadata.version("onelip"), "recipe": run.recipe.name}
+    notes |= info_as_notes(run.info)
     if out.suffix == ".safetensors":
         if with_radius:
             raise UsageError(f"{out} holds weights and no graph to compute radii: .onnx or .pt2")
-        bound, outputs = _save_weights(export(run.load_model()), out, notes), "weights"
+        bound, outputs = _save_weights(network, out, notes), "weights"
     else:
         bound = save(
-            run.load_model(),
+            network,
             out,
-            facts.input_shape,
+            run.info.shape,
             with_radius=with_radius,
             method=method or run.recipe.certificate,
             reach=reach,
@@ -66,10 +70,10 @@ def export_run(
     return f"{out}: {outputs}; proved Lipschitz bound {upwards(float(bound), 9)}"
 
 
-def _save_weights(network: nn.Module, out: Path, notes: dict[str, str]) -> Tensor:
+def _save_weights(network: nn.Module, out: Path, notes: dict[str, Any]) -> Tensor:
     """Write the weights of an exported network, and return its proved bound."""
     bound = lipschitz_bound(network)
     weights = {name: value.clone() for name, value in network.state_dict().items()}
     with atomic_write(out) as temporary:
-        temporary.write_bytes(safetensors.torch.save(weights, notes))
+        temporary.write_bytes(safetensors.torch.save(weights, {NOTES: json.dumps(notes)}))
     return bound

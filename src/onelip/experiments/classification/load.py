@@ -1,7 +1,6 @@
 """Networks of runs and of files, ready to predict, to bound and to certify."""
 
-import json
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -10,67 +9,26 @@ from torch import nn
 from onelip._export import export
 from onelip._save import notes_of
 from onelip.errors import UsageError
-from onelip.image_sets import SHAPES
+from onelip.image_sets import DataInfo
 from onelip.reading import readable
 
 if TYPE_CHECKING:
     from onelip.experiments.classification.folder import ClassificationFolder
 
 
-@dataclass(frozen=True)
-class About:
-    """What a network takes and returns.
-
-    Attributes:
-        input_shape: of one input, without the batch.
-        classes: names of the classes in the order of the logits, None where they are only numbered.
-        units: of radii, and of the numbers of an input.
-        box: interval in which the numbers of an input lie, None for any.
-    """
-
-    input_shape: tuple[int, ...]
-    classes: tuple[str, ...] | None
-    units: str
-    box: tuple[float, float] | None
-
-    def class_name(self, label: int) -> str:
-        """Name of a class, or its number."""
-        return str(label) if self.classes is None else self.classes[label]
-
-    def notes(self) -> dict[str, str]:
-        """Return the same as texts, for a file of the network."""
-        return {name: json.dumps(value) for name, value in vars(self).items()}
-
-    @classmethod
-    def of_notes(cls, notes: dict[str, str], input_shape: tuple[int, ...]) -> "About":
-        """Return what a file says of its network; of a file without notes, the shape alone."""
-        try:
-            classes, units, box = (
-                json.loads(notes.get(name, default))
-                for name, default in (("classes", "null"), ("units", '""'), ("box", "null"))
-            )
-            return cls(
-                input_shape,
-                None if classes is None else tuple(map(str, classes)),
-                str(units) or "units of the input",
-                None if box is None else (float(box[0]), float(box[1])),
-            )
-        except (ValueError, TypeError, IndexError, KeyError) as error:
-            raise UsageError(f"the notes in the file are damaged: {error}") from None
-
-
 class Loaded(nn.Module):
     """Type of what ``load`` returns: a network of its own class, with an attribute more."""
 
-    about: About
+    info: DataInfo | None
 
 
 def load(source: str | Path) -> Loaded:
     """Load the exported network of a run, or the network of a ``.pt2`` or an ``.onnx`` file.
 
     It is a module in eval mode, with fixed weights and without gradients, as ``certify`` and
-    ``lipschitz_bound`` take it; that of a file runs as the file does, and gives the logits of one
-    with radii. ``network.about`` has the shape of an input, names of the classes, and the units.
+    ``lipschitz_bound`` take it; that of a table computes in float64. That of a file runs as the
+    file does, and gives the logits of one with radii. ``network.info`` has the shape of an input,
+    the names of the classes and the unit of radii; it is None for a file that a run did not write.
 
     Cost: for a run, that of ``onelip.export``.
 
@@ -83,34 +41,39 @@ def load(source: str | Path) -> Loaded:
 
     Example:
         >>> import onelip
-        >>> onelip.load("runs/digits")  # doctest: +SKIP
+        >>> network = onelip.load("runs/digits")  # doctest: +SKIP
+        >>> network.info.classes  # doctest: +SKIP
+        ('0', '1', '2', '3', '4', '5', '6', '7', '8', '9')
     """
     from onelip.experiments.classification.folder import ClassificationFolder
 
     path = Path(source)
     if path.suffix.lower() in (".pt2", ".onnx") and not path.is_dir():
-        network = cast(Any, readable(path, None))
-        network.about = About.of_notes(notes_of(path), network.chain.inputs)
-        return cast(Loaded, network)
-    run = ClassificationFolder.open(path)
-    network = cast(Loaded, export(run.load_model()))
-    network.about = about(run)
+        network = cast(Loaded, readable(path, None))
+        network.info = _info_of(path)
+        return network
+    return network_of(ClassificationFolder.open(path))
+
+
+def network_of(run: "ClassificationFolder") -> Loaded:
+    """Return the exported network of a run, with ``info``; see ``load``."""
+    network, info = cast(Loaded, export(run.load_model())), run.info
+    network = network.double() if info.box is None else network
+    network.info = info
     return network
 
 
-def about(run: "ClassificationFolder") -> About:
-    """Return what the network of a run takes and returns."""
-    data = cast(dict[str, Any], run.read().get("data", {}))
-    if "shape" in data:
-        shape = tuple(data["shape"])
-    elif run.recipe.dataset in SHAPES:
-        shape = SHAPES[run.recipe.dataset][0]
-    else:
-        raise UsageError(f"{run.record} does not say the shape of an input: train a new run")
-    table = bool(data.get("columns"))
-    return About(
-        shape,
-        tuple(data["classes"]) if data.get("classes") else None,
-        "units of the table" if table else "pixels in [0, 1]",
-        None if table else (0.0, 1.0),
-    )
+def _info_of(path: Path) -> DataInfo | None:
+    """Return what ``export_run`` wrote of the data into a file."""
+    stored: Any = notes_of(path).get("data")
+    if stored is None:
+        return None
+    try:
+        return DataInfo(**{name: tuple(value) for name, value in stored.items()})
+    except (TypeError, AttributeError) as error:
+        raise UsageError(f"{path}: its notes on the data are damaged: {error}") from error
+
+
+def info_as_notes(info: DataInfo) -> dict[str, Any]:
+    """Return what ``load`` reads of a file."""
+    return {"data": asdict(info), "unit": info.unit}

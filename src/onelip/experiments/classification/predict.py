@@ -6,17 +6,18 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from onelip.certificates import Certificate, certify
+from onelip.certificates import certify
 from onelip.data.pixels import decode_image
 from onelip.data.samples import IMAGE_SUFFIXES
 from onelip.directed_rounding import downwards
 from onelip.errors import UsageError
 from onelip.experiments.classification.folder import ClassificationFolder
-from onelip.experiments.classification.load import About, Loaded, load
+from onelip.experiments.classification.load import network_of
 from onelip.experiments.radius_files import check_table, write_table
 from onelip.experiments.threads import use_threads
+from onelip.image_sets import DataInfo
 
 _ARRAYS = (".npy", ".npz")
 
@@ -43,8 +44,8 @@ def predict_run(
 
     Args:
         run: a trained run.
-        files: images of the run's size, and ``.npy`` or ``.npz`` files with one input, or several
-            along the first axis.
+        files: images of the run's size, or scaled and cropped to it as for training, and ``.npy``
+            or ``.npz`` files with one input, or several along the first axis.
         method: a name in ``onelip.certificates.METHODS``; that of the recipe by default.
         level: of the certificates.
         out: ``.csv``, ``.json`` or ``.parquet`` file for the table.
@@ -55,27 +56,32 @@ def predict_run(
     if out is not None:
         check_table(out)
     use_threads(run.recipe.threads)
-    network = load(run.path)
+    network, info = network_of(run), run.info
     rows: dict[str, list[Any]] = {"file": [], "prediction": [], "class": [], "radius": []}
-    rests_on: dict[str, Any] = {"run": str(run.path), "units": network.about.units}
-    for inputs in _by_precision(files, network.about):
-        found = _certified(network, inputs, method or run.recipe.certificate, level)
+    rests_on: dict[str, Any] = {"run": str(run.path), "units": info.unit}
+    for inputs in _by_precision(files, info, _stored_size(run)):
+        found = certify(
+            network.to(inputs.values.dtype),
+            inputs.values,
+            method=method or run.recipe.certificate,
+            level=level,
+            box=info.box,
+        )
         labels = found.prediction.tolist()
         rows["file"] += inputs.names
         rows["prediction"] += labels
-        rows["class"] += [network.about.class_name(label) for label in labels]
+        rows["class"] += [info.classes[label] for label in labels]
         rows["radius"] += found.radius.tolist()
         rests_on |= found.rests_on()
     written = write_table(out, rows, rests_on) if out is not None else []
-    notes = [f"radii: l2, {network.about.units}; {rests_on['method']}, level {level}"]
+    notes = [f"radii: l2, {info.unit}; {rests_on['method']}, level {level}"]
     return "\n".join([_text(rows), "", *notes, *(f"written {path}" for path in written)])
 
 
-def _certified(
-    network: Loaded, inputs: Inputs, method: str, level: Literal["real", "float"]
-) -> Certificate:
-    model: nn.Module = network.to(inputs.values.dtype)
-    return certify(model, inputs.values, method=method, level=level, box=network.about.box)
+def _stored_size(run: ClassificationFolder) -> tuple[int, int] | None:
+    """Return the size to which images were scaled and cropped for training."""
+    size = run.read().get("data", {}).get("size")
+    return (size[0], size[1]) if size else None
 
 
 def _text(rows: dict[str, list[Any]]) -> str:
@@ -88,9 +94,11 @@ def _text(rows: dict[str, list[Any]]) -> str:
     return "\n".join(lines)
 
 
-def _by_precision(files: Sequence[Path], about: About) -> Iterator[Inputs]:
+def _by_precision(
+    files: Sequence[Path], info: DataInfo, size: tuple[int, int] | None
+) -> Iterator[Inputs]:
     """Yield the inputs of files in float32, then those in float64."""
-    found = [pair for file in files for pair in _read(file, about)]
+    found = [pair for file in files for pair in _read(file, info, size)]
     if not found:
         raise UsageError("nothing to predict: name image, .npy or .npz files with an input or more")
     for dtype in (torch.float32, torch.float64):
@@ -100,20 +108,23 @@ def _by_precision(files: Sequence[Path], about: About) -> Iterator[Inputs]:
             yield Inputs(list(names), torch.stack(values))
 
 
-def _read(file: Path, about: About) -> Iterator[tuple[str, Tensor]]:
+def _read(file: Path, info: DataInfo, size: tuple[int, int] | None) -> Iterator[tuple[str, Tensor]]:
     """Yield the inputs in a file, with their names."""
     suffix = file.suffix.lower()
     if suffix in IMAGE_SUFFIXES:
-        if len(about.input_shape) != 3:
-            raise UsageError(f"{file} is an image, the run is about rows of {about.input_shape[0]}")
-        pixels = decode_image(file.read_bytes(), about.input_shape, str(file))
+        if len(info.shape) != 3:
+            raise UsageError(
+                f"{file} is an image, and the run is about {len(info.columns)} columns"
+            )
+        channels, height, width = info.shape
+        pixels = decode_image(file.read_bytes(), (channels, height, width), str(file), size)
         yield str(file), torch.from_numpy(pixels.copy()).float().div(255)
         return
     if suffix not in _ARRAYS:
         known = ", ".join((*IMAGE_SUFFIXES, *_ARRAYS))
         raise UsageError(f"cannot predict {file}: name files that end in {known}")
     for name, array in _arrays(file):
-        values, shape = _floats(array, name), about.input_shape
+        values, shape = _floats(array, name), info.shape
         gray = len(shape) == 3 and shape[0] == 1  # such images may come without their channel
         single = values.shape == shape or (gray and values.shape == shape[1:])
         several = values[None] if single else values

@@ -4,7 +4,6 @@ from pathlib import Path
 
 from onelip.experiments.classification.certify import Certified
 from onelip.experiments.classification.folder import ClassificationFolder
-from onelip.experiments.classification.load import about
 from onelip.experiments.radius_files import write_table
 
 
@@ -19,7 +18,7 @@ def write_radii(run: ClassificationFolder, certified: Certified, out: Path) -> l
         certified: what ``certify_run`` returned for it.
         out: see ``write_table``.
     """
-    facts, certificate = about(run), certified.certificate
+    classes, certificate = run.info.classes, certified.certificate
     labels, prediction = certified.test.labels.tolist(), certificate.prediction.tolist()
     columns = {
         "index": list(range(len(labels))),
@@ -27,15 +26,15 @@ def write_radii(run: ClassificationFolder, certified: Certified, out: Path) -> l
         "prediction": prediction,
         "radius": certificate.radius.tolist(),
     }
-    if facts.classes is not None:
-        columns["label_name"] = [facts.class_name(label) for label in labels]
-        columns["prediction_name"] = [facts.class_name(label) for label in prediction]
+    if classes != tuple(map(str, range(len(classes)))):
+        columns["label_name"] = [classes[label] for label in labels]
+        columns["prediction_name"] = [classes[label] for label in prediction]
     rests_on = {
         "run": str(run.path),
         "recipe": run.recipe.name,
         "data": run.recipe.dataset,
         "note": certified.test.note,
-        "units": facts.units,
+        "units": run.info.unit,
         "wrong": "a sample that is predicted wrong has the radius 0",
     }
     return write_table(out, columns, rests_on | certificate.rests_on())

@@ -8,7 +8,7 @@ from examples import plot_conformal
 
 
 def test_small_run():
-    found = plot_conformal.run(epochs=8, depth=2, splits=200, steps=5)
+    found = plot_conformal.run(epochs=8, depth=2, splits=200, steps=3)
     assert found["rounding"] < 1e-10
     assert 1 < found["constant"] <= 2.001
     rows = found["rows"]

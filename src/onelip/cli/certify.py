@@ -3,13 +3,18 @@
 from typing import Any
 
 from onelip.cli.arguments import classification_run
+from onelip.cli.shard_options import add_shard_options, certify_in_shards, refuse_shard_options
 from onelip.experiments import classification
 from onelip.method_names import CERTIFICATE_METHODS
 
 
 def run(arguments: list[str]) -> None:
-    """Certify a run."""
+    """Certify a run, or the images of a file in shards."""
     folder, options = classification_run("certify", arguments, _add_options)
+    if options.shards is not None:
+        certify_in_shards(folder, options)
+        return
+    refuse_shard_options(options)
     classification.certify_run(
         folder,
         options.data,
@@ -29,3 +34,4 @@ def _add_options(parser: Any) -> None:
     parser.add_argument(
         "--precision", type=int, default=32, help="bits in which the network runs: 32 or 64"
     )
+    add_shard_options(parser)

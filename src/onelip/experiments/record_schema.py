@@ -146,6 +146,7 @@ class TrainingRecord(Record):
     recipe: dict[str, Any]
     data: NotRequired[Data]
     train: NotRequired[Training]
+    held_out: NotRequired[Accuracy]
     certify: NotRequired[Certify]
     attack: NotRequired[dict[str, Attack]]
     constants: NotRequired[AveragesByMethod]

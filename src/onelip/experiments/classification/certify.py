@@ -7,7 +7,7 @@ import dataclasses
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import safetensors.torch
 import torch
@@ -30,6 +30,7 @@ from onelip.errors import UsageError
 from onelip.experiments.classification.certificate_averages import averages, tightness
 from onelip.experiments.classification.folder import ClassificationFolder
 from onelip.experiments.classification.recipe import Recipe
+from onelip.experiments.record_schema import Accuracy
 from onelip.experiments.threads import use_threads
 from onelip.reading import read
 
@@ -109,6 +110,30 @@ def certify_run(
         temporary.write_bytes(safetensors.torch.save(stored))
     run.write(records)
     return Certified(exported, test, certificate)
+
+
+def certify_held_out(run: ClassificationFolder, data: Path | None = None) -> Accuracy:
+    """Certify the held-out training images alone: choices between runs must not see the test set.
+
+    Args:
+        run: a trained run.
+        data: folder of the data set, if it is not the one that the run was trained from.
+
+    Returns:
+        Their accuracies, which go into the record as ``held_out``.
+    """
+    use_threads(run.recipe.threads)
+    recipe, exported = run.recipe, export(_on_device(run.load_model()))
+    _, held_out = holdout(
+        load(recipe.dataset, "train", data or run.data_folder),
+        recipe.validation,
+        recipe.split_seed,
+    )
+    proved = radius_proof(recipe.certificate, exported, tuple(held_out.images.shape[1:]))
+    (certificate,) = _certify(exported, proved, "real", held_out)
+    found = cast(Accuracy, _accuracies(certificate, held_out, recipe))
+    run.write({"held_out": found})
+    return found
 
 
 def _certify(

@@ -5,7 +5,7 @@ import logging
 import os
 import signal
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import lightning as L
@@ -26,6 +26,7 @@ from onelip.experiments.classification.training.callbacks import (
     TimeLimit,
 )
 from onelip.experiments.classification.training.classifier import Classifier
+from onelip.experiments.classification.training.loggers import new_loggers
 from onelip.experiments.threads import use_threads
 from onelip.layers import project
 
@@ -36,6 +37,7 @@ def train(
     data: Path | None = None,
     max_minutes: float | None = None,
     progress: bool = True,
+    log: Sequence[str] = (),
 ) -> bool:
     """Train the recipe of a run folder, from its checkpoint if there is one.
 
@@ -46,6 +48,7 @@ def train(
         data: folder of a data set in the hub's parquet layout, instead of a download.
         max_minutes: stop after the last epoch that fits; an epoch that is longer is cut.
         progress: show a progress bar.
+        log: loggers beside ``epochs.csv``: ``tensorboard``, ``wandb``.
 
     Returns:
         Whether the run is complete. If not, call again to go on.
@@ -73,8 +76,8 @@ def train(
             f"--batch_size {recipe.batch_size} exceeds {len(train_set)} images: choose at most that"
         )
     classifier = Classifier(model, build_loss(recipe), recipe, train_set, held_out)
-    history, limit = History(), TimeLimit(max_minutes)
-    trainer = _trainer(run, recipe, [history, limit], progress)
+    history, limit = History(run.path / "epochs.csv"), TimeLimit(max_minutes)
+    trainer = _trainer(run, recipe, [history, limit], progress, log)
     checkpoint = _checked_checkpoint(run, classifier)
     if trainer.is_global_zero:
         run.note_session()
@@ -121,7 +124,11 @@ def _record(
 
 
 def _trainer(
-    run: ClassificationFolder, recipe: Recipe, callbacks: list[Callback], progress: bool
+    run: ClassificationFolder,
+    recipe: Recipe,
+    callbacks: list[Callback],
+    progress: bool,
+    log: Sequence[str],
 ) -> L.Trainer:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -140,7 +147,7 @@ def _trainer(
         precision="bf16-mixed" if recipe.precision == "bf16" else "32-true",
         gradient_clip_val=run.recipe.clip_norm or None,
         callbacks=[*callbacks, checkpoint, *bar],
-        logger=False,
+        logger=new_loggers(log, run) or False,
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,

@@ -439,6 +439,7 @@ def test_train(call):
         "model.safetensors",
         "checkpoint.ckpt",
         "certificates.safetensors",
+        "epochs.csv",
         "figure.png",
     }
     content = metrics(run)

@@ -4,13 +4,18 @@ from pathlib import Path
 from typing import Any
 
 from onelip.cli.arguments import classification_run
+from onelip.cli.shard_options import add_shard_options, certify_in_shards, refuse_shard_options
 from onelip.experiments import classification
 from onelip.method_names import CERTIFICATE_METHODS
 
 
 def run(arguments: list[str]) -> None:
-    """Certify a run."""
+    """Certify a run, or the images of a file in shards."""
     folder, options = classification_run("certify", arguments, _add_options)
+    if options.shards is not None:
+        certify_in_shards(folder, options)
+        return
+    refuse_shard_options(options)
     if options.out is not None:
         classification.check_table(options.out)
     certified = classification.certify_run(
@@ -38,3 +43,4 @@ def _add_options(parser: Any) -> None:
         help="bits in which the network runs: 32 or 64; 64 for tables by default",
     )
     parser.add_argument("--out", type=Path, help="write the radii: .csv, .json or .parquet")
+    add_shard_options(parser)

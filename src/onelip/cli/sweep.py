@@ -125,6 +125,7 @@ def _work(folder: SweepFolder, name: str) -> None:
             return
         _, _, options = train.parsed(_words(settings, run_of["values"]))
         more = [] if options.data is None else [f"--data={options.data}"]
+        more += [f"--log={options.log}", f"--evaluate={options.evaluate}"]
         more += [] if options.max_minutes is None else [f"--max_minutes={options.max_minutes}"]
         train.run([f"--resume={path}", "--quiet", *more])
 

@@ -39,10 +39,11 @@ def run(arguments: list[str]) -> None:
     check_minutes(options)
     folder = _folder(recipe, code, options, arguments)
     try:
-        if recipe is None:
+        if recipe is None and options.evaluate == "test":
             _ = folder.data(options.data).test  # fail early
         limits = {"max_minutes": options.max_minutes, "progress": not options.quiet}
-        complete = classification.train(folder, **limits)
+        log = [name.strip() for name in options.log.split(",") if name.strip()]
+        complete = classification.train(folder, log=log, **limits)
     except OnelipError:
         if recipe is not None:
             folder.discard()  # unless an epoch is already saved there
@@ -51,7 +52,10 @@ def run(arguments: list[str]) -> None:
         raise KeyboardInterrupt(f"; go on with: {folder.resume}") from None
     if _rank() != 0:
         return
-    if complete:
+    if complete and options.evaluate == "held-out":
+        held_out = classification.certify_held_out(folder)
+        print(classification.held_out_text(held_out, folder.path))
+    elif complete:
         _evaluate(folder)
     else:
         print(
@@ -154,6 +158,9 @@ def parsed(arguments: list[str]) -> tuple[Recipe | None, dict[str, Any], Any]:
 
 def _add_options(parser: Any) -> None:
     add_training_options(parser, "stop after the last epoch that fits")
+    parser.add_argument("--log", default="", help="loggers beside epochs.csv: tensorboard,wandb")
+    images = "images to certify at the end; held-out ones for choices between settings"
+    parser.add_argument("--evaluate", choices=("test", "held-out"), default="test", help=images)
 
 
 def _overridden(recipe: Recipe, arguments: list[str]) -> tuple[Recipe, Any]:

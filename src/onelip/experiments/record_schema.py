@@ -177,6 +177,7 @@ class TrainingRecord(Record):
     code: NotRequired[dict[str, Code]]
     data: NotRequired[Data]
     train: NotRequired[Training]
+    held_out: NotRequired[Accuracy]
     certify: NotRequired[Certify]
     attack: NotRequired[dict[str, Attack]]
     constants: NotRequired[AveragesByMethod]

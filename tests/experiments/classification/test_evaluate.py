@@ -16,6 +16,7 @@ from onelip.errors import SoundnessError, UsageError
 from onelip.experiments.classification import (
     ClassificationFolder,
     Recipe,
+    accuracy_figure,
     attack_run,
     bound_run,
     certify_run,
@@ -275,3 +276,64 @@ def test_what_cannot_be_drawn(run, tmp_path, name, message):
         plot([run], tmp_path / name)
     with pytest.raises(UsageError, match="needs a file"):
         plot([run, run])
+
+
+def drawn(monkeypatch):
+    """Figures that are drawn from now on."""
+    figures = []
+    real = accuracy_figure.new_figure
+    monkeypatch.setattr(
+        accuracy_figure, "new_figure", lambda *size: figures.append(real(*size)) or figures[-1]
+    )
+    return figures
+
+
+def with_seed(run, path, seed, shift=0.0, **settings):
+    """A copy of a run, as if another seed or setting had given other radii."""
+    shutil.copytree(run.path, path)
+    record = json.loads((path / "metrics.json").read_text())
+    record["recipe"] |= {"seed": seed, **settings}
+    (path / "metrics.json").write_text(json.dumps(record))
+    stored = safetensors.torch.load_file(path / "certificates.safetensors")
+    stored["radius"] = stored["radius"] + shift
+    safetensors.torch.save_file(stored, path / "certificates.safetensors")
+    return ClassificationFolder.open(path)
+
+
+def test_mean_and_band_over_seeds(run, tmp_path, monkeypatch):
+    figures = drawn(monkeypatch)
+    runs = [with_seed(run, tmp_path / f"s{seed}", seed, 0.1 * seed) for seed in range(3)]
+    assert plot(runs, tmp_path / "seeds.pdf") == tmp_path / "seeds.pdf"
+    curves, _ = figures[0].axes
+    line = next(line for line in curves.lines if line.get_label() == "certified")
+    grid = torch.tensor(line.get_xdata())
+    shares = []
+    for seeded in runs:
+        stored = safetensors.torch.load_file(seeded.path / "certificates.safetensors")
+        right = stored["prediction"] == stored["labels"]
+        shares.append([100 * float((right & (stored["radius"] > e)).double().mean()) for e in grid])
+    shares = torch.tensor(shares)
+    torch.testing.assert_close(torch.tensor(line.get_ydata()).float(), shares.mean(0))
+    shaded, band = curves.collections[:2]
+    ends = torch.tensor(band.get_paths()[0].vertices[:, 1]).float()
+    assert ends.max() == pytest.approx(float((shares.mean(0) + shares.std(0)).max()), rel=1e-5)
+    assert shaded.get_paths()[0].vertices[:, 1].min() == 0  # what is certified
+    texts = [text.get_text() for text in figures[0].legends[0].get_texts()]
+    assert "± standard deviation over 3 seeds" in texts
+    assert curves.get_ylabel() == "accuracy, %"
+    assert figures[0].get_suptitle() == "tiny: 450 test images of digits; level real"
+
+
+def test_labels_say_what_differs(run, tmp_path, monkeypatch):
+    figures = drawn(monkeypatch)
+    runs = [
+        with_seed(run, tmp_path / f"r{lr}{decay}", 0, lr=lr, weight_decay=decay)
+        for lr in (0.01, 0.1, 1.0)
+        for decay in (0.0, 0.5)
+    ]
+    plot(runs, tmp_path / "six.svg")
+    texts = [text.get_text() for text in figures[0].legends[0].get_texts()]
+    assert texts[:6] == [
+        f"lr {lr}, weight_decay {decay}" for lr in ("0.01", "0.1", "1") for decay in ("0", "0.5")
+    ]
+    assert texts[6:] == ["certified (line)", "attacked: fmn, apgd-t on 60 images"]

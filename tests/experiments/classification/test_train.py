@@ -1,5 +1,6 @@
 """Training: a resumed run is an uninterrupted one, and processes share the work of one."""
 
+import csv
 import dataclasses
 import json
 import os
@@ -13,14 +14,18 @@ import safetensors.torch
 import torch
 
 from onelip.atomic_files import atomic_write
+from onelip.cli import main
 from onelip.errors import NonFiniteError, UsageError
 from onelip.experiments.classification import (
     ClassificationFolder,
     Recipe,
     build_loss,
     build_model,
+    certify_run,
     train,
 )
+from onelip.experiments.classification import certify as certify_module
+from onelip.experiments.classification.training import loggers
 from onelip.experiments.classification.training.classifier import Classifier
 from onelip.experiments.classification.training.schedule import piecewise_triangular
 from onelip.losses import OffsetCrossEntropy
@@ -310,3 +315,72 @@ def test_atomic_write(tmp_path):
 def test_what_cannot_be_built(build, changes, message):
     with pytest.raises(UsageError, match=message):
         build(dataclasses.replace(TINY, **changes))
+
+
+def table_of(run):
+    """Its lines without the seconds."""
+    with (run.path / "epochs.csv").open(newline="") as file:
+        return [{k: v for k, v in line.items() if k != "seconds"} for line in csv.DictReader(file)]
+
+
+def test_epochs_of_a_resumed_run_are_those_of_a_whole_one(tmp_path, whole_epochs):
+    whole, resumed = finished(tmp_path / "whole"), started(tmp_path / "resumed")
+    assert not train(resumed, progress=False, max_minutes=1e-9)
+    assert len(table_of(resumed)) == 1
+    assert train(resumed, progress=False)
+    assert table_of(resumed) == table_of(whole)
+    assert [line["epoch"] for line in table_of(whole)] == ["1", "2", "3", "4"]
+    stored = whole.read()["train"]["epochs"]
+    for line, epoch in zip(table_of(whole), stored, strict=True):
+        assert float(line["loss"]) == epoch["loss"]
+        assert float(line["held_out_accuracy"]) == epoch["held_out_accuracy"]
+
+
+def test_tensorboard(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = started(tmp_path / "run", epochs=2)
+    assert train(run, progress=False, log=("tensorboard",))
+    events = EventAccumulator(str(run.path / "tensorboard"))
+    events.Reload()
+    losses = [event.value for event in events.Scalars("loss")]
+    assert losses == pytest.approx([epoch["loss"] for epoch in run.read()["train"]["epochs"]])
+
+
+def test_wandb(tmp_path, monkeypatch):
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    run = started(tmp_path / "run", epochs=1)
+    assert train(run, progress=False, log=("wandb",))
+    assert [*(run.path / "wandb").rglob("*.wandb")]
+
+
+@pytest.mark.parametrize(
+    ("log", "message"), [(("foo",), "known: tensorboard, wandb"), (("wandb",), r"onelip\[log\]")]
+)
+def test_loggers_that_are_not_there(tmp_path, monkeypatch, log, message):
+    monkeypatch.setattr(loggers, "find_spec", lambda name: None)
+    run = started(tmp_path / "run")
+    with pytest.raises(UsageError, match=message):
+        train(run, progress=False, log=log)
+
+
+def test_evaluation_on_held_out_images_alone(tmp_path, monkeypatch):
+    """No number of the test set is computed, and its images are not even loaded."""
+    run = finished(tmp_path / "run", epochs=1)
+    certify_run(run)
+    expected = run.read()["certify"]["held_out"]
+    other = started(tmp_path / "other", epochs=1)
+    real = certify_module.load
+
+    def load(name, split, *more):
+        assert split == "train"
+        return real(name, split, *more)
+
+    monkeypatch.setattr(certify_module, "load", load)
+    monkeypatch.setattr("onelip.cli.train.load", load)
+    assert main(["train", f"--resume={other.path}", "--quiet", "--evaluate=held-out"]) == 0
+    record = other.read()
+    assert record["held_out"] == expected
+    assert not {"certify", "attack"} & set(record)

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from onelip.experiments.classification.build import build_loss as build_loss
     from onelip.experiments.classification.build import build_model as build_model
     from onelip.experiments.classification.certify import Certified as Certified
+    from onelip.experiments.classification.certify import certify_held_out as certify_held_out
     from onelip.experiments.classification.certify import certify_run as certify_run
+    from onelip.experiments.classification.comparison import find_runs as find_runs
     from onelip.experiments.classification.export_run import export_run as export_run
     from onelip.experiments.classification.folder import (
         ClassificationFolder as ClassificationFolder,
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
         plot_singular_values as plot_singular_values,
     )
     from onelip.experiments.classification.text import format_eps as format_eps
+    from onelip.experiments.classification.text import held_out_text as held_out_text
     from onelip.experiments.classification.text import table as table
     from onelip.experiments.classification.training._train import train as train
     from onelip.experiments.classification.write_radii import write_radii as write_radii

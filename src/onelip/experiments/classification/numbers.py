@@ -25,6 +25,8 @@ def run_numbers(content: TrainingRecord) -> tuple[dict[Key, float], dict[str, st
     attacked: dict[str, str] = {}
     if epochs := content["train"]["epochs"] if "train" in content else []:
         numbers["seconds_per_epoch", 0.0] = statistics.median(epoch["seconds"] for epoch in epochs)
+    if "held_out" in content:
+        numbers |= _shares("held-out-", content["held_out"])
     if "certify" in content:
         numbers |= _shares("", content["certify"]["test"])
         if "held_out" in content["certify"]:

@@ -1,5 +1,6 @@
 """Results of a run as text."""
 
+from pathlib import Path
 from typing import Literal, cast
 
 from onelip.directed_rounding import upwards
@@ -65,6 +66,16 @@ def table(metrics: TrainingRecord, recipe: Recipe) -> str:
             "seconds: " + ", ".join(f"{what} {value:.1f}" for what, value in seconds),
         ]
     )
+
+
+def held_out_text(accuracy: Accuracy, path: Path) -> str:
+    """Format the accuracies on held-out images, and how to go on."""
+    certified = [
+        f"{100 * share:.2f} % certified at {format_eps(float(eps))}"
+        for eps, share in accuracy["certified"].items()
+    ]
+    shares = ", ".join([f"{100 * accuracy['clean']:.2f} % clean", *certified])
+    return f"{accuracy['samples']} held-out images: {shares}\nnot tested yet: onelip certify {path}"
 
 
 def _constants(constants: AveragesByMethod) -> list[str]:

@@ -5,7 +5,7 @@ import logging
 import os
 import signal
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import lightning as L
@@ -26,6 +26,7 @@ from onelip.experiments.classification.training.callbacks import (
     TimeLimit,
 )
 from onelip.experiments.classification.training.classifier import Classifier
+from onelip.experiments.classification.training.loggers import new_loggers
 from onelip.experiments.own_code import prepare
 from onelip.experiments.threads import use_threads
 from onelip.image_sets import OWN
@@ -39,6 +40,7 @@ def train(
     data: Path | None = None,
     max_minutes: float | None = None,
     progress: bool = True,
+    log: Sequence[str] = (),
 ) -> bool:
     """Train the recipe of a run folder, from its checkpoint if there is one.
 
@@ -49,6 +51,7 @@ def train(
         data: where the data are, if not where the record says, or instead of a download.
         max_minutes: stop after the last epoch that fits; an epoch that is longer is cut.
         progress: show a progress bar.
+        log: loggers beside ``epochs.csv``: ``tensorboard``, ``wandb``.
 
     Returns:
         Whether the run is complete. If not, call again to go on.
@@ -73,8 +76,8 @@ def train(
     if recipe.compile:
         model.compile()
     classifier = Classifier(model, build_loss(recipe), recipe, found)
-    history, limit = History(), TimeLimit(max_minutes)
-    trainer = _trainer(run, recipe, [history, limit], progress)
+    history, limit = History(run.path / "epochs.csv"), TimeLimit(max_minutes)
+    trainer = _trainer(run, recipe, [history, limit], progress, log)
     checkpoint = _checked_checkpoint(run, classifier)
     if trainer.is_global_zero:
         run.note_session()
@@ -130,7 +133,11 @@ def _check_data(recipe: Recipe, data: DataSet) -> None:
 
 
 def _trainer(
-    run: ClassificationFolder, recipe: Recipe, callbacks: list[Callback], progress: bool
+    run: ClassificationFolder,
+    recipe: Recipe,
+    callbacks: list[Callback],
+    progress: bool,
+    log: Sequence[str],
 ) -> L.Trainer:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -149,7 +156,7 @@ def _trainer(
         precision="bf16-mixed" if recipe.precision == "bf16" else "32-true",
         gradient_clip_val=run.recipe.clip_norm or None,
         callbacks=[*callbacks, checkpoint, *bar],
-        logger=False,
+        logger=new_loggers(log, run) or False,
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,

@@ -1,22 +1,30 @@
 """Callbacks of a training: notes of each epoch, a time limit, one bar for the whole run."""
 
+import csv
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
+from onelip.atomic_files import atomic_write
 from onelip.experiments.progress import new_bar
 
 _FIRST_STEPS = 5  # from which the length of an epoch is guessed
 
 
 class History(Callback):
-    """Metrics of each epoch; they travel in the checkpoint."""
+    """Metrics of each epoch; they travel in the checkpoint.
 
-    def __init__(self) -> None:
+    Args:
+        table: CSV file with a line for each epoch, of a resumed run too.
+    """
+
+    def __init__(self, table: Path | None = None) -> None:
         self.epochs: list[dict[str, float]] = []
+        self._table = table
         self._start = 0.0
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -28,6 +36,15 @@ class History(Callback):
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         metrics["seconds"] = round(time.perf_counter() - self._start, 3)
         self.epochs.append({name: metrics[name] for name in sorted(metrics)})
+        if self._table is not None and trainer.is_global_zero:
+            self._write(self._table)
+
+    def _write(self, table: Path) -> None:
+        names = sorted({name for epoch in self.epochs for name in epoch})
+        with atomic_write(table) as temporary, temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, ["epoch", *names], lineterminator="\n")
+            writer.writeheader()
+            writer.writerows({"epoch": n, **epoch} for n, epoch in enumerate(self.epochs, 1))
 
     def state_dict(self) -> dict[str, Any]:
         """Return the epochs so far."""

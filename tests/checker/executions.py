@@ -113,7 +113,8 @@ class Execution:
         u = x
         for i in range(record["terms"] - 1, 0, -1):
             image = self.linear(record["of"], u)
-            u = self.op(x + self.op(image * self.op(np.array(1 / i))))
+            product = image * self.op(np.array(1 / i))
+            u = self.op(x + (product if self.fused else self.op(product)))
         return u
 
     def maps(self, records: list[Record], x: Array) -> Array:

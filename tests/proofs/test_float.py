@@ -79,8 +79,8 @@ def test_a_bundle_executes_what_torch_executes(name: str, tmp_path) -> None:
     tensors = safetensors.numpy.load_file(tmp_path / "bundle" / "tensors.safetensors")
     runs = [Execution(tensors=tensors, late=late, fused=f) for late in (0, 1) for f in (0, 1)]
     for sample, output in zip(x.numpy(), outputs, strict=True):
-        found = [run(record, sample).astype(np.float32).tolist() for run in runs]
-        assert output.tolist() in found
+        found = np.stack([run(record, sample).astype(np.float32) for run in runs])
+        assert (found == output).any(0).all()  # an entry at the end of a vector may not be fused
 
 
 def test_every_part_of_the_table_is_compared() -> None:

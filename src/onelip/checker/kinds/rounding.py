@@ -270,12 +270,14 @@ class Rounding:
             def entries(at: int, away: Fraction) -> list[Fraction]:
                 """What rounding does to each entry of the last matrix."""
                 n, found = terms.additions, []
+                flushed = self.flushed(math.prod(terms.linear.inputs))
                 every = zip(s.ints[at].tolist(), values[at], rows, strict=True)
                 for absolute, value, row in every:
                     most = abs(absolute) * check.two(s.exponent) + s.error
                     long = abs(value) * unit + x.error
                     magnitude = most + n * (most + long) / 2 + (1 + n) * row * away
-                    found.append(sums.rounded(n, magnitude, long + row * away, check.ONE))
+                    size, lost = long + row * away, row * flushed
+                    found.append(sums.rounded(n, magnitude, size, check.ONE, lost))
                 return found
 
             return left

@@ -122,12 +122,19 @@ class Sums:
         self.fits(scale * terms.most[at] + terms.wide * away)
         magnitude = scale * terms.high[at] + terms.spread * away
         length = scale * terms.long[at] + linear.norm * away
-        return self.rounded(terms.additions, magnitude, length, count)
+        flushed = terms.wide * self.numbers.lost * self.root(math.prod(linear.inputs))
+        return self.rounded(terms.additions, magnitude, length, count, flushed)
 
-    def rounded(self, n: int, magnitude: Fraction, length: Fraction, count: Fraction) -> Fraction:
-        """What sums lose whose s + n m and results have these lengths, for a root of a count."""
+    def rounded(
+        self, n: int, magnitude: Fraction, length: Fraction, count: Fraction, flushed: Fraction
+    ) -> Fraction:
+        """What sums lose whose s + n m and results have these lengths.
+
+        ``count`` is the root of their number; ``flushed`` is what they lose where each row takes
+        subnormal inputs as it likes.
+        """
         g = self.sums.unit / (1 - (n + 1) * self.sums.unit)
-        error = g * magnitude + 4 * (n + 1) * self.sums.lost * count
+        error = g * magnitude + 4 * (n + 1) * self.sums.lost * count + flushed
         if self.sums is not self.numbers:
             error += self.numbers.unit * (length + error) + 2 * self.numbers.lost * count
         return error

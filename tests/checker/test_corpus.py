@@ -50,7 +50,7 @@ GO = {
     "|neither a matrix|does not keep|not skew|not square|not centred|negative|does not divide"
     "|is not one matrix|matrix at the end|floating",
     "schema": "has an unknown field|has no|is not a|is out of range|is neither|another format"
-    "|another level",
+    "|another level|the level: ",
 }
 """The same for the checker in Go."""
 

@@ -12,10 +12,19 @@ from typing import Any
 from onelip.cli import train
 from onelip.errors import UsageError
 from onelip.experiments.classification import Recipe, build_loss
-from onelip.experiments.jobs import Executor, LocalExecutor, one_at_a_time
+from onelip.experiments.classification.numbers import Key
+from onelip.experiments.executors import EXECUTORS, new_executor
+from onelip.experiments.jobs import Executor, one_at_a_time
 from onelip.experiments.sweeps._sweep import clear_what_never_began, run_sweep
 from onelip.experiments.sweeps.axes import parse_grid, points
 from onelip.experiments.sweeps.folder import SweepFolder, is_finished
+from onelip.experiments.sweeps.search import (
+    best_text,
+    objective_key,
+    one_value,
+    parse_space,
+    run_search,
+)
 from onelip.experiments.sweeps.settings import SweepSettings
 
 _OWN = ("name", "about")  # fields of a recipe that are no settings
@@ -46,7 +55,7 @@ def _run_all(folder: SweepFolder, options: Any) -> None:
     folder.note_session()
     try:
         with _ended_like_interrupted():
-            left = run_sweep(folder, _executor(options), lambda line: print(line, flush=True))
+            left = _run(folder, _executor(options, folder))
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"; go on with: {folder.resume}") from None
     if left:
@@ -56,11 +65,38 @@ def _run_all(folder: SweepFolder, options: Any) -> None:
             f"{folder.resume}; logs are in {folder.path / 'logs'}"
         )
     print(f"all {len(folder.runs())} runs are finished: onelip table {folder.path}")
+    if folder.settings.search:
+        print(best_text(folder, _aim(folder.settings)))
 
 
-def _executor(options: Any) -> Executor:
+def _run(folder: SweepFolder, executor: Executor) -> list[str]:
+    def say(line: str) -> None:
+        print(line, flush=True)
+
+    if folder.settings.search:
+        return run_search(folder, executor, say, _aim(folder.settings))
+    return run_sweep(folder, executor, say)
+
+
+def _aim(settings: SweepSettings) -> Key:
+    """Return what a search maximises."""
+    recipe, _ = _parsed_run(settings, {})
+    return objective_key(settings.maximise, recipe)
+
+
+def _executor(options: Any, folder: SweepFolder) -> Executor:
     """Return what runs the workers."""
-    return LocalExecutor(options.workers)
+    slurm = dict(_named(text) for text in options.slurm)
+    if slurm and options.on != "slurm":
+        raise UsageError("--slurm is for SLURM: give --on slurm, too")
+    return new_executor(options.on, options.workers, folder.path.resolve(), slurm)
+
+
+def _named(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise UsageError(f"--slurm takes NAME=VALUE, as in timeout_min=60, got {text!r}")
+    return name, value
 
 
 @contextlib.contextmanager
@@ -83,8 +119,20 @@ def _begun(options: Any, rest: list[str]) -> SweepFolder:
     for word in rest:
         if word.split("=")[0] in _OF_ONE_RUN:
             raise UsageError(f"{word} is of one run: the sweep names its runs itself")
-    grid = parse_grid(options.grid)
-    settings = SweepSettings(recipe=rest[0], overrides=tuple(rest[1:]), grid=grid)
+    shared: Any = {"recipe": rest[0], "overrides": tuple(rest[1:])}
+    if options.search:
+        space = {name: text for name, _, text in (axis.partition("=") for axis in options.grid)}
+        settings = SweepSettings(
+            **shared,
+            search=options.search,
+            space=space,
+            trials=options.trials,
+            maximise=options.maximise,
+            search_seed=options.search_seed,
+        )
+        _aim(settings)
+    else:
+        settings = SweepSettings(**shared, grid=parse_grid(options.grid))
     _check_runs(settings)
     return SweepFolder.open_or_create(settings, options.out)
 
@@ -92,10 +140,10 @@ def _begun(options: Any, rest: list[str]) -> SweepFolder:
 def _check_runs(settings: SweepSettings) -> None:
     """Refuse a sweep with a run that could not begin, before any does."""
     seen: dict[str, dict[str, str]] = {}
-    for name in settings.grid:
+    for name in (*settings.grid, *settings.space):
         if name.split(".")[0] not in Recipe.__dataclass_fields__ or name in _OWN:
             raise UsageError(f"{name} is no setting of a recipe: onelip train --help lists them")
-    for point in points(settings.grid):
+    for point in [_middle(settings)] if settings.search else points(settings.grid):
         words = _words(settings, point)
         recipe, _, options = train.parsed(words)
         assert recipe is not None  # --resume is refused before
@@ -107,6 +155,11 @@ def _check_runs(settings: SweepSettings) -> None:
         train.opened(recipe, options, words)  # decoded once, before workers share it
 
 
+def _middle(settings: SweepSettings) -> dict[str, str]:
+    """Return one point of a search."""
+    return {name: one_value(parse_space(name, text)) for name, text in settings.space.items()}
+
+
 def _words(settings: SweepSettings, point: dict[str, str]) -> list[str]:
     """Arguments of ``onelip train`` for one run."""
     words = [f"--{name}={value}" for name, value in point.items()]
@@ -116,14 +169,14 @@ def _words(settings: SweepSettings, point: dict[str, str]) -> list[str]:
 def _work(folder: SweepFolder, name: str) -> None:
     """Do one run of a sweep, from its beginning or from its checkpoint."""
     run_of = folder.named(name)
-    path, settings = folder.run_path(run_of), folder.settings
+    path = folder.run_path(run_of)
     with one_at_a_time(folder.log_path(run_of)):
-        if is_finished(path):
+        if is_finished(path, tested=folder.tested):
             return
         if not clear_what_never_began(folder, run_of):
             train.run([*folder.arguments(run_of), f"--out={path}", "--quiet"])
             return
-        _, _, options = train.parsed(_words(settings, run_of["values"]))
+        _, _, options = train.parsed(folder.arguments(run_of))
         more = [] if options.data is None else [f"--data={options.data}"]
         more += [f"--log={options.log}", f"--evaluate={options.evaluate}"]
         more += [] if options.max_minutes is None else [f"--max_minutes={options.max_minutes}"]
@@ -144,6 +197,15 @@ def _parsed(arguments: list[str]) -> tuple[Any, list[str]]:
     parser.add_argument(
         "--workers", type=int, default=cores, help="runs at the same time, one thread each"
     )
+    parser.add_argument("--on", choices=EXECUTORS, default="local", help="what runs the workers")
+    slurm = "options of submitit: timeout_min=60 slurm_partition=cpu"
+    parser.add_argument("--slurm", nargs="+", default=[], metavar="NAME=VALUE", help=slurm)
+    search = "search on held-out images; axes of --grid are 0.5..4, 1e-3..1e-1:log or linear,mlp"
+    parser.add_argument("--search", choices=("optuna",), default="", help=search)
+    parser.add_argument("--trials", type=int, default=20, help="runs of a search")
+    parser.add_argument("--search_seed", type=int, default=0, help="of a search")
+    aim = "clean, or certified@EPS, of held-out images"
+    parser.add_argument("--maximise", default="", help=aim)
     parser.add_argument("--out", type=Path, help="folder of the sweep; the same command finds it")
     parser.add_argument("--resume", type=Path, help="folder of a sweep to go on with")
     parser.add_argument("--only", metavar="RUN", help="do one run of --resume, as workers do")

@@ -74,7 +74,12 @@ def run_job(job: Job, started: Callable[[subprocess.Popen[bytes]], None] | None 
         )
         if started is not None:
             started(process)
-        return process.wait()
+        try:
+            return process.wait()
+        except BaseException:  # of whoever cancels this call
+            _interrupt(process)
+            process.wait()
+            raise
 
 
 class LocalExecutor:

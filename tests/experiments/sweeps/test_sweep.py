@@ -12,8 +12,8 @@ import safetensors.torch
 import torch
 
 from onelip.cli import main
-from onelip.experiments import jobs
-from onelip.experiments.classification import ClassificationFolder
+from onelip.experiments import executors, jobs
+from onelip.experiments.classification import ClassificationFolder, certify
 from onelip.experiments.sweeps.axes import parse_grid, point_name, points
 
 TINY = (
@@ -54,7 +54,7 @@ def here(tmp_path, monkeypatch):
 @pytest.fixture
 def executor(monkeypatch):
     made = InProcess()
-    monkeypatch.setattr("onelip.cli.sweep._executor", lambda options: made)
+    monkeypatch.setattr("onelip.cli.sweep._executor", lambda options, folder: made)
     return made
 
 
@@ -116,6 +116,23 @@ def test_names_of_folders_are_names_and_differ():
         ("sweep digits --grid seed=0 --only x", "give --resume SWEEP, too"),
         ("sweep cpl-mnist --grid seed=0 --data nowhere", "pass --data DIR"),
         ("sweep --resume nowhere", "onelip sweep makes one"),
+        ("sweep digits --grid lr=1e-3..1e-2 --search optuna", "--maximise certified@EPS"),
+        ("sweep digits --grid lr=1..0 --search optuna --maximise clean", "is no interval"),
+        ("sweep digits --grid lr=a..b --search optuna --maximise clean", "is no interval"),
+        ("sweep digits --grid lr=0..1:log --search optuna --maximise clean", "is no interval"),
+        ("sweep digits --grid lr=1,1 --search optuna --maximise clean", "LOW..HIGH"),
+        ("sweep digits --grid foo=0..1 --search optuna --maximise clean", "no setting of a recipe"),
+        ("sweep digits --grid epochs=0..9 --search optuna --maximise clean", "must be positive"),
+        (
+            "sweep digits --grid lr=0.1..1 --search optuna --maximise certified@0.3",
+            "known: clean, certified@0.1, certified@0.25",
+        ),
+        (
+            "sweep digits --grid lr=0.1..1 --search optuna --maximise clean --evaluate test",
+            "leave --evaluate out",
+        ),
+        ("sweep digits --grid lr=0.1..1 --search optuna --maximise clean --trials 0", "--trials"),
+        ("sweep digits --search optuna --maximise clean", "--grid FIELD=VALUE,VALUE"),
     ],
 )
 def test_bad_arguments_leave_nothing(call, line, message):
@@ -213,7 +230,7 @@ def test_a_killed_worker(call, executor, monkeypatch):
     line = f"sweep digits --grid seed=0..1 {TINY}"
     with monkeypatch.context() as patched:
         patched.setattr(jobs, "COMMAND", (sys.executable, os.path.abspath("killer.py")))
-        patched.setattr("onelip.cli.sweep._executor", lambda _: jobs.LocalExecutor(2))
+        patched.setattr("onelip.cli.sweep._executor", lambda *_: jobs.LocalExecutor(2))
         status, out, err = call(f"{line} --out killed")
     assert status == 2
     assert "seed=0: killed by signal 9 (SIGKILL)" in out
@@ -245,3 +262,122 @@ def test_why_a_job_failed(tmp_path):
     assert jobs.how_it_ended(job, 2).startswith("unrecognized arguments: extra")
     assert jobs.how_it_ended(job, -9) == "killed by signal 9 (SIGKILL)"
     assert jobs.how_it_ended(jobs.Job("a", (), tmp_path / "none"), 3) == "exit status 3"
+
+
+SEARCH = (
+    "sweep digits --grid lr=1e-3..1e-1:log network.head=linear,unit-rows network.features=12..14 "
+    "--search optuna --maximise certified@0.1 --out s --trials 4 "
+    + TINY.replace("--network.features 12 ", "")
+    .replace("--epochs 3", "--epochs 1")
+    .replace("--lr 5e-3 ", "")
+)
+
+
+def test_search_sees_held_out_images_alone(call, executor, monkeypatch):
+    """And goes on where it ended; a trial that failed is tried again."""
+    pytest.importorskip("optuna")
+    real, seen = certify.load, []
+
+    def load(name, split, *more):
+        seen.append(split)
+        return real(name, split, *more)
+
+    monkeypatch.setattr(certify, "load", load)
+    monkeypatch.setattr("onelip.experiments.classification.training._train.load", load)
+    monkeypatch.setattr("onelip.cli.train.load", load)
+    monkeypatch.setattr(
+        executor, "_done", lambda job: broken() if len(executor.names) == 2 else done(job)
+    )
+    done = type(executor)._done.__get__(executor)
+
+    def broken():
+        executor.names.append("broken")
+        future = Future()
+        future.set_exception(RuntimeError("no such machine"))
+        return future
+
+    status, out, err = call(SEARCH)
+    assert status == 2
+    assert "trial-0002: its worker was lost (no such machine)" in out
+    assert "held-out images: clean" in out
+    assert "1 of 4 runs are not finished (trial-0002)" in err
+    monkeypatch.setattr(executor, "_done", done)
+    executor.names.clear()
+    before = Path("s/sweep.json").read_text()
+    status, out, err = call(SEARCH)
+    assert (status, err) == (0, "")
+    assert executor.names == ["trial-0002"]
+    assert json.loads(before)["runs"] == json.loads(Path("s/sweep.json").read_text())["runs"]
+    assert set(seen) == {"train"}
+    values = {}
+    for path in Path("s").glob("*/metrics.json"):
+        record = json.loads(path.read_text())
+        assert not {"certify", "attack"} & set(record)
+        assert 1e-3 <= record["recipe"]["lr"] <= 1e-1
+        assert record["recipe"]["network"]["head"] in ("linear", "unit-rows")
+        assert record["recipe"]["network"]["features"] in (12, 13, 14)
+        values[path.parent.name] = record["held_out"]["certified"]["0.1"]
+    best = max(values, key=values.get)
+    assert len(values) == 4
+    assert values[best] == max(values.values())
+    assert f"held-out-certified@0.1 {100 * values[best]:.2f} %" in out
+    assert call(SEARCH)[0] == 0  # nothing is left to do
+
+
+EXECUTORS = {
+    "ray": lambda folder: executors.RayExecutor(2),
+    "submitit": lambda folder: executors.SubmititExecutor(2, folder, cluster="local"),
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param("ray", marks=pytest.mark.slow), "submitit"],  # a cluster takes 20 s
+)
+def test_executors(tmp_path, name, monkeypatch):
+    """Two workers at once, and the status of a command that fails."""
+    pytest.importorskip(name)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    executor = EXECUTORS[name](tmp_path)
+    assert executor.slots == 2
+    words = [("recipes",), ("recipes", "extra")]
+    listed = [jobs.Job(f"{n}", w, tmp_path / f"{n}.log", tmp_path) for n, w in enumerate(words)]
+    try:
+        statuses = [future.result(timeout=300) for future in executor.start(listed)]
+    finally:
+        executor.stop()
+    assert statuses == [0, 2]
+    assert "cpl-mnist" in (tmp_path / "0.log").read_text()
+    assert "unrecognized arguments: extra" in jobs.how_it_ended(listed[1], 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXECUTORS)
+def test_a_sweep_on_several_machines(call, monkeypatch, name):
+    pytest.importorskip(name)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    made = EXECUTORS[name](Path.cwd())
+    monkeypatch.setattr("onelip.cli.sweep._executor", lambda *_: made)
+    status, out, err = call(f"sweep digits --grid seed=0..1 {TINY} --epochs 1 --out s")
+    assert (status, err) == (0, "")
+    assert "all 2 runs are finished" in out
+
+
+@pytest.mark.parametrize(
+    ("package", "options"),
+    [("ray", "--on ray"), ("submitit", "--on slurm"), ("optuna", "--search optuna")],
+)
+def test_packages_that_are_not_installed(call, monkeypatch, package, options):
+    monkeypatch.setitem(sys.modules, package, None)
+    status, _, err = call(f"sweep digits --grid seed=0..1 --maximise clean {options} --out s")
+    assert status == 2
+    assert err.count("\n") == 1
+    assert "pip install 'onelip[sweep]'" in err
+
+
+def test_no_slurm_here(call):
+    pytest.importorskip("submitit")
+    status, _, err = call("sweep digits --grid seed=0..1 --on slurm --out s")
+    assert status == 2
+    assert "--on local runs here" in err
+    assert "give --on slurm" in call("sweep digits --grid seed=0 --slurm a=1 --out t")[2]

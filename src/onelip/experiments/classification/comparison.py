@@ -109,7 +109,7 @@ def read(path: Path) -> Run:
         "trained": _trained(content, recipe),
         "proof": f"{certify['method']}, level {certify['level']}" if certify else "none",
         "attacks": attacked.get(ATTACKED, "none"),
-        "data": (certify or {}).get("data") or content.get("data", {}).get("note", ""),
+        "data": (certify["data"] if certify else "") or content.get("data", {}).get("note", ""),
         "device": content.get("device", ""),
     }
     settings = flat_settings(recipe, without=("name", "seed", *_ANY))
@@ -195,7 +195,7 @@ def _state(content: TrainingRecord, recipe: Recipe) -> str:
     if (trained := _trained(content, recipe)) != "whole":
         return "begun" if trained == "not yet" else f"stopped after {trained}"
     if "certify" not in content:
-        return "not certified"
+        return "not tested" if "held_out" in content else "not certified"
     attacked = "attack" in content or not recipe.attack_samples
     return "finished" if attacked else "not attacked"
 

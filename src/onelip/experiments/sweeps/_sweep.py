@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 
 from onelip.errors import OnelipError
@@ -12,7 +12,7 @@ from onelip.experiments.sweeps.folder import SweepFolder, SweepRun, is_finished
 
 
 def run_sweep(folder: SweepFolder, executor: Executor, say: Callable[[str], None]) -> list[str]:
-    """Run what is not finished, and say in a line what became of each run.
+    """Run what is not finished of a grid, and say in a line what became of each run.
 
     Args:
         folder: of the sweep.
@@ -23,27 +23,71 @@ def run_sweep(folder: SweepFolder, executor: Executor, say: Callable[[str], None
         The names of runs that are not finished.
     """
     runs = folder.runs()
-    left = [run for run in runs if not _finished(folder, run)]
-    if len(left) < len(runs):
-        say(f"{len(runs) - len(left)} of {len(runs)} runs are finished already")
-    count, unfinished = len(runs) - len(left), []
+    left = [run for run in runs if not is_done(folder, run)]
+    return run_all(folder, executor, say, left, total=len(runs))
+
+
+def _no_more() -> SweepRun | None:
+    """A grid has no runs beyond its own."""
+    return None
+
+
+def run_all(
+    folder: SweepFolder,
+    executor: Executor,
+    say: Callable[[str], None],
+    first: Sequence[SweepRun],
+    *,
+    total: int,
+    more: Callable[[], SweepRun | None] = _no_more,
+    ended: Callable[[SweepRun, bool], None] | None = None,
+) -> list[str]:
+    """Run some runs, and others as long as there are more and a worker is free.
+
+    Args:
+        folder: of the sweep.
+        executor: what runs the workers; it is stopped at the end.
+        say: takes a line for each run that has ended.
+        first: runs to begin with.
+        total: number of runs of the whole sweep.
+        more: returns the next run, None if there is none.
+        ended: takes each run that has ended, and whether it is finished.
+
+    Returns:
+        The names of runs that are not finished.
+    """
+    count = sum(is_done(folder, run) for run in folder.runs())
+    if count:
+        say(f"{count} of {total} runs are finished already")
+    unfinished: list[str] = []
+    since = time.monotonic()
+    waiting: dict[Future[int], tuple[SweepRun, Job]] = {}
+
+    def start(runs: Sequence[SweepRun]) -> None:
+        jobs = [job_of(folder, run) for run in runs]
+        pairs = zip(runs, jobs, strict=True)
+        waiting.update(zip(executor.start(jobs), pairs, strict=True))
+
     try:
-        jobs = {run["name"]: job_of(folder, run) for run in left}
-        started = executor.start([*jobs.values()])
-        waiting: dict[Future[int], SweepRun] = dict(zip(started, left, strict=True))
-        since = time.monotonic()
-        while waiting:
+        start(first)
+        while True:
+            while len(waiting) < executor.slots and (run := more()) is not None:
+                start([run])
+            if not waiting:
+                return unfinished
             done, _ = wait(waiting, return_when=FIRST_COMPLETED)
             for future in done:
-                run = waiting.pop(future)
+                run, job = waiting.pop(future)
                 count += 1
-                ended = outcome(folder, run, jobs[run["name"]], future.result())
-                say(f"[{count}/{len(runs)}, {time.monotonic() - since:.0f} s] {ended}")
-                if not _finished(folder, run):
+                said = outcome(folder, run, job, future)
+                say(f"[{count}/{total}, {time.monotonic() - since:.0f} s] {run['name']}: {said}")
+                finished = is_done(folder, run)
+                if ended is not None:
+                    ended(run, finished)
+                if not finished:
                     unfinished.append(run["name"])
     finally:
         executor.stop()
-    return unfinished
 
 
 def job_of(folder: SweepFolder, run: SweepRun) -> Job:
@@ -52,21 +96,29 @@ def job_of(folder: SweepFolder, run: SweepRun) -> Job:
     return Job(run["name"], arguments, folder.log_path(run).resolve())
 
 
-def outcome(folder: SweepFolder, run: SweepRun, job: Job, status: int) -> str:
+def outcome(folder: SweepFolder, run: SweepRun, job: Job, future: Future[int]) -> str:
     """Say what became of a run."""
+    try:
+        status = future.result()
+    except Exception as error:  # whatever an executor says of a lost worker
+        return f"its worker was lost ({str(error).strip().partition(chr(10))[0]})"
     if status:
-        return f"{run['name']}: {how_it_ended(job, status)}"
-    path = folder.run_path(run)
-    if not _finished(folder, run):
-        return f"{run['name']}: stopped in time"
-    record = ClassificationFolder.open(path).read()
-    test, seconds = record["certify"]["test"], record["train"]["seconds"]
-    shares = [f"clean {100 * test['clean']:.2f} %"]
+        return how_it_ended(job, status)
+    if not is_done(folder, run):
+        return "stopped in time"
+    record = ClassificationFolder.open(folder.run_path(run)).read()
+    of, found = "", record.get("held_out")
+    if "certify" in record:
+        found = record["certify"]["test"]
+    elif found is not None:
+        of = "held-out images: "
+    assert found is not None
+    shares = [f"clean {100 * found['clean']:.2f} %"]
     shares += [
         f"{100 * share:.2f} % at {format_eps(float(eps))}"
-        for eps, share in test["certified"].items()
+        for eps, share in found["certified"].items()
     ]
-    return f"{run['name']}: {', '.join(shares)}; trained in {seconds:.0f} s"
+    return f"{of}{', '.join(shares)}; trained in {record['train']['seconds']:.0f} s"
 
 
 def clear_what_never_began(folder: SweepFolder, run: SweepRun) -> bool:
@@ -77,9 +129,9 @@ def clear_what_never_began(folder: SweepFolder, run: SweepRun) -> bool:
     return path.exists()
 
 
-def _finished(folder: SweepFolder, run: SweepRun) -> bool:
+def is_done(folder: SweepFolder, run: SweepRun) -> bool:
     """Check whether a run is finished; one whose record cannot be read is not."""
     try:
-        return is_finished(folder.run_path(run))
+        return is_finished(folder.run_path(run), tested=folder.tested)
     except OnelipError:
         return False

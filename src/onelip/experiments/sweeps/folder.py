@@ -68,6 +68,7 @@ class SweepFolder(RunFolder[SweepSettings, SweepRecord]):
             stored = [
                 SweepRun(name=point_name(point), values=point)
                 for point in points(self.settings.grid)
+                if not self.settings.search
             ]
             self.write({"runs": stored})
         return stored
@@ -83,6 +84,12 @@ class SweepFolder(RunFolder[SweepSettings, SweepRecord]):
                 return run
         raise UsageError(f"{self.record} has no run {name!r}: ls {self.path} shows them")
 
+    @property
+    def tested(self) -> bool:
+        """Whether the runs are certified on test images."""
+        words = " ".join(self.arguments(SweepRun(name="", values={}))).replace("=", " ")
+        return "--evaluate held-out" not in words
+
     def run_path(self, run: SweepRun) -> Path:
         """Folder of a run."""
         return self.path / run["name"]
@@ -95,13 +102,22 @@ class SweepFolder(RunFolder[SweepSettings, SweepRecord]):
         """Return what follows ``onelip train`` to begin a run."""
         settings = self.settings
         varied = [f"--{name}={value}" for name, value in run["values"].items()]
-        return [settings.recipe, *settings.overrides, *varied]
+        held_out = ["--evaluate=held-out"] if settings.search else []
+        return [settings.recipe, *settings.overrides, *held_out, *varied]
 
 
-def is_finished(path: Path) -> bool:
+def is_finished(path: Path, *, tested: bool = True) -> bool:
     """Check whether a run was trained to its end, certified, and attacked if it is to be.
+
+    Args:
+        path: of the run.
+        tested: on test images; else the certificate of held-out images is enough.
 
     Raises:
         UsageError: its record cannot be read.
     """
-    return (path / "metrics.json").exists() and read(path).state == "finished"
+    if not (path / "metrics.json").exists():
+        return False
+    run = read(path)
+    held_out = run.identity["trained"] == "whole" and ("held-out-clean", 0.0) in run.numbers
+    return run.state == "finished" or (held_out and not tested)

@@ -80,7 +80,8 @@ def _run(folder: SweepFolder, executor: Executor) -> list[str]:
 
 def _aim(settings: SweepSettings) -> Key:
     """Return what a search maximises."""
-    recipe, _ = _parsed_run(settings, {})
+    recipe, _, _ = train.parsed(_words(settings, {}))
+    assert recipe is not None  # --resume is refused before
     return objective_key(settings.maximise, recipe)
 
 

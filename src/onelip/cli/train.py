@@ -97,7 +97,7 @@ def opened(recipe: Recipe, options: Any, arguments: list[str]) -> DataSet:
         raise UsageError("--label and --size are for data of your own, which --data names")
     validation = recipe.validation if name != OWN or asked or written else None
     data = open_data(name, source, validation=validation, split_seed=recipe.split_seed)
-    _ = data.test  # fail early
+    _ = data.test if options.evaluate == "test" else data.train  # fail early
     return data
 
 

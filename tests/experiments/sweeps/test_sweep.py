@@ -12,8 +12,9 @@ import safetensors.torch
 import torch
 
 from onelip.cli import main
+from onelip.data import data_set
 from onelip.experiments import executors, jobs
-from onelip.experiments.classification import ClassificationFolder, certify
+from onelip.experiments.classification import ClassificationFolder
 from onelip.experiments.sweeps.axes import parse_grid, point_name, points
 
 TINY = (
@@ -276,15 +277,13 @@ SEARCH = (
 def test_search_sees_held_out_images_alone(call, executor, monkeypatch):
     """And goes on where it ended; a trial that failed is tried again."""
     pytest.importorskip("optuna")
-    real, seen = certify.load, []
+    real, seen = data_set.load, []
 
     def load(name, split, *more):
         seen.append(split)
         return real(name, split, *more)
 
-    monkeypatch.setattr(certify, "load", load)
-    monkeypatch.setattr("onelip.experiments.classification.training._train.load", load)
-    monkeypatch.setattr("onelip.cli.train.load", load)
+    monkeypatch.setattr(data_set, "load", load)
     monkeypatch.setattr(
         executor, "_done", lambda job: broken() if len(executor.names) == 2 else done(job)
     )
@@ -347,7 +346,7 @@ def test_executors(tmp_path, name, monkeypatch):
     finally:
         executor.stop()
     assert statuses == [0, 2]
-    assert "cpl-mnist" in (tmp_path / "0.log").read_text()
+    assert "digits" in (tmp_path / "0.log").read_text()
     assert "unrecognized arguments: extra" in jobs.how_it_ended(listed[1], 2)
 
 

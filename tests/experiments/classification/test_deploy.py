@@ -85,7 +85,7 @@ def refused(call, tmp_path):
 
 
 def images(count):
-    return load_images("digits", "test").images[:count]
+    return load_images("digits", "test").inputs[:count]
 
 
 # onelip.load

@@ -10,7 +10,6 @@ from torch import nn
 from onelip._export import export
 from onelip._save import notes_of
 from onelip.errors import UsageError
-from onelip.image_sets import SHAPES
 from onelip.reading import readable
 
 if TYPE_CHECKING:
@@ -100,17 +99,7 @@ def load(source: str | Path) -> Loaded:
 
 def about(run: "ClassificationFolder") -> About:
     """Return what the network of a run takes and returns."""
-    data = cast(dict[str, Any], run.read().get("data", {}))
-    if "shape" in data:
-        shape = tuple(data["shape"])
-    elif run.recipe.dataset in SHAPES:
-        shape = SHAPES[run.recipe.dataset][0]
-    else:
-        raise UsageError(f"{run.record} does not say the shape of an input: train a new run")
-    table = bool(data.get("columns"))
-    return About(
-        shape,
-        tuple(data["classes"]) if data.get("classes") else None,
-        "units of the table" if table else "pixels in [0, 1]",
-        None if table else (0.0, 1.0),
-    )
+    info = run.info
+    names = tuple(run.read().get("data", {}).get("classes", ()))
+    numbered = names == tuple(map(str, range(len(names))))
+    return About(info.shape, None if numbered else names, info.unit, info.box)

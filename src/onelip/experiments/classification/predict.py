@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from onelip.certificates import Certificate, certify
-from onelip.data.pixels import decode_image
-from onelip.data.samples import IMAGE_SUFFIXES
+from onelip.data.own.tables import SUFFIXES, read_rows, row_of
+from onelip.data.pixels import IMAGE_SUFFIXES, Size, decode_image
 from onelip.directed_rounding import downwards
 from onelip.errors import UsageError
 from onelip.experiments.classification.folder import ClassificationFolder
@@ -19,6 +19,14 @@ from onelip.experiments.radius_files import check_table, write_table
 from onelip.experiments.threads import use_threads
 
 _ARRAYS = (".npy", ".npz")
+
+
+class _Reading(NamedTuple):
+    """What files have to hold: the network's input, scaled images, columns of a table."""
+
+    about: About
+    resize: Size | None
+    columns: tuple[str, ...]
 
 
 class Inputs(NamedTuple):
@@ -43,8 +51,8 @@ def predict_run(
 
     Args:
         run: a trained run.
-        files: images of the run's size, and ``.npy`` or ``.npz`` files with one input, or several
-            along the first axis.
+        files: images of the run's size, or of any if the run scaled its own; ``.npy`` or ``.npz``
+            files with one input, or several along the first axis; tables with the run's columns.
         method: a name in ``onelip.certificates.METHODS``; that of the recipe by default.
         level: of the certificates.
         out: ``.csv``, ``.json`` or ``.parquet`` file for the table.
@@ -58,7 +66,9 @@ def predict_run(
     network = load(run.path)
     rows: dict[str, list[Any]] = {"file": [], "prediction": [], "class": [], "radius": []}
     rests_on: dict[str, Any] = {"run": str(run.path), "units": network.about.units}
-    for inputs in _by_precision(files, network.about):
+    size = run.read().get("data", {}).get("size")
+    how = _Reading(network.about, (size[0], size[1]) if size else None, run.info.columns)
+    for inputs in _by_precision(files, how):
         found = _certified(network, inputs, method or run.recipe.certificate, level)
         labels = found.prediction.tolist()
         rows["file"] += inputs.names
@@ -88,9 +98,9 @@ def _text(rows: dict[str, list[Any]]) -> str:
     return "\n".join(lines)
 
 
-def _by_precision(files: Sequence[Path], about: About) -> Iterator[Inputs]:
+def _by_precision(files: Sequence[Path], how: _Reading) -> Iterator[Inputs]:
     """Yield the inputs of files in float32, then those in float64."""
-    found = [pair for file in files for pair in _read(file, about)]
+    found = [pair for file in files for pair in _read(file, how)]
     if not found:
         raise UsageError("nothing to predict: name image, .npy or .npz files with an input or more")
     for dtype in (torch.float32, torch.float64):
@@ -100,17 +110,24 @@ def _by_precision(files: Sequence[Path], about: About) -> Iterator[Inputs]:
             yield Inputs(list(names), torch.stack(values))
 
 
-def _read(file: Path, about: About) -> Iterator[tuple[str, Tensor]]:
+def _read(file: Path, how: _Reading) -> Iterator[tuple[str, Tensor]]:
     """Yield the inputs in a file, with their names."""
-    suffix = file.suffix.lower()
+    about, suffix = how.about, file.suffix.lower()
+    if suffix in SUFFIXES and how.columns:
+        for place, row in enumerate(read_rows(file, how.columns)):
+            yield f"{file}:{row_of(file, place)}", torch.from_numpy(row)
+        return
     if suffix in IMAGE_SUFFIXES:
         if len(about.input_shape) != 3:
             raise UsageError(f"{file} is an image, the run is about rows of {about.input_shape[0]}")
-        pixels = decode_image(file.read_bytes(), about.input_shape, str(file))
+        channels, height, width = about.input_shape
+        shape = (channels, height, width)
+        pixels = decode_image(file.read_bytes(), shape, str(file), how.resize)
         yield str(file), torch.from_numpy(pixels.copy()).float().div(255)
         return
     if suffix not in _ARRAYS:
-        known = ", ".join((*IMAGE_SUFFIXES, *_ARRAYS))
+        tables = SUFFIXES if how.columns else ()
+        known = ", ".join((*IMAGE_SUFFIXES, *_ARRAYS, *tables))
         raise UsageError(f"cannot predict {file}: name files that end in {known}")
     for name, array in _arrays(file):
         values, shape = _floats(array, name), about.input_shape

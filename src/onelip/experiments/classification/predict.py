@@ -121,8 +121,8 @@ def _read(file: Path, how: _Reading) -> Iterator[tuple[str, Tensor]]:
         if len(about.input_shape) != 3:
             raise UsageError(f"{file} is an image, the run is about rows of {about.input_shape[0]}")
         channels, height, width = about.input_shape
-        shape = (channels, height, width)
-        pixels = decode_image(file.read_bytes(), shape, str(file), how.resize)
+        wanted = (channels, height, width)
+        pixels = decode_image(file.read_bytes(), wanted, str(file), how.resize)
         yield str(file), torch.from_numpy(pixels.copy()).float().div(255)
         return
     if suffix not in _ARRAYS:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from typing_extensions import override
 
 from onelip.data.datasets import load
 from onelip.data.labelled_set import LabelledSet
@@ -61,6 +62,11 @@ class DataSet(abc.ABC):
         return {}
 
     @property
+    def noted(self) -> Mapping[str, LabelledSet]:
+        """Splits whose digests stand in the record of a run."""
+        return {TRAIN: self.train, VALIDATION: self.validation, TEST: self.test}
+
+    @property
     def notes(self) -> Sequence[str]:
         """What a reader of results should know."""
         return ()
@@ -68,7 +74,7 @@ class DataSet(abc.ABC):
     def record(self) -> dict[str, Any]:
         """Return what is in the data, for the record of a run."""
         info = self.info
-        splits = {TRAIN: self.train, VALIDATION: self.validation, TEST: self.test}
+        splits = self.noted
         size = None if self.source is None or self.source.size is None else [*self.source.size]
         found = {
             "name": self.name,
@@ -141,6 +147,11 @@ class PublishedSet(DataSet):
         """Training images that are held out."""
         return self._parts[1]
 
+    @property
+    @override
+    def noted(self) -> Mapping[str, LabelledSet]:
+        return {TRAIN: self.train, VALIDATION: self.validation}  # no run reads the test images
+
     @cached_property
     def test(self) -> LabelledSet:
         """Published test images."""
@@ -185,7 +196,14 @@ class OwnSet(DataSet):
         }
         if TEST not in self._splits:
             self._draw(TEST, max(1, len(self._splits[TRAIN]) // _TEST_SHARE), "a fifth")
-        if VALIDATION not in self._splits:
+        if VALIDATION in self._splits:
+            given = len(self._splits[VALIDATION])
+            if validation not in (None, given):
+                raise UsageError(
+                    f"--validation {validation}: {source.place} has a validation split of {given}, "
+                    "which is taken"
+                )
+        else:
             tenth = max(1, len(self._splits[TRAIN]) // _VALIDATION_SHARE)
             self._draw(VALIDATION, validation or tenth)
         self._info = _info(contents, self._splits[TRAIN], source)

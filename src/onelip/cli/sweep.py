@@ -65,7 +65,8 @@ def _run_all(folder: SweepFolder, options: Any) -> None:
             f"{len(left)} of {len(folder.runs())} runs are not finished ({names}): go on with "
             f"{folder.resume}; logs are in {folder.path / 'logs'}"
         )
-    print(f"all {len(folder.runs())} runs are finished: onelip table {folder.path}")
+    what = "runs" if folder.settings.search else "table"
+    print(f"all {len(folder.runs())} runs are finished: onelip {what} {folder.path}")
     if folder.settings.search:
         print(best_text(folder, _aim(folder.settings)))
 

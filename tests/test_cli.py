@@ -208,7 +208,6 @@ def test_bad_arguments(refused, line, message):
         ("bound run --seconds 0", "--seconds must be positive"),
         ("bound run --methods foo", "known: "),
         ("certify run --method foo", "known: product, eclipse-fast"),
-        ("plot run run", "--out FIGURE.png"),
         ("plot run --out figure.xyz", "--out FIGURE.png"),
         ("plot run --out .", "--out FIGURE.png"),
         ("plot run --out no/where.png", "choose another --out"),

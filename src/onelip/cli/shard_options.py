@@ -2,10 +2,12 @@
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from onelip.errors import UsageError
-from onelip.experiments.classification import ClassificationFolder
+
+if TYPE_CHECKING:
+    from onelip.experiments.classification import ClassificationFolder
 
 _GIVEN = ("images", "workers", "part")
 
@@ -32,13 +34,13 @@ def refuse_shard_options(options: Any) -> None:
             raise UsageError(f"--{name} is for shards: give --shards DIR, too")
 
 
-def certify_in_shards(run: ClassificationFolder, options: Any) -> None:
+def certify_in_shards(run: "ClassificationFolder", options: Any) -> None:
     """Certify images in shards, and merge them unless this is a part.
 
     Raises:
         UsageError: shards are missing at the end, or an option cannot be used.
     """
-    from onelip.experiments.classification import shards  # after torch-free help
+    from onelip.experiments.classification import shards  # help needs no torch
 
     workers = 1 if options.workers is None else options.workers
     if workers < 1:
@@ -69,7 +71,7 @@ def certify_in_shards(run: ClassificationFolder, options: Any) -> None:
     print(shards.summary(task, merged, options.data))
 
 
-def _arguments(run: ClassificationFolder, options: Any) -> list[str]:
+def _arguments(run: "ClassificationFolder", options: Any) -> list[str]:
     """Return the command of a worker."""
     words = ["certify", str(run.path.resolve()), f"--shards={options.shards.resolve()}"]
     words += [f"--level={options.level}"]

@@ -64,7 +64,8 @@ def _run_all(folder: SweepFolder, options: Any) -> None:
             f"{len(left)} of {len(folder.runs())} runs are not finished ({names}): go on with "
             f"{folder.resume}; logs are in {folder.path / 'logs'}"
         )
-    print(f"all {len(folder.runs())} runs are finished: onelip table {folder.path}")
+    what = "runs" if folder.settings.search else "table"
+    print(f"all {len(folder.runs())} runs are finished: onelip {what} {folder.path}")
     if folder.settings.search:
         print(best_text(folder, _aim(folder.settings)))
 
@@ -80,7 +81,7 @@ def _run(folder: SweepFolder, executor: Executor) -> list[str]:
 
 def _aim(settings: SweepSettings) -> Key:
     """Return what a search maximises."""
-    recipe, _, _ = train.parsed(_words(settings, {}))
+    recipe, _, _ = train.parsed(settings.arguments({}))
     assert recipe is not None  # --resume is refused before
     return objective_key(settings.maximise, recipe)
 
@@ -145,7 +146,7 @@ def _check_runs(settings: SweepSettings) -> None:
         if name.split(".")[0] not in Recipe.__dataclass_fields__ or name in _OWN:
             raise UsageError(f"{name} is no setting of a recipe: onelip train --help lists them")
     for point in [_middle(settings)] if settings.search else points(settings.grid):
-        words = _words(settings, point)
+        words = settings.arguments(point)
         recipe, _, options = train.parsed(words)
         assert recipe is not None  # --resume is refused before
         build_loss(recipe)
@@ -159,12 +160,6 @@ def _check_runs(settings: SweepSettings) -> None:
 def _middle(settings: SweepSettings) -> dict[str, str]:
     """Return one point of a search."""
     return {name: one_value(parse_space(name, text)) for name, text in settings.space.items()}
-
-
-def _words(settings: SweepSettings, point: dict[str, str]) -> list[str]:
-    """Arguments of ``onelip train`` for one run."""
-    words = [f"--{name}={value}" for name, value in point.items()]
-    return [settings.recipe, *settings.overrides, *words]
 
 
 def _work(folder: SweepFolder, name: str) -> None:

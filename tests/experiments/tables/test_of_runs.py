@@ -258,6 +258,44 @@ def test_commands(sweep, store, capsys):
         assert message in err
 
 
+def test_held_out_images_are_not_called_test_images(store):
+    store("a", validation=77)
+    held_out = {"samples": 77, "clean": 0.5, "certified": {"0.3": 0.25}}
+    content = json.loads(Path("a/metrics.json").read_text())
+    change("a", certify={**content["certify"], "held_out": held_out})
+    assert "per cent of 100 test images" in table().notes
+    assert not any("held-out" in note for note in table().notes)
+    only = table(columns="held-out-clean,held-out-certified@0.3").notes
+    assert "held out: per cent of 77 held-out images" in only
+    assert not any("test images" in note for note in only)
+    del content["certify"]
+    Path("a/metrics.json").write_text(json.dumps({**content, "held_out": held_out}))
+    found = table()
+    assert [key[0] for key in found.columns] == ["held-out-certified", "held-out-clean"]
+    assert found.cells[0][0].mean == 25
+    assert "held-out-clean" in runs_list(find_runs([Path("a")]))
+
+
+def commands_of_the_page():
+    page = Path(__file__).parents[3] / "docs" / "sweeps.md"
+    blocks = re.findall(r"^```\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+    for block in blocks:
+        first, _, rest = block.partition("\n")
+        if first.startswith(("$ onelip table", "$ onelip runs")):
+            yield first.removeprefix("$ onelip "), rest
+
+
+def test_the_page_shows_what_the_stored_runs_say(tmp_path, monkeypatch, capsys):
+    records = Path(__file__).parents[3] / "docs" / "records" / "sweep-digits"
+    (tmp_path / "offsets").symlink_to(records)
+    monkeypatch.chdir(tmp_path)
+    shown = [*commands_of_the_page()]
+    assert len(shown) == 3
+    for line, said in shown:
+        assert main(line.split()) == 0
+        assert capsys.readouterr().out == said
+
+
 def test_groups_are_sorted_by_number(store):
     for offset in (10.0, 2.0, 0.5):
         store(f"o{offset}", objective={"offset": offset, "temperature": 0.25})

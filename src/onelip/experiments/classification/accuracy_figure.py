@@ -12,7 +12,7 @@ from torch import Tensor
 
 from onelip.errors import UsageError
 from onelip.experiments.classification.attack import attacked_rows
-from onelip.experiments.classification.comparison import Group, grouped, read
+from onelip.experiments.classification.comparison import Group, Run, grouped, read
 from onelip.experiments.classification.folder import ClassificationFolder
 from onelip.experiments.figures import checked_target, colors, name_axes, new_figure, save_figure
 from onelip.experiments.record_schema import Attack
@@ -155,11 +155,17 @@ def _name_styles(curves: Any, groups: list[Group]) -> None:
             curves.plot([], [], "o--", label=f"attacked: {words}", **style)
 
 
+def _test_set(run: Run) -> str:
+    dataset = run.identity["dataset"]
+    named = "" if dataset in run.identity["recipe"] else f" of {dataset}"
+    return f"{run.test_images} test images{named}"
+
+
 def _title(groups: list[Group]) -> str:
     """Name recipe, test set and level."""
     runs = [run for group in groups for run in group.runs]
     recipes = sorted({str(run.identity["recipe"]) for run in runs})
-    sets = sorted({f"{run.test_images} test images of {run.identity['dataset']}" for run in runs})
+    sets = sorted({_test_set(run) for run in runs})
     notes = sorted({str(run.identity["data"]) for run in runs} - {""})
     proofs = sorted({str(run.identity["proof"]).rpartition(", ")[2] for run in runs})
     first = ", ".join(recipes) if len(recipes) < 4 else f"{len(recipes)} recipes"

@@ -1,10 +1,10 @@
 """Certificates of many images, in shards that any number of processes may share.
 
 A shard holds the radii and predictions of a fixed range of images. The last bits of logits depend
-on the size of a batch and on the number of threads, so boundaries depend on neither the number of
-processes nor on what is done already: each shard is computed in batches of 1024 on one CPU thread.
-It is named by a digest of all that its numbers depend on, so that folders of shards can be copied
-together, and a shard of something else is never taken for it.
+on the size of a batch, and may on the number of threads. So boundaries depend neither on the number
+of processes nor on what is done already, and each shard is computed in batches of 1024 on one CPU
+thread. It is named by a digest of all that its numbers depend on, so that folders of shards can be
+copied together, and a shard of something else is never taken for it.
 """
 
 import contextlib

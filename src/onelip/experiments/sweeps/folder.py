@@ -100,10 +100,7 @@ class SweepFolder(RunFolder[SweepSettings, SweepRecord]):
 
     def arguments(self, run: SweepRun) -> list[str]:
         """Return what follows ``onelip train`` to begin a run."""
-        settings = self.settings
-        varied = [f"--{name}={value}" for name, value in run["values"].items()]
-        held_out = ["--evaluate=held-out"] if settings.search else []
-        return [settings.recipe, *settings.overrides, *held_out, *varied]
+        return self.settings.arguments(run["values"])
 
 
 def is_finished(path: Path, *, tested: bool = True) -> bool:

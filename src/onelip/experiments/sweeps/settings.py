@@ -56,3 +56,9 @@ class SweepSettings(Settings):
         text = json.dumps(self.as_record(), sort_keys=True)
         recipe = re.sub(r"[^A-Za-z0-9_-]", "_", self.recipe)
         return f"sweep-{recipe}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+    def arguments(self, values: Mapping[str, str]) -> list[str]:
+        """Return what follows ``onelip train`` to begin a run with these values."""
+        varied = [f"--{name}={value}" for name, value in values.items()]
+        held_out = ["--evaluate=held-out"] if self.search else []
+        return [self.recipe, *self.overrides, *held_out, *varied]

@@ -25,6 +25,7 @@ def runs_list(runs: Sequence[Run], columns: str | None = None) -> str:
         return "no runs"
     known = _numbers_of(runs)
     chosen = [key for key in known if key[0] in ("clean", "certified")][: 1 + _ALL]
+    chosen = chosen or [key for key in known if key[0].startswith("held-out-")]
     if columns is not None:
         chosen = [find_key(name, known) for name in columns.split(",")]
     names = [name for name in differing(runs) if name != "trained"]

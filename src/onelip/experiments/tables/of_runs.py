@@ -54,7 +54,8 @@ def runs_table(runs: Sequence[Run], columns: str | None = None) -> RunTable:
     Args:
         runs: certified or not.
         columns: names of numbers with commas between them, as ``clean,certified@0.5``; clean,
-            certified and attacked accuracy at every radius by default.
+            certified and attacked accuracy at every radius by default, of the held-out images
+            where there is no other.
 
     Raises:
         UsageError: there are no runs, or none has a number that is asked for.
@@ -64,6 +65,7 @@ def runs_table(runs: Sequence[Run], columns: str | None = None) -> RunTable:
         raise UsageError("no runs to make a table of: onelip train or onelip sweep makes some")
     known = in_order({key for run in runs for key in run.numbers})
     chosen = [key for key in known if key[0] in ("clean", "certified", ATTACKED)]
+    chosen = chosen or [key for key in known if key[0].startswith("held-out-")]
     if columns is not None:
         chosen = [find_key(name, known) for name in columns.split(",")]
     return RunTable(
@@ -92,8 +94,12 @@ def _notes(groups: list[Group], columns: list[Key]) -> list[str]:
     runs = [run for group in groups for run in group.runs]
     sizes = sorted({run.test_images for run in runs if run.test_images})
     notes = []
-    if any(_is_share(key) for key in columns):
+    shares = [key[0].startswith("held-out-") for key in columns if _is_share(key)]
+    if not all(shares):
         notes.append(f"per cent of {' or '.join(map(str, sizes)) or 'the'} test images")
+    if any(shares):
+        counts = sorted({int(run.identity["validation"]) for run in runs})
+        notes.append(f"held out: per cent of {' or '.join(map(str, counts))} held-out images")
     if any(len(group.runs) > 1 for group in groups):
         notes.append("mean ± sample standard deviation over seeds")
     shared = {name: {str(run.identity[name]) for run in runs} for name in _COMMON}

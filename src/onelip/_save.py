@@ -117,10 +117,14 @@ def _compare(network: nn.Module, form: "_Format", file: Path, shape: Shape) -> N
     for count in (1, 3):
         x = _inputs(network, shape, count)
         with torch.no_grad():
-            expected = _named(network(x))
-        for name, found in form.run(file, x).items():
-            if not torch.allclose(found, expected[name], rtol=_CLOSE, atol=_CLOSE):
-                off = float((found - expected[name]).abs().max())
+            (scores, *_) = _named(network(x)).values()
+        found, *radius = form.run(file, x).values()
+        pairs = [(found, scores, _CLOSE, _CLOSE)]
+        if isinstance(network, WithRadius):  # of the logits of the file, in float64
+            pairs.append((radius[0], network.radius(x, found), 1e-12, 0.0))
+        for one, other, relative, absolute in pairs:
+            if not torch.allclose(one, other, rtol=relative, atol=absolute):
+                off = float((one - other).abs().max())
                 raise UsageError(f"the file computes something else, by {off:.3g}: please report")
 
 

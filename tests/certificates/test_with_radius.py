@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 
 import onelip
+from onelip import _save as save_module
 from onelip import certify, layers
 from onelip.bounds import LipLT, Local
 from onelip.certificates import HeadCurvature, WithRadius, radius_proof, with_radius
 from onelip.cli import main
-from onelip.errors import NotApplicableError, UsageError
+from onelip.errors import NotApplicableError, UnboundedModuleError, UsageError
 from onelip.quiet import quiet
 
 pytestmark = pytest.mark.usefixtures("onnx_registry_once")
@@ -181,6 +182,45 @@ def test_methods_that_need_more_than_logits_are_refused(method):
         with_radius(model, SHAPE, method=method)
 
 
+def test_what_certify_refuses_is_refused():
+    with pytest.raises(UsageError, match="training mode"):
+        with_radius(network().train(), SHAPE)
+    with pytest.raises(UsageError, match="16 bits"):
+        with_radius(nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).eval().bfloat16(), SHAPE)
+    hooked = network()
+    hooked[1].register_forward_hook(lambda *_: None)
+    with pytest.raises(UnboundedModuleError, match="hook"):
+        with_radius(hooked, SHAPE)
+
+    class Mixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.last = nn.Linear(16, 3)
+
+        def forward(self, x):
+            return self.last(x.flatten(1) - x.flatten(1).mean(0))
+
+    with pytest.raises((UsageError, UnboundedModuleError)):
+        with_radius(Mixed().eval(), SHAPE)
+
+
+def test_a_class_of_the_users_own_has_radii_and_no_known_rounding():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(16, 8), nn.Linear(8, 3)
+
+        def forward(self, x):
+            return self.b(torch.relu(self.a(x.flatten(1))))
+
+    model, x = Net().eval().requires_grad_(False), torch.rand(9, *SHAPE)
+    outputs = with_radius(model, SHAPE)(x)
+    assert bool((outputs["radius"] <= certify(model, x).radius).all())
+    assert torch.allclose(outputs["radius"], certify(model, x).radius)
+    with pytest.raises(UnboundedModuleError):
+        with_radius(model, SHAPE, reach=4.0)
+
+
 def test_outputs_that_are_no_logits_are_refused():
     with pytest.raises(UsageError, match="are no logits"):
         with_radius(nn.Sequential(nn.Conv2d(1, 2, 3)).eval(), SHAPE)
@@ -278,3 +318,19 @@ def test_level_float_in_another_runtime_is_below_certify(tmp_path):
 def test_a_reach_without_radii_is_refused(tmp_path):
     with pytest.raises(UsageError, match="--with-radius"):
         onelip.save(network(), tmp_path / "network.pt2", SHAPE, reach=4.0)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_file_whose_radii_are_off_by_a_bit_does_not_appear(tmp_path, monkeypatch):
+    """As after an optimiser that leaves the rounding out."""
+    run = save_module._FORMATS[".pt2"].run
+
+    def off(file, x):
+        outputs = run(file, x)
+        return outputs | {"radius": outputs["radius"] * (1 + 1e-11)}
+
+    form = save_module._FORMATS[".pt2"]._replace(run=off)
+    monkeypatch.setitem(save_module._FORMATS, ".pt2", form)
+    with pytest.raises(UsageError, match="computes something else"):
+        onelip.save(network(), tmp_path / "network.pt2", SHAPE, with_radius=True)
+    assert not [*tmp_path.iterdir()]

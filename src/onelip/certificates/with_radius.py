@@ -6,8 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from onelip.certificates._certify import of_two_logits
+from onelip.certificates._certify import network_for, of_two_logits, refuse_other_function
 from onelip.certificates._radius_proof import RadiusProof
+from onelip.certificates.batch_independence import refuse_mixed
 from onelip.certificates.forward_error import followed
 from onelip.certificates.methods import Method, radius_proof
 from onelip.chains import Shape
@@ -15,7 +16,6 @@ from onelip.errors import NotApplicableError, UsageError
 from onelip.forward_error import Computed
 from onelip.norms.proved_once import proved_once
 from onelip.norms.rounding import UNDERFLOW, upward
-from onelip.reading import readable
 
 _SLACK = 2.0**-48
 """Relative, for roundings in the graph: eight times what four of float64 can add."""
@@ -167,12 +167,21 @@ def with_radius(
         >>> outputs["logits"].shape, outputs["radius"].shape
         (torch.Size([3, 2]), torch.Size([3]))
     """
-    dtype = next((n.dtype for n in model.parameters() if n.is_floating_point()), torch.float32)
-    x = torch.zeros(1, *input_shape, dtype=dtype)
-    logits = model(x)
-    if logits.ndim != 2 or len(logits) != 1 or logits.shape[1] < 1:
+    numbers = [n for n in (*model.parameters(), *model.buffers()) if n.is_floating_point()]
+    like = numbers[0] if numbers else torch.empty(0)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(3, *input_shape, generator=generator).to(like)
+    network = network_for(model, x)
+    logits = network(x)
+    if logits.ndim != 2 or len(logits) != len(x) or logits.shape[1] < 1:
         raise UsageError(f"outputs of shape {tuple(logits.shape)[1:]} are no logits")
-    proved = radius_proof(method, of_two_logits(readable(model, input_shape), x), input_shape)
+    if torch.finfo(logits.dtype).bits < 32:
+        raise UsageError(
+            "logits of 16 bits are rounded by more than margins can bear: model.float()"
+        )
+    refuse_mixed(network, x[:1], logits)
+    refuse_other_function(model, network, x, len(x))
+    proved = radius_proof(method, of_two_logits(network, x), tuple(input_shape))
     if type(proved) is not RadiusProof:
         raise NotApplicableError(
             f"the radii of {proved.method} depend on more than the logits: take another method for "
@@ -191,4 +200,4 @@ def with_radius(
         # The margin itself is rounded, by a part of 2^-53 of it.
         lost = 2 * math.sqrt(2) * float(found.error) + _SLACK * float(found.reach)
         basis = Basis(proved.method, "float", float(proved.bound), reach, upward(lost, 8))
-    return WithRadius(model, constants, basis, math.prod(input_shape))
+    return WithRadius(model, constants, basis, math.prod(input_shape)).to(like.device)

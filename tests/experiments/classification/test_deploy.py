@@ -203,6 +203,7 @@ def test_weights_alone(run, call):
     [
         ("export run", "needs -o FILE, or --format"),
         ("export run -o net.txt", "net.txt: name a file that ends in .onnx, .pt2, .safetensors"),
+        ("export run -o no/net.pt2", "name a file in a folder that exists"),
         ("export run --format onnx -o net.pt2", "net.pt2 does not end in .onnx"),
         ("export run -o net.safetensors --with-radius", "holds weights and no graph"),
         ("export run -o net.pt2 --reach 3", "add --with-radius"),

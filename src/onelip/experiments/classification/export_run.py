@@ -46,6 +46,8 @@ def export_run(
     """
     if out.suffix not in {f".{form}" for form in FORMATS}:
         raise UsageError(f"{out}: name a file that ends in .{', .'.join(FORMATS)}")
+    if not out.absolute().parent.is_dir():
+        raise UsageError(f"{out}: name a file in a folder that exists")
     if not with_radius and (method is not None or reach is not None):
         raise UsageError("--method and --reach are about radii: add --with-radius")
     network = network_of(run)

@@ -25,6 +25,7 @@ from onelip.experiments.classification import ClassificationFolder, Recipe
 from onelip.experiments.own_code import find, located
 from onelip.experiments.recipes import RECIPES
 from onelip.experiments.recipes.user_recipes import code_of, find_recipe
+from onelip.experiments.record_schema import Code
 from onelip.image_sets import OWN
 from onelip.losses import LOSSES
 from onelip.models import MODELS
@@ -65,7 +66,7 @@ def run(arguments: list[str]) -> None:
 
 
 def _folder(
-    recipe: Recipe | None, code: dict[str, Any], options: Any, arguments: list[str]
+    recipe: Recipe | None, code: dict[str, Code], options: Any, arguments: list[str]
 ) -> ClassificationFolder:
     """Return the folder of the run; process 0 makes a new one."""
     if recipe is None:
@@ -139,7 +140,7 @@ def _evaluate(folder: ClassificationFolder) -> None:
     print(f"\n{text}\n\nrecord {folder.record}\nfigure {figure}")
 
 
-def parsed(arguments: list[str]) -> tuple[Recipe | None, dict[str, Any], Any]:
+def parsed(arguments: list[str]) -> tuple[Recipe | None, dict[str, Code], Any]:
     """Return the recipe with its overrides (None to resume), its file, and the other options."""
     if resumes(arguments):
         parser = run_parser("train", arguments, lambda _: None)
@@ -184,7 +185,7 @@ def _overridden(recipe: Recipe, arguments: list[str]) -> tuple[Recipe, Any]:
     options = parser.parse_args(bracketed(arguments, "eps"))
     changes = {name: getattr(options, name) for name in _plain_fields()}
     changes |= {"model": model, "loss": loss}
-    parts = {
+    parts: dict[str, Any] = {
         name: others[name] | (getattr(options, name).as_dict() if name in options else {})
         for name in _PARTS
     }

@@ -185,7 +185,14 @@ class OwnSet(DataSet):
         }
         if TEST not in self._splits:
             self._draw(TEST, max(1, len(self._splits[TRAIN]) // _TEST_SHARE), "a fifth")
-        if VALIDATION not in self._splits:
+        if VALIDATION in self._splits:
+            given = len(self._splits[VALIDATION])
+            if validation not in (None, given):
+                raise UsageError(
+                    f"--validation {validation}: {source.place} has a validation split of {given}, "
+                    "which is taken"
+                )
+        else:
             tenth = max(1, len(self._splits[TRAIN]) // _VALIDATION_SHARE)
             self._draw(VALIDATION, validation or tenth)
         self._info = _info(contents, self._splits[TRAIN], source)

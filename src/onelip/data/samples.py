@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from onelip.data.datasets import DATASETS, load
-from onelip.data.pixels import decode_pixels
+from onelip.data.pixels import IMAGE_SUFFIXES, decode_pixels
 from onelip.errors import UsageError
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 SHAPES_READ = "(n,), (n, d) or (n, channels, height, width)"
 FEWEST = 4
 
@@ -49,7 +48,7 @@ def read_samples(
     ============================= =============================================================
     ``a.npy``, ``a.npz:key``      an array; the key may be left out if the file holds one array
     ``a.pt``                      a tensor, as ``torch.save`` writes it
-    ``folder``                    its png, jpg and webp files, all of one size
+    ``folder``                    its png, jpg, tif, ... files, all of one size
     ``NAME[:SPLIT[:CLASS]]``      a data set: ``mnist``, ``mnist:test``, ``cifar10:train:3``
     ============================= =============================================================
 

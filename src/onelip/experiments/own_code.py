@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 from onelip.errors import UsageError
+from onelip.experiments.record_schema import Code
 
 Kind = Literal["model", "loss", "recipe"]
 _GROUPS = {"model": "onelip.models", "loss": "onelip.losses", "recipe": "onelip.recipes"}
@@ -59,7 +60,7 @@ def located(name: str, folder: Path) -> str:
     return f"{(folder / Path(place).expanduser()).resolve()}:{attribute}"
 
 
-def source(kind: Kind, name: str, known: Mapping[str, Any]) -> dict[str, str] | None:
+def source(kind: Kind, name: str, known: Mapping[str, Any]) -> Code | None:
     """Return name, file and SHA-256 of code of one's own; None for the library's.
 
     Raises:
@@ -71,16 +72,16 @@ def source(kind: Kind, name: str, known: Mapping[str, Any]) -> dict[str, str] | 
     made_by = getattr(found, "func", found)  # of a partial
     module = sys.modules.get(getattr(made_by, "__module__", "")) if ":" not in name else None
     file = getattr(module or _module_of(name), "__file__", None)
-    return None if file is None else {"name": name, **of_file(Path(file))}
+    return None if file is None else of_file(name, Path(file))
 
 
-def of_file(file: Path) -> dict[str, str]:
-    """Return the place and the SHA-256 of a file."""
+def of_file(name: str, file: Path) -> Code:
+    """Return the place and the SHA-256 of a file, under a name."""
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    return {"file": str(file.resolve()), "sha256": digest}
+    return {"name": name, "file": str(file.resolve()), "sha256": digest}
 
 
-def prepare(stored: Mapping[str, Mapping[str, str]]) -> None:
+def prepare(stored: Mapping[str, Code]) -> None:
     """Let code be imported from where it was, and say which files have changed since.
 
     Args:
@@ -97,7 +98,7 @@ def prepare(stored: Mapping[str, Mapping[str, str]]) -> None:
                 sys.path.append(root)  # last: it hides nothing
         if file in _SAID or not file.is_file():  # a missing file is said where it is imported
             continue
-        if of_file(file)["sha256"] != code["sha256"]:
+        if of_file("", file)["sha256"] != code["sha256"]:
             _SAID.add(file)
             print(
                 f"onelip: {file} has changed since the run was started with it",

@@ -7,10 +7,12 @@ from onelip.errors import UsageError
 from onelip.experiments.classification.recipe import Recipe
 from onelip.experiments.own_code import find
 from onelip.experiments.record_schema import checked_arguments
-from onelip.image_sets import DataInfo, published
+from onelip.image_sets import OWN, DataInfo, published
 from onelip.layers import Normalize
 from onelip.losses import LOSSES
 from onelip.models import MODELS
+
+_OTHERS = "onelip recipes --table own lists recipes for any data"
 
 
 def build_model(recipe: Recipe, info: DataInfo | None = None) -> nn.Module:
@@ -32,7 +34,8 @@ def build_model(recipe: Recipe, info: DataInfo | None = None) -> nn.Module:
     try:
         model = build(shape, len(info.classes), **recipe.network)
     except Exception as error:  # sizes that no layer or machine can have raise anything
-        raise UsageError(f"{recipe.model} cannot be built: {error}") from None
+        others = f"; {_OTHERS}" if recipe.dataset == OWN else ""
+        raise UsageError(f"{recipe.model} cannot be built: {error}{others}") from None
     if not isinstance(model, nn.Module):
         raise UsageError(f"{recipe.model} returns a {type(model).__name__}, not a torch.nn.Module")
     if not any(True for _ in model.parameters()):
@@ -59,10 +62,7 @@ def check_fit(model: nn.Module, info: DataInfo, name: str) -> None:
     except Exception as error:  # of a model of the user's own, anything
         reason = " ".join(str(error).split())[:200]
         shape = "x".join(map(str, info.shape))
-        raise UsageError(
-            f"{name} does not take inputs of {shape}: {reason}; onelip recipes --table own lists "
-            "recipes for any data"
-        ) from None
+        raise UsageError(f"{name} does not take inputs of {shape}: {reason}; {_OTHERS}") from None
     finally:
         model.train(mode)
     if not isinstance(found, Tensor) or tuple(found.shape) != asked:

@@ -12,7 +12,7 @@ from onelip.errors import UsageError
 from onelip.experiments.classification.build import build_model
 from onelip.experiments.classification.recipe import Recipe
 from onelip.experiments.own_code import prepare
-from onelip.experiments.record_schema import Data, TrainingRecord
+from onelip.experiments.record_schema import Code, Data, TrainingRecord
 from onelip.experiments.run_folder import RunFolder
 from onelip.image_sets import OWN, DataInfo, published
 
@@ -75,7 +75,7 @@ class ClassificationFolder(RunFolder[Recipe, TrainingRecord]):
         recipe: Recipe,
         data: DataSet,
         path: Path | None = None,
-        code: Mapping[str, Any] | None = None,
+        code: Mapping[str, Code] | None = None,
     ) -> Self:
         """Make a new folder for a run on data that are open already; see ``create``.
 

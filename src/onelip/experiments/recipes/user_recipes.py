@@ -1,5 +1,6 @@
 """Recipes of one's own: YAML files, and ``Recipe`` objects in Python."""
 
+import dataclasses
 import re
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from onelip.errors import UsageError, missing_extra
 from onelip.experiments.classification.recipe import Recipe
 from onelip.experiments.own_code import find, located, of_file, source
 from onelip.experiments.recipes import RECIPES
+from onelip.experiments.record_schema import Code
 from onelip.image_sets import OWN
 from onelip.losses import LOSSES
 from onelip.models import MODELS
@@ -17,7 +19,7 @@ _FLOAT = re.compile(
 )
 
 
-def find_recipe(name: str) -> tuple[Recipe, dict[str, Any]]:
+def find_recipe(name: str) -> tuple[Recipe, dict[str, Code]]:
     """Return a recipe by name, by YAML file, or by the name of an object.
 
     Returns:
@@ -30,7 +32,7 @@ def find_recipe(name: str) -> tuple[Recipe, dict[str, Any]]:
         return RECIPES[name], {}
     if name.lower().endswith((".yaml", ".yml")):
         path = Path(name).expanduser()
-        return read_recipe(path), {"recipe": {"name": name, **of_file(path)}}
+        return read_recipe(path), {"recipe": of_file(name, path)}
     if ":" not in name and not name.isidentifier() and "-" not in name:
         raise UsageError(f"no recipe {name!r}: onelip recipes lists them")
     try:
@@ -86,14 +88,12 @@ def _named(recipe: Recipe, place: str) -> Recipe:
 
 def _with_places(recipe: Recipe, folder: Path) -> Recipe:
     """Write down where the files of model and loss are."""
-    import dataclasses
-
     return dataclasses.replace(
         recipe, model=located(recipe.model, folder), loss=located(recipe.loss, folder)
     )
 
 
-def code_of(recipe: Recipe) -> dict[str, Any]:
+def code_of(recipe: Recipe) -> dict[str, Code]:
     """Return files and digests of the model and the loss, where they are the user's own."""
     found = {
         "model": source("model", recipe.model, MODELS),
@@ -109,7 +109,7 @@ def _content(path: Path) -> dict[str, Any]:
     except ImportError as error:
         raise missing_extra("pyyaml", "train") from error
 
-    class Loader(yaml.SafeLoader):
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]
         """Loader of plain values."""
 
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))

@@ -40,9 +40,11 @@ def place(tmp_path, monkeypatch):
         folder = Path("photos", ("cat", "dog")[row % 2])
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).resize((9 + row, 12)).save(folder / f"{row}.png")
+    Image.fromarray(images[0]).resize((30, 20)).save("new.jpg")
     np.savez("digits.npz", x=images, y=np.arange(24) % 2)
     rows = [f"{a},{b},{'good' if a > b else 'bad'}" for a, b in draw.normal(size=(24, 2))]
     Path("table.csv").write_text("\n".join(["a,b,quality", *rows]) + "\n")
+    Path("new.csv").write_text("b,more,a\n0.5,x,1.5\n")
 
 
 @pytest.mark.usefixtures("place")
@@ -58,6 +60,6 @@ def test_every_command(capsys):
             words += FAST if images else FAST[2:]
         assert main(words) == 0, capsys.readouterr().err
         ran.append(words[0])
-    assert sorted({*ran}) == ["attack", "certify", "prove", "recipes", "train"]
+    assert sorted({*ran}) == ["attack", "certify", "predict", "prove", "recipes", "train"]
     assert ran.count("train") == 6
     assert main(["check", "photos-proof"]) == 0

@@ -136,6 +136,7 @@ def test_every_command_knows_the_run(call, here, monkeypatch, tmp_path):
         f"bound {run} --seconds 0.1",
         f"prove {run} -o bundle --samples 2",
         f"plot {run}",
+        f"predict {run} {here}/images/hell/1.png",
         f"train --resume {run} --quiet",
     ):
         status, out, err = call(line)
@@ -199,6 +200,12 @@ def test_a_table_in_its_own_units(call, here):
     beyond = x.clone()
     beyond[:, 0] += torch.where(y == data.info.classes.index("bad"), -3.0, 3.0)
     assert (model(beyond).argmax(1) != y).double().mean() > 0.5
+    Path("new.csv").write_text("wide,thin,more\n-2000,1.5,x\n0,0,y\n")
+    status, out, err = call("predict run new.csv")
+    assert (status, err) == (0, "")
+    assert [line.split()[-2] for line in out.splitlines()[1:3]] == ["bad", "good"]
+    Path("new.csv").write_text("wide,thick\n1,2\n")
+    one_line(call("predict run new.csv")[2], "new.csv has no column 'thin'")
     status, out, err = call("certify run --precision 32")
     assert (status, out) == (2, "")
     one_line(err, "would round the numbers of a table")

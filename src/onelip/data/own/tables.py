@@ -58,6 +58,17 @@ def read_tables(files: Mapping[str, Sequence[Path]], label: str | None) -> Conte
     return Contents(splits, classes, tuple(columns or ()))
 
 
+def read_rows(path: Path, columns: Sequence[str]) -> npt.NDArray[np.float64]:
+    """Read some columns of a table as numbers, shape (rows, columns).
+
+    Raises:
+        UsageError: see ``read_tables``.
+    """
+    table = _read(path)
+    _refuse_other_columns(table, path, list(columns))
+    return _numbers(table, columns, path)
+
+
 def _read(path: Path) -> Any:
     """Read a table, cells of a CSV file as text."""
     try:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from onelip.certificates import certify
-from onelip.data.pixels import decode_image
-from onelip.data.samples import IMAGE_SUFFIXES
+from onelip.data.own.tables import SUFFIXES, read_rows, row_of
+from onelip.data.pixels import IMAGE_SUFFIXES, decode_image
 from onelip.directed_rounding import downwards
 from onelip.errors import UsageError
 from onelip.experiments.classification.folder import ClassificationFolder
@@ -44,8 +44,9 @@ def predict_run(
 
     Args:
         run: a trained run.
-        files: images of the run's size, or scaled and cropped to it as for training, and ``.npy``
-            or ``.npz`` files with one input, or several along the first axis.
+        files: images of the run's size, or scaled and cropped to it as for training; ``.npy``
+            or ``.npz`` files with one input, or several along the first axis; tables with the
+            run's columns.
         method: a name in ``onelip.certificates.METHODS``; that of the recipe by default.
         level: of the certificates.
         out: ``.csv``, ``.json`` or ``.parquet`` file for the table.
@@ -111,6 +112,10 @@ def _by_precision(
 def _read(file: Path, info: DataInfo, size: tuple[int, int] | None) -> Iterator[tuple[str, Tensor]]:
     """Yield the inputs in a file, with their names."""
     suffix = file.suffix.lower()
+    if suffix in SUFFIXES and info.columns:
+        for place, row in enumerate(read_rows(file, info.columns)):
+            yield f"{file}:{row_of(file, place)}", torch.from_numpy(row)
+        return
     if suffix in IMAGE_SUFFIXES:
         if len(info.shape) != 3:
             raise UsageError(
@@ -121,7 +126,8 @@ def _read(file: Path, info: DataInfo, size: tuple[int, int] | None) -> Iterator[
         yield str(file), torch.from_numpy(pixels.copy()).float().div(255)
         return
     if suffix not in _ARRAYS:
-        known = ", ".join((*IMAGE_SUFFIXES, *_ARRAYS))
+        tables = SUFFIXES if info.columns else ()
+        known = ", ".join((*IMAGE_SUFFIXES, *_ARRAYS, *tables))
         raise UsageError(f"cannot predict {file}: name files that end in {known}")
     for name, array in _arrays(file):
         values, shape = _floats(array, name), info.shape

@@ -10,6 +10,7 @@ from onelip.data import DATASETS, SHAPES
 from onelip.errors import UsageError
 from onelip.experiments.classification import ClassificationFolder, Recipe
 from onelip.experiments.recipes import RECIPES
+from onelip.image_sets import OWN
 from onelip.losses import LOSSES
 from onelip.models import MODELS
 
@@ -19,7 +20,7 @@ ALL = pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 @ALL
 def test_names(recipe):
     assert RECIPES[recipe.name] is recipe
-    assert recipe.dataset in DATASETS
+    assert recipe.dataset in (*DATASETS, OWN)
     assert recipe.model in MODELS
     assert recipe.loss in LOSSES
     assert "\n" not in recipe.about
@@ -29,7 +30,7 @@ def test_names(recipe):
 @ALL
 def test_arguments(recipe):
     """Bound as they will be called, without building anything."""
-    shape, classes = SHAPES[recipe.dataset]
+    shape, classes = SHAPES.get(recipe.dataset, ((1, 4, 4), 2))
     inspect.signature(MODELS[recipe.model]).bind(shape, classes, **recipe.network)
     inspect.signature(LOSSES[recipe.loss]).bind(**recipe.objective)
 

@@ -19,6 +19,8 @@ from onelip.experiments.tables.list_of_runs import runs_list, sorted_by
 from onelip.experiments.tables.of_runs import FORMATS, run_table_text, runs_table
 from tests.experiments.tables.test_tables import RUN
 
+OTHER = {"count": 8, "made": None, "sha256": 64 * "e"}
+
 
 @pytest.fixture
 def store(tmp_path, monkeypatch):
@@ -127,6 +129,7 @@ def test_runs_that_differ_in_more_than_the_seed_are_two_rows(store, changes, dif
         ({"train": {**RUN["train"], "complete": False}}, "trained"),
         ({"certify": {**RUN["certify"], "level": "float"}}, "proof"),
         ({"certify": {**RUN["certify"], "data": "Set (JPEG copy)"}}, "data"),
+        ({"data": {"name": "own", "splits": {"test": OTHER}}}, "data"),
     ],
 )
 def test_what_else_keeps_runs_apart(store, entries, name):

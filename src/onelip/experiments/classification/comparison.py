@@ -14,6 +14,7 @@ from onelip.experiments.classification.folder import ClassificationFolder
 from onelip.experiments.classification.numbers import ATTACKED, Key, run_numbers
 from onelip.experiments.classification.recipe import Recipe
 from onelip.experiments.record_schema import TrainingRecord, parsed
+from onelip.image_sets import OWN
 from onelip.losses import LOSSES
 from onelip.models import MODELS
 
@@ -95,6 +96,14 @@ def find_runs(paths: Iterable[Path], skipped: Callable[[str], None] = lambda _: 
     return list(found.values())
 
 
+def _data(content: TrainingRecord) -> str:
+    """Return the note of the data; of one's own the beginning of the test split's SHA-256, too."""
+    stored, certify = content.get("data", {}), content.get("certify")
+    note = (certify["data"] if certify else "") or stored.get("note", "")
+    test = stored.get("splits", {}).get("test") if stored.get("name") == OWN else None
+    return note if test is None else f"{note or 'own data'}, {test['sha256'][:12]}"
+
+
 def read(path: Path) -> Run:
     """Read a run.
 
@@ -109,7 +118,7 @@ def read(path: Path) -> Run:
         "trained": _trained(content, recipe),
         "proof": f"{certify['method']}, level {certify['level']}" if certify else "none",
         "attacks": attacked.get(ATTACKED, "none"),
-        "data": (certify["data"] if certify else "") or content.get("data", {}).get("note", ""),
+        "data": _data(content),
         "device": content.get("device", ""),
     }
     settings = flat_settings(recipe, without=("name", "seed", *_ANY))

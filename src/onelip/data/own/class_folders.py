@@ -27,11 +27,20 @@ def find_classes(root: Path) -> dict[str, dict[str, list[Path]]] | None:
     names begin with a dot are left out.
 
     Raises:
-        UsageError: a class of the training split is empty, or its name cannot be written down.
+        UsageError: there is no training split, its images lie in no class folders, or the name of a
+            class cannot be written down.
     """
     folders = _folders(root)
     splits = {WORDS[name.lower()]: path for name, path in folders.items() if name.lower() in WORDS}
+    for place in (root, *(path for split, path in splits.items() if split == TRAIN)):
+        if not _folders(place) and _images(place):
+            raise UsageError(
+                f"the images in {place} have no classes: put those of each class into a sub-folder"
+            )
     if TRAIN not in splits:
+        if splits:
+            words = ", ".join(path.name for path in splits.values())
+            raise UsageError(f"{root} has {words}, but no train: add it")
         if any(_images(path) for path in folders.values()):
             return {TRAIN: _classes(root)}
         return None

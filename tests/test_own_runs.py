@@ -1,5 +1,7 @@
 """Runs on one's own data, with one's own recipes, models and losses, through every command."""
 
+import contextlib
+import itertools
 import json
 import shlex
 import sys
@@ -14,10 +16,13 @@ from torch import nn
 from onelip import export
 from onelip.attacks import APGD, FMN, UnitBox, attack_radii
 from onelip.cli import main
+from onelip.errors import OnelipError
 from onelip.experiments import own_code
 from onelip.experiments.classification import ClassificationFolder
+from onelip.experiments.classification.load import about
 from onelip.experiments.own_code import find, located
 from onelip.experiments.recipes.user_recipes import find_recipe, read_recipe
+from tests.mutations import mutations
 
 NETS = """
 from torch import nn
@@ -206,6 +211,16 @@ def test_a_table_in_its_own_units(call, here):
     assert [line.split()[-2] for line in out.splitlines()[1:3]] == ["bad", "good"]
     Path("new.csv").write_text("wide,thick\n1,2\n")
     one_line(call("predict run new.csv")[2], "new.csv has no column 'thin'")
+    content = json.loads(run.record.read_text())
+    record = {key: content[key] for key in ("recipe", "data")}
+    for what, text in itertools.islice(mutations(record), 0, None, 17):
+        if what.startswith("data"):  # whatever is in it, there is no traceback
+            run.record.write_text(text)
+            with contextlib.suppress(OnelipError):
+                about(ClassificationFolder.open("run"))
+            with contextlib.suppress(OnelipError):
+                ClassificationFolder.open("run").data()
+    run.record.write_text(json.dumps(content))
     status, out, err = call("certify run --precision 32")
     assert (status, out) == (2, "")
     one_line(err, "would round the numbers of a table")

@@ -9,6 +9,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import os
 import sys
 import traceback
 from collections.abc import Mapping
@@ -96,7 +97,8 @@ def prepare(stored: Mapping[str, Code]) -> None:
             root = str(file.parents[min(depth, len(file.parents) - 1)])
             if root not in sys.path:
                 sys.path.append(root)  # last: it hides nothing
-        if file in _SAID or not file.is_file():  # a missing file is said where it is imported
+        # os.path: False for names that no file can have; a missing file is said where it is needed
+        if file in _SAID or not os.path.isfile(file):
             continue
         if of_file("", file)["sha256"] != code["sha256"]:
             _SAID.add(file)

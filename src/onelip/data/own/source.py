@@ -1,5 +1,6 @@
 """Where data of one's own are, and which of the readers takes them."""
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -69,8 +70,8 @@ def holds_own_data(name: str, place: str) -> bool:
     if name == OWN or place.startswith(HUB):
         return True
     path = Path(place).expanduser()
-    if not path.is_dir():
-        return path.is_file()
+    if not os.path.isdir(path):  # False, too, for names that no folder can have
+        return os.path.isfile(path)
     if name == "digits":
         return bool(_split_files(path) or find_classes(path))
     if name == "tiny-imagenet" and tiny_imagenet.find(path) is not None:
@@ -85,7 +86,7 @@ def read_source(source: Source) -> Contents:
         UsageError: it does not exist, or cannot be used; the message names the file and the row.
     """
     path = source.path
-    if not path.exists():
+    if not os.path.exists(path):  # False, too, for names that no file can have
         raise UsageError(f"no file or folder {path}: --data takes {_KINDS}, or hub:OWNER/NAME")
     if path.is_file():
         if path.suffix.lower() == ".npz":

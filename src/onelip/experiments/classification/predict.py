@@ -44,7 +44,7 @@ def predict_run(
 
     Args:
         run: a trained run.
-        files: images of the run's size, or scaled and cropped to it as for training, and ``.npy``
+        files: images of the run's size, or scaled and cropped to it as for training; ``.npy``
             or ``.npz`` files with one input, or several along the first axis; tables with the
             run's columns.
         method: a name in ``onelip.certificates.METHODS``; that of the recipe by default.

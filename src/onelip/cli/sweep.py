@@ -46,6 +46,8 @@ def run(arguments: list[str]) -> None:
     else:
         folder = SweepFolder.open(options.resume)
     if options.only is not None:
+        if threading.current_thread() is threading.main_thread():  # shells ignore it for "&"
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         _work(folder, options.only)
         return
     _run_all(folder, options)

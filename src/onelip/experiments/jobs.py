@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ from typing import Protocol
 
 COMMAND = (sys.executable, "-m", "onelip")
 """What begins a process of onelip."""
+
+_GRACE = 10.0  # seconds in which an interrupted process may end by itself
 
 _ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -77,8 +80,7 @@ def run_job(job: Job, started: Callable[[subprocess.Popen[bytes]], None] | None 
         try:
             return process.wait()
         except BaseException:  # of whoever cancels this call
-            _interrupt(process)
-            process.wait()
+            _end([process])
             raise
 
 
@@ -107,20 +109,27 @@ class LocalExecutor:
     def stop(self) -> None:
         """Interrupt the processes and wait for them."""
         self._stopped.set()
-        for process in self._processes:
-            _interrupt(process)
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        _end(self._processes)
+        self._pool.shutdown(wait=True)
 
     def _note(self, process: subprocess.Popen[bytes]) -> None:
         self._processes.append(process)
         if self._stopped.is_set():
-            _interrupt(process)
+            process.kill()
 
 
-def _interrupt(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        with contextlib.suppress(ProcessLookupError):
+def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Interrupt processes, and kill those that ignore it: files appear whole or not at all."""
+    for process in processes:
+        if process.poll() is None:
             process.send_signal(signal.SIGINT)
+    end = time.monotonic() + _GRACE
+    for process in processes:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(max(0.0, end - time.monotonic()))
+        if process.poll() is None:
+            process.kill()
 
 
 @contextlib.contextmanager

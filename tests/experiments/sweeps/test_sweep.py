@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import sys
+import time
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -255,6 +256,27 @@ def test_a_worker_waits_for_one_that_outlived_its_sweep(tmp_path):
 
         with (tmp_path / "log").open("ab") as file, pytest.raises(BlockingIOError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@pytest.mark.parametrize("ignores", [True, False])
+def test_workers_end_with_their_sweep(tmp_path, monkeypatch, ignores):
+    """Even one that a shell has told to ignore Ctrl-C."""
+    handler = "signal.SIG_IGN" if ignores else "signal.default_int_handler"
+    (tmp_path / "worker.py").write_text(
+        f"import signal, time; signal.signal(signal.SIGINT, {handler})\n"
+        "print('ready', flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    monkeypatch.setattr(jobs, "COMMAND", (sys.executable, str(tmp_path / "worker.py")))
+    monkeypatch.setattr(jobs, "_GRACE", 0.2 if ignores else 60.0)
+    executor = jobs.LocalExecutor(1)
+    log = tmp_path / "log"
+    first, second = executor.start([jobs.Job(name, (), log) for name in "ab"])
+    while not log.exists() or "ready" not in log.read_text():
+        time.sleep(0.01)
+    executor.stop()
+    assert first.result() == (-9 if ignores else -2)
+    assert second.cancelled()
 
 
 def test_why_a_job_failed(tmp_path):

@@ -19,7 +19,6 @@ from onelip.cli import main
 from onelip.errors import OnelipError
 from onelip.experiments import own_code
 from onelip.experiments.classification import ClassificationFolder
-from onelip.experiments.classification.load import about
 from onelip.experiments.own_code import find, located
 from onelip.experiments.recipes.user_recipes import find_recipe, read_recipe
 from tests.mutations import mutations
@@ -217,7 +216,7 @@ def test_a_table_in_its_own_units(call, here):
         if what.startswith("data"):  # whatever is in it, there is no traceback
             run.record.write_text(text)
             with contextlib.suppress(OnelipError):
-                about(ClassificationFolder.open("run"))
+                _ = ClassificationFolder.open("run").info
             with contextlib.suppress(OnelipError):
                 ClassificationFolder.open("run").data()
     run.record.write_text(json.dumps(content))

@@ -19,6 +19,15 @@ type activation struct {
 	curve     *curve          // of a smooth one, or nil
 }
 
+// slopes are those of the activation, or the constant and its negative where it has none.
+func (a *activation) slopes() (low, high *big.Rat) {
+	if a.low != nil {
+		return a.low, a.high
+	}
+	high = a.constant.fraction()
+	return new(big.Rat).Neg(high), high
+}
+
 func (b *bundle) readActivation(v any, input []int, what string) *activation {
 	r, ok := v.(record)
 	demand(ok, "%s: the activation is not an object", what)
@@ -34,6 +43,8 @@ func (b *bundle) readActivation(v any, input []int, what string) *activation {
 		return readSort(v, input, what)
 	case "max-pool":
 		return readPool(v, input, what)
+	case "pool":
+		return b.readGroups(v, input, what)
 	}
 	refuse("%s: an unknown activation", what)
 	return nil

@@ -9,6 +9,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -166,7 +167,7 @@ def json_and_fields(all_: Features) -> Iterator[Case]:
         "samples": ("samples", []),
     }
     for name, way in wrong.items():
-        reason = "schema kind" if name == "map" else "schema"
+        reason = "schema kind" if name in ("map", "level") else "schema"
         yield f"type-{name}", reason, f"another value than is asked: {way[-1]}", changed(b, *way)
 
 
@@ -177,7 +178,7 @@ def kinds(all_: Features) -> Iterator[Case]:
         "map": (b, (*FIRST, "inner", 0, "map", "low-rank")),
         "map-upper-case": (b, (*FIRST, "inner", 0, "map", "Dense")),
         "map-not-text": (b, (*FIRST, "inner", 0, "map", ["dense"])),
-        "activation": (b, (*FIRST, "activation", {"kind": "mish"})),
+        "activation": (b, (*FIRST, "activation", {"kind": "prelu"})),
         "witness": (image, (*LAST, "witness", "fft")),
         "method": (b, ("network", "method", {"kind": "trust", "weights": []})),
         "head": (b, ("samples", "head", "logits")),
@@ -738,6 +739,123 @@ def structure(all_: Features) -> Iterator[Case]:
     )
 
 
+FLOAT = {"kind": "float", "numbers": "float64", "sums": "float64"}
+
+
+def fourier_maps(all_: Features) -> Iterator[Case]:
+    """What a matrix for each frequency has to fit, and which norms count."""
+    whole = all_["map-fourier"]
+    bundle = loose(altered(whole, *LAST, "bias", None))
+    bundle.record["network"]["last"].pop()
+    weight = bundle.tensors["f"]
+    yield "valid-fourier-odd", None, "widths 4 and 5 have 3", changed(bundle, "input", [2, 4, 5])
+    for name, shape, why in (
+        ("wide", [2, 4, 6], "3 frequencies across a width of 6"),
+        ("narrow", [2, 4, 3], "3 frequencies across a width of 3"),
+        ("height", [2, 3, 4], "another height"),
+        ("channels", [1, 4, 4], "another number of channels"),
+        ("vector", [32], "the input is no image"),
+    ):
+        yield f"fit-fourier-{name}", "fit", why, changed(bundle, "input", shape)
+    for name, value, why in (
+        ("real", weight[..., :1], "no imaginary parts"),
+        ("axes", weight[..., 0], "a weight of four axes"),
+        ("empty", weight[:, :, :0], "a map to no channels"),
+        ("whole", (8 * weight).astype(np.int64), "a weight of whole numbers"),
+    ):
+        yield f"fit-fourier-{name}", "fit", why, with_tensor(bundle, "f", value)
+    biased = altered(bundle, *LAST, "bias", "b")
+    for n in (1, 3):
+        why = "not one number for each output channel"
+        yield f"fit-fourier-bias-{n}", "fit", why, with_tensor(biased, "b", numbers(n))
+    side = altered(bundle, "input", [1, 1, 1024])
+    side.tensors["f"] = numbers(1, 513, 1, 1, 2)
+    yield "valid-fourier-side", None, "a side of 2^10", side.files()
+    yield (
+        *("fit-fourier-side", "fit", "a side above 2^10"),
+        changed(side, "input", [1, 1, 1025]),
+    )
+    yield (
+        *("kind-level-fourier", "kind", "level float does not know the map"),
+        changed(bundle, "level", FLOAT),
+    )
+    one = altered(bundle, "input", [1, 4, 4])
+    for place in ((0, 0), (0, 2), (3, 1)):
+        one.tensors["f"] = np.zeros((4, 3, 1, 1, 2), np.float32)
+        one.tensors["f"][(*place, 0, 0)] = (1.0, 0.0)
+        yield (
+            "claim-fourier-{}-{}".format(*place),
+            "claim",
+            f"only the matrix of frequency {place} is above the claim",
+            changed(one, *LAST, "norm", exact.after(1.0, -1).hex()),
+        )
+    opposite = one.copy()
+    opposite.tensors["f"] = np.zeros((4, 3, 1, 1, 2), np.float32)
+    opposite.tensors["f"][1, 0, 0, 0], opposite.tensors["f"][3, 0, 0, 0] = (1.0, 0.0), (-1.0, 0.0)
+    yield (
+        *("claim-fourier-opposite", "claim", "two matrices whose mean is 0: the larger one counts"),
+        changed(opposite, *LAST, "norm", "0x1p-1"),
+    )
+    roomy = altered(opposite, *LAST, "norm", f.roomy(Fraction(1)))
+    yield "valid-fourier-opposite", None, "the same with the norm of a matrix", roomy.files()
+
+
+def pools(all_: Features) -> Iterator[Case]:
+    """What an index of groups has to fit, and how often it may name an entry."""
+    bundle = loose(all_["activation-pool-maximum"])
+    index = bundle.tensors["i"]
+    act = (*FIRST, "activation")
+    for name, place, value, why in (
+        ("above", (0, 0), 4, "no such entry"),
+        ("below", (0, 0), -2, "no such entry"),
+        ("nothing", (1, 1), -1, "a row that names no entry"),
+    ):
+        other = index.copy()
+        other[place] = value
+        yield f"fit-pool-index-{name}", "fit", why, with_tensor(bundle, "i", other)
+    for name, value, why in (
+        ("axes", index[:, :, None], "an index of three axes"),
+        ("vector", index[:, 0], "an index of one axis"),
+        ("rows", index[:2], "fewer rows than the result has entries"),
+        ("columns", index[:, :0], "no columns"),
+        ("floating", index.astype(np.float64), "an index of floating-point numbers"),
+    ):
+        yield f"fit-pool-index-{name}", "fit", why, with_tensor(bundle, "i", value)
+    unsigned = with_tensor(bundle, "i", np.abs(index).astype(np.uint8))
+    yield "valid-pool-index-u8", None, "an index of U8", unsigned
+    yield (
+        "fit-pool-outputs",
+        "fit",
+        "another number of entries",
+        changed(bundle, *act, "outputs", [4]),
+    )
+    yield "schema-pool-outputs", "schema", "a side of 0", changed(bundle, *act, "outputs", [3, 0])
+    yield "kind-pool", "kind", "a pool of no kind", changed(bundle, *act, "of", "mean")
+    yield (
+        *("kind-level-pool", "kind", "level float does not know the activation"),
+        changed(altered(bundle, "level", FLOAT), *LAST, "norm", "0x1p+20"),
+    )
+    for of in ("maximum", "length"):
+        tensors = {"i": np.array([[0, 0], [1, 2]]), "end": numbers(3, 2, seed=3)}
+        part = f.block([], f.pool(of, "i", [2]))
+        twice = f.fill((3,), [part], [f.dense("end")], tensors)
+        yield f"valid-pool-twice-{of}", None, "a row names an entry twice", twice.files()
+        yield (
+            *(f"claim-pool-twice-{of}", "claim", "a row names an entry twice: it counts twice"),
+            changed(twice, *FIRST, "bound", "0x1.6a09e667f3bccp+0"),
+        )
+    step = loose(all_["block-step-pool"])
+    yield (
+        *("fit-step-pool", "fit schema", "a step whose activation gives another shape"),
+        changed(step, *act, "outputs", [2, 2]),
+    )
+    step.tensors["i"] = step.tensors["i"][:3]
+    yield (
+        *("fit-step-pool-fewer", "fit schema", "a step whose activation gives fewer numbers"),
+        changed(step, *act, "outputs", [3]),
+    )
+
+
 def comparisons(all_: Features) -> Iterator[Case]:
     """Claims that are compared with other claims, and radii at the boundary."""
     b, adjoint, skew = (
@@ -826,6 +944,8 @@ RULES: tuple[Callable[[Features], Iterator[Case]], ...] = (
     tensors,
     fits,
     structure,
+    fourier_maps,
+    pools,
     comparisons,
     work,
 )

@@ -28,6 +28,15 @@ func (a *activation) slopes() (low, high *big.Rat) {
 	return new(big.Rat).Neg(high), high
 }
 
+// further are activations that level float does not know.
+var further = map[string]func(b *bundle, v any, input []int, what string) *activation{
+	"scaled":    (*bundle).readScaled,
+	"piecewise": (*bundle).readPiecewise,
+	"fold":      (*bundle).readFold,
+	"rays":      (*bundle).readRays,
+	"polygon":   (*bundle).readPolygon,
+}
+
 func (b *bundle) readActivation(v any, input []int, what string) *activation {
 	r, ok := v.(record)
 	demand(ok, "%s: the activation is not an object", what)
@@ -35,6 +44,10 @@ func (b *bundle) readActivation(v any, input []int, what string) *activation {
 	if c := curves[kind]; c != nil {
 		demand(b.level == nil, "%s: an activation that level float does not know", what)
 		return readSmooth(v, c, input, what)
+	}
+	if read := further[kind]; read != nil {
+		demand(b.level == nil, "%s: an activation that level float does not know", what)
+		return read(b, v, input, what)
 	}
 	switch kind {
 	case "leaky-relu":

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from tests.checker.corpus import more_exact
+
 Matrix = Any  # of fractions, dtype object
 Record = dict[str, Any]
 Tensors = dict[str, np.ndarray]
@@ -278,13 +280,23 @@ SMOOTH = {
     "sigmoid": _decimal(_sigmoid),
     "elu": _decimal(lambda x: x if x > 0 else x.exp() - 1),
     "silu": _decimal(lambda x: x * _sigmoid(x)),
+    "gelu": more_exact.gelu,
+    "gelu-tanh": more_exact.gelu_tanh,
+    "mish": more_exact.mish,
+    "softsign": more_exact.softsign,
 }
 DERIVATIVES = {
     "softplus": _decimal(_sigmoid),
     "tanh": _decimal(lambda x: 1 - (2 * _sigmoid(2 * x) - 1) ** 2),
     "sigmoid": _decimal(lambda x: _sigmoid(x) * (1 - _sigmoid(x))),
 }
-SLOPES = {"sigmoid": (0, Fraction(1, 4)), "silu": (Fraction(-1, 10), Fraction(11, 10))}
+SLOPES = {
+    "sigmoid": (Fraction(0), Fraction(1, 4)),
+    "silu": (Fraction(-1, 10), Fraction(11, 10)),
+    "gelu": (Fraction("-0.12905"), Fraction("1.12905")),
+    "gelu-tanh": (Fraction("-0.12905"), Fraction("1.12905")),
+    "mish": (Fraction("-0.11253"), Fraction("1.0885")),
+}
 BENDS = {
     "softplus": (Fraction(0), Fraction(1, 4)),
     "tanh": (Fraction(-77, 100), Fraction(77, 100)),
@@ -303,7 +315,20 @@ def slopes(record: Record, tensors: Tensors) -> tuple[Fraction, Fraction]:
     if kind in ("max-pool", "pool"):
         root = root_above(square_constant(record, tensors))
         return -root, root
+    if kind in more_exact.SHAPES:
+        return more_exact.SHAPES[kind][1](_getter(tensors), record)
+    if kind == "scaled":
+        get, ends = _getter(tensors), SLOPES.get(record["of"], (Fraction(0), Fraction(1)))
+        outer = [*get(record["above"]).flat, *get(record["below"]).flat]
+        products = [
+            p * q * r for p, q, r in itertools.product(ends, get(record["inner"]).flat, outer)
+        ]
+        return min(products), max(products)
     return SLOPES.get(kind, (Fraction(0), Fraction(1)))
+
+
+def _getter(tensors: Tensors) -> Callable[[str | None], Any]:
+    return lambda name: None if name is None else fractions(tensors[name])
 
 
 def square_constant(record: Record, tensors: Tensors) -> Fraction:
@@ -336,6 +361,12 @@ def activated(record: Record, tensors: Tensors, x: Matrix) -> Matrix:
         groups = [x.reshape(-1)[row[row >= 0]] for row in tensors[record["index"]]]
         found = [g.max() if record["of"] == "maximum" else root_above(g @ g) for g in groups]
         return np.array(found, object).reshape(record["outputs"])
+    if kind in more_exact.SHAPES:
+        return more_exact.SHAPES[kind][0](_getter(tensors), record, x)
+    if kind == "scaled":
+        get, of = _getter(tensors), np.vectorize(SMOOTH[record["of"]], otypes=[object])
+        x = get(record["inner"]) * x
+        return np.where(x > 0, get(record["above"]), get(record["below"])) * of(x)
     return np.vectorize(SMOOTH[kind], otypes=[object])(x)
 
 
@@ -403,10 +434,17 @@ def bend(record: Record, tensors: Tensors, i: int, j: int) -> float:
     return least(_between(form, square=False), near)
 
 
-def radius(record: Record, tensors: Tensors, sample: int, room: Fraction) -> float:
+def radius(
+    record: Record,
+    tensors: Tensors,
+    sample: int,
+    room: Fraction,
+    wrong: Callable[[int, int], Fraction] = lambda own, rival: Fraction(0),
+) -> float:
     """The least float64 radius that the page refuses, with margins that are smaller by some room.
 
-    The room is in units of the largest logit, or of 1 if that is less.
+    The room is in units of the largest logit, or of 1 if that is less; what is wrong of the
+    difference of two outputs is more of it.
     """
     x = fractions(tensors[record["samples"]["inputs"]][sample])
     net, head, own = record["network"], record["samples"]["head"], None
@@ -418,7 +456,7 @@ def radius(record: Record, tensors: Tensors, sample: int, room: Fraction) -> flo
     for rival in range(len(logits)):
         if rival == own:
             continue
-        margin = logits[own] - logits[rival] - less
+        margin = logits[own] - logits[rival] - less - wrong(own, rival)
         assert margin > 0, "a prediction that is not the largest output"
         if isinstance(head, dict):
             gradient, curved, reach = _parabola(record, tensors, x, own, rival)

@@ -344,6 +344,7 @@ def features() -> dict[str, Bundle]:
         found[f"activation-{name}"] = fill(
             (4,), [block([dense("w", "b")], activation)], [dense("end")], tensors
         )
+    found |= shapes()
     found["activation-max-pool"] = fill(
         (2, 3, 3),
         [block([copy.deepcopy(padded)], {"kind": "max-pool", "size": [2, 3], "stride": [1, 2]})],
@@ -440,6 +441,66 @@ def features() -> dict[str, Bundle]:
         },
         method={"kind": "multipliers", "weights": ["t0", "t1"]},
     )
+    return found
+
+
+SHAPES: dict[str, tuple[Record, dict[str, np.ndarray]]] = {
+    "scaled-silu": (
+        {"kind": "scaled", "of": "silu", "inner": "i", "above": "a", "below": "d"},
+        {"i": numbers(4, seed=2), "a": numbers(4, seed=5), "d": numbers(4, seed=6)},
+    ),
+    "scaled-sigmoid": (
+        {"kind": "scaled", "of": "sigmoid", "inner": "i", "above": "a", "below": "d"},
+        {"i": np.array([-2.0]), "a": numbers(4, seed=5), "d": numbers(4, seed=5)},
+    ),
+    "fold": (
+        {"kind": "fold", "rays": "r", "peaks": "p"},
+        {"r": 4 * numbers(3, 2, seed=2), "p": numbers(3, 2, seed=4)},
+    ),
+    "rays": ({"kind": "rays", "angles": "r"}, {"r": np.array([1.25, -2.5])}),
+    "polygon": (
+        {"kind": "polygon", "corners": "k"},
+        {"k": np.concatenate([numbers(3, 2, 2, seed=2), numbers(1, 2, 2, seed=2)])},
+    ),
+    "polygon-point": ({"kind": "polygon", "corners": "k"}, {"k": numbers(1, 2, 2, seed=2)}),
+    "piecewise": (
+        {"kind": "piecewise", "knots": "k", "slopes": "s", "bends": None, "value": "v"},
+        {
+            "k": np.array([[-0.5], [0.0], [0.0], [0.75]]),
+            "s": numbers(5, 1, seed=2),
+            "v": numbers(1, seed=3),
+        },
+    ),
+    "piecewise-bends": (
+        {"kind": "piecewise", "knots": "k", "slopes": "s", "bends": "c", "value": "v"},
+        {
+            "k": np.sort(numbers(3, 4, seed=2), axis=0),
+            "s": numbers(4, 4, seed=4),
+            "c": 2 * numbers(2, 4, seed=6),
+            "v": numbers(4, seed=3),
+        },
+    ),
+}
+"""Activations with tensors of their own, for four channels."""
+
+
+def shapes() -> dict[str, Bundle]:
+    """Each of them in a block, and slopes of two of them in a step."""
+    found = {}
+    for name, (record, own) in SHAPES.items():
+        given = {"w": numbers(4, 4, seed=7), "b": numbers(4), "x": numbers(2, 4, seed=1)}
+        halved = record["kind"] in ("rays", "polygon")
+        end = numbers(3, 2 if halved else 4, seed=3)
+        found[f"activation-{name}"] = fill(
+            (4,), [block([dense("w", "b")], record)], [dense("end")], {**given, "end": end, **own}
+        )
+        if name in ("scaled-silu", "piecewise-bends", "fold"):
+            found[f"block-step-{name}"] = fill(
+                (4,),
+                [step(dense("w", "b"), record, 0.25)],
+                [dense("end")],
+                {**given, "end": end, **own},
+            )
     return found
 
 

@@ -108,7 +108,7 @@ func direction(x, y int64) int64 {
 func (b *bundle) angles(v any, what string) *tensor {
 	t := b.floats(v, what)
 	for i := 0; i < t.length(); i++ {
-		demand(math.Abs(t.double(i)) <= farAngle, "%s: an angle is out of range: it is above 2^10", what)
+		demand(math.Abs(t.double(i)) <= farAngle, "%s: an angle that does not fit: it is above 2^10", what)
 	}
 	return t
 }

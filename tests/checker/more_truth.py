@@ -74,7 +74,7 @@ def scaled(get: Get, record: Record, x: Tensor) -> Tensor:
 def scaled_slopes(get: Get, record: Record) -> tuple[float, float]:
     """All products."""
     outer = torch.cat([get(record[name]).flatten() for name in ("above", "below")])
-    slopes = torch.tensor(SMOOTH[record["of"]][1]).double()
+    slopes = torch.tensor(SMOOTH[record["of"]][1], dtype=torch.float64)
     products = get(record["inner"]).flatten()[:, None, None] * outer[:, None] * slopes
     return float(products.min()), float(products.max())
 

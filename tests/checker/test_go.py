@@ -41,11 +41,27 @@ MORE = {
         ),
         (1, 40, 40),
     ),
+    "volumes": (
+        nn.Sequential(
+            nn.Conv3d(1, 2, 2, stride=(1, 2, 1), padding=1),
+            nn.ReLU(),
+            nn.ConvTranspose3d(2, 1, 2, stride=(1, 2, 1)),
+            layers.Abs(),
+            nn.Flatten(),
+            nn.Linear(120, 6),
+            nn.Unflatten(1, (2, 3)),
+            nn.ConvTranspose1d(2, 3, 3, stride=2, padding=1),
+        ),
+        (1, 2, 4, 3),
+    ),
     "wide": (nn.Sequential(nn.Linear(200, 150), nn.ReLU(), nn.Linear(150, 3)), (200,)),
 }
 ALL = [*NETWORKS, *MORE]
 MUTANTS = 30  # of each
-UNKNOWN_TO_FLOAT = {"smooth": "activation", "head": "activation", "multipliers": "method"}
+UNKNOWN_TO_FLOAT = {
+    **{"smooth": "activation", "head": "activation", "multipliers": "method", "fourier": "map"},
+    **dict.fromkeys(["pool", "extremes", "gated", "plane", "piecewise"], "activation"),
+}
 MORE_DIGITS = ("steps", "class")  # some of their numbers are not of float32
 FLOAT = [name for name in NETWORKS if name not in UNKNOWN_TO_FLOAT]
 
@@ -80,7 +96,7 @@ def test_what_it_does_not_know_is_invalid(go: Path, bundles, tmp_path) -> None:
     folder = shutil.copytree(bundles["smooth"], tmp_path / "mutant")
     text = (folder / "proof.json").read_text()
     for known, unknown in (
-        ('"kind": "softplus"', '"kind": "mish"'),
+        ('"kind": "softplus"', '"kind": "swish"'),
         ('"map": "dense"', '"map": "low-rank"'),
         ('"network"', '"logits"'),
     ):

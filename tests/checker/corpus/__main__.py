@@ -12,8 +12,10 @@ TABLE = "corpus.json"
 CLASSES = {
     "json": "proof.json, or the header of the tensors, is no JSON in UTF-8, or has a name twice",
     "schema": "a field is missing, added, or has a value of another type or out of its range",
-    "kind": "a kind of a map, activation, witness, method or head stands in no table",
-    "number": "a claim that is not written as the page says, or a number that is not finite",
+    "kind": "a kind of a map, activation, witness, method or head that the page does not have, or"
+    " not at this level",
+    "number": "a claim that is not written as the page says, or a number that is not finite, or not"
+    " of the format of level float",
     "digest": "a file that is listed is not there, not a plain name, or has another digest",
     "tensors": "the bytes of tensors.safetensors are not what its header says",
     "fit": "what does not fit together: shapes, types and lengths of tensors, parts and places",

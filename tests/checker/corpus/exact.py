@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from tests.checker.corpus import more_exact
+
 Matrix = Any  # of fractions, dtype object
 Record = dict[str, Any]
 Tensors = dict[str, np.ndarray]
@@ -166,6 +168,10 @@ def matrix(record: Record, tensors: Tensors, inputs: tuple[int, ...]) -> tuple[M
         shape = tuple(record["inputs"])
         a, _, _ = matrix(record["of"], tensors, shape)
         return a.T, _added(record["bias"], tensors, shape), shape
+    if kind == "fourier":
+        weight = fractions(tensors[record["weight"]])
+        shape = (weight.shape[2], *inputs[1:])
+        return fourier_matrix(weight, inputs[2]), _added(record["bias"], tensors, shape), shape
     a, _, _ = matrix(record["of"], tensors, inputs)
     total = term = fractions(np.eye(count))
     for k in range(1, record["terms"]):
@@ -179,6 +185,36 @@ def _added(name: str | None, tensors: Tensors, shape: tuple[int, ...]) -> Any:
     if name is None:
         return 0
     return fractions(np.repeat(tensors[name], math.prod(shape[1:])))
+
+
+TURNS = ((1, 0), (0, 1), (-1, 0), (0, -1))  # real and imaginary part of powers of i
+
+
+def _turn(k: int, n: int) -> tuple[int, int]:
+    """``e^(2 pi i k / n)`` for sides whose roots of unity are whole numbers."""
+    assert 4 % n == 0
+    return TURNS[4 // n * k % 4]
+
+
+def fourier_matrix(weight: Matrix, width: int) -> Matrix:
+    """The matrix of a Fourier map, by the sum over frequencies of what one entry becomes."""
+    height, half, out, channels, _ = weight.shape
+    a = fractions(np.zeros((out, height, width, channels, height, width)))
+    for y, x, k, j in itertools.product(*map(range, (height, width, height, half))):
+        (p, q), (r, s) = _turn(k * y, height), _turn(j * x, width)
+        re, im = p * r - q * s, p * s + q * r
+        sides = 1 if j == 0 or 2 * j == width else 2
+        part = (re * weight[k, j, ..., 0] - im * weight[k, j, ..., 1]) * Fraction(sides)
+        for top, left in itertools.product(range(height), range(width)):
+            a[:, (top + y) % height, (left + x) % width, :, top, left] += part
+    return a.reshape(out * height * width, -1) / Fraction(height * width)
+
+
+def fourier_norm(weight: Matrix) -> float:
+    """The least float64 number above the norms of the matrices of all frequencies."""
+    re, im = weight[..., 0], weight[..., 1]
+    pairs = zip(re.reshape(-1, *re.shape[2:]), im.reshape(-1, *im.shape[2:]), strict=True)
+    return max(norm(np.block([[x, -y], [y, x]])) for x, y in pairs)
 
 
 def torus(record: Record, weight: np.ndarray, inputs: tuple[int, ...]) -> Matrix:
@@ -201,6 +237,8 @@ def claimed_norm(record: Record, tensors: Tensors, inputs: tuple[int, ...]) -> F
         assert record["terms"] == 3
         c = Fraction(float.fromhex(record["of"]["norm"]))
         return root_above(1 + c**4 / 4)
+    if kind == "fourier":
+        return Fraction(fourier_norm(fractions(tensors[record["weight"]])))
     if kind == "convolution" and record["witness"] == "torus":
         return Fraction(norm(torus(record, tensors[record["weight"]], inputs)))
     if kind == "convolution" and record["witness"] == "kernel":
@@ -242,13 +280,23 @@ SMOOTH = {
     "sigmoid": _decimal(_sigmoid),
     "elu": _decimal(lambda x: x if x > 0 else x.exp() - 1),
     "silu": _decimal(lambda x: x * _sigmoid(x)),
+    "gelu": more_exact.gelu,
+    "gelu-tanh": more_exact.gelu_tanh,
+    "mish": more_exact.mish,
+    "softsign": more_exact.softsign,
 }
 DERIVATIVES = {
     "softplus": _decimal(_sigmoid),
     "tanh": _decimal(lambda x: 1 - (2 * _sigmoid(2 * x) - 1) ** 2),
     "sigmoid": _decimal(lambda x: _sigmoid(x) * (1 - _sigmoid(x))),
 }
-SLOPES = {"sigmoid": (0, Fraction(1, 4)), "silu": (Fraction(-1, 10), Fraction(11, 10))}
+SLOPES = {
+    "sigmoid": (Fraction(0), Fraction(1, 4)),
+    "silu": (Fraction(-1, 10), Fraction(11, 10)),
+    "gelu": (Fraction("-0.12905"), Fraction("1.12905")),
+    "gelu-tanh": (Fraction("-0.12905"), Fraction("1.12905")),
+    "mish": (Fraction("-0.11253"), Fraction("1.0885")),
+}
 BENDS = {
     "softplus": (Fraction(0), Fraction(1, 4)),
     "tanh": (Fraction(-77, 100), Fraction(77, 100)),
@@ -264,7 +312,23 @@ def slopes(record: Record, tensors: Tensors) -> tuple[Fraction, Fraction]:
         return min(a.min(), Fraction(1)), max(a.max(), Fraction(1))
     if kind == "sort":
         return Fraction(-1), Fraction(1)
+    if kind in ("max-pool", "pool"):
+        root = root_above(square_constant(record, tensors))
+        return -root, root
+    if kind in more_exact.SHAPES:
+        return more_exact.SHAPES[kind][1](_getter(tensors), record)
+    if kind == "scaled":
+        get, ends = _getter(tensors), SLOPES.get(record["of"], (Fraction(0), Fraction(1)))
+        outer = [*get(record["above"]).flat, *get(record["below"]).flat]
+        products = [
+            p * q * r for p, q, r in itertools.product(ends, get(record["inner"]).flat, outer)
+        ]
+        return min(products), max(products)
     return SLOPES.get(kind, (Fraction(0), Fraction(1)))
+
+
+def _getter(tensors: Tensors) -> Callable[[str | None], Any]:
+    return lambda name: None if name is None else fractions(tensors[name])
 
 
 def square_constant(record: Record, tensors: Tensors) -> Fraction:
@@ -272,6 +336,9 @@ def square_constant(record: Record, tensors: Tensors) -> Fraction:
     if record["kind"] == "max-pool":
         pairs = zip(record["size"], record["stride"], strict=True)
         return Fraction(math.prod(-(-k // s) for k, s in pairs))
+    if record["kind"] == "pool":
+        index = tensors[record["index"]]
+        return Fraction(int(np.bincount(index[index >= 0]).max()))
     low, high = slopes(record, tensors)
     return max(high, -low) ** 2
 
@@ -290,6 +357,16 @@ def activated(record: Record, tensors: Tensors, x: Matrix) -> Matrix:
         (k, m), (s, t) = record["size"], record["stride"]
         seen = np.lib.stride_tricks.sliding_window_view(x, (k, m), (1, 2))
         return seen[:, ::s, ::t].max((-2, -1))
+    if kind == "pool":
+        groups = [x.reshape(-1)[row[row >= 0]] for row in tensors[record["index"]]]
+        found = [g.max() if record["of"] == "maximum" else root_above(g @ g) for g in groups]
+        return np.array(found, object).reshape(record["outputs"])
+    if kind in more_exact.SHAPES:
+        return more_exact.SHAPES[kind][0](_getter(tensors), record, x)
+    if kind == "scaled":
+        get, of = _getter(tensors), np.vectorize(SMOOTH[record["of"]], otypes=[object])
+        x = get(record["inner"]) * x
+        return np.where(x > 0, get(record["above"]), get(record["below"])) * of(x)
     return np.vectorize(SMOOTH[kind], otypes=[object])(x)
 
 
@@ -357,10 +434,17 @@ def bend(record: Record, tensors: Tensors, i: int, j: int) -> float:
     return least(_between(form, square=False), near)
 
 
-def radius(record: Record, tensors: Tensors, sample: int, room: Fraction) -> float:
+def radius(
+    record: Record,
+    tensors: Tensors,
+    sample: int,
+    room: Fraction,
+    wrong: Callable[[int, int], Fraction] = lambda own, rival: Fraction(0),
+) -> float:
     """The least float64 radius that the page refuses, with margins that are smaller by some room.
 
-    The room is in units of the largest logit, or of 1 if that is less.
+    The room is in units of the largest logit, or of 1 if that is less; what is wrong of the
+    difference of two outputs is more of it.
     """
     x = fractions(tensors[record["samples"]["inputs"]][sample])
     net, head, own = record["network"], record["samples"]["head"], None
@@ -372,7 +456,7 @@ def radius(record: Record, tensors: Tensors, sample: int, room: Fraction) -> flo
     for rival in range(len(logits)):
         if rival == own:
             continue
-        margin = logits[own] - logits[rival] - less
+        margin = logits[own] - logits[rival] - less - wrong(own, rival)
         assert margin > 0, "a prediction that is not the largest output"
         if isinstance(head, dict):
             gradient, curved, reach = _parabola(record, tensors, x, own, rival)

@@ -112,6 +112,16 @@ def exponential(of: Record, terms: int = 3) -> Record:
     return {"map": "exponential", "norm": "", "of": of, "terms": terms}
 
 
+def fourier(weight: str, bias: str | None = None) -> Record:
+    """A matrix for each frequency."""
+    return {"map": "fourier", "norm": "", "weight": weight, "bias": bias}
+
+
+def pool(of: str, index: str, outputs: list[int]) -> Record:
+    """The maximum or the length of each group of entries."""
+    return {"kind": "pool", "of": of, "index": index, "outputs": outputs}
+
+
 RELU = {"kind": "leaky-relu", "slopes": "zero"}
 
 
@@ -311,6 +321,17 @@ def features() -> dict[str, Bundle]:
         [exponential(convolution("k", padding=[1, 1])), dense("end")],
         {"k": skew, **image},
     )
+    found["map-fourier"] = fill(
+        (2, 4, 4),
+        [],
+        [fourier("f", "b"), dense("end")],
+        {
+            "f": numbers(4, 3, 2, 2, 2),
+            "b": numbers(2),
+            "x": numbers(1, 2, 4, 4, seed=1),
+            "end": numbers(3, 32, seed=3),
+        },
+    )
     activations: dict[str, Record] = {
         "leaky-relu": {"kind": "leaky-relu", "slopes": "a"},
         "sort": {"kind": "sort", "size": 2, "descending": True},
@@ -323,6 +344,7 @@ def features() -> dict[str, Bundle]:
         found[f"activation-{name}"] = fill(
             (4,), [block([dense("w", "b")], activation)], [dense("end")], tensors
         )
+    found |= shapes()
     found["activation-max-pool"] = fill(
         (2, 3, 3),
         [block([copy.deepcopy(padded)], {"kind": "max-pool", "size": [2, 3], "stride": [1, 2]})],
@@ -330,6 +352,14 @@ def features() -> dict[str, Bundle]:
         {"k": kernel, "w": numbers(3, 4, seed=3), "x": image["x"]},
     )
     w = {"w": numbers(4, 4, seed=7), "b": numbers(4), "u": numbers(4, 4, seed=8)}
+    index = np.array([[0, 1, 2], [-1, 3, -1], [2, -1, 1]])
+    for of in ("maximum", "length"):
+        found[f"activation-pool-{of}"] = fill(
+            (4,),
+            [block([dense("w", "b")], pool(of, "i", [3]))],
+            [dense("three")],
+            {"w": w["w"], "b": w["b"], "i": index, "three": numbers(3, 3, seed=4), "x": v["x"]},
+        )
     found["block-outer-and-skip"] = fill(
         (4,),
         [block([dense("w", "b")], outer=[dense("u")], skip=[scale("f")])],
@@ -356,6 +386,29 @@ def features() -> dict[str, Bundle]:
         [step(convolution("k", "b", padding=[1, 1]), size=0.125)],
         [dense("end")],
         {"k": numbers(3, 2, 3, 3, seed=2), "b": numbers(3), **image},
+    )
+    found["block-step-max-pool"] = fill(
+        (2, 2, 2),
+        [
+            step(
+                convolution("k", "b"),
+                {"kind": "max-pool", "size": [1, 1], "stride": [1, 1]},
+                0.125,
+            )
+        ],
+        [dense("w")],
+        {
+            "k": numbers(3, 2, 1, 1, seed=2),
+            "b": numbers(3),
+            "w": numbers(3, 8, seed=3),
+            "x": numbers(1, 2, 2, 2, seed=1),
+        },
+    )
+    found["block-step-pool"] = fill(
+        (4,),
+        [step(dense("w", "b"), pool("length", "i", [4]), 0.0625)],
+        [dense("end")],
+        {"w": w["w"], "b": w["b"], "i": np.array([[0, 1], [1, 2], [2, 3], [3, -1]]), **v},
     )
     found["head-pairs"] = fill(
         (4,),
@@ -391,12 +444,74 @@ def features() -> dict[str, Bundle]:
     return found
 
 
+SHAPES: dict[str, tuple[Record, dict[str, np.ndarray]]] = {
+    "scaled-silu": (
+        {"kind": "scaled", "of": "silu", "inner": "i", "above": "a", "below": "d"},
+        {"i": numbers(4, seed=2), "a": numbers(4, seed=5), "d": numbers(4, seed=6)},
+    ),
+    "scaled-sigmoid": (
+        {"kind": "scaled", "of": "sigmoid", "inner": "i", "above": "a", "below": "d"},
+        {"i": np.array([-2.0]), "a": numbers(4, seed=5), "d": numbers(4, seed=5)},
+    ),
+    "fold": (
+        {"kind": "fold", "rays": "r", "peaks": "p"},
+        {"r": 4 * numbers(3, 2, seed=2), "p": numbers(3, 2, seed=4)},
+    ),
+    "rays": ({"kind": "rays", "angles": "r"}, {"r": np.array([1.25, -2.5])}),
+    "polygon": (
+        {"kind": "polygon", "corners": "k"},
+        {"k": np.concatenate([numbers(3, 2, 2, seed=2), numbers(1, 2, 2, seed=2)])},
+    ),
+    "polygon-point": ({"kind": "polygon", "corners": "k"}, {"k": numbers(1, 2, 2, seed=2)}),
+    "piecewise": (
+        {"kind": "piecewise", "knots": "k", "slopes": "s", "bends": None, "value": "v"},
+        {
+            "k": np.array([[-0.5], [0.0], [0.0], [0.75]]),
+            "s": numbers(5, 1, seed=2),
+            "v": numbers(1, seed=3),
+        },
+    ),
+    "piecewise-bends": (
+        {"kind": "piecewise", "knots": "k", "slopes": "s", "bends": "c", "value": "v"},
+        {
+            "k": np.sort(numbers(3, 4, seed=2), axis=0),
+            "s": numbers(4, 4, seed=4),
+            "c": 2 * numbers(2, 4, seed=6),
+            "v": numbers(4, seed=3),
+        },
+    ),
+}
+"""Activations with tensors of their own, for four channels."""
+
+
+def shapes() -> dict[str, Bundle]:
+    """Each of them in a block, and slopes of two of them in a step."""
+    found = {}
+    for name, (record, own) in SHAPES.items():
+        given = {"w": numbers(4, 4, seed=7), "b": numbers(4), "x": numbers(2, 4, seed=1)}
+        halved = record["kind"] in ("rays", "polygon")
+        end = numbers(3, 2 if halved else 4, seed=3)
+        found[f"activation-{name}"] = fill(
+            (4,), [block([dense("w", "b")], record)], [dense("end")], {**given, "end": end, **own}
+        )
+        if name in ("scaled-silu", "piecewise-bends", "fold"):
+            found[f"block-step-{name}"] = fill(
+                (4,),
+                [step(dense("w", "b"), record, 0.25)],
+                [dense("end")],
+                {**given, "end": end, **own},
+            )
+    return found
+
+
 # What is false by an ulp or two.
 
 
 def below_the_norm(bundle: Bundle, record: Record, shape: tuple[int, ...]) -> str:
     """The largest claim that is surely below the true norm of a map."""
     truth = exact.norm(exact.matrix(record, bundle.tensors, shape)[0])
+    if record["map"] == "fourier":  # more is asked than the norm of the map
+        truth = exact.fourier_norm(exact.fractions(bundle.tensors[record["weight"]]))
     return exact.after(truth, -2).hex()
 
 

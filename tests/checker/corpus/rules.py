@@ -9,6 +9,8 @@ import hashlib
 import itertools
 import json
 from collections.abc import Callable, Iterator
+from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ import numpy as np
 from tests.checker.corpus import exact
 from tests.checker.corpus import features as f
 from tests.checker.corpus.features import Bundle, numbers
+from tests.checker.corpus.levels import Level
 
 Files = dict[str, bytes]
 Case = tuple[str, str | None, str, Files]
@@ -166,7 +169,7 @@ def json_and_fields(all_: Features) -> Iterator[Case]:
         "samples": ("samples", []),
     }
     for name, way in wrong.items():
-        reason = "schema kind" if name == "map" else "schema"
+        reason = "schema kind" if name in ("map", "level") else "schema"
         yield f"type-{name}", reason, f"another value than is asked: {way[-1]}", changed(b, *way)
 
 
@@ -177,7 +180,7 @@ def kinds(all_: Features) -> Iterator[Case]:
         "map": (b, (*FIRST, "inner", 0, "map", "low-rank")),
         "map-upper-case": (b, (*FIRST, "inner", 0, "map", "Dense")),
         "map-not-text": (b, (*FIRST, "inner", 0, "map", ["dense"])),
-        "activation": (b, (*FIRST, "activation", {"kind": "mish"})),
+        "activation": (b, (*FIRST, "activation", {"kind": "prelu"})),
         "witness": (image, (*LAST, "witness", "fft")),
         "method": (b, ("network", "method", {"kind": "trust", "weights": []})),
         "head": (b, ("samples", "head", "logits")),
@@ -738,6 +741,123 @@ def structure(all_: Features) -> Iterator[Case]:
     )
 
 
+FLOAT = {"kind": "float", "numbers": "float64", "sums": "float64"}
+
+
+def fourier_maps(all_: Features) -> Iterator[Case]:
+    """What a matrix for each frequency has to fit, and which norms count."""
+    whole = all_["map-fourier"]
+    bundle = loose(altered(whole, *LAST, "bias", None))
+    bundle.record["network"]["last"].pop()
+    weight = bundle.tensors["f"]
+    yield "valid-fourier-odd", None, "widths 4 and 5 have 3", changed(bundle, "input", [2, 4, 5])
+    for name, shape, why in (
+        ("wide", [2, 4, 6], "3 frequencies across a width of 6"),
+        ("narrow", [2, 4, 3], "3 frequencies across a width of 3"),
+        ("height", [2, 3, 4], "another height"),
+        ("channels", [1, 4, 4], "another number of channels"),
+        ("vector", [32], "the input is no image"),
+    ):
+        yield f"fit-fourier-{name}", "fit", why, changed(bundle, "input", shape)
+    for name, value, why in (
+        ("real", weight[..., :1], "no imaginary parts"),
+        ("axes", weight[..., 0], "a weight of four axes"),
+        ("empty", weight[:, :, :0], "a map to no channels"),
+        ("whole", (8 * weight).astype(np.int64), "a weight of whole numbers"),
+    ):
+        yield f"fit-fourier-{name}", "fit", why, with_tensor(bundle, "f", value)
+    biased = altered(bundle, *LAST, "bias", "b")
+    for n in (1, 3):
+        why = "not one number for each output channel"
+        yield f"fit-fourier-bias-{n}", "fit", why, with_tensor(biased, "b", numbers(n))
+    side = altered(bundle, "input", [1, 1, 1024])
+    side.tensors["f"] = numbers(1, 513, 1, 1, 2)
+    yield "valid-fourier-side", None, "a side of 2^10", side.files()
+    yield (
+        *("fit-fourier-side", "fit", "a side above 2^10"),
+        changed(side, "input", [1, 1, 1025]),
+    )
+    yield (
+        *("kind-level-fourier", "kind", "level float does not know the map"),
+        changed(bundle, "level", FLOAT),
+    )
+    one = altered(bundle, "input", [1, 4, 4])
+    for place in ((0, 0), (0, 2), (3, 1)):
+        one.tensors["f"] = np.zeros((4, 3, 1, 1, 2), np.float32)
+        one.tensors["f"][(*place, 0, 0)] = (1.0, 0.0)
+        yield (
+            "claim-fourier-{}-{}".format(*place),
+            "claim",
+            f"only the matrix of frequency {place} is above the claim",
+            changed(one, *LAST, "norm", exact.after(1.0, -1).hex()),
+        )
+    opposite = one.copy()
+    opposite.tensors["f"] = np.zeros((4, 3, 1, 1, 2), np.float32)
+    opposite.tensors["f"][1, 0, 0, 0], opposite.tensors["f"][3, 0, 0, 0] = (1.0, 0.0), (-1.0, 0.0)
+    yield (
+        *("claim-fourier-opposite", "claim", "two matrices whose mean is 0: the larger one counts"),
+        changed(opposite, *LAST, "norm", "0x1p-1"),
+    )
+    roomy = altered(opposite, *LAST, "norm", f.roomy(Fraction(1)))
+    yield "valid-fourier-opposite", None, "the same with the norm of a matrix", roomy.files()
+
+
+def pools(all_: Features) -> Iterator[Case]:
+    """What an index of groups has to fit, and how often it may name an entry."""
+    bundle = loose(all_["activation-pool-maximum"])
+    index = bundle.tensors["i"]
+    act = (*FIRST, "activation")
+    for name, place, value, why in (
+        ("above", (0, 0), 4, "no such entry"),
+        ("below", (0, 0), -2, "no such entry"),
+        ("nothing", (1, 1), -1, "a row that names no entry"),
+    ):
+        other = index.copy()
+        other[place] = value
+        yield f"fit-pool-index-{name}", "fit", why, with_tensor(bundle, "i", other)
+    for name, value, why in (
+        ("axes", index[:, :, None], "an index of three axes"),
+        ("vector", index[:, 0], "an index of one axis"),
+        ("rows", index[:2], "fewer rows than the result has entries"),
+        ("columns", index[:, :0], "no columns"),
+        ("floating", index.astype(np.float64), "an index of floating-point numbers"),
+    ):
+        yield f"fit-pool-index-{name}", "fit", why, with_tensor(bundle, "i", value)
+    unsigned = with_tensor(bundle, "i", np.abs(index).astype(np.uint8))
+    yield "valid-pool-index-u8", None, "an index of U8", unsigned
+    yield (
+        "fit-pool-outputs",
+        "fit",
+        "another number of entries",
+        changed(bundle, *act, "outputs", [4]),
+    )
+    yield "schema-pool-outputs", "schema", "a side of 0", changed(bundle, *act, "outputs", [3, 0])
+    yield "kind-pool", "kind", "a pool of no kind", changed(bundle, *act, "of", "mean")
+    yield (
+        *("kind-level-pool", "kind", "level float does not know the activation"),
+        changed(altered(bundle, "level", FLOAT), *LAST, "norm", "0x1p+20"),
+    )
+    for of in ("maximum", "length"):
+        tensors = {"i": np.array([[0, 0], [1, 2]]), "end": numbers(3, 2, seed=3)}
+        part = f.block([], f.pool(of, "i", [2]))
+        twice = f.fill((3,), [part], [f.dense("end")], tensors)
+        yield f"valid-pool-twice-{of}", None, "a row names an entry twice", twice.files()
+        yield (
+            *(f"claim-pool-twice-{of}", "claim", "a row names an entry twice: it counts twice"),
+            changed(twice, *FIRST, "bound", "0x1.6a09e667f3bccp+0"),
+        )
+    step = loose(all_["block-step-pool"])
+    yield (
+        *("fit-step-pool", "fit schema", "a step whose activation gives another shape"),
+        changed(step, *act, "outputs", [2, 2]),
+    )
+    step.tensors["i"] = step.tensors["i"][:3]
+    yield (
+        *("fit-step-pool-fewer", "fit schema", "a step whose activation gives fewer numbers"),
+        changed(step, *act, "outputs", [3]),
+    )
+
+
 def comparisons(all_: Features) -> Iterator[Case]:
     """Claims that are compared with other claims, and radii at the boundary."""
     b, adjoint, skew = (
@@ -799,6 +919,236 @@ def comparisons(all_: Features) -> Iterator[Case]:
     yield "radius-order", "radius", "the radii of two samples, the other way round", second.files()
 
 
+LEVELS = {
+    f"{numbers}-{sums}": {"kind": "float", "numbers": numbers, "sums": sums}
+    for numbers, sums in (("float32",) * 2, ("float32", "float64"), ("float64",) * 2)
+}
+
+
+def shapes(all_: Features) -> Iterator[Case]:
+    """Tensors of activations that do not fit, and constants of activations at their ends."""
+    act = (*FIRST, "activation")
+    for name in f.SHAPES:
+        bundle = loose(all_[f"activation-{name}"])
+        record = bundle.record["network"]["blocks"][0]["activation"]
+        fields = [key for key in record if key not in ("kind", "of")]
+        yield (
+            f"field-{name}",
+            "schema",
+            "a field is missing",
+            changed(bundle, *act, fields[-1], GONE),
+        )
+        for field in fields if name in ("fold", "rays", "polygon", "piecewise-bends") else ():
+            whole = altered(bundle, *act, field, "whole")
+            whole.tensors["whole"] = np.ones_like(bundle.tensors[record[field]], np.int64)
+            why = f"{field} of whole numbers"
+            yield f"fit-{name}-whole-{field}", "fit", why, whole.files()
+
+    def unfit(of: str, name: str, why: str, *changes: tuple[str, np.ndarray]) -> Case:
+        bundle = loose(all_[f"activation-{of}"])
+        for tensor, a in changes:
+            bundle.tensors[tensor] = a
+        return f"fit-{of}-{name}", "fit", why, bundle.files()
+
+    scaled = loose(all_["activation-scaled-silu"])
+    yield "kind-scaled", "kind fit", "no such function", changed(scaled, *act, "of", "swish")
+    yield "kind-scaled-relu", "kind fit", "it has fields", changed(scaled, *act, "of", "leaky-relu")
+    yield unfit("scaled-silu", "shapes", "numbers of two shapes", ("d", numbers(1)))
+    yield unfit("scaled-silu", "inner", "it does not broadcast", ("i", numbers(3)))
+    yield unfit("scaled-silu", "outer", "they do not broadcast", *((n, numbers(3)) for n in "ad"))
+    below = all_["activation-scaled-sigmoid"].tensors["d"].astype(np.float64)
+    below[-1] = exact.after(below[-1])
+    yield unfit("scaled-sigmoid", "jump", "it would jump at 0, by an ulp", ("d", below))
+    zero = changed(altered(scaled, *act, "of", "softplus"), *act, "below", "a")
+    yield "valid-scaled-softplus", None, "equal numbers, as they are one tensor", zero
+
+    yield unfit("fold", "peaks", "fewer peaks than rays", ("p", numbers(2, 2)))
+    yield unfit("fold", "axes", "one axis", ("r", numbers(2)), ("p", numbers(2)))
+    yield unfit("fold", "empty", "no rays", *((n, np.zeros((0, 2))) for n in "rp"))
+    yield unfit("fold", "pairs", "one pair of two", ("r", numbers(3, 1)), ("p", numbers(3, 1)))
+    yield unfit("rays", "pairs", "one pair of two", ("r", numbers(1)))
+    yield unfit("rays", "axes", "two axes", ("r", numbers(1, 2)))
+    far = exact.after(1024.0)
+    for of, name in (("fold", "r"), ("fold", "p"), ("rays", "r")):
+        angles = loose(all_[f"activation-{of}"]).tensors[name].astype(np.float64)
+        angles.flat[-1] = -far
+        yield unfit(of, f"far-{name}", "an angle above 2^10", (name, angles))
+        angles.flat[-1] = 1024.0
+        good = loose(all_[f"activation-{of}"])
+        yield f"valid-{of}-far-{name}", None, "an angle of 2^10", with_tensor(good, name, angles)
+    yield unfit("polygon", "pairs", "one pair of two", ("k", numbers(3, 2, 1)))
+    yield unfit("polygon", "sides", "three coordinates", ("k", numbers(3, 3, 2)))
+    yield unfit("polygon", "axes", "two axes", ("k", numbers(3, 4)))
+    yield unfit("polygon", "empty", "no corners", ("k", np.zeros((0, 2, 2))))
+    three = altered(loose(all_["activation-rays"]), *FIRST, "inner", [])
+    why = "an odd number of channels"
+    yield "fit-rays-odd", "fit", why, changed(three, "input", [3])
+    step = loose(all_["block-step-fold"])
+    step = altered(step, *act, {"kind": "rays", "angles": "angles"})
+    why = "a step whose activation gives fewer numbers"
+    yield "fit-step-rays", "fit schema", why, with_tensor(step, "angles", numbers(2))
+
+    pieces, bent = "piecewise", "piecewise-bends"
+    knots = all_[f"activation-{bent}"].tensors["k"].astype(np.float64)
+    down = knots.copy()
+    down[1, 0] = np.nextafter(down[0, 0], -1.0)
+    yield unfit(bent, "order", "a knot an ulp below the one before", ("k", down))
+    yield unfit(bent, "few-slopes", "as many slopes as knots", ("s", numbers(3, 4)))
+    yield unfit(bent, "many-bends", "as many bends as knots", ("c", numbers(3, 4)))
+    yield unfit(bent, "columns", "a value of another shape", ("v", numbers(1)))
+    yield unfit(
+        pieces,
+        "columns",
+        "two columns",
+        ("k", numbers(1, 2)),
+        ("s", numbers(2, 2)),
+        ("v", numbers(2)),
+    )
+    yield unfit(pieces, "scalar", "knots without axes", ("k", np.float32(1.0) * np.ones(())))
+    none = (("k", np.zeros((0, 1))), ("s", numbers(1, 1)))
+    yield unfit(pieces, "empty", "no knots", *none)
+    for count in (4096, 4097):
+        bundle = loose(all_[f"activation-{pieces}"])
+        bundle.tensors |= {
+            "k": np.zeros((count, 1), np.float32),
+            "s": np.zeros((count + 1, 1), np.float32),
+        }
+        if count == 4096:
+            yield "valid-piecewise-knots", None, "2^12 equal knots", bundle.files()
+        else:
+            yield "fit-piecewise-knots", "fit", "more than 2^12 knots", bundle.files()
+    one = loose(all_[f"activation-{pieces}"])
+    one.tensors |= {"k": numbers(1, 1), "s": numbers(2, 1), "none": np.zeros((0, 1))}
+    yield "valid-piecewise-one", None, "one knot", one.files()
+    yield (
+        *("fit-piecewise-one-bends", "fit", "bends, and one knot"),
+        changed(one, *act, "bends", "none"),
+    )
+    # Slopes 1 at all knots; the last piece of the second column ends with the slope -5/4.
+    end = all_[f"activation-{bent}"].copy()
+    end.tensors |= {
+        "k": np.array([[0.0] * 4, [1.0, 2.0, 1.0, 1.0]]),
+        "s": np.ones((3, 4)),
+        "c": np.array([[-1.0, -1.125, -2.0, 0.0]]),
+    }
+    refilled = f.fill(
+        (4,), end.record["network"]["blocks"], end.record["network"]["last"], end.tensors
+    )
+    yield (
+        "valid-piecewise-end",
+        None,
+        "the steepest slope is at the end of a piece",
+        refilled.files(),
+    )
+    less = refilled.record["network"]["blocks"][0]
+    least = exact.at_least(exact.bound_of_block(less, refilled.tensors))
+    yield (
+        *("claim-piecewise-end", "claim", "the steepest slope is at the end of a piece"),
+        changed(refilled, *FIRST, "bound", exact.after(least, -2).hex()),
+    )
+
+
+def levels(all_: Features) -> Iterator[Case]:
+    """Level float: radii by what rounding does, numbers of a format, kinds that it lacks."""
+    tensors = {
+        "w": numbers(4, 4, seed=7),
+        "b": numbers(4),
+        "a": np.array([0.0, -1.5, 0.25, 1.25], np.float32),
+        "u": numbers(4, 4, seed=8),
+        "x": numbers(2, 4, seed=1),
+        "end": numbers(3, 4, seed=3),
+    }
+    blocks = [
+        f.block([f.dense("w", "b")], {"kind": "leaky-relu", "slopes": "a"}),
+        f.block([f.dense("u")], {"kind": "sort", "size": 2, "descending": False}),
+    ]
+    for name, level in LEVELS.items():
+        numbers_, sums = str(level["numbers"]), str(level["sums"])
+        for head, last in (("pairs", [f.dense("end")]), ("network", [])):
+            bundle = f.fill((4,), json.loads(json.dumps(blocks)), last, dict(tensors), head)
+            bundle.record["level"] = level
+            counted = Level(numbers_, sums, bundle.tensors)
+
+            radii = bundle.record["samples"]["radii"]
+            for i in range(len(radii)):
+                found = _lasting(bundle, counted, i, 1 + 2.0**-9, f.MARGIN_ROOM)
+                radii[i] = exact.after(found, -1).hex()
+            false = _lasting(bundle, counted, 1, 0.5, Fraction(0))
+            yield (
+                *(
+                    f"valid-level-{name}-{head}",
+                    None,
+                    f"radii for sums in {sums}, as the page counts",
+                ),
+                bundle.files(),
+            )
+            yield (
+                *(f"level-{name}-{head}-radius", "radius"),
+                "half the error of the page is above the margin",
+                changed(bundle, "samples", "radii", -1, false.hex()),
+            )
+            if head == "pairs":
+                good = bundle
+        if numbers_ == "float32":
+            for tensor in ("w", "b", "a", "x", "end"):
+                a = good.tensors[tensor].astype(np.float64)
+                a.flat[abs(a).argmax()] += 2.0**-30
+                why = f"a number of {tensor} has more digits than float32"
+                quiet = altered(loose(good), "level", level)
+                yield (
+                    f"level-{name}-digits-{tensor}",
+                    "number schema",
+                    why,
+                    with_tensor(quiet, tensor, a),
+                )
+        tiny = {"float32": 2.0**-126, "float64": 2.0**-1022}[numbers_]
+        for size, why in ((tiny, "the least normal number"), (tiny / 2, "a subnormal number")):
+            b = good.tensors["b"].astype(np.float64)
+            b[0] = size
+            quiet = with_tensor(altered(_claiming(good), "level", level), "b", b)
+            if size == tiny:
+                yield f"valid-level-{name}-normal", None, why, quiet
+            else:
+                yield f"level-{name}-subnormal", "number", why, quiet
+    level = LEVELS["float64-float64"]
+    for name in (*exact.SMOOTH, *f.SHAPES):
+        bundle = altered(_claiming(all_[f"activation-{name}"]), "level", level)
+        yield (
+            f"level-kind-{name}",
+            "kind",
+            "level float does not know the activation",
+            bundle.files(),
+        )
+    for name, bundle in (
+        ("curvature", all_["head-curvature-tanh"]),
+        ("multipliers", all_["method-multipliers"]),
+    ):
+        why = "level float does not know it"
+        yield f"level-kind-{name}", "kind", why, changed(_claiming(bundle), "level", level)
+
+
+def _lasting(bundle: Bundle, level: Level, i: int, share: float, room: Fraction) -> float:
+    """The least radius of sample i at which margins are no more than what they lose.
+
+    Of what rounding does, a share is taken, as it is at the radius that would do without.
+    """
+    x, found = exact.fractions(bundle.tensors["x"][i]), 0.0
+    for _ in range(2):
+        wrong = partial(level.wrong, bundle.record, x, found)
+        less = partial(_times, share, wrong)
+        found = exact.radius(bundle.record, bundle.tensors, i, room, less)
+    return found
+
+
+def _times(share: float, wrong: Callable[[int, int], float], own: int, rival: int) -> Fraction:
+    return Fraction(share * wrong(own, rival))
+
+
+def _claiming(bundle: Bundle) -> Bundle:
+    """A bundle without radii."""
+    return altered(bundle, "samples", "radii", ["0x0p+0"] * len(bundle.record["samples"]["radii"]))
+
+
 def work(_: Features) -> Iterator[Case]:
     """What asks for too much."""
     side = 1 << 11
@@ -826,7 +1176,11 @@ RULES: tuple[Callable[[Features], Iterator[Case]], ...] = (
     tensors,
     fits,
     structure,
+    fourier_maps,
+    pools,
     comparisons,
+    shapes,
+    levels,
     work,
 )
 

@@ -19,6 +19,24 @@ type activation struct {
 	curve     *curve          // of a smooth one, or nil
 }
 
+// slopes are those of the activation, or the constant and its negative where it has none.
+func (a *activation) slopes() (low, high *big.Rat) {
+	if a.low != nil {
+		return a.low, a.high
+	}
+	high = a.constant.fraction()
+	return new(big.Rat).Neg(high), high
+}
+
+// further are activations that level float does not know.
+var further = map[string]func(b *bundle, v any, input []int, what string) *activation{
+	"scaled":    (*bundle).readScaled,
+	"piecewise": (*bundle).readPiecewise,
+	"fold":      (*bundle).readFold,
+	"rays":      (*bundle).readRays,
+	"polygon":   (*bundle).readPolygon,
+}
+
 func (b *bundle) readActivation(v any, input []int, what string) *activation {
 	r, ok := v.(record)
 	demand(ok, "%s: the activation is not an object", what)
@@ -27,6 +45,10 @@ func (b *bundle) readActivation(v any, input []int, what string) *activation {
 		demand(b.level == nil, "%s: an activation that level float does not know", what)
 		return readSmooth(v, c, input, what)
 	}
+	if read := further[kind]; read != nil {
+		demand(b.level == nil, "%s: an activation that level float does not know", what)
+		return read(b, v, input, what)
+	}
 	switch kind {
 	case "leaky-relu":
 		return b.readLeaky(v, input, what)
@@ -34,6 +56,8 @@ func (b *bundle) readActivation(v any, input []int, what string) *activation {
 		return readSort(v, input, what)
 	case "max-pool":
 		return readPool(v, input, what)
+	case "pool":
+		return b.readGroups(v, input, what)
 	}
 	refuse("%s: an unknown activation", what)
 	return nil

@@ -35,7 +35,7 @@ func (a fixed) times(b fixed) fixed {
 
 func (a fixed) plus(b fixed) fixed { return fixed{a.low + b.low, a.high + b.high} }
 
-// over is a / b for b >= 1.
+// over is a / b, at most 2, for b >= 1/2.
 func (a fixed) over(b fixed) fixed {
 	low, _ := bits.Div64(a.low>>(64-places), a.low<<places, b.high)
 	high, rest := bits.Div64(a.high>>(64-places), a.high<<places, b.low)
@@ -60,6 +60,14 @@ func smallest(a, b uint64) uint64 {
 // halved is a / 2^n, n >= 0.
 func (a fixed) halved(n int) fixed {
 	return fixed{a.low >> uint(n), ceiling(a.high, n)}
+}
+
+// moved is a 2^n, which is at most 2.
+func (a fixed) moved(n int) fixed {
+	if n < 0 {
+		return a.halved(-n)
+	}
+	return fixed{a.low << uint(n), a.high << uint(n)}
 }
 
 // ceiling is a / 2^n, rounded upwards; n >= 0.
@@ -120,7 +128,7 @@ type decay struct {
 // decayed takes t = m 2^e; m is at most 2^62.
 func decayed(m uint64, e int) decay {
 	if m != 0 && bits.Len64(m)+e > farthest {
-		return decay{value: fixed{0, one}, halvings: tiny}
+		return faded
 	}
 	low, exact := wide{0, m}, true
 	if n := e + finest; n >= 0 {
@@ -132,6 +140,14 @@ func decayed(m uint64, e int) decay {
 	if !exact {
 		high = high.plus(widen(1))
 	}
+	return decayedBetween(low, high)
+}
+
+// faded is all that is said of e^-t far away.
+var faded = decay{value: fixed{0, one}, halvings: tiny}
+
+// decayedBetween takes a t between two numbers in units of 2^-90 that are a few units apart and below 2^farthest.
+func decayedBetween(low, high wide) decay {
 	// A float says how often log 2 goes into t, up to one.
 	k := uint64(low.float() / (math.Ln2 * (1 << finest)))
 	a, b := low.minus(logTwoHigh.repeated(k)), high.minus(logTwoLow.repeated(k))
@@ -141,7 +157,7 @@ func decayed(m uint64, e int) decay {
 	}
 	d := decay{halvings: int(k)}
 	a, _ = a.down(finest - places)
-	b, exact = b.down(finest - places)
+	b, exact := b.down(finest - places)
 	d.rest = fixed{a.lo, b.lo}
 	if !exact {
 		d.rest.high++

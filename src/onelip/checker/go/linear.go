@@ -50,6 +50,8 @@ func (b *bundle) readMap(v any, input []int, what string) (linear, string) {
 		return b.readAdjoint(v, input, what)
 	case "exponential":
 		return b.readExponential(v, input, what)
+	case "fourier":
+		return b.readFourier(v, input, what)
 	}
 	refuse("%s is of an unknown kind", what)
 	return nil, ""

@@ -104,12 +104,13 @@ func (b *bundle) readStep(v any, input []int, what string) (block, []int) {
 			"%s: a convolution that does not keep the size of images", what)
 	}
 	a := b.readActivation(f["activation"], shape, what)
-	demand(a.low != nil, "%s: an activation without slopes", what)
+	demand(tuple(a.outputs) == tuple(shape), "%s: the activation gives another shape", what)
+	low, high := a.slopes()
 	step, bound := claim(f["step"], what), claim(f["bound"], what)
 	b.demandNumber(step, what)
 	size := multiply(step, multiply(m.claimed(), m.claimed()))
-	least := larger(whole(1), new(big.Rat).Sub(multiply(size, a.high), whole(1)))
-	least = larger(least, new(big.Rat).Sub(whole(1), multiply(size, smaller(a.low, new(big.Rat)))))
+	least := larger(whole(1), new(big.Rat).Sub(multiply(size, high), whole(1)))
+	least = larger(least, new(big.Rat).Sub(whole(1), multiply(size, smaller(low, new(big.Rat)))))
 	demand(atLeast(bound, least), "%s: the bound is below what its parts give", what)
 	length, e := dyadic(new(big.Rat).Neg(step))
 	factor := grid{[]int64{length}, e, nothing()}

@@ -31,32 +31,41 @@ func arctangent(n int64) *big.Int {
 	return total
 }
 
-// roots are the n-th roots of unity exp(2 pi i k / n), each off by less than 2^-50.
+// circle is half of its length, pi, by Machin's formula: in units of 2^-192, off by less than 4000.
+var circle = func() *big.Int {
+	pi := new(big.Int).Mul(big.NewInt(16), arctangent(5))
+	return pi.Sub(pi, new(big.Int).Mul(big.NewInt(4), arctangent(239)))
+}()
+
+// turned is exp(i angle) for an angle in units of 2^-192, 0 <= angle < 2 pi or little more, that is off by less than
+// 2^23 of them; it is off by less than 2^-50.
 //
-// Pi is Machin's formula, off by less than 4000 units of 2^-192. The series have below 70 terms; a term is
-// off by what rounding added to the terms before it, times at most exp(2 pi) < 600, so that all
-// together is off by less than 2^30 units, which rounding to 2^-50 by half a unit for each part hides.
+// The series have below 70 terms; a term is off by what rounding added to the terms before it, times at most
+// exp(2 pi) < 600, so that all together is off by less than 2^30 units, which rounding to 2^-50 by half a unit for
+// each part hides.
+func turned(angle *big.Int) turn {
+	parts := [2]*big.Int{new(big.Int), new(big.Int)}
+	term := new(big.Int).Lsh(big.NewInt(1), digits2)
+	for j := int64(1); term.Sign() > 0; j++ {
+		part := parts[(j-1)%2]
+		if (j-1)%4 < 2 {
+			part.Add(part, term)
+		} else {
+			part.Sub(part, term)
+		}
+		term.Mul(term, angle).Rsh(term, digits2)
+		term.Quo(term, big.NewInt(j))
+	}
+	return turn{shortened(parts[0]), shortened(parts[1])}
+}
+
+// roots are the n-th roots of unity exp(2 pi i k / n), each off by less than 2^-50.
 func roots(n int) []turn {
 	demand(n <= 1<<16, "a torus with too long a side")
-	pi := new(big.Int).Mul(big.NewInt(16), arctangent(5))
-	pi.Sub(pi, new(big.Int).Mul(big.NewInt(4), arctangent(239)))
 	z := make([]turn, n)
 	for k := range z {
-		angle := new(big.Int).Mul(pi, big.NewInt(int64(2*k)))
-		angle.Quo(angle, big.NewInt(int64(n)))
-		parts := [2]*big.Int{new(big.Int), new(big.Int)}
-		term := new(big.Int).Lsh(big.NewInt(1), digits2)
-		for j := int64(1); term.Sign() > 0; j++ {
-			part := parts[(j-1)%2]
-			if (j-1)%4 < 2 {
-				part.Add(part, term)
-			} else {
-				part.Sub(part, term)
-			}
-			term.Mul(term, angle).Rsh(term, digits2)
-			term.Quo(term, big.NewInt(j))
-		}
-		z[k] = turn{shortened(parts[0]), shortened(parts[1])}
+		angle := new(big.Int).Mul(circle, big.NewInt(int64(2*k)))
+		z[k] = turned(angle.Quo(angle, big.NewInt(int64(n))))
 	}
 	return z
 }

@@ -73,6 +73,8 @@ type curve struct {
 	high  *big.Rat
 	bend  *big.Rat // the largest second derivative; the smallest is flat or its negative
 	flat  bool     // no second derivative is below 0
+	lifts bool     // it is not 0 at 0
+	cost  int      // how many products a value counts
 }
 
 var curves = map[string]*curve{
@@ -80,7 +82,7 @@ var curves = map[string]*curve{
 		kept:  true,
 		value: func(p point) span { d := p.decayed(); return d.logarithm().span(d.halvings) },
 		slope: logistic,
-		low:   whole(0), high: whole(1), bend: big.NewRat(1, 4), flat: true,
+		low:   whole(0), high: whole(1), bend: big.NewRat(1, 4), flat: true, lifts: true,
 	},
 	"tanh": {
 		value: hyperbolic,
@@ -90,10 +92,17 @@ var curves = map[string]*curve{
 	"sigmoid": {
 		value: logistic,
 		slope: hill,
-		low:   whole(0), high: big.NewRat(1, 4), bend: big.NewRat(97, 1000),
+		low:   whole(0), high: big.NewRat(1, 4), bend: big.NewRat(97, 1000), lifts: true,
 	},
 	"elu":  {kept: true, value: saturating, low: whole(0), high: whole(1)},
 	"silu": {value: swish, low: big.NewRat(-1, 10), high: big.NewRat(11, 10)},
+	"mish": {value: mish, low: big.NewRat(-11253, 100000), high: big.NewRat(10885, 10000)},
+	"gelu": {kept: true, value: gelu, low: big.NewRat(-12905, 100000), high: big.NewRat(112905, 100000), cost: 1 << 13},
+	"gelu-tanh": {
+		value: geluByTanh,
+		low:   big.NewRat(-12905, 100000), high: big.NewRat(112905, 100000), cost: 1 << 10,
+	},
+	"softsign": {value: softsign, low: whole(0), high: whole(1)},
 }
 
 // logistic is 1 / (1 + e^-x).
@@ -138,8 +147,11 @@ func saturating(p point) span {
 }
 
 // swish is x / (1 + e^-x).
-func swish(p point) span {
-	d := p.decayed()
+func swish(p point) span { return p.gated(p.decayed()) }
+
+// gated is x / (1 + e^-y), where d is e^-|y|, y has the sign of x, and |x| e^-|y| is below 2^-2048 if that is all
+// that d says.
+func (p point) gated(d decay) span {
 	if !p.negative {
 		return p.multiplied(fixed{one, one}.over(d.increased()), 0)
 	}
@@ -147,6 +159,39 @@ func swish(p point) span {
 		return span{high: 1, e: -tiny, negative: true}
 	}
 	return p.multiplied(d.value.over(d.increased()), d.halvings)
+}
+
+// mish is x tanh(log(1 + e^x)): for q = e^-|x|, x times (1/2 + q) / (1/2 + q + q^2), or q (1 + q/2) / (1 + q + q^2 / 2)
+// below 0.
+func mish(p point) span {
+	d := p.decayed()
+	q, half := d.whole(), fixed{one / 2, one / 2}
+	if !p.negative {
+		r := half.plus(q)
+		return p.multiplied(r.over(r.plus(q.times(q))), 0)
+	}
+	if d.halvings == tiny { // as that of swish
+		return span{high: 1, e: -tiny, negative: true}
+	}
+	r := d.value.times(fixed{one, one}.plus(q.halved(1)))
+	return p.multiplied(r.over(d.increased().plus(q.times(q).halved(1))), d.halvings)
+}
+
+// softsign is x / (1 + |x|).
+func softsign(p point) span {
+	if p.m == 0 {
+		return span{}
+	}
+	n := bits.Len64(p.m) + p.e
+	if n <= 0 {
+		t := fixed{p.m, p.m}.moved(p.e + places)
+		return p.multiplied(fixed{one, one}.over(t.plus(fixed{one, one})), 0)
+	}
+	u := p.m << uint(places-bits.Len64(p.m)) // |x| is u 2^(n - 62), in [2^(n - 1), 2^n)
+	inverse := fixed{one, one}.over(fixed{u, u}).halved(n)
+	s := fixed{one, one}.over(inverse.plus(fixed{one, one})).span(0)
+	s.negative = p.negative
+	return s
 }
 
 // on is a function of the curve at all numbers of x, but for what they are off by.
@@ -160,6 +205,7 @@ func (x grid) on(f func(point) span) grid {
 
 // applied is the values at x.
 func (c *curve) applied(x grid) grid {
+	spend(c.cost, len(x.m))
 	y := x.on(c.value)
 	if c.kept {
 		positive := grid{make([]int64, len(x.m)), x.e, nothing()}

@@ -24,46 +24,28 @@ func (t *tensor) wideAngle(i int) *big.Int {
 }
 
 // around is an angle of at most 2^12 as one in [0, 2 pi]; it is off by 2^12 / 6 * 8000 < 2^23 units more.
-func around(a *big.Int) *big.Int { return new(big.Int).Mod(a, new(big.Int).Lsh(circle, 1)) }
+func around(a *big.Int) *big.Int { return new(big.Int).Mod(a, new(big.Int).Lsh(pi, 1)) }
 
 // narrow is an angle in units of 2^-52, off by less than one more.
 func narrow(a *big.Int) int64 { return new(big.Int).Rsh(a, digits2-angular).Int64() }
 
 var (
-	halfTurn    = narrow(circle)
-	quarterTurn = narrow(new(big.Int).Rsh(circle, 1))
-	fullTurn    = narrow(new(big.Int).Lsh(circle, 1))
+	halfTurn    = narrow(pi)
+	quarterTurn = narrow(new(big.Int).Rsh(pi, 1))
+	fullTurn    = narrow(new(big.Int).Lsh(pi, 1))
 )
 
-// arctangents are arctan(j / 64) in units of 2^-62, rounded down: arctan(j / 64) + arctan(64 / (4096 + j (j + 1))) is the
-// next one. The inverse of that fraction is not whole, so it is a series of its own.
+// arctangents are arctan(j / 64) in units of 2^-62, rounded down: the next one is larger by arctan(64 / (4096 + j (j + 1))).
 var arctangents = func() (a [steps + 1]uint64) {
 	sum := new(big.Int)
 	for j := int64(0); j < steps; j++ {
-		sum.Add(sum, arctangentOf(steps, steps*steps+j*(j+1)))
+		sum.Add(sum, arctangent(steps, steps*steps+j*(j+1)))
 		a[j+1] = new(big.Int).Rsh(sum, digits2-places).Uint64()
 	}
 	return a
 }()
 
-// arctangentOf is arctan(p / q) for p <= q / 64 in units of 2^-192, off by less than 100 units: below 20 terms.
-func arctangentOf(p, q int64) *big.Int {
-	power := new(big.Int).Lsh(big.NewInt(p), digits2)
-	power.Quo(power, big.NewInt(q))
-	total, term := new(big.Int), new(big.Int)
-	for k := int64(1); power.Sign() > 0; k += 2 {
-		term.Quo(power, big.NewInt(k))
-		if k%4 == 1 {
-			total.Add(total, term)
-		} else {
-			total.Sub(total, term)
-		}
-		power.Quo(power.Mul(power, big.NewInt(p*p)), big.NewInt(q*q))
-	}
-	return total
-}
-
-// thirds are 1/3, 1/5 and 1/7.
+// oddShares are 1/3, 1/5 and 1/7, rounded down.
 var oddShares = [3]uint64{one / 3, one / 5, one / 7}
 
 // direction is the angle of a point, in (-pi, pi], off by less than 4 units; 0 for 0. Numbers are at most 2^61.

@@ -9,7 +9,7 @@ import (
 const (
 	deep    = 128
 	nearby  = 6  // below it the normal distribution function is a series, above it a continued fraction
-	fractal = 60 // terms of that
+	fractal = 32 // terms of that
 )
 
 var (
@@ -24,7 +24,7 @@ var (
 // rootOverPi is sqrt(a / (b pi)), at most.
 func rootOverPi(a, b int64) *big.Int {
 	x := new(big.Int).Lsh(big.NewInt(a), 2*deep+digits2)
-	x.Quo(x, new(big.Int).Mul(big.NewInt(b), new(big.Int).Add(circle, big.NewInt(4000))))
+	x.Quo(x, new(big.Int).Mul(big.NewInt(b), new(big.Int).Add(pi, big.NewInt(4000))))
 	return x.Sqrt(x)
 }
 

@@ -13,11 +13,11 @@ const (
 	digits2 = 192
 )
 
-// arctangent is arctan(1 / n) in units of 2^-192, off by less than 200 units: below 100 terms, each off by less than 2.
-func arctangent(n int64) *big.Int {
-	square := big.NewInt(n * n)
-	power := new(big.Int).Lsh(big.NewInt(1), digits2)
-	power.Quo(power, big.NewInt(n))
+// arctangent is arctan(p / q) for p <= q / 5 in units of 2^-192, off by less than 200 units: below 100 terms, each off by
+// less than 2.
+func arctangent(p, q int64) *big.Int {
+	power := new(big.Int).Lsh(big.NewInt(p), digits2)
+	power.Quo(power, big.NewInt(q))
 	total, term := new(big.Int), new(big.Int)
 	for k := int64(1); power.Sign() > 0; k += 2 {
 		term.Quo(power, big.NewInt(k))
@@ -26,15 +26,15 @@ func arctangent(n int64) *big.Int {
 		} else {
 			total.Sub(total, term)
 		}
-		power.Quo(power, square)
+		power.Quo(power.Mul(power, big.NewInt(p*p)), big.NewInt(q*q))
 	}
 	return total
 }
 
-// circle is half of its length, pi, by Machin's formula: in units of 2^-192, off by less than 4000.
-var circle = func() *big.Int {
-	pi := new(big.Int).Mul(big.NewInt(16), arctangent(5))
-	return pi.Sub(pi, new(big.Int).Mul(big.NewInt(4), arctangent(239)))
+// pi is Machin's formula in units of 2^-192, off by less than 4000.
+var pi = func() *big.Int {
+	sum := new(big.Int).Mul(big.NewInt(16), arctangent(1, 5))
+	return sum.Sub(sum, new(big.Int).Mul(big.NewInt(4), arctangent(1, 239)))
 }()
 
 // turned is exp(i angle) for an angle in units of 2^-192, 0 <= angle < 2 pi or little more, that is off by less than
@@ -64,7 +64,7 @@ func roots(n int) []turn {
 	demand(n <= 1<<16, "a torus with too long a side")
 	z := make([]turn, n)
 	for k := range z {
-		angle := new(big.Int).Mul(circle, big.NewInt(int64(2*k)))
+		angle := new(big.Int).Mul(pi, big.NewInt(int64(2*k)))
 		z[k] = turned(angle.Quo(angle, big.NewInt(int64(n))))
 	}
 	return z

@@ -97,7 +97,7 @@ var curves = map[string]*curve{
 	"elu":  {kept: true, value: saturating, low: whole(0), high: whole(1)},
 	"silu": {value: swish, low: big.NewRat(-1, 10), high: big.NewRat(11, 10)},
 	"mish": {value: mish, low: big.NewRat(-11253, 100000), high: big.NewRat(10885, 10000)},
-	"gelu": {kept: true, value: gelu, low: big.NewRat(-12905, 100000), high: big.NewRat(112905, 100000), cost: 1 << 13},
+	"gelu": {kept: true, value: gelu, low: big.NewRat(-12905, 100000), high: big.NewRat(112905, 100000), cost: 1 << 14},
 	"gelu-tanh": {
 		value: geluByTanh,
 		low:   big.NewRat(-12905, 100000), high: big.NewRat(112905, 100000), cost: 1 << 10,

@@ -81,9 +81,10 @@ func complexMatrix(parts []int64, rows, cols, e int) matrix {
 func (f *fourier) apply(x grid) grid {
 	ins, height, width, half := f.from[0], f.from[1], f.from[2], f.half
 	spend(height+width, 1<<13)
-	spend(ins+f.outs, height, width, 2*half)
-	spend(ins+f.outs, half, 2*height, 2*height)
-	spend(height, half, f.outs, ins, 4)
+	// A product with signs takes more than one without.
+	spend(ins+f.outs, height, width, 3*half)
+	spend(ins+f.outs, half, 2*height, 3*height)
+	spend(height, half, f.outs, ins, 6)
 	down, across := roots(height), roots(width)
 
 	// Each step has its own norm and error: the matrices of roots are off by less than 2^offRoot in each entry.

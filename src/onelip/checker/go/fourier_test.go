@@ -122,6 +122,11 @@ func TestFourierMapsAreWhatTheirFormulaIs(t *testing.T) {
 			if far, _ := y.off.f.Float64(); far > 0x1p-42*(size*total+1) {
 				t.Error(s, "too rough:", far)
 			}
+			f.bias = nil
+			for i, v := range values {
+				exact[i] = multiply(v, exactly(size))
+			}
+			covers(t, f.apply(input.onGrid()), exact, "without a bias")
 			// What the input is off by counts, by the norm.
 			more := input.onGrid()
 			more.off = more.off.plus(number(1))
@@ -129,6 +134,51 @@ func TestFourierMapsAreWhatTheirFormulaIs(t *testing.T) {
 				t.Error(s, "an error of the input")
 			}
 		}
+	}
+}
+
+func TestErrorsOfFourierMaps(t *testing.T) {
+	// Roots whose sum is 0 are not quite: products and sums are exact here.
+	for _, n := range []int{3, 5, 6, 7, 11, 24} {
+		z := roots(n)
+		m := make([]int64, 2*n)
+		for i := 0; i < n; i++ {
+			m[2*i] = lift / 2
+		}
+		sum := transform{rows: 1, cols: n, at: func(_, b int) turn { return z[b] }, size: 9, to: func(_, r int) int { return r }}
+		covers(t, sum.of(grid{m, 0, nothing()}), []*big.Rat{new(big.Rat), new(big.Rat)}, "a sum of roots")
+		if sum.of(grid{m, 0, number(1)}).off.f.Cmp(number(3).f) < 0 {
+			t.Error("an error before a sum")
+		}
+	}
+	for n := 1; n < 400; n++ {
+		x := grid{[]int64{lift - int64(n)}, 0, nothing()}
+		exact := multiply(whole(x.m[0]), big.NewRat(1, int64(n)))
+		covers(t, shared(x, n), []*big.Rat{exact}, "a share")
+		x.off = number(n)
+		if shared(x, n).off.f.Cmp(number(1).f) < 0 {
+			t.Error("an error before a share")
+		}
+	}
+	// A wave across an odd width: a matrix that is off by 1 moves it by its length.
+	w := doubles([]float64{1, 0, 1, 0, 1, 0}, 1, 3, 1, 1, 2)
+	f, ok := readsFourier(w, nil, 1+0x1p-32, 1, 1, 5)
+	wave := make([]float64, 5)
+	for i := range wave {
+		wave[i] = math.Cos(2 * math.Pi * float64(i) / 5)
+	}
+	x := doubles(wave, 5).onGrid()
+	if !ok || f.multiplied(grid{make([]int64, 6), 0, number(1)}).off.fraction().Cmp(f.norm) < 0 {
+		t.Error("an error before the matrices")
+	}
+	f.weight.off = number(1)
+	off := f.apply(grid{x.m, x.e, nothing()}).off.fraction()
+	length := lengthOf(x.m, x.e).fraction()
+	if off.Cmp(multiply(length, exactly(1-0x1p-30))) < 0 || off.Cmp(multiply(length, exactly(1+0x1p-30))) > 0 {
+		t.Error("an error of the matrices", off.FloatString(9), length.FloatString(9))
+	}
+	if f.weight.off = number(1).scaled(-20); f.below() {
+		t.Error("a norm, without what the matrices are off by")
 	}
 }
 

@@ -9,15 +9,15 @@ a denoiser D that knows nothing of the task: ``x <- P D(x - t grad g(x))``, wher
 **Theorem** (Baillon and Haddad 1977; Combettes and Yamada 2015). A gradient step
 ``x - h W^T phi(W x + b)`` is a-averaged for ``a = h s |W|^2 / 2 < 1``, s the steepest slope of phi:
 the mean ``(1 - a) x + a N(x)`` with some nonexpansive N. For a chain T of averaged maps let C be
-the sum of ``a / (1 - a)``. If T has a fixed point x*, the steps of ``x <- T(x)`` never grow, and
+the sum of ``a / (1 - a)``. If T has a fixed point x*, the steps of ``x <- T(x)`` never grow, and::
 
     |x_(k+1) - x_k|^2  <=  C |x_0 - x*|^2 / (k + 1).
 
 T has one, since it maps the cube [0, 1]^64 to itself (Brouwer). A Convex Potential layer at its
-full step 2 / (s |W|^2) has a = 1: it is nonexpansive, and the theorem says nothing. Half of the
+full step ``2 / (s |W|^2)`` has a = 1: it is nonexpansive, and the theorem says nothing. Half of the
 step is ``(x + layer(x)) / 2``, and has a = 1/2. The norm of every W is proved, and so is C.
 
-Run: ``python examples/plot_denoiser.py`` (45 seconds on one core).
+Run: ``python examples/plot_denoiser.py`` (35 seconds on one core).
 """
 
 import math

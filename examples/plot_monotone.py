@@ -13,7 +13,7 @@ grow by 2 e / d in sum or more, the computed score does not fall. Here e is prov
 order, and 2 e / d lies far below the smallest difference of two values in the data: on the data's
 own grid the program is monotone, not only the function.
 
-Run: ``python examples/plot_monotone.py`` (20 seconds on one core).
+Run: ``python examples/plot_monotone.py`` (15 seconds on one core).
 """
 
 import itertools

@@ -44,7 +44,16 @@ def test_every_package_for_users_is_offered():
 
 @pytest.mark.parametrize(
     "arguments",
-    ["--help", "--version", "recipes", "certify --help", "bound --help", "plot --help", "nonsense"],
+    [
+        "--help",
+        "--version",
+        "recipes",
+        "certify --help",
+        "bound --help",
+        "plot --help",
+        "report --help",
+        "nonsense",
+    ],
 )
 def test_commands_that_need_no_torch(arguments):
     fresh(

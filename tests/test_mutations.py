@@ -37,6 +37,7 @@ COMMANDS = {
     "train": [
         "certify RUN",
         "plot RUN",
+        "report RUN",
         "attack RUN --samples 3 --attacks fgm",
         "bound RUN --seconds 1",
         "train --quiet --resume RUN",

@@ -23,6 +23,7 @@ COMMANDS = (
     "prove",
     "check",
     "plot",
+    "report",
     "wgan",
     "runs",
     "table",
@@ -46,6 +47,7 @@ USAGE = """usage: onelip COMMAND [ARGUMENTS]
   prove RUN | FILE -o BUNDLE         network, constants and radii, for others to check
   check BUNDLE                       check them: VALID, or INVALID and what fails
   plot RUN [RUN ...]                 accuracy against eps; --singular-values draws those of a run
+  report RUN [RUN ...]               one page of runs, --out report.html, that opens anywhere
   wgan DATASET | --resume RUN        a generator of images against a critic that is proved
   runs [FOLDER ...]                  list, filter, sort and compare runs
   table RUN [RUN ...] | NAME         means over seeds; or a published table beside our runs

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from onelip.experiments.classification.prove import prove_file as prove_file
     from onelip.experiments.classification.prove import prove_run as prove_run
     from onelip.experiments.classification.recipe import Recipe as Recipe
+    from onelip.experiments.classification.report._report import write_report as write_report
     from onelip.experiments.classification.singular_values import (
         plot_singular_values as plot_singular_values,
     )

@@ -1,21 +1,24 @@
 """Figures of runs: accuracy against eps, with mean and deviation over seeds, and the radii."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor
 
 from onelip.errors import UsageError
 from onelip.experiments.classification.attack import attacked_rows
-from onelip.experiments.classification.comparison import Group, Run, grouped, read
+from onelip.experiments.classification.comparison import (
+    Group,
+    Run,
+    common_attacks,
+    grouped,
+    read,
+)
 from onelip.experiments.classification.folder import ClassificationFolder
+from onelip.experiments.classification.stored_radii import StoredRadii, stored_radii
 from onelip.experiments.figures import checked_target, colors, name_axes, new_figure, save_figure
-from onelip.experiments.record_schema import Attack
 
 _BINS = 40
 
@@ -37,14 +40,14 @@ def plot(runs: Sequence[ClassificationFolder], target: Path | None = None) -> Pa
         raise UsageError("a figure of several runs needs a file: --out FIGURE.png")
     target = checked_target(target or runs[0].path / "figure.png")
     groups = grouped([read(run.path) for run in runs])
-    radii = [[_radii(run.folder) for run in group.runs] for group in groups]
+    radii = [[stored_radii(run.folder) for run in group.runs] for group in groups]
     grid = torch.linspace(0, _largest(groups, radii) * 1.02, 400)
     figure = new_figure(10, 4.4)
     curves, histogram = figure.subplots(1, 2)
     alone = len(groups) == 1
     for group, of_seeds, color in zip(groups, radii, colors(), strict=False):
         label = "certified" if alone else group.label
-        shares = torch.stack([_share(radius, right, grid) for radius, right in of_seeds])
+        shares = torch.stack([_share(seed.radius, seed.right, grid) for seed in of_seeds])
         curves.plot(grid, shares.mean(0), color=color, label=label)
         if alone:
             curves.fill_between(grid, 0, shares.mean(0), color=color, alpha=0.12, linewidth=0)
@@ -68,9 +71,9 @@ def plot(runs: Sequence[ClassificationFolder], target: Path | None = None) -> Pa
     return save_figure(figure, target)
 
 
-def _largest(groups: list[Group], radii: list[list[tuple[Tensor, Tensor]]]) -> float:
+def _largest(groups: list[Group], radii: list[list[StoredRadii]]) -> float:
     """Largest radius, certified or in a recipe."""
-    certified = [float(radius.max()) for of_seeds in radii for radius, _ in of_seeds]
+    certified = [float(seed.radius.max()) for of_seeds in radii for seed in of_seeds]
     named = [float(eps) for group in groups for eps in group.runs[0].identity["eps"]]
     return max(*certified, *named)
 
@@ -81,32 +84,26 @@ def _share(radius: Tensor, right: Tensor, grid: Tensor) -> Tensor:
 
 
 def _draw_details(
-    curves: Any, group: Group, of_seeds: list[tuple[Tensor, Tensor]], grid: Tensor, color: str
+    curves: Any, group: Group, of_seeds: list[StoredRadii], grid: Tensor, color: str
 ) -> None:
     """Draw what only a figure of one setting has room for: other proofs, and parts of the set."""
-    looser = [_radii(run.folder, "radius_of_product") for run in group.runs]
-    if all(len(radius) for radius, _ in looser):
+    looser = [(seed.of_product, seed.right) for seed in of_seeds if seed.of_product is not None]
+    if len(looser) == len(of_seeds):
         shares = torch.stack([_share(radius, right, grid) for radius, right in looser])
         label = "certified by the product of norms"
         curves.plot(grid, shares.mean(0), "-.", color=color, linewidth=1, label=label)
-    for count in sorted({attack["samples"] for attack in _attacks(group).values()}):
-        total = len(of_seeds[0][0])
+    for count in sorted({attack["samples"] for attack in common_attacks(group).values()}):
+        total = len(of_seeds[0].radius)
         if count < total:
             rows = attacked_rows(total, count)
-            same = [_share(radius[rows], right[rows], grid) for radius, right in of_seeds]
+            same = [_share(seed.radius[rows], seed.right[rows], grid) for seed in of_seeds]
             label = f"certified, the {count} images that are attacked"
             curves.plot(grid, torch.stack(same).mean(0), ":", color=color, linewidth=1, label=label)
 
 
-def _attacks(group: Group) -> dict[str, Attack]:
-    """Attack records of the first run that all runs of a group have."""
-    first, *others = [run.folder.read().get("attack", {}) for run in group.runs]
-    return {key: attack for key, attack in first.items() if all(key in other for other in others)}
-
-
 def _draw_attacks(curves: Any, group: Group, color: str, alone: bool) -> None:
     """Draw accuracy under attack, mean and deviation; of several settings only the fullest one."""
-    for (key, attack), mark in zip(_attacks(group).items(), "osd^v<>" * 9, strict=False):
+    for (key, attack), mark in zip(common_attacks(group).items(), "osd^v<>" * 9, strict=False):
         if not alone and key != group.runs[0].identity["attacks"]:
             continue
         eps = [0.0] + [row["eps"] for row in attack["eps"]]
@@ -125,10 +122,10 @@ def _draw_attacks(curves: Any, group: Group, color: str, alone: bool) -> None:
 
 
 def _draw_histogram(
-    histogram: Any, of_seeds: list[tuple[Tensor, Tensor]], most: float, color: str, alone: bool
+    histogram: Any, of_seeds: list[StoredRadii], most: float, color: str, alone: bool
 ) -> None:
     """Draw how many right images have which radius, for a mean seed."""
-    pooled = torch.cat([radius[right] for radius, right in of_seeds]).numpy()
+    pooled = torch.cat([seed.radius[seed.right] for seed in of_seeds]).numpy()
     histogram.hist(
         pooled,
         bins=_BINS,
@@ -170,29 +167,3 @@ def _title(groups: list[Group]) -> str:
     proofs = sorted({str(run.identity["proof"]).rpartition(", ")[2] for run in runs})
     first = ", ".join(recipes) if len(recipes) < 4 else f"{len(recipes)} recipes"
     return f"{first}: {'; '.join([*sets, *notes, *proofs])}"
-
-
-def _radii(run: ClassificationFolder, name: str = "radius") -> tuple[Tensor, Tensor]:
-    """Return radii and a mask of right predictions; radii at most the diagonal of an image cube.
-
-    Radii that are not stored are an empty tensor, but for those of the certificate itself.
-    """
-    path, info = run.path / "certificates.safetensors", run.info
-    try:
-        stored = safetensors.torch.load_file(path)
-        radii = stored["radius"] if name == "radius" else stored.get(name, torch.empty(0))
-        right = stored["prediction"] == stored["labels"]
-        if radii.numel() and not _fit(radii, right):
-            raise KeyError(name)
-        most = math.inf if info.box is None else math.prod(info.shape) ** 0.5
-        return radii.clamp(max=most), right
-    except FileNotFoundError:
-        raise UsageError(f"{run.path} is not certified yet: onelip certify {run.path}") from None
-    except (safetensors.SafetensorError, KeyError, RuntimeError):
-        raise UsageError(f"{path} is corrupt: onelip certify {run.path}") from None
-
-
-def _fit(radii: Tensor, right: Tensor) -> bool:
-    """Check whether these are radii, one for each prediction."""
-    one_each = radii.ndim == 1 and radii.shape == right.shape
-    return one_each and radii.is_floating_point() and bool((radii >= 0).all())

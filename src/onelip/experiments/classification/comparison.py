@@ -13,7 +13,7 @@ from onelip.errors import OnelipError, UsageError
 from onelip.experiments.classification.folder import ClassificationFolder
 from onelip.experiments.classification.numbers import ATTACKED, Key, run_numbers
 from onelip.experiments.classification.recipe import Recipe
-from onelip.experiments.record_schema import TrainingRecord, parsed
+from onelip.experiments.record_schema import Attack, TrainingRecord, parsed
 from onelip.image_sets import OWN
 from onelip.losses import LOSSES
 from onelip.models import MODELS
@@ -145,6 +145,12 @@ def grouped(runs: Sequence[Run]) -> list[Group]:
         for kind in together
     ]
     return sorted(groups, key=lambda group: [_numeric(value) for value in group.differing.values()])
+
+
+def common_attacks(group: Group) -> dict[str, Attack]:
+    """Return the attack records of the first run that all runs of a group have."""
+    first, *others = [run.folder.read().get("attack", {}) for run in group.runs]
+    return {key: attack for key, attack in first.items() if all(key in other for other in others)}
 
 
 def differing(runs: Sequence[Run]) -> list[str]:

@@ -28,18 +28,8 @@ def plot_singular_values(run: ClassificationFolder, target: Path | None = None) 
     Raises:
         UsageError: the run has no weights, or no layer with a plain kernel or matrix.
     """
-    torch.manual_seed(run.recipe.seed)
-    info = run.info
-    shape = info.shape
-    before = singular_values(export(build_model(run.recipe, info)), shape)
-    after = singular_values(export(run.load_model()), shape)
-    if not after:
-        raise UsageError(f"{run.path} has no circular convolution or linear layer to look at")
-    rows = {
-        name: {"before": _summary(before[name]), "after": _summary(values)}
-        for name, values in after.items()
-    }
-    run.write({"singular_values": rows})
+    before, after = _before_and_after(run)
+    run.write({"singular_values": _summaries(before, after)})
     figure = new_figure(7, 1 + 1.3 * len(after))
     axes = figure.subplots(len(after), 1, sharex=True, squeeze=False)[:, 0]
     for axis, (name, values) in zip(axes, after.items(), strict=True):
@@ -52,6 +42,29 @@ def plot_singular_values(run: ClassificationFolder, target: Path | None = None) 
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize="small")
     return save_figure(figure, target or run.path / "singular-values.png")
+
+
+def summarised(run: ClassificationFolder) -> dict[str, dict[str, dict[str, float]]]:
+    """Return the extremes and quantiles of each linear map: those of the record, or computed ones.
+
+    Args:
+        run: a trained run; nothing is written.
+
+    Raises:
+        UsageError: the run has no weights, or no layer with a plain kernel or matrix.
+    """
+    return run.read().get("singular_values") or _summaries(*_before_and_after(run))
+
+
+def _before_and_after(run: ClassificationFolder) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return the singular values of each linear map before and after training."""
+    torch.manual_seed(run.recipe.seed)
+    info = run.info
+    before = singular_values(export(build_model(run.recipe, info)), info.shape)
+    after = singular_values(export(run.load_model()), info.shape)
+    if not after:
+        raise UsageError(f"{run.path} has no circular convolution or linear layer to look at")
+    return before, after
 
 
 def singular_values(model: nn.Module, input_shape: Shape) -> dict[str, Tensor]:
@@ -91,6 +104,15 @@ def _circular(conv: nn.Conv2d, size: torch.Size) -> Tensor:
     blocks = torch.fft.fft2(kernel, s=(size[0] // stride, size[1] // stride))
     values: Tensor = torch.linalg.svdvals(blocks.permute(2, 3, 0, 1)).flatten()
     return values
+
+
+def _summaries(
+    before: dict[str, Tensor], after: dict[str, Tensor]
+) -> dict[str, dict[str, dict[str, float]]]:
+    return {
+        name: {"before": _summary(before[name]), "after": _summary(values)}
+        for name, values in after.items()
+    }
 
 
 def _summary(values: Tensor) -> dict[str, float]:

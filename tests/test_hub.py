@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import huggingface_hub
@@ -12,7 +13,7 @@ import torch
 
 import onelip
 from onelip import hub
-from onelip.data import load
+from onelip.cli import main
 from onelip.errors import UsageError
 from onelip.experiments.classification import ClassificationFolder, Recipe, certify_run, train
 
@@ -78,7 +79,7 @@ def test_loaded_is_what_was_saved(run, saved):
     assert {file.name for file in saved.iterdir()} == {*hub.FILES}
     assert [file.name for file in saved.parent.iterdir()] == ["tiny"]  # nothing temporary is left
     found = hub.load(saved)
-    images = load("digits", "test").images[:20] / 255
+    images = torch.rand(20, 1, 8, 8)
     expected = onelip.certify(onelip.export(run.load_model()), images)
     certificate = onelip.certify(found.network, images)
     assert torch.equal(certificate.radius, expected.radius)
@@ -150,10 +151,39 @@ def test_damage(folder, file, old, new, match):
     refused(folder, match)
 
 
-def test_a_network_is_built_by_a_known_name_only(folder):
+@pytest.mark.parametrize("name", ["os.system", "antigravity:fly", "FILE:build"])
+def test_no_code_of_a_repository_runs(folder, name):
+    """A name may be a module or a file, which a run of one's own imports."""
+    code = folder / "nets.py"
+    code.write_text(f"open({str(folder / 'ran')!r}, 'w').close()\n")
+    name = name.replace("FILE", str(code))
     for file in ("metrics.json", "config.json"):
-        change(folder / file, '"cpl_digits"', '"os.system"')
-    refused(folder, "no model 'os.system'; known: cpl_digits")
+        change(folder / file, '"cpl_digits"', json.dumps(name))
+    refused(folder, re.escape(f"no model {name!r}; known: cpl_digits"))
+    assert not (folder / "ran").exists()
+
+
+def test_no_folder_of_a_repository_is_searched_for_code(folder):
+    code = {"name": "nets:build", "file": str(folder / "nets.py"), "sha256": "0" * 64}
+    (folder / "nets.py").touch()
+    record = json.loads((folder / "metrics.json").read_text())
+    (folder / "metrics.json").write_text(json.dumps({**record, "code": {"model": code}}))
+    refused(folder, "names code of its author's own")
+    assert str(folder) not in sys.path
+
+
+def test_code_and_paths_of_ones_own_are_not_published(run, tmp_path):
+    other = shutil.copytree(run.path, tmp_path / "run")
+    record = json.loads((other / "metrics.json").read_text())
+    record["recipe"]["loss"] = "/home/somebody/nets.py:loss"
+    record["code"] = {"loss": {"name": "x:y", "file": "/home/somebody/x.py", "sha256": "0" * 64}}
+    (other / "metrics.json").write_text(json.dumps(record))
+    hub.save(other, tmp_path / "new")
+    assert "/home/somebody" not in (tmp_path / "new" / "metrics.json").read_text()
+    record["recipe"]["model"] = "/home/somebody/nets.py:build"
+    (other / "metrics.json").write_text(json.dumps(record))
+    with pytest.raises(UsageError, match="a repository holds no code"):
+        hub.save(other, tmp_path / "newer")
 
 
 @pytest.mark.parametrize("file", hub.FILES)
@@ -208,3 +238,23 @@ def test_no_such_repository(monkeypatch):
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     refused("me/none", "me/none is no folder, and cannot be had from the hub: 404")
+
+
+def test_a_table_of_ones_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    draw = torch.Generator().manual_seed(0)
+    rows = [(float(torch.randn((), generator=draw)) + 3 * (i % 2), i % 2) for i in range(60)]
+    lines = ["size,kind", *(f"{x},{'bad' if y else 'good'}" for x, y in rows)]
+    Path("table.csv").write_text("\n".join(lines) + "\n")
+    line = "train dense --data table.csv --label kind --network.features [8] --epochs 2 "
+    line += "--batch_size 16 --eps 0.2 --attack_samples 0 --quiet --out run"
+    assert main(line.split()) == 0
+    certify_run(ClassificationFolder.open("run"))
+    found = hub.save("run", "new")
+    x = 100 * torch.randn(5, 1, dtype=torch.float64)
+    assert onelip.certify(found.network, x, box=None).radius.shape == (5,)
+    page = Path("new/README.md").read_text()
+    assert "l2 radius, units of the table" in page
+    assert "tabular-classification" in page
+    assert "box=None" in page
+    assert str(tmp_path) not in page + Path("new/metrics.json").read_text()

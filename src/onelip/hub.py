@@ -25,7 +25,8 @@ from onelip.errors import UsageError, missing_extra
 from onelip.experiments.classification.folder import ClassificationFolder
 from onelip.experiments.classification.recipe import Recipe
 from onelip.experiments.record_schema import TrainingRecord, parsed
-from onelip.image_sets import SHAPES
+from onelip.image_sets import DataInfo
+from onelip.models import MODELS
 
 FILES = ("README.md", "config.json", "metrics.json", "model.safetensors")
 """Files of a repository; no other is downloaded."""
@@ -70,15 +71,15 @@ def save(run: str | Path, folder: str | Path, *, license: str | None = None) -> 
         license: of the weights, by its name on the hub, such as ``"mit"``.
 
     Raises:
-        UsageError: the run is not certified, or its bound cannot be proved again; the new folder
-            has something in it.
+        UsageError: the run is not certified, has a network of the user's own code, or its bound
+            cannot be proved again; the new folder has something in it.
     """
     source, target = ClassificationFolder.open(run), Path(folder)
+    _refuse_code(source.recipe)
     source.load_model()
-    record = copy.deepcopy(source.read())
+    record = _without_paths(source.read())
     if "certify" not in record:
         raise UsageError(f"{source.path} is not certified: onelip certify {source.path}")
-    cast(dict[str, Any], record.get("data", {})).pop("folder", None)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UsageError(f"{target} exists and is not overwritten: choose another folder")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -89,7 +90,7 @@ def save(run: str | Path, folder: str | Path, *, license: str | None = None) -> 
         for name, content in (("metrics.json", record), ("config.json", config)):
             text = json.dumps(content, indent=1) + "\n"
             (temporary / name).write_text(text, encoding="utf-8")
-        card = model_card(record, config["weights_sha256"], license=license)
+        card = model_card(record, source.info, config["weights_sha256"], license=license)
         (temporary / "README.md").write_text(card, encoding="utf-8")
         found = load(temporary)
         temporary.chmod(0o755)  # a temporary folder is private
@@ -161,15 +162,18 @@ def load(source: str | Path, *, revision: str | None = None, token: str | None =
     record, recipe = run.read(), run.recipe
     if "certify" not in record:
         raise UsageError(f"{run.record} has no entry 'certify': it is not certified")
+    if "code" in record:
+        raise UsageError(f"{run.record} names code of its author's own: it is not loaded")
+    _refuse_code(recipe)
     _check_card(folder, record, recipe)
     stated = record["certify"]
     network = export(run.load_model())
     if stated.get("logits", "").startswith("float64"):
         network = network.double()
     dtype = next(network.parameters()).dtype
-    somewhere = torch.zeros(1, *SHAPES[recipe.dataset][0], dtype=dtype)
-    method = stated.get("certificate", recipe.certificate)
-    proved = certify(network, somewhere, method=method, level=stated["level"])
+    somewhere = torch.zeros(1, *run.info.shape, dtype=dtype)
+    method, level = stated.get("certificate", recipe.certificate), stated["level"]
+    proved = certify(network, somewhere, method=method, level=level, box=run.info.box)
     for name in ("bound", "body_bound"):
         now, then = float(getattr(proved, name)), float(cast(Mapping[str, float], stated)[name])
         if not now <= then * _SLACK:
@@ -180,26 +184,31 @@ def load(source: str | Path, *, revision: str | None = None, token: str | None =
     return Published(network, float(proved.bound), record, folder)
 
 
-def model_card(record: TrainingRecord, digest: str, *, license: str | None = None) -> str:
+def model_card(
+    record: TrainingRecord, info: DataInfo, digest: str, *, license: str | None = None
+) -> str:
     """Write the model card of a certified run: its numbers for the hub, and a page to read.
 
     Args:
         record: of the run.
+        info: of its data.
         digest: SHA-256 of the file of the weights.
         license: of the weights.
     """
     hub, recipe = _hub(), Recipe.from_record(record["recipe"])
-    title, repository, licence = _DATA.get(recipe.dataset, (recipe.dataset, None, "see its source"))
+    own = (record.get("data", {}).get("name", "data of its author"), None, "not known")
+    title, repository, licence = _DATA.get(recipe.dataset, own)
+    task = "tabular-classification" if info.columns else "image-classification"
     data = hub.ModelCardData(
         model_name=recipe.name,
         library_name="onelip",
         license=license,
-        pipeline_tag="image-classification",
+        pipeline_tag=task,
         datasets=[repository] if repository else None,
         tags=["certified-robustness", "lipschitz"],
         eval_results=[
             hub.EvalResult(
-                task_type="image-classification",
+                task_type=task,
                 dataset_type=repository or recipe.dataset,
                 dataset_name=title,
                 dataset_split="test",
@@ -210,7 +219,7 @@ def model_card(record: TrainingRecord, digest: str, *, license: str | None = Non
             for name, kind, value in _metrics(record)
         ],
     )
-    return f"---\n{data.to_yaml()}\n---\n\n{_page(record, recipe, title, licence, digest)}"
+    return f"---\n{data.to_yaml()}\n---\n\n{_page(record, info, title, licence, digest)}"
 
 
 def _metrics(record: TrainingRecord) -> list[tuple[str, str, float]]:
@@ -227,11 +236,12 @@ def _metrics(record: TrainingRecord) -> list[tuple[str, str, float]]:
     return rows
 
 
-def _page(record: TrainingRecord, recipe: Recipe, title: str, licence: str, digest: str) -> str:
+def _page(record: TrainingRecord, info: DataInfo, title: str, licence: str, digest: str) -> str:
     """Write what a person reads."""
+    recipe = Recipe.from_record(record["recipe"])
     certify, trained = record["certify"], record["train"]
     test = certify["test"]
-    shape = " x ".join(map(str, SHAPES[recipe.dataset][0]))
+    shape, box = " x ".join(map(str, info.shape)), ", box=None" if info.box is None else ""
     rows = [f"| 0 | {_percent(test['clean'])} | |"]
     attacked: dict[float, float] = {}
     for found in record.get("attack", {}).values():
@@ -247,10 +257,10 @@ def _page(record: TrainingRecord, recipe: Recipe, title: str, licence: str, dige
     notes = [note for note in (record.get("data", {}).get("note"), certify["data"]) if note]
     return f"""# {recipe.name}
 
-{recipe.about}. Its Lipschitz constant is **proved**, and with it, for each image, a radius within
+{recipe.about}. Its Lipschitz constant is **proved**, and with it, for each input, a radius within
 which no change alters the prediction.
 
-| l2 radius, pixels in [0, 1] | certified, % of {test["samples"]} test images | under attack, % |
+| l2 radius, {info.unit} | certified, % of {test["samples"]} test samples | under attack, % |
 |---|---|---|
 {chr(10).join(rows)}
 
@@ -266,7 +276,7 @@ certification: {certify["seconds"]:.1f} s
 import onelip, onelip.hub
 
 found = onelip.hub.load("USER/NAME")  # builds it by name, runs no code, proves the bound
-certificate = onelip.certify(found.network, images)  # ({shape}) in [0, 1]
+certificate = onelip.certify(found.network, x{box})  # each ({shape}), {info.unit}
 ```
 
 `onelip certify` on a copy of this folder computes the table again; `metrics.json` is the record.
@@ -274,9 +284,31 @@ certificate = onelip.certify(found.network, images)  # ({shape}) in [0, 1]
 ## What it is not for
 * Changes other than small ones in the l2 norm: rotations, occlusion, blur or another camera are not
   covered, and a certified prediction may still be wrong.
-* Images of another kind than {title}: there is no notion of an unknown class.
+* Inputs of another kind than {title}: there is no notion of an unknown class.
 * Decisions that matter to people. It is a network for research on robustness.
 """
+
+
+def _refuse_code(recipe: Recipe) -> None:
+    """Refuse networks that are built by code of somebody's own.
+
+    Raises:
+        UsageError: the model is none of ``onelip.models.MODELS``.
+    """
+    if recipe.model not in MODELS:
+        raise UsageError(
+            f"no model {recipe.model!r}; known: {', '.join(MODELS)}; a repository holds no code: "
+            "onelip.save writes any network as a .pt2 or .onnx file"
+        )
+
+
+def _without_paths(record: TrainingRecord) -> TrainingRecord:
+    """Copy a record without the places of files of this machine."""
+    copied = copy.deepcopy(record)
+    copied.pop("code", None)
+    cast(dict[str, Any], copied.get("data", {})).pop("folder", None)
+    copied["recipe"]["loss"] = Path(copied["recipe"]["loss"]).name  # one of the user's own: a path
+    return copied
 
 
 def _config(recipe: Recipe, digest: str) -> dict[str, Any]:

@@ -31,9 +31,16 @@ def train(folder: Path) -> Path:
         splits |= {f"x_{split}": (255 * images).astype(np.uint8)}
         splits |= {f"y_{split}": np.array([names[kind] for kind in label])}
     np.savez(folder / "data.npz", **splits)
-    options = "--network.width 12 --epochs 4 --batch_size 30 --eps [0.1,0.3,0.5]"
-    more = "--attack_samples 40 --attack_steps 5 --threads 1 --quiet"
-    words = ["train", "dense", "--data", str(folder / "data.npz"), *options.split(), *more.split()]
+    network = (
+        "--network.conv_layers 1 --network.channels 4 --network.hidden_channels 4 "
+        "--network.linear_layers 1 --network.features 16"
+    )
+    options = (
+        "--epochs 4 --batch_size 30 --lr 5e-3 --eps [0.1,0.3,0.5] --validation 9 "
+        "--attack_samples 40 --attack_steps 5 --threads 1 --quiet"
+    )
+    words = ["train", "digits", "--data", str(folder / "data.npz")]
+    words += [*network.split(), *options.split()]
     assert main([*words, "--out", str(folder / "run")]) == 0
     return folder / "run"
 
@@ -47,7 +54,7 @@ def altered(run: Path, path: Path, *, seed: int = 0, samples: int | None = None,
     rows = torch.arange(count) % len(stored["labels"])
     stored = {name: values[rows].clone() for name, values in stored.items()}
     if seed:
-        stored["radius"] = torch.rand(count, generator=draw, dtype=torch.float64)
+        stored["radius"] *= torch.rand(count, generator=draw, dtype=torch.float64)
     stored["radius"] *= scale
     safetensors.torch.save_file(stored, path / "certificates.safetensors")
     record = json.loads((path / "metrics.json").read_text())

@@ -150,7 +150,7 @@ def test_tables_hold_the_record(run, page):
 def test_classes_add_up(run, page):
     stored = radii_of(run)
     right = stored["prediction"] == stored["labels"]
-    _, *rows = page.tables["Clean and certified accuracy by class: dense"]
+    _, *rows = page.tables["Clean and certified accuracy by class: digits"]
     assert [row[0] for row in rows] == sorted(CLASSES)
     for label, (_, samples, clean, *certified) in enumerate(rows):
         of_class = stored["labels"] == label
@@ -275,11 +275,10 @@ def test_training_curves_are_the_epochs(run, page):
 
 def test_commands_make_the_run_again(run, page):
     train_line, certify_line, attack_line = page.within["code"][0].splitlines()
-    assert train_line.startswith(
-        f"onelip train dense --data {run.parent}/data.npz --network.width=12"
-    )
+    assert train_line.startswith(f"onelip train digits --data {run.parent}/data.npz --epochs=4")
+    assert train_line.endswith(f"--network.features=16 --out {run}")
     assert "--eps=[0.1,0.3,0.5]" in train_line
-    assert "--lr" not in train_line  # as in the recipe
+    assert "--loss" not in train_line  # as in the recipe
     assert certify_line == f"onelip certify {run} --level real --method product"
     assert attack_line.endswith("--attacks fmn,apgd-t --samples 40")
 

@@ -4,10 +4,7 @@
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const slider = document.getElementById("eps");
-const top_eps = data.grid[data.grid.length - 1];
-const COLORS = 8, BINS = 40;
-
-// --- shares of samples -------------------------------------------------------------------------
+const top_eps = data.grid[data.grid.length - 1], COLORS = 8, BINS = 40;
 
 const sum = (values) => values.reduce((total, value) => total + value, 0);
 const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer;
@@ -46,12 +43,9 @@ const mean = (values) => sum(values) / values.length;
 const deviation = (values) =>
   Math.sqrt(sum(values.map((value) => (value - mean(values)) ** 2)) / (values.length - 1));
 
-// --- drawing -----------------------------------------------------------------------------------
-
 function make(name, attributes = {}, ...children) {
-  const svg = ["svg", "path", "line", "text", "circle"].includes(name);
-  const space = svg ? "http://www.w3.org/2000/svg" : "http://www.w3.org/1999/xhtml";
-  const made = document.createElementNS(space, name);
+  const drawn = ["svg", "path", "line", "text", "circle"].includes(name);
+  const made = document.createElementNS(`http://www.w3.org/${drawn ? "2000/svg" : "1999/xhtml"}`, name);
   for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
   made.append(...children);
   return made;
@@ -109,8 +103,8 @@ function line(points, axis) {
 }
 
 function band(subject, axis) {
-  const around = (sign) =>
-    subject.shares.map((of) => Math.min(100, Math.max(0, 100 * (mean(of) + sign * deviation(of)))));
+  const within = (value) => Math.min(100, Math.max(0, 100 * value));
+  const around = (sign) => subject.shares.map((of) => within(mean(of) + sign * deviation(of)));
   const upper = around(1), lower = around(-1);
   const back = data.grid.map((eps, i) => `L${axis.x(eps).toFixed(2)} ${axis.y(lower[i]).toFixed(2)}`);
   return line(data.grid.map((eps, i) => [eps, upper[i]]), axis) + back.reverse().join("") + "Z";
@@ -192,8 +186,6 @@ function drawTraining() {
   }
 }
 
-// --- what the slider moves ---------------------------------------------------------------------
-
 // Accuracy under the attacks of the largest radius that was attacked and is no larger than eps:
 // an upper bound of what holds at eps.
 function attackedAt(subject, eps) {
@@ -260,8 +252,6 @@ function show() {
   showClasses(place);
 }
 
-// --- the page ----------------------------------------------------------------------------------
-
 function legend() {
   const host = document.getElementById("legend");
   const item = (kind, words) => make("li", {}, make("span", { class: kind }), words);
@@ -295,14 +285,13 @@ for (const button of document.querySelectorAll("button[data-place]")) {
 for (const kind of ["pointerdown", "pointermove"]) {
   document.getElementById("accuracy-plot").addEventListener(kind, follow);
 }
-let width = 0;
+const main = document.getElementById("main");
 new ResizeObserver(() => {
-  const now = document.getElementById("main").clientWidth;
-  if (now === width) return;
-  width = now;
+  if (main.clientWidth === show.width) return;
+  show.width = main.clientWidth;
   show();
   drawTraining();
-}).observe(document.getElementById("main"));
+}).observe(main);
 const closed = [...document.querySelectorAll("details:not([open])")];
 addEventListener("beforeprint", () => closed.forEach((one) => { one.open = true; }));
 addEventListener("afterprint", () => closed.forEach((one) => { one.open = false; }));

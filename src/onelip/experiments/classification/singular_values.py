@@ -58,10 +58,10 @@ def summarised(run: ClassificationFolder) -> dict[str, dict[str, dict[str, float
 
 def _before_and_after(run: ClassificationFolder) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Return the singular values of each linear map before and after training."""
-    torch.manual_seed(run.recipe.seed)
     info = run.info
-    before = singular_values(export(build_model(run.recipe, info)), info.shape)
     after = singular_values(export(run.load_model()), info.shape)
+    torch.manual_seed(run.recipe.seed)
+    before = singular_values(export(build_model(run.recipe, info)), info.shape)
     if not after:
         raise UsageError(f"{run.path} has no circular convolution or linear layer to look at")
     return before, after

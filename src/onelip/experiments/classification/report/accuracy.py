@@ -27,7 +27,7 @@ def accuracy_section(of: Sequence[Subject], grid: Grid) -> Html:
         "Accuracy against eps",
         note(
             "A sample counts as certified at eps if it is predicted right and its proved radius is "
-            "larger than eps. Certified accuracy is below the accuracy under every attack that "
+            "larger than eps. Certified accuracy is never above that under any attack that "
             "there is; the attacks that were tried bound it from above. Shares are rounded down."
         ),
         element("ul", class_="legend", id="legend"),

@@ -94,7 +94,7 @@ def _gallery(subject: Subject, data: Path | None) -> Html:
     run, radii = subject.folders[0], subject.radii[0]
     network = network_of(run)
     if str(subject.certify.get("logits", "")).startswith("float64"):
-        network = network.double()  # type: ignore[assignment]
+        network = network.double()
     test = run.data(data).test
     if not torch.equal(test.labels, radii.labels):
         raise UsageError("the test set is another than that of the certificate: name it by --data")

@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: checker coq demo test test-quick test-inductor test-mutations test-torch lint bench setup clean
+.PHONY: checker coq demo test test-quick test-inductor test-mutations test-torch lint bench docs tutorials dist setup clean
 
 setup: $(READY)
 
@@ -53,5 +53,19 @@ coq:
 bench: $(READY)
 	cd benchmarks && for file in norms power_step training_step inference layers soc dense block_convolution liplt_step network_bounds inverse curvature forward_error; do ../$(BIN)/python $$file.py; done
 
+EXECUTE ?= 0
+docs: $(READY)
+	EXECUTE=$(EXECUTE) $(BIN)/sphinx-build -q -W --keep-going -d build/doctrees docs build/docs
+	@echo "build/docs/index.html"
+
+tutorials: $(READY)
+	$(BIN)/python docs/execute.py
+
+dist: $(READY)
+	rm -rf dist build/sdist && mkdir -p dist build/sdist
+	$(BIN)/python -c "from setuptools import build_meta; build_meta.build_sdist('dist')"
+	tar xzf dist/onelip-*.tar.gz -C build/sdist --strip-components 1
+	cd build/sdist && $(abspath $(BIN))/python -c "from setuptools import build_meta; build_meta.build_wheel('$(CURDIR)/dist')"
+
 clean:
-	rm -rf .venv build dist src/*.egg-info
+	rm -rf .venv build dist docs/api docs/gallery src/*.egg-info

@@ -17,9 +17,12 @@ T has one, since it maps the cube [0, 1]^64 to itself (Brouwer). A Convex Potent
 full step ``2 / (s |W|^2)`` has a = 1: it is nonexpansive, and the theorem says nothing. Half of the
 step is ``(x + layer(x)) / 2``, and has a = 1/2. The norm of every W is proved, and so is C.
 
+.. image:: /figures/denoiser.png
+
 Run: ``python examples/plot_denoiser.py`` (35 seconds on one core).
 """
 
+# sphinx_gallery_thumbnail_path = "figures/denoiser.png"
 import math
 from collections.abc import Callable
 from typing import Any

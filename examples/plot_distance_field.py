@@ -11,9 +11,12 @@ crosses the surface by steps of at most f(x) / L. *As computed*: with values off
 positions by at most p, steps of ``(computed f(x) - e) / L - p`` are short enough, and rays end
 where the computed f falls below a tolerance that is larger than ``e + L p``.
 
+.. image:: /figures/distance-field.png
+
 Run: ``python examples/plot_distance_field.py`` (30 seconds on one core).
 """
 
+# sphinx_gallery_thumbnail_path = "figures/distance-field.png"
 import itertools
 import math
 from typing import Any

@@ -16,9 +16,12 @@ sums, so what remains when the iteration stands still is rounding / (1 - L). The
 has the constant 1 / (1 - L), by which errors of later layers grow on their way back. Determinants
 are exact, 2 x 2; they are positive, between (1 - L)^2 and (1 + L)^2.
 
+.. image:: /figures/invertible.png
+
 Run: ``python examples/plot_invertible.py`` (45 seconds on one core).
 """
 
+# sphinx_gallery_thumbnail_path = "figures/invertible.png"
 import math
 from typing import Any
 

@@ -37,8 +37,8 @@ class Certificate:
         method: the name of the method: ``"product"`` of the layers' bounds, ``"liplt"``, another of
             ``onelip.certificates.METHODS``, or ``"best: lipsdp"``, with the method that gave the
             bound.
-        head: ``"pairwise"`` (a constant for each pair of logits: body_bound |w_y - w_i|, that of
-            LipLT or of ``local``, elsewhere the least of sqrt(2) bound and the product's),
+        head: ``"pairwise"`` (a constant for each pair of logits: ``body_bound |w_y - w_i|``,
+            that of LipLT or of ``local``, elsewhere the least of sqrt(2) bound and the product's),
             ``"general"`` (margin / sqrt(2) bound) or ``"mlp"`` (one hidden layer).
         level: ``"real"``: the proof is in exact arithmetic, for the weights as stored and the
             logits as computed; the rounding of the forward pass is not part of it. ``"float"``: it

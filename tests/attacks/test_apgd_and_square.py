@@ -28,6 +28,26 @@ def test_the_exact_distance_is_found_and_never_less(linear, method, factor):
         assert not succeeds(method, linear, row, 0.999999)
 
 
+def test_minimum_norm_on_a_curved_network():
+    """Its balls shrink. Those of foolbox 3.3.4 do not: four times as far in the median."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 64), nn.Tanh(), nn.Linear(64, 4)).eval()
+    with torch.no_grad():
+        model[1].weight.mul_(6)
+    images = torch.rand(40, 1, 4, 4)
+    labels = model(images).argmax(1)
+    best = torch.full((len(images),), torch.inf)
+    for eps in (0.02 * 1.15**i for i in range(30)):
+        found = APGD("cross-entropy", 0, 60)(model, images, labels, eps)
+        best[model(found).argmax(1) != labels] = best.clamp(max=eps)[
+            model(found).argmax(1) != labels
+        ]
+    found = FMN(50)(model, images, labels, 1.0)
+    assert (model(found).argmax(1) != labels).all()
+    far = (found - images).flatten(1).norm(dim=1) / best
+    assert far.median() <= 1.1
+
+
 def test_square_comes_close_without_gradients(linear):
     assert all(succeeds(Square(queries=1500), linear, row, 1.5) for row in range(4))
     assert not any(succeeds(Square(queries=200), linear, row, 0.999999) for row in range(8))

@@ -156,9 +156,28 @@ class FMN:
         if not len(images):
             return images.clone()
         with wrapped(model, images.device, seed=0) as target:
-            method = foolbox.attacks.L2FMNAttack(steps=self.steps)
-            candidates: Tensor = method.run(target, images, labels)
+            candidates: Tensor = _projected_fmn(foolbox, self.steps).run(target, images, labels)
+            # some stop where the box of pixels cuts a ball; without balls steps go on to a mistake
+            rows = (_predictions(model, candidates) == labels).nonzero().squeeze(1)
+            if len(rows):
+                wander = foolbox.attacks.L2FMNAttack(steps=self.steps)
+                candidates[rows] = wander.run(target, images[rows], labels[rows])
         return candidates
+
+
+def _projected_fmn(foolbox: Any, steps: int) -> Any:
+    """Foolbox's attack with a projection: that of version 3.3.4 divides a norm by itself."""
+    import eagerpy
+
+    class Projected(foolbox.attacks.L2FMNAttack):  # type: ignore[misc]
+        def project(self, x: Any, x0: Any, epsilon: Any) -> Any:
+            """Nearest points of balls around ``x0``, a hair larger: steps pass the boundary."""
+            change = x - x0
+            norms = eagerpy.maximum(change.flatten(start=1).norms.l2(axis=-1), 1e-12)
+            factor = eagerpy.minimum(1, 1.001 * epsilon / norms)
+            return x0 + change * factor.reshape((-1, *(1,) * (x.ndim - 1)))
+
+    return Projected(steps=steps)
 
 
 def _minimise(

@@ -187,7 +187,7 @@ def go(tmp_path_factory) -> Path:
 def test_a_small_bundle_asks_for_little_time_and_memory(
     name: str, tmp_path, capsys, monkeypatch
 ) -> None:
-    monkeypatch.setattr(check, "WORK", 1 << 36)  # seconds for what is allowed to take minutes
+    monkeypatch.setattr(check, "WORK", 1 << 35)  # seconds for what is allowed to take minutes
     folder = bundle(tmp_path, name)
     tracemalloc.start()
     start = time.process_time()
@@ -200,10 +200,10 @@ def test_a_small_bundle_asks_for_little_time_and_memory(
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in BUNDLES if name not in ("frequencies", "windows")]
+    "name", [name for name in BUNDLES if name not in ("frequencies", "windows", "corners")]
 )
 def test_the_same_in_go(name: str, go, tmp_path) -> None:
-    """Two more end after minutes: the work that is allowed is a constant there."""
+    """Three more end after minutes: the work that is allowed is a constant there."""
     folder = bundle(tmp_path, name)
     done = subprocess.run(
         [go, folder], check=False, capture_output=True, text=True, timeout=3 * SECONDS

@@ -15,6 +15,7 @@ import torch
 
 from onelip.atomic_files import atomic_write
 from onelip.cli import main
+from onelip.data import data_set
 from onelip.errors import NonFiniteError, UsageError
 from onelip.experiments.classification import (
     ClassificationFolder,
@@ -24,7 +25,6 @@ from onelip.experiments.classification import (
     certify_run,
     train,
 )
-from onelip.experiments.classification import certify as certify_module
 from onelip.experiments.classification.training import loggers
 from onelip.experiments.classification.training.classifier import Classifier
 from onelip.experiments.classification.training.schedule import piecewise_triangular
@@ -372,14 +372,13 @@ def test_evaluation_on_held_out_images_alone(tmp_path, monkeypatch):
     certify_run(run)
     expected = run.read()["certify"]["held_out"]
     other = started(tmp_path / "other", epochs=1)
-    real = certify_module.load
+    real = data_set.load
 
     def load(name, split, *more):
         assert split == "train"
         return real(name, split, *more)
 
-    monkeypatch.setattr(certify_module, "load", load)
-    monkeypatch.setattr("onelip.cli.train.load", load)
+    monkeypatch.setattr(data_set, "load", load)
     assert main(["train", f"--resume={other.path}", "--quiet", "--evaluate=held-out"]) == 0
     record = other.read()
     assert record["held_out"] == expected

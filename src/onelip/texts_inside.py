@@ -1,8 +1,10 @@
-"""Texts inside ``.pt2`` and ``.onnx`` files of networks, which change nothing of the network."""
+"""Texts inside ``.pt2``, ``.onnx``, ``.safetensors`` files, which change nothing of a network."""
 
 import zipfile
 from pathlib import Path
 from typing import Any
+
+from safetensors import safe_open
 
 from onelip.errors import UsageError, missing_extra
 
@@ -39,6 +41,9 @@ def read_text(path: Path, key: str) -> str:
     try:
         if path.suffix.lower() == ".onnx":
             return _props(_onnx().load(path)).get(key, "")
+        if path.suffix.lower() == ".safetensors":
+            with safe_open(path, framework="numpy") as file:
+                return str((file.metadata() or {}).get(key, ""))
         with zipfile.ZipFile(path) as archive:  # the text alone: nothing of it is opened by torch
             names = [name for name in archive.namelist() if name.endswith(f"/extra/{key}")]
             return archive.read(names[0]).decode(errors="replace") if names else ""

@@ -131,6 +131,7 @@ def test_claims_travel_inside(suffix: str, tmp_path) -> None:
     file = tmp_path / "bundle" / f"network.{suffix}"
     claims = read_inside(file)
     assert claims["bound"] == record["bound"]
+    assert read_inside(tmp_path / "bundle" / "tensors.safetensors") == claims
     assert compared(tmp_path / "bundle") == {file.name: ""}
     assert onelip.certify(file, x).prediction.tolist() == record["samples"]["predictions"]
     write_inside(file, claims | {"bound": "0x1p-3"})

@@ -21,7 +21,7 @@ from onelip.proofs.claims import hexadecimal
 from onelip.proofs.executions import faithful
 from onelip.proofs.files import outline
 from onelip.proofs.graph import body_constant, network_record
-from onelip.proofs.inside import digest_of, write_inside
+from onelip.proofs.inside import KEY, as_text, digest_of, write_inside
 from onelip.proofs.maps import Record, norm_of_records
 from onelip.proofs.multipliers import with_multipliers
 from onelip.proofs.rounding import with_rounding
@@ -122,8 +122,8 @@ def prove(
             save(model, temporary / f"network.{suffix}", chain.inputs)
         refused, digest = "", digest_of(outline(network, store.tensors))
         for record, bound in tries:
+            claims = {"network": digest, "bound": hexadecimal(bound), "level": "real"}
             for suffix in formats:
-                claims = {"network": digest, "bound": hexadecimal(bound), "level": "real"}
                 write_inside(temporary / f"network.{suffix}", claims)
             content = {
                 "format": "onelip proof",
@@ -136,7 +136,7 @@ def prove(
                 "samples": None if x is None else samples_record(chain, record, bound, x, store),
             }
             content |= with_rounding(content, store.tensors)
-            refused = _written(temporary, content, store)
+            refused = _written(temporary, content, store, claims)
             if not refused:
                 temporary.rename(folder)
                 return content
@@ -161,10 +161,11 @@ def _check_samples(x: Tensor | None, chain: Chain, level: Record | None) -> None
         raise UsageError(f"samples are no numbers of {dtype}, in which the network runs")
 
 
-def _written(folder: Path, content: Record, store: TensorStore) -> str:
+def _written(folder: Path, content: Record, store: TensorStore, claims: dict[str, str]) -> str:
     """Write a bundle and check it; empty, or the checker's reason."""
     (folder / PROOF).unlink(missing_ok=True)
-    (folder / TENSORS).write_bytes(safetensors.torch.save(store.tensors))
+    inside = {KEY: as_text(claims)}
+    (folder / TENSORS).write_bytes(safetensors.torch.save(store.tensors, inside))
     content["files"] = {path.name: _digest(path) for path in sorted(folder.iterdir())}
     (folder / PROOF).write_text(json.dumps(content, indent=1))
     try:

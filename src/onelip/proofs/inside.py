@@ -9,7 +9,8 @@ from onelip.errors import UsageError
 from onelip.texts_inside import read_text, write_text
 
 KEY = "onelip.proof"
-"""Name of the entry: in an ONNX file's metadata, or of an extra file of a ``.pt2``."""
+"""Name of the entry: in the metadata of an ONNX or safetensors file, or of an extra file of a
+``.pt2``."""
 
 
 def digest_of(outline: list[Any]) -> str:
@@ -24,7 +25,12 @@ def write_inside(path: Path, claims: dict[str, str]) -> None:
         path: of the file.
         claims: names and texts, ``network`` the digest of what they are claimed of.
     """
-    write_text(path, KEY, json.dumps(claims, sort_keys=True))
+    write_text(path, KEY, as_text(claims))
+
+
+def as_text(claims: dict[str, str]) -> str:
+    """Claims as they stand in a file."""
+    return json.dumps(claims, sort_keys=True)
 
 
 def read_inside(path: Path) -> dict[str, str]:

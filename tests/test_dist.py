@@ -95,7 +95,7 @@ def test_the_sdist_has_tests_docs_and_corpus(made):
         names = {name.partition("/")[2] for name in archive.getnames()}
     needed = {"CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE", "README.md", "Makefile"}
     needed |= {"docs/conf.py", "docs/tutorials/flows.ipynb", "examples/plot_monotone.py"}
-    needed |= {"conftest.py", "tests/conftest.py", "src/onelip/checker/corpus/corpus.json"}
+    needed |= {"tests/test_pages.py", "tests/conftest.py", "src/onelip/checker/corpus/corpus.json"}
     assert needed <= names
     assert not any(name.startswith(("docs/api", "docs/gallery")) for name in names)
 

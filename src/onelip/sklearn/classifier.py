@@ -5,19 +5,18 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils import check_random_state
+from sklearn.base import ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import validate_data
 
 from onelip.certificates import Certificate, certify
 from onelip.errors import UsageError
 from onelip.losses import OffsetCrossEntropy
 from onelip.sklearn import table_network as tables
-from onelip.sklearn.table_network import Array, Domain, Units
+from onelip.sklearn.table_network import Array, Domain, TableEstimator, Units
 
 
-class LipschitzClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class LipschitzClassifier(ClassifierMixin, TableEstimator):  # type: ignore[misc]
     """A dense 1-Lipschitz network on the standardised columns of a table.
 
     Columns are divided by their deviations inside the network, so that radii are in the units of
@@ -88,28 +87,12 @@ class LipschitzClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise UsageError(
                 f"margin >= 0 and temperature > 0 are asked, got {self.margin}, {self.temperature}"
             )
-        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        mean, deviation = tables.scaling(x)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            network = tables.body(
-                x.shape[1],
-                self.hidden_layer_sizes,
-                len(self.classes_),
-                linear=self.linear,
-                activation=self.activation,
-            )
-        tables.train(
-            network,
-            torch.from_numpy((x - mean) / deviation).float(),
+        self._train(
+            x,
             torch.from_numpy(labels.astype(np.int64)),
+            len(self.classes_),
             OffsetCrossEntropy(math.sqrt(2) * self.margin, self.temperature),
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            seed=seed,
         )
-        self.network_ = tables.on_table(mean, deviation, network)
         return self
 
     def decision_function(self, X: Any) -> Array:  # noqa: N803
@@ -182,10 +165,6 @@ class LipschitzClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if unknown:
             raise UsageError(f"no row was trained with the label {unknown[0]!r}")
         return np.array([known[label] for label in labels], dtype=np.int64)
-
-    def _rows(self, X: Any) -> Array:  # noqa: N803
-        check_is_fitted(self)
-        return np.ascontiguousarray(validate_data(self, X, dtype=np.float64, reset=False))
 
     def _logits(self, X: Any) -> Array:  # noqa: N803
         x = self._rows(X)

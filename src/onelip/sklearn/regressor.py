@@ -4,8 +4,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.utils import check_random_state
+from sklearn.base import RegressorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 from torch.nn import functional as F
@@ -17,10 +16,10 @@ from onelip.layers import Rescale
 from onelip.layers.constrained import plain_linear
 from onelip.norms.rounding import downward
 from onelip.sklearn import table_network as tables
-from onelip.sklearn.table_network import Array, Domain, Units
+from onelip.sklearn.table_network import Array, Domain, TableEstimator, Units
 
 
-class LipschitzRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
+class LipschitzRegressor(RegressorMixin, TableEstimator):  # type: ignore[misc]
     """A dense k-Lipschitz network from the standardised columns of a table to a number.
 
     Args:
@@ -79,32 +78,17 @@ class LipschitzRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         if not 0 < self.lipschitz < np.inf:
             raise UsageError(f"lipschitz is a positive number, got {self.lipschitz}")
         y = np.asarray(y, np.float64)
-        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        mean, deviation = tables.scaling(x)
         (middle,), (spread,) = tables.scaling(y[:, None])
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            network = tables.body(
-                x.shape[1],
-                self.hidden_layer_sizes,
-                1,
-                linear=self.linear,
-                activation=self.activation,
-            )
-        network.append(Rescale(self.lipschitz, trained=False))
-        tables.train(
-            network,
-            torch.from_numpy((x - mean) / deviation).float(),
-            torch.from_numpy((y - middle) / spread).float(),
-            lambda found, wanted: F.mse_loss(found.squeeze(1), wanted),
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            seed=seed,
-        )
         number = torch.float64
         back = plain_linear(torch.tensor([[spread]], dtype=number), torch.tensor([middle]).double())
-        self.network_ = tables.on_table(mean, deviation, network, back)
+        self._train(
+            x,
+            torch.from_numpy((y - middle) / spread).float(),
+            1,
+            lambda found, wanted: F.mse_loss(found.squeeze(1), wanted),
+            after=[Rescale(self.lipschitz, trained=False)],
+            back=[back],
+        )
         return self
 
     def predict(self, X: Any) -> Array:  # noqa: N803
@@ -191,7 +175,3 @@ class LipschitzRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         network, inputs = tables.in_units(self.network_, x, units)
         away: Tensor = torch.as_tensor(np.asarray(eps, np.float64))
         return interval(network, inputs, away, method=method, level=level)
-
-    def _rows(self, X: Any) -> Array:  # noqa: N803
-        check_is_fitted(self)
-        return np.ascontiguousarray(validate_data(self, X, dtype=np.float64, reset=False))

@@ -7,6 +7,9 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
 
 from onelip._export import export
@@ -86,6 +89,56 @@ def train(
                 schedule.step()
     if not bool(value.detach().isfinite()):
         raise NonFiniteError("the loss is not finite at the end: a smaller learning_rate")
+
+
+class TableEstimator(BaseEstimator):  # type: ignore[misc]
+    """What a classifier and a regressor share: how rows are read, and how a network is trained.
+
+    Its subclasses have the parameters that ``LipschitzClassifier`` names, and ``network_``.
+    """
+
+    def _rows(self, X: Any) -> Array:  # noqa: N803
+        check_is_fitted(self)
+        return np.ascontiguousarray(validate_data(self, X, dtype=np.float64, reset=False))
+
+    def _train(
+        self,
+        x: Array,
+        y: Tensor,
+        count: int,
+        loss: Callable[[Tensor, Tensor], Tensor],
+        *,
+        after: Sequence[nn.Module] = (),
+        back: Sequence[nn.Module] = (),
+    ) -> None:
+        """Train ``network_`` on the standardised columns.
+
+        Args:
+            x: rows of the table.
+            y: what the loss compares with.
+            count: outputs of the body.
+            loss: of outputs and ``y``.
+            after: trained parts after the body.
+            back: parts after those that training leaves out.
+        """
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        mean, deviation = scaling(x)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            widths = self.hidden_layer_sizes
+            names = {"linear": self.linear, "activation": self.activation}
+            network = body(x.shape[1], widths, count, **names).extend(after)
+        train(
+            network,
+            torch.from_numpy((x - mean) / deviation).float(),
+            y,
+            loss,
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            seed=seed,
+        )
+        self.network_ = on_table(mean, deviation, network, *back)
 
 
 def on_table(

@@ -191,6 +191,8 @@ LAYERS = [
     Case("GradientStep", _gradient_step, (2, 4, 4)),
     Case("GradientStep-sized", lambda: _gradient_step(image_size=(3, 4)), (2, 3, 4)),
     Case("GradientStep-circular", lambda: _gradient_step(padding_mode="circular"), (2, 3, 3)),
+    Case("HalfAbs", lambda: layers.HalfAbs(4), (4, 2)),
+    Case("HalfAbs-odd", lambda: layers.HalfAbs(3), (3,)),
     Case("GroupSort-3", lambda: layers.GroupSort(3), (6, 2, 2)),
     Case("GroupSort-all", lambda: layers.GroupSort(5), (5,)),
     Case("Householder", lambda: layers.Householder(4), (4, 2, 2)),

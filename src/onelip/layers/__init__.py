@@ -3,7 +3,7 @@
 from onelip.errors import keep_old_names
 from onelip.layers._bjorck import BjorckLinear, CholeskyLinear
 from onelip.layers._computed_once import computed_once
-from onelip.layers.absolute import Abs
+from onelip.layers.absolute import Abs, HalfAbs
 from onelip.layers.accumulated import Accumulated
 from onelip.layers.aoc import AOCConv2d
 from onelip.layers.aoc_1d import AOCConv1d
@@ -62,6 +62,7 @@ __all__ = [
     "FixedSOCConv2d",
     "GradientStep",
     "GroupSort",
+    "HalfAbs",
     "Householder",
     "InvertibleDownsampling",
     "LOTConv2d",

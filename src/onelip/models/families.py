@@ -65,6 +65,7 @@ _LINEAR: dict[str, Callable[..., nn.Module]] = {
 _ACTIVATIONS: dict[str, Callable[[int], nn.Module]] = {
     "absolute": lambda _: layers.Abs(),
     "full-sort": layers.GroupSort,
+    "half-absolute": layers.HalfAbs,
     "householder": layers.Householder,
     "householder-2": partial(layers.Householder, order=2),
     "max-min": lambda _: layers.MaxMin(),

@@ -8,6 +8,7 @@ from onelip.losses.emma import EMMA
 from onelip.losses.generalized import GeneralizedCrossEntropy
 from onelip.losses.gloro import GloRo
 from onelip.losses.head import HeadLoss
+from onelip.losses.kantorovich import HKR, KR, HingeMargin
 from onelip.losses.margin import MarginHinge, OffsetCrossEntropy
 from onelip.losses.radius import RadiusLoss
 
@@ -21,6 +22,9 @@ LOSSES = {
     "crc": CRC,
     "crm": CRM,
     "gloro": GloRo,
+    "hinge-margin": HingeMargin,
+    "hkr": HKR,
+    "kr": KR,
 }
 """Every loss by name, for recipes and the command line."""
 
@@ -28,11 +32,14 @@ __all__ = [
     "CRC",
     "CRM",
     "EMMA",
+    "HKR",
+    "KR",
     "LOSSES",
     "CertificateRegularized",
     "GeneralizedCrossEntropy",
     "GloRo",
     "HeadLoss",
+    "HingeMargin",
     "LogitAnnealing",
     "MarginHinge",
     "OffsetCrossEntropy",

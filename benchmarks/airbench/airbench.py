@@ -17,7 +17,7 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,23 +33,32 @@ OFFSET = math.sqrt(2) * EPS[1]  # the margin of logits that a radius of 36/255 t
 TEMPERATURE, BATCH, RATE, WARM = 0.25, 256, 1e-2, 0.2
 
 
-def network(width: int = 1, depth: int = 1) -> nn.Sequential:
-    """Orthogonal convolutions, zeros around the images: isometries, but for what the border takes.
+Block = Callable[[int, int, int], list[nn.Module]]
+"""Function of input channels, output channels and the image's side to layers."""
+
+
+def block(inputs: int, outputs: int, side: int) -> list[nn.Module]:  # noqa: ARG001
+    """An orthogonal convolution with zeros around the image, and an activation."""
+    return [AOCConv2d(inputs, outputs, 3, padding_mode="zeros"), HalfAbs(outputs)]
+
+
+def network(width: int = 1, depth: int = 1, block: Block = block) -> nn.Sequential:
+    """Isometries, but for what the borders take.
 
     Where a side is halved the kernel has the size of the stride: an orthogonal matrix, and no
-    kernel on four times the channels. Stages of 4 x 4 pixels have no other layer, for a CPU's
+    kernel on four times the channels. Images of 4 x 4 pixels see no other layer, for a CPU's
     convolutions are slow on them.
     """
     parts: list[nn.Module] = [nn.PixelUnshuffle(2)]
-    before = 12
-    for stage, channels in enumerate((32 * width, 64 * width)):
-        if stage:
+    before, features = 12, 256
+    for side, channels in ((16, 32 * width), (8, 64 * width)):
+        if side < 16:
             parts += [AOCConv2d(before, channels, 2, 2, padding=0), HalfAbs(channels)]
             before = channels
         for _ in range(1 + depth):
-            parts += [AOCConv2d(before, channels, 3, padding_mode="zeros"), HalfAbs(channels)]
+            parts += block(before, channels, side)
             before = channels
-    last, features = 2 * before, 256
+    last = 2 * before
     parts += [AOCConv2d(before, last, 2, 2, padding=0), HalfAbs(last), nn.Flatten()]
     parts += [CholeskyLinear(last * 16, features), HalfAbs(features), UnitNormLinear(features, 10)]
     return nn.Sequential(*parts)
@@ -69,14 +78,21 @@ def minibatches(images: Tensor, labels: Tensor, shift: int) -> Iterator[tuple[Te
 
 
 def train(
-    model: nn.Module, images: Tensor, labels: Tensor, seconds: float, shift: int
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    seconds: float,
+    *,
+    shift: int = 2,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, float]:
     """Train for a number of seconds; the learning rate follows the clock."""
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.Adam(model.parameters(), lr=RATE)
     loss = onelip.losses.OffsetCrossEntropy(OFFSET, TEMPERATURE)
     batches, steps = minibatches(images, labels, shift), 0
-    start, processor = time.perf_counter(), time.process_time()
-    while (done := (time.perf_counter() - start) / seconds) < 1:
+    begun, start, processor = clock(), time.perf_counter(), time.process_time()
+    while (done := (clock() - begun) / seconds) < 1:
         for group in optimiser.param_groups:
             group["lr"] = RATE * min((done + 1e-3) / WARM, (1 - done) / (1 - WARM))
         x, y = next(batches)
@@ -94,12 +110,24 @@ def train(
     }
 
 
+def splits(folder: Path, held_out: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Images and labels to train on, and others: test images, or 5,000 that are held out."""
+    known = onelip.data.load("cifar10", "train", folder)
+    if held_out:
+        order = torch.randperm(50_000, generator=torch.Generator().manual_seed(1))
+        rows, others = order[:45_000], order[45_000:]
+        images, labels = known.inputs, known.labels
+        return images[rows], labels[rows], images[others], labels[others]
+    test = onelip.data.load("cifar10", "test", folder)
+    return known.inputs, known.labels, test.inputs, test.labels
+
+
 def certified(model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Any]:
     """Export, prove and certify; accuracies in per cent."""
     network = onelip.export(model.eval())
     start = time.perf_counter()
     certificate = onelip.certify(network, images.float() / 255, labels)
-    found = {f"{1000 * eps:.0f}e-3": 100 * certificate.accuracy(eps, labels) for eps in EPS}
+    found = {f"{round(255 * eps)}/255": 100 * certificate.accuracy(eps, labels) for eps in EPS}
     seconds = round(time.perf_counter() - start, 1)
     return {"certified": found, "bound": float(certificate.bound), "certify_seconds": seconds}
 
@@ -119,18 +147,9 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
-    train_set = onelip.data.load("cifar10", "train", options.data)
-    images, labels = train_set.inputs, train_set.labels
-    if options.held_out:
-        order = torch.randperm(50_000, generator=torch.Generator().manual_seed(1))
-        test_images, test_labels = images[order[45_000:]], labels[order[45_000:]]
-        images, labels = images[order[:45_000]], labels[order[:45_000]]
-    else:
-        test = onelip.data.load("cifar10", "test", options.data)
-        test_images, test_labels = test.inputs, test.labels
+    images, labels, test_images, test_labels = splits(options.data, options.held_out)
     model = network(options.width, options.depth)
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    found = train(model, images, labels, 60 * options.minutes, options.shift)
+    found = train(model, images, labels, 60 * options.minutes, shift=options.shift)
     settings = {k: v for k, v in vars(options).items() if k not in ("data", "out")}
     record = {"settings": settings, "training": found, **certified(model, test_images, test_labels)}
     if options.out:

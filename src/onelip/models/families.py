@@ -26,7 +26,14 @@ Convolution = Literal[
 ]
 Linear = Literal["aol", "bjorck", "bro", "cayley", "cholesky"]
 Activation = Literal[
-    "absolute", "full-sort", "householder", "householder-2", "max-min", "n-activation", "relu"
+    "absolute",
+    "full-sort",
+    "half-absolute",
+    "householder",
+    "householder-2",
+    "max-min",
+    "n-activation",
+    "relu",
 ]
 CONVOLUTIONS: tuple[str, ...] = get_args(Convolution)
 """Names of the families of convolutions."""

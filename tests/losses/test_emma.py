@@ -81,3 +81,14 @@ def test_errors():
     for floor in (-0.1, 1.1, math.nan):
         with pytest.raises(ValueError, match="floor is a share"):
             EMMA(1.0, floor=floor)
+
+
+def test_constants_of_pairs():
+    logits = torch.tensor([[2.0, 1.0, 0.0], [0.0, 3.0, 2.5]], dtype=torch.float64)
+    labels = torch.tensor([0, 1])
+    constants = torch.tensor([[0.0, 2.0, 4.0], [2.0, 0.0, 1.0], [4.0, 1.0, 0.0]])
+    raised = EMMA(0.25, floor=0.0).raised(logits, labels, constants.double())
+    assert torch.equal(raised, torch.tensor([[0.0, 0.5, 1.0], [0.5, 0.0, 0.25]]).double())
+    same = torch.full((3, 3), 1.5, dtype=torch.float64)
+    loss = EMMA(0.25)(logits, labels, same)
+    assert torch.allclose(loss, EMMA(0.25, constant=1.5)(logits, labels))

@@ -90,3 +90,17 @@ def test_defaults(batch, name):
     assert value.dtype == torch.float32
     order = torch.randperm(7)
     torch.testing.assert_close(_called(loss, logits[order].float(), labels[order]), value)
+
+
+@pytest.mark.parametrize("name", [n for n in LOSSES if n != "crc"])  # whose samples are no sum
+def test_reductions_of_every_loss(name, batch):
+    logits, labels = batch
+    constants = torch.rand(5, 5, dtype=torch.float64) + 1
+    build = LOSSES[name]
+    rest = (constants,) if issubclass(build, RadiusLoss) else ()
+    each = build(reduction="none")(logits, labels, *rest)
+    assert each.shape == labels.shape
+    assert torch.allclose(build()(logits, labels, *rest), each.mean())
+    assert torch.allclose(build(reduction="sum")(logits, labels, *rest), each.sum())
+    with pytest.raises(ValueError, match="reduction is"):
+        build(reduction="median")

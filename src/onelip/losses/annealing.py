@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from onelip.losses.reduction import Reduction, checked, reduced
+
 
 class LogitAnnealing(nn.Module):
     r"""``-T (1 - p)^beta log p``: cross-entropy that fades for samples with a large margin.
@@ -19,6 +21,7 @@ class LogitAnnealing(nn.Module):
         offset: subtracted from the label's logit, in units of the logits.
         temperature: T, in units of the logits.
         beta: exponent of the fading factor.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
 
     Raises:
         ValueError: a temperature that is not positive, or a negative beta.
@@ -31,19 +34,26 @@ class LogitAnnealing(nn.Module):
     Logit Annealing Loss", ICML 2025.
     """
 
-    def __init__(self, offset: float = 2.0, temperature: float = 0.75, beta: float = 5.0) -> None:
+    def __init__(
+        self,
+        offset: float = 2.0,
+        temperature: float = 0.75,
+        beta: float = 5.0,
+        reduction: Reduction = "mean",
+    ) -> None:
         super().__init__()
         if not temperature > 0 or not beta >= 0:
             raise ValueError(
                 f"temperature > 0 and beta >= 0 are asked, got {temperature} and {beta}"
             )
         self.offset, self.temperature, self.beta = offset, temperature, beta
+        self.reduction = checked(reduction)
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the mean loss, a scalar."""
+        """Return the loss, a scalar, or one for each sample."""
         own = logits.gather(1, labels[:, None]).squeeze(1) - self.offset
         rivals = logits.scatter(1, labels[:, None], -torch.inf) / self.temperature
         lead = own / self.temperature - rivals.logsumexp(1)
         # p = sigmoid(lead) and 1 - p = sigmoid(-lead): both logarithms without cancellation
         fading = (self.beta * F.logsigmoid(-lead)).exp()
-        return -self.temperature * (fading * F.logsigmoid(lead)).mean()
+        return reduced(-self.temperature * fading * F.logsigmoid(lead), self.reduction)

@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from onelip.losses.radius import RadiusLoss
+from onelip.losses.reduction import Reduction, checked, reduced
 
 
 class CRM(RadiusLoss):
@@ -23,6 +24,7 @@ class CRM(RadiusLoss):
         weight: lambda, factor of the radii.
         temperature: t of the soft minimum: the larger, the closer to the minimum.
         start_epoch: number of first epochs with plain cross-entropy.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
 
     Raises:
         ValueError: a radius or temperature that is not positive, a negative weight or epoch.
@@ -40,6 +42,7 @@ class CRM(RadiusLoss):
         weight: float = 30.0,
         temperature: float = 5.0,
         start_epoch: int = 10,
+        reduction: Reduction = "mean",
     ) -> None:
         super().__init__()
         if not radius > 0 or not temperature > 0:
@@ -51,7 +54,7 @@ class CRM(RadiusLoss):
                 f"weight and start_epoch must not be negative, got {weight} and {start_epoch}"
             )
         self.radius, self.weight, self.temperature = radius, weight, temperature
-        self.start_epoch = start_epoch
+        self.start_epoch, self.reduction = start_epoch, checked(reduction)
 
     def forward(self, logits: Tensor, labels: Tensor, constants: Tensor) -> Tensor:
         """The formula in the class docstring."""
@@ -60,8 +63,9 @@ class CRM(RadiusLoss):
         soft = -torch.logsumexp(-self.temperature * radii, 1) / self.temperature
         hard = radii.amin(1)
         close = (hard > 0) & (hard < self.radius)
-        gained = torch.where(close, soft, 0.0).sum() / len(logits)
-        return F.cross_entropy(logits, labels) - self.weight * gained
+        gained = torch.where(close, soft, 0.0)
+        losses = F.cross_entropy(logits, labels, reduction="none") - self.weight * gained
+        return reduced(losses, self.reduction)
 
 
 def rival_radii(logits: Tensor, labels: Tensor, constants: Tensor) -> Tensor:

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from onelip.losses.reduction import Reduction, checked
+
 
 class EMMA(nn.Module):
     """Cross-entropy after raising each other logit by the most that its own radius allows.
@@ -21,6 +23,7 @@ class EMMA(nn.Module):
         constant: Lipschitz constant of the difference of two logits; ``sqrt(2)`` for a 1-Lipschitz
             network, and ``|w_y - w_i|``, at most 2, with a head of rows of length 1.
         floor: smallest eps_i as a share of epsilon.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
 
     Raises:
         ValueError: a negative epsilon, a constant that is not positive, a floor outside [0, 1].
@@ -34,7 +37,11 @@ class EMMA(nn.Module):
     """
 
     def __init__(
-        self, epsilon: float = 36 / 255, constant: float = 2**0.5, floor: float = 0.01
+        self,
+        epsilon: float = 36 / 255,
+        constant: float = 2**0.5,
+        floor: float = 0.01,
+        reduction: Reduction = "mean",
     ) -> None:
         super().__init__()
         if not epsilon >= 0 or not constant > 0:
@@ -44,14 +51,25 @@ class EMMA(nn.Module):
         if not 0 <= floor <= 1:
             raise ValueError(f"floor is a share between 0 and 1, got {floor}")
         self.epsilon, self.constant, self.floor = epsilon, constant, floor
+        self.reduction = checked(reduction)
 
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the mean loss, a scalar."""
-        return F.cross_entropy(logits + self.raised(logits, labels), labels)
+    def forward(self, logits: Tensor, labels: Tensor, constants: Tensor | None = None) -> Tensor:
+        """Return the loss, a scalar, or one for each sample.
+
+        Args:
+            logits: ``(batch, classes)``.
+            labels: ``(batch,)``.
+            constants: ``(classes, classes)``, one for each difference of two logits, in place of
+                ``constant``.
+        """
+        moved = logits + self.raised(logits, labels, constants)
+        return F.cross_entropy(moved, labels, reduction=self.reduction)
 
     @torch.no_grad()
-    def raised(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def raised(self, logits: Tensor, labels: Tensor, constants: Tensor | None = None) -> Tensor:
         """Return ``constant * eps_i`` for each other class, and 0 for the label."""
-        most = self.constant * self.epsilon
+        slopes = logits.new_tensor(self.constant) if constants is None else constants[labels]
+        most = slopes * self.epsilon
         margins = logits.gather(1, labels[:, None]) - logits
-        return margins.clamp(self.floor * most, most).scatter(1, labels[:, None], 0)
+        raised = margins.maximum(self.floor * most).minimum(most)
+        return raised.scatter(1, labels[:, None], 0)

@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from onelip.errors import UsageError
 from onelip.losses.radius import RadiusLoss
+from onelip.losses.reduction import Reduction, checked, reduced
 
 
 class GloRo(RadiusLoss):
@@ -22,6 +23,7 @@ class GloRo(RadiusLoss):
     Args:
         epsilon: the radius to certify, in units of the input.
         weight: factor of the divergence.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
 
     Raises:
         ValueError: a negative epsilon or weight.
@@ -32,19 +34,23 @@ class GloRo(RadiusLoss):
         tensor([[1.5000, 0.0000, 1.0000]])
     """
 
-    def __init__(self, epsilon: float = 36 / 255, weight: float = 1.5) -> None:
+    def __init__(
+        self, epsilon: float = 36 / 255, weight: float = 1.5, reduction: Reduction = "mean"
+    ) -> None:
         super().__init__()
         if not epsilon >= 0 or not weight >= 0:
             raise ValueError(f"epsilon and weight must not be negative, got {epsilon} and {weight}")
         self.epsilon, self.weight = epsilon, weight
+        self.reduction = checked(reduction)
 
     def forward(self, logits: Tensor, labels: Tensor, constants: Tensor) -> Tensor:
         """The formula in the class docstring."""
         known = F.log_softmax(logits, 1)
         # The divergence of p from the extended q; p has no mass on the extra class.
         extended = F.log_softmax(self.extended(logits, constants), 1)[:, :-1]
-        divergence = (known.exp() * (known - extended)).sum(1).mean()
-        return F.cross_entropy(logits, labels) + self.weight * divergence
+        divergence = (known.exp() * (known - extended)).sum(1)
+        losses = F.cross_entropy(logits, labels, reduction="none") + self.weight * divergence
+        return reduced(losses, self.reduction)
 
     def extended(self, logits: Tensor, constants: Tensor) -> Tensor:
         """The logits, and the extra one after them."""

@@ -1,29 +1,10 @@
 """Losses of the Kantorovich-Rubinstein dual, with a hinge (Serrurier et al., CVPR 2021)."""
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 
 from onelip.errors import UsageError
-
-Reduction = Literal["mean", "sum", "none"]
-"""What is done with the losses of the samples."""
-
-
-def reduced(losses: Tensor, reduction: Reduction) -> Tensor:
-    """Return the mean or the sum of losses, or the losses themselves.
-
-    Raises:
-        ValueError: another reduction.
-    """
-    if reduction == "none":
-        return losses
-    if reduction == "mean":
-        return losses.mean()
-    if reduction == "sum":
-        return losses.sum()
-    raise ValueError(f'reduction is "mean", "sum" or "none", got {reduction!r}')
+from onelip.losses.reduction import Reduction, checked, reduced
 
 
 def signs(scores: Tensor, labels: Tensor) -> Tensor:
@@ -100,7 +81,7 @@ class KR(nn.Module):
 
     def __init__(self, reduction: Reduction = "mean") -> None:
         super().__init__()
-        self.reduction = reduction
+        self.reduction = checked(reduction)
 
     def forward(self, scores: Tensor, labels: Tensor) -> Tensor:
         """Return the loss, a scalar, or one for each sample."""
@@ -127,7 +108,7 @@ class HingeMargin(nn.Module):
 
     def __init__(self, margin: float = 1.0, reduction: Reduction = "mean") -> None:
         super().__init__()
-        self.margin, self.reduction = margin, reduction
+        self.margin, self.reduction = margin, checked(reduction)
 
     def forward(self, scores: Tensor, labels: Tensor) -> Tensor:
         """Return the loss, a scalar, or one for each sample."""
@@ -165,7 +146,7 @@ class HKR(nn.Module):
         super().__init__()
         if not 0 <= alpha <= 1:
             raise ValueError(f"alpha is between 0 and 1, got {alpha}")
-        self.alpha, self.margin, self.reduction = alpha, margin, reduction
+        self.alpha, self.margin, self.reduction = alpha, margin, checked(reduction)
 
     def forward(self, scores: Tensor, labels: Tensor) -> Tensor:
         """Return the loss, a scalar, or one for each sample."""

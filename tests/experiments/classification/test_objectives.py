@@ -11,6 +11,7 @@ from onelip.errors import UsageError
 from onelip.experiments.classification import (
     ClassificationFolder,
     attack_run,
+    build_loss,
     certify_run,
     table,
     train,
@@ -111,3 +112,11 @@ def test_a_certificate_that_the_head_does_not_allow_is_refused_before_training(t
     with pytest.raises(UsageError, match="UnitNormLinear: certify it with method='product'"):
         train(run, progress=False)
     assert not run.checkpoint.exists()
+
+
+def test_a_training_step_needs_one_number():
+    recipe = dataclasses.replace(RECIPES["digits"], objective={"reduction": "none"})
+    with pytest.raises(UsageError, match="a training step needs one number"):
+        build_loss(recipe)
+    recipe = dataclasses.replace(RECIPES["digits"], objective={"reduction": "sum"})
+    assert build_loss(recipe).reduction == "sum"

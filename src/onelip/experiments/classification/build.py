@@ -96,4 +96,6 @@ def build_loss(recipe: Recipe) -> nn.Module:
         raise UsageError(f"{recipe.loss} cannot be built: {error}") from None
     if not isinstance(loss, nn.Module):
         raise UsageError(f"{recipe.loss} returns a {type(loss).__name__}, not a torch.nn.Module")
+    if getattr(loss, "reduction", "mean") == "none":
+        raise UsageError("a training step needs one number: --objective.reduction mean, or sum")
     return loss

@@ -9,6 +9,7 @@ from onelip.losses.generalized import GeneralizedCrossEntropy
 from onelip.losses.gloro import GloRo
 from onelip.losses.head import HeadLoss
 from onelip.losses.kantorovich import HKR, KR, HingeMargin
+from onelip.losses.lipschitz_margin import LipschitzMargin
 from onelip.losses.margin import MarginHinge, OffsetCrossEntropy
 from onelip.losses.radius import RadiusLoss
 
@@ -25,6 +26,7 @@ LOSSES = {
     "hinge-margin": HingeMargin,
     "hkr": HKR,
     "kr": KR,
+    "lipschitz-margin": LipschitzMargin,
 }
 """Every loss by name, for recipes and the command line."""
 
@@ -40,6 +42,7 @@ __all__ = [
     "GloRo",
     "HeadLoss",
     "HingeMargin",
+    "LipschitzMargin",
     "LogitAnnealing",
     "MarginHinge",
     "OffsetCrossEntropy",

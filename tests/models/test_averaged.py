@@ -11,7 +11,7 @@ from onelip import layers
 from onelip.bounds import ECLipsE, LipLT, Product
 from onelip.certificates.forward_error import forward_error
 from onelip.chains import Elementwise, GroupSorting, Opaque
-from onelip.errors import UsageError
+from onelip.errors import UnboundedModuleError, UsageError
 from onelip.models import averaged
 from onelip.reading import read
 from onelip.testing import jacobian_norm
@@ -321,3 +321,35 @@ def test_binary_networks():
 def test_names_that_are_unknown():
     with pytest.raises(UsageError, match="no average over 'mirror': known are flip, cross"):
         averaged(dense(), "flip,mirror")
+
+
+def test_a_transform_that_bends_is_no_move():
+    """Its last linear map is the identity, and says nothing of what is before."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(30, 2)).double().eval()
+    mean, x = averaged(net, [nn.Identity(), nn.LeakyReLU(3.0)]), torch.randn(4, *SHAPE).double()
+    assert torch.allclose(mean(x), (net(x) + net(nn.LeakyReLU(3.0)(x))) / 2)
+    chain = read(mean, SHAPE)
+    assert torch.allclose(chain.forward(x), mean(x))
+    bound = float(Product().bound(chain))
+    assert bound == pytest.approx(2 * float(onelip.lipschitz_bound(net)), rel=1e-6)
+
+
+def test_networks_whose_activations_differ_are_not_taken_for_alike():
+    nets = [
+        nn.Sequential(nn.Flatten(), nn.Linear(30, 4), nn.LeakyReLU(slope), nn.Linear(4, 2)).eval()
+        for slope in (0.1, 0.5)
+    ]
+    mean, x = averaged(nets), torch.rand(4, *SHAPE)
+    chain = read(mean, SHAPE)
+    assert [type(block.nonlinearity) for block in chain.blocks] == [Opaque]
+    assert torch.allclose(chain.forward(x), mean(x), atol=1e-6)
+
+
+def test_hooks_on_the_mean_itself_are_refused():
+    mean = averaged(nn.Sequential(nn.Flatten(), nn.Linear(30, 2)).eval(), "flip")
+    mean[0].register_forward_hook(lambda module, inputs, output: 9 * output)
+    for method in ("product", "liplt"):
+        with pytest.raises(UnboundedModuleError, match="hook"):
+            onelip.lipschitz_bound(mean, SHAPE, method=method)
+        with pytest.raises(UnboundedModuleError, match="hook"):
+            onelip.certify(mean, torch.rand(2, *SHAPE), method=method)

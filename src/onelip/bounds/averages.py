@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from onelip.bounds.layer_product import flattened, is_head, without_accumulation
 from onelip.bounds.logit_bounds import LogitBounds
 from onelip.layers.averaged import Averaged, mean_of
+from onelip.lipschitz import refuse_hidden_behaviour
 from onelip.norms.rounding import upward
 
 
@@ -29,6 +30,7 @@ class Mean(NamedTuple):
         after = [without_accumulation(part) for _, part in rest]
         if type(first) is not Averaged or not all(map(is_head, after)):
             return None
+        refuse_hidden_behaviour(model)
         networks = [
             nn.Sequential(network, *after) if after else network for network in first.networks
         ]

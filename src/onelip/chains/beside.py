@@ -175,7 +175,8 @@ class _Copies:
         first, modules = kinds[0], [kind.module for kind in kinds]
         module = modules[0]
         numbers = any([*m.parameters(), *m.buffers()] for m in modules)
-        if numbers or any(type(m) is not type(module) or repr(m) != repr(module) for m in modules):
+        numbers |= any(isinstance(n, Tensor) for m in modules for n in vars(m).values())
+        if numbers or any(_settings(m) != _settings(module) for m in modules):
             raise _Unlike
         if isinstance(first, Elementwise):
             low, high = (
@@ -249,7 +250,7 @@ class _Copies:
         if not isinstance(first, Convolution):
             raise _Unlike
         joined &= first.groups == 1
-        if len({_settings(part) for part in every}) > 1:
+        if len({_geometry(part) for part in every}) > 1:
             raise _Unlike
         weights = [part.weight for part in every for _ in range(self.transforms)]
         return replace(
@@ -324,7 +325,13 @@ class _Copies:
         return value.then(Dense(weight, None if bias is None else bias.to(weight)))
 
 
-def _settings(linear: Convolution) -> tuple[object, ...]:
+def _settings(module: nn.Module) -> tuple[object, ...]:
+    """Class and arguments of a module without numbers."""
+    public = {k: v for k, v in vars(module).items() if k[0] != "_" and k != "training"}
+    return type(module), repr(module), public
+
+
+def _geometry(linear: Convolution) -> tuple[object, ...]:
     return (
         linear.weight.shape,
         linear.stride,

@@ -182,9 +182,10 @@ class Averaged(LipschitzModule):
         the constant is all that is known.
         """
         chains = [_read(network, value.shape).chain() for network in self.networks]
-        moves = [index_of(_read(part, value.shape).linear) for part in self.transforms]
+        parts = [_read(part, value.shape).chain() for part in self.transforms]
+        moves = [index_of(part.last) for part in parts if not part.blocks]
         taken = [move for move in moves if move is not None]
-        if len(taken) == len(moves):
+        if len(taken) == len(parts):
             chain = averaged_chain(chains, taken, value.point.like)
             if chain is not None:
                 return value.through(chain)

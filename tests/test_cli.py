@@ -599,6 +599,37 @@ def test_averages_that_there_are_not(refused, run, line, message):
     refused(line, message)
 
 
+def test_the_ceiling_of_a_data_set(call):
+    status, out, err = call("ceiling digits --eps 1/4,1 --json")
+    assert (status, err) == (0, "")
+    found = json.loads(out)
+    assert (found["samples"], [row["exactly"] for row in found["rows"]]) == (450, ["1/4", "1"])
+    assert found["rows"][0]["certified"] == 1 - found["rows"][0]["lost"] / 450
+    status, out, _ = call("ceiling digits --eps 0.25,1")
+    assert (status, f"{100 * found['rows'][1]['certified']:.1f}" in out) == (0, True)
+    Path("rows.csv").write_text("a,label\n" + "".join(f"{n % 7},{n % 2}\n" for n in range(40)))
+    status, out, err = call("ceiling --data rows.csv --split train --eps 0.5")
+    assert (status, err) == (0, "")
+    assert "units of the table" in out
+    assert "pairs have different labels" in out
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("ceiling --eps 1", "name your data"),
+        ("ceiling digits --eps one", "--eps takes radii, as 36/255,0.5,1.58"),
+        ("ceiling digits --eps 1/0", "--eps takes radii"),
+        ("ceiling digits --eps inf", "--eps takes radii"),
+        ("ceiling digits --eps=-1", "--eps must not be negative"),
+        ("ceiling mnist --data nothing", "nothing"),
+        ("ceiling digits --label a --data .", "data of your own"),
+    ],
+)
+def test_ceilings_that_there_are_not(refused, line, message):
+    refused(line, message)
+
+
 def test_a_reader_that_has_seen_enough_is_no_error():
     onelip = f"{sys.executable} -m onelip recipes"
     line = ["bash", "-c", f"set -o pipefail; {onelip} | head -1"]

@@ -353,3 +353,40 @@ def test_hooks_on_the_mean_itself_are_refused():
             onelip.lipschitz_bound(mean, SHAPE, method=method)
         with pytest.raises(UnboundedModuleError, match="hook"):
             onelip.certify(mean, torch.rand(2, *SHAPE), method=method)
+
+
+class Own(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Conv2d(1, 3, 3, padding=1), nn.Linear(90, 3)
+
+    def forward(self, x):
+        return self.last(torch.relu(self.first(x)).flatten(1))
+
+
+@pytest.mark.parametrize("method", ["product", "liplt"])
+def test_networks_of_classes_of_ones_own_are_traced(method):
+    torch.manual_seed(0)
+    nets = [Own().eval() for _ in range(2)]
+    mean, x = averaged(nets, "flip"), torch.rand(6, *SHAPE)
+    own = [float(onelip.lipschitz_bound(net, SHAPE, method=method)) for net in nets]
+    found = float(onelip.lipschitz_bound(mean, SHAPE, method=method))
+    assert found == pytest.approx(sum(own) / 2, rel=1e-6)
+    certificate = onelip.certify(mean, x, method=method)
+    assert float(certificate.bound) <= found * (1 + 1e-9)
+    wanted = torch.stack([net(y) for net in nets for y in (x, x.flip(3))]).mean(0)
+    assert torch.equal(certificate.prediction, wanted.argmax(1))
+
+
+class Other(Own):
+    """Its trace is another function."""
+
+    def forward(self, x):
+        return super().forward(x) * (1.0 if torch.compiler.is_exporting() else 9.0)
+
+
+def test_networks_that_answer_otherwise_than_their_trace_are_refused():
+    net, x = Other().eval(), torch.rand(6, *SHAPE)
+    for model in (net, averaged(net, "flip")):
+        with pytest.raises(UsageError, match="answers otherwise than the trace"):
+            onelip.certify(model, x)

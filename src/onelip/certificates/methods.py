@@ -27,7 +27,7 @@ from onelip.certificates.head_curvature.proof import HeadCurvature
 from onelip.chains import Chain, Shape
 from onelip.errors import UsageError
 from onelip.lipschitz import finite
-from onelip.reading import Traced, read
+from onelip.reading import Traced, read, readable
 
 Method = BoundMethod | CertificateMethod
 
@@ -56,7 +56,8 @@ def radius_proof(method: Method | str, model: nn.Module, input_shape: Shape) -> 
     if mean is None:
         return of_type(found, model, input_shape)
     share = found.shared(len(mean.networks))
-    return _of_mean(mean, [of_type(share, network, input_shape) for network in mean.networks])
+    networks = [readable(network, input_shape) for network in mean.networks]
+    return _of_mean(mean, [of_type(share, network, input_shape) for network in networks])
 
 
 def _of_mean(mean: Mean, proofs: Sequence[RadiusProof]) -> RadiusProof:

@@ -2,8 +2,9 @@
 
 Small orthogonal networks, each trained for a fixed time on one thread, with and without the
 transforms in training, are certified alone, as means over transforms, and as means of two networks.
-All rows are shown: nothing is chosen by them. ``python averaging.py cifar10 FOLDER`` takes a data
-set (digits, mnist, cifar10) and its folder.
+All rows are shown: nothing is chosen by them. ``python averaging.py mnist FOLDER`` takes a data set
+(digits, mnist, cifar10) and its folder; ``python averaging.py cifar10 FOLDER NETWORK.pt IMAGES`` an
+exported network that was trained before, by ``torch.save``, and a number of test images.
 """
 
 import math
@@ -55,9 +56,21 @@ BATCH, RATE, TEMPERATURE, WARM = 256, 1e-2, 0.25, 0.2
 
 def main() -> None:
     """One data set."""
-    name, *folder = sys.argv[1:]
+    name, *rest = sys.argv[1:]
     torch.set_num_threads(1)
-    save(f"averaging_{name}_cpu", _rows(name, Path(folder[0]) if folder else None))
+    folder = Path(rest[0]) if rest else None
+    rows = _rows(name, folder) if len(rest) < 2 else _of_file(name, folder, *rest[1:])
+    save(f"averaging_{name}_cpu", rows)
+
+
+def _of_file(name: str, folder: Path | None, file: str, images: str) -> Iterator[dict[str, Any]]:
+    task, test = TASKS[name], load(name, "test", folder)
+    test = test.subset(torch.arange(int(images)))
+    network = torch.load(file, weights_only=False)
+    about = {"data": test.note or name, "network": Path(file).name}
+    yield about | _certified(network, test, task)
+    over = task.overs[0]
+    yield about | {"mean over": over} | _certified(averaged(network, over), test, task)
 
 
 def _rows(name: str, folder: Path | None) -> Iterator[dict[str, Any]]:

@@ -22,11 +22,12 @@ SHAPE = (1, 5, 6)  # an odd height, and sides that differ
 def convolutional() -> nn.Sequential:
     return nn.Sequential(
         layers.AOCConv2d(1, 4, 3, padding_mode="zeros"),
-        layers.MaxMin(),
+        layers.HalfAbs(4),
         layers.AOCConv2d(4, 6, 2, 2, padding=0, padding_mode="zeros"),
         nn.Flatten(),
-        layers.CholeskyLinear(36, 8),
         layers.MaxMin(),
+        layers.CholeskyLinear(36, 8),
+        layers.HalfAbs(8),
         layers.UnitNormLinear(8, 4),
     )
 
@@ -282,7 +283,7 @@ def test_networks_that_are_not_alike_keep_their_constants():
 
 
 def test_an_activation_with_numbers_of_its_own_is_read_by_its_constant():
-    net = nn.Sequential(nn.Flatten(), nn.Linear(30, 4), nn.PReLU(4), nn.Linear(4, 2)).eval()
+    net = nn.Sequential(nn.Flatten(), layers.NActivation(30), nn.Linear(30, 2)).eval()
     mean, x = averaged(net, "flip"), torch.rand(4, *SHAPE)
     chain = read(mean, SHAPE)
     assert [type(block.nonlinearity) for block in chain.blocks] == [Opaque]

@@ -171,25 +171,41 @@ class _Copies:
         )
 
     def nonlinearity(self, kinds: list[Nonlinearity], inputs: Shape) -> Nonlinearity:
-        """Nonlinearities that are alike and have no numbers of their own."""
+        """Nonlinearities that are alike, and have no numbers but slopes of channels."""
         first, modules = kinds[0], [kind.module for kind in kinds]
+        if all(type(module) is nn.PReLU for module in modules):
+            return self._elementwise(kinds, self._with_slopes(modules, inputs), inputs)
         module = modules[0]
         numbers = any([*m.parameters(), *m.buffers()] for m in modules)
         numbers |= any(isinstance(n, Tensor) for m in modules for n in vars(m).values())
         if numbers or any(_settings(m) != _settings(module) for m in modules):
             raise _Unlike
         if isinstance(first, Elementwise):
-            low, high = (
-                self.entries([getattr(kind, name) for kind in kinds], inputs)
-                for name in ("low", "high")
-            )
-            return Elementwise(module, low, high)
+            return self._elementwise(kinds, module, inputs)
         constant = max(kind.constant for kind in kinds)
         if isinstance(first, GroupSorting):
             return replace(first, constant=constant)
         if isinstance(first, Opaque) and type(module) in _CHANNELWISE and len(inputs) == 3:
             return Opaque(module, constant, self.shape(first.shape))
         raise _Unlike
+
+    def _elementwise(
+        self, kinds: Sequence[Nonlinearity], module: nn.Module, inputs: Shape
+    ) -> Elementwise:
+        low, high = (
+            self.entries([getattr(kind, name) for kind in kinds], inputs)
+            for name in ("low", "high")
+        )
+        return Elementwise(module, low, high)
+
+    def _with_slopes(self, modules: Sequence[Any], inputs: Shape) -> nn.PReLU:
+        """One slope for each channel of all copies."""
+        slopes = [module.weight.detach().expand(inputs[0]) for module in modules]
+        weight = self._biases(list(slopes), inputs)
+        assert weight is not None
+        joined = nn.PReLU(len(weight), device="meta")
+        joined.weight = nn.Parameter(weight, requires_grad=False)
+        return joined.eval()
 
     def map(self, maps: list[LinearMap], joined: bool = False) -> LinearMap:
         """Maps that are alike, side by side; with ``joined``, convolutions have one group."""

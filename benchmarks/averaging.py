@@ -69,8 +69,8 @@ def _of_file(name: str, folder: Path | None, file: str, images: str) -> Iterator
     network = torch.load(file, weights_only=False)
     about = {"data": test.note or name, "network": Path(file).name}
     yield about | _certified(network, test, task)
-    over = task.overs[0]
-    yield about | {"mean over": over} | _certified(averaged(network, over), test, task)
+    for over in task.overs:
+        yield about | {"mean over": over} | _certified(averaged(network, over), test, task)
 
 
 def _rows(name: str, folder: Path | None) -> Iterator[dict[str, Any]]:

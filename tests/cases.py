@@ -45,6 +45,10 @@ def _gradient_step(**options) -> layers.GradientStep:
     return layers.GradientStep(weight, torch.randn(3), nn.ReLU(), step, **options)
 
 
+def _small() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(1, 2, 2), layers.MaxMin(), nn.Flatten(), nn.Linear(12, 3))
+
+
 def _batch_norm(kind: type[nn.Module], channels: int, **options) -> nn.Module:
     module = kind(channels, **options)
     nn.init.normal_(module.running_mean)
@@ -87,6 +91,15 @@ def _sandwich() -> layers.Sandwich:
 CIRCULAR = {"padding_mode": "circular"}
 
 LAYERS = [
+    Case("HorizontalFlip", layers.HorizontalFlip, (2, 3, 4)),
+    Case("Shift", lambda: layers.Shift(1, -2), (1, 3, 4)),
+    Case("Shift-wrap", lambda: layers.Shift(-1, 1, wrap=True), (1, 3, 5)),
+    Case(
+        "Averaged",
+        lambda: layers.Averaged([_small()], [nn.Identity(), layers.HorizontalFlip()]),
+        (1, 3, 4),
+    ),
+    Case("Averaged-networks", lambda: layers.Averaged([_small(), _small()]), (1, 3, 4)),
     _kernel("square", (2, 4, 4), layers.AOCConv2d, 2, 2, 3),
     _kernel("stride", (2, 4, 4), layers.AOCConv2d, 2, 3, 3, stride=2),
     _kernel("stride-wide", (1, 6, 6), layers.AOCConv2d, 1, 5, 4, stride=2),

@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+import onelip
 from onelip.attacks import ATTACKS, Boundary
 from onelip.cli import COMMANDS, main
 from onelip.directed_rounding import downwards, upwards
@@ -550,6 +551,83 @@ def test_methods_that_certify_a_run(call, run):
     assert (status, out) == (2, "")
     assert_one_line(err, "curvature")
     assert metrics(run)["certify"] == found["product"]
+
+
+def test_means_over_transforms_of_a_run(call, run):
+    before, radii = metrics(run), (run / "certificates.safetensors").read_bytes()
+    status, out, err = call("certify run --average flip")
+    assert (status, err) == (0, "")
+    assert "certified %, mean over flip" in out
+    status, _, err = call("certify run --average cross,flip --level float --out means.json")
+    assert (status, err) == (0, "")
+    after = metrics(run)
+    means = after.pop("averaged")
+    assert after == before  # the run's own certificate stays, beside which attacks stand
+    assert (run / "certificates.safetensors").read_bytes() == radii
+    assert list(means) == ["flip", "cross,flip"]
+    assert means["cross,flip"]["level"] == "float"
+    assert means["flip"]["bound"] == pytest.approx(before["certify"]["bound"])
+    test = onelip.data.load("digits", "test")
+    x = test.inputs / 255 if test.inputs.dtype == torch.uint8 else test.inputs
+    net, mean = onelip.load(run), onelip.load(run, average="flip")
+    assert torch.allclose(mean(x), (net(x) + net(x.flip(3))) / 2, atol=1e-5)
+    assert mean.info == net.info
+    certificate = onelip.certify(mean, x, test.labels)
+    for eps, share in means["flip"]["test"]["certified"].items():
+        assert certificate.accuracy(float(eps), test.labels) == pytest.approx(share, abs=1e-9)
+    assert call("export run -o mean.pt2 --average flip")[0] == 0
+    assert torch.allclose(onelip.load("mean.pt2")(x), mean(x), atol=1e-5)
+    assert call("prove run -o bundle --samples 3 --average flip")[0] == 0
+    assert call("check bundle")[0] == 0
+    np.save("one.npy", x[:1].numpy())
+    status, out, _ = call("predict run one.npy --average flip")
+    assert status == 0
+    assert f"{float(certificate.radius[0]):.4f}"[:5] in out or certificate.radius[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("certify run --average mirror", "known are flip, cross, shifts, wrapped-shifts"),
+        ("certify run --average ''", "known are flip"),
+        ("certify run --average flip --shards shards", "--average is not for shards"),
+        ("export run -o mean.onnx --average flip,left", "no average over 'left'"),
+        ("prove net.pt2 -o bundle --average flip", "--average is for runs"),
+    ],
+)
+def test_averages_that_there_are_not(refused, run, line, message):
+    refused(line, message)
+
+
+def test_the_ceiling_of_a_data_set(call):
+    status, out, err = call("ceiling digits --eps 1/4,1 --json")
+    assert (status, err) == (0, "")
+    found = json.loads(out)
+    assert (found["samples"], [row["exactly"] for row in found["rows"]]) == (450, ["1/4", "1"])
+    assert found["rows"][0]["certified"] == 1 - found["rows"][0]["lost"] / 450
+    status, out, _ = call("ceiling digits --eps 0.25,1")
+    assert (status, f"{100 * found['rows'][1]['certified']:.1f}" in out) == (0, True)
+    Path("rows.csv").write_text("a,label\n" + "".join(f"{n % 7},{n % 2}\n" for n in range(40)))
+    status, out, err = call("ceiling --data rows.csv --split train --eps 0.5")
+    assert (status, err) == (0, "")
+    assert "units of the table" in out
+    assert "pairs have different labels" in out
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("ceiling --eps 1", "name your data"),
+        ("ceiling digits --eps one", "--eps takes radii, as 36/255,0.5,1.58"),
+        ("ceiling digits --eps 1/0", "--eps takes radii"),
+        ("ceiling digits --eps inf", "--eps takes radii"),
+        ("ceiling digits --eps=-1", "--eps must not be negative"),
+        ("ceiling mnist --data nothing", "nothing"),
+        ("ceiling digits --label a --data .", "data of your own"),
+    ],
+)
+def test_ceilings_that_there_are_not(refused, line, message):
+    refused(line, message)
 
 
 def test_a_reader_that_has_seen_enough_is_no_error():

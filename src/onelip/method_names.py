@@ -18,3 +18,6 @@ CERTIFICATE_METHODS = (*BOUND_METHODS, "curvature")
 
 TRAINING_CONSTANTS = ("product", "liplt", "head")
 """Bound methods with an estimate for training, and the head alone."""
+
+AVERAGES = ("flip", "cross", "shifts", "wrapped-shifts")
+"""Names of the transforms that ``onelip.models.averaged`` takes a mean over."""

@@ -48,7 +48,7 @@ def numbers(module: nn.Module) -> list[Tensor]:
 def takes_tensors(kind: type[nn.Module]) -> bool:
     """Whether a constructor is given its numbers, by themselves or in a module."""
     hints = get_type_hints(kind.__init__).values()
-    given = kind is layers.Accumulated
+    given = kind in (layers.Accumulated, layers.Averaged)
     return given or any(hint is Tensor or hint is nn.Conv2d for hint in hints)
 
 

@@ -339,3 +339,35 @@ def test_a_class_is_saved_and_proved_again(net, tmp_path):
         assert bound == pytest.approx(float(onelip.lipschitz_bound(exported, SHAPE)), rel=1e-6)
         assert torch.allclose(onelip.certify(path, x).radius, expected.radius, rtol=1e-3)
     net.double()
+
+
+@pytest.mark.parametrize("form", ["class", "file"])
+def test_a_network_after_a_linear_layer_counts_the_norm_of_that(form, tmp_path):
+    torch.manual_seed(0)
+    steps = [layers.ConvexPotentialLinear(6, 4) for _ in range(2)]
+    net = onelip.export(nn.Sequential(*steps, nn.Linear(6, 2)))
+    if form == "class":
+        part = readable(Wrapped(net).eval(), (6,))
+    else:
+        onelip.save(net, tmp_path / "net.pt2", (6,))
+        part = onelip.load(tmp_path / "net.pt2")
+    assert isinstance(part, Traced)
+    first = nn.Linear(6, 6, bias=False)
+    first.weight.data = 10 * torch.eye(6)
+    whole = nn.Sequential(first, part).eval().requires_grad_(False)
+    bound = float(onelip.lipschitz_bound(whole, (6,), method=bounds.Product(any_size=False)))
+    alone = float(onelip.lipschitz_bound(part, (6,), method=bounds.Product(any_size=False)))
+    assert bound == pytest.approx(10 * alone, rel=1e-6)
+    twin = copy.deepcopy(nn.Sequential(first, net)).double()
+    slopes = [float(jacobian_norm(twin, x)) for x in torch.randn(64, 6).double()]
+    assert max(slopes) <= bound
+    assert max(slopes) > alone
+
+
+class Wrapped(nn.Module):
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x):
+        return self.net(x)

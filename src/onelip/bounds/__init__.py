@@ -14,6 +14,7 @@ from onelip.bounds._lipschitz_bound import lipschitz_bound
 from onelip.bounds._lipsdp import LipSDP
 from onelip.bounds._local import Local, LocalBounds, LocalRadius
 from onelip.bounds._product import Product
+from onelip.bounds.averages import Mean
 from onelip.bounds.layer_product import LayerProduct
 from onelip.bounds.logit_bounds import LogitBounds
 from onelip.bounds.method import BoundMethod, Network
@@ -34,6 +35,7 @@ __all__ = [
     "LocalBounds",
     "LocalRadius",
     "LogitBounds",
+    "Mean",
     "Network",
     "Product",
     "Tried",

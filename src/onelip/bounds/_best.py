@@ -3,8 +3,8 @@
 import math
 import time
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -102,6 +102,10 @@ class Best(BoundMethod):
     seconds: float = 60.0
     methods: tuple[str, ...] = ()
     name: ClassVar[str] = "best"
+
+    def shared(self, networks: int) -> Self:
+        """Spend the same seconds on all networks together."""
+        return replace(self, seconds=self.seconds / networks)
 
     def __post_init__(self) -> None:
         if not self.seconds > 0:

@@ -1,7 +1,9 @@
 """Proved Lipschitz constant of a network, by any method."""
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from onelip.bounds._local import Local
+from onelip.bounds.averages import Mean
 from onelip.bounds.method import BoundMethod, Network
 from onelip.bounds.registry import bound_method
 from onelip.chains import Shape
@@ -38,4 +40,9 @@ def lipschitz_bound(
         >>> onelip.lipschitz_bound(model, (3, 4), method=onelip.bounds.LipLT())
         tensor(1., dtype=torch.float64)
     """
-    return bound_method(method).bound(model, input_shape)
+    found = bound_method(method)
+    mean = Mean.of(model) if isinstance(model, nn.Module) else None
+    if mean is None or isinstance(found, Local):
+        return found.bound(model, input_shape)
+    found = found.shared(len(mean.networks))
+    return mean.constant([found.bound(network, input_shape) for network in mean.networks])

@@ -111,6 +111,9 @@ def without_accumulation(module: nn.Module) -> nn.Module:
 def _linear_head(parts: list[tuple[str, nn.Module]]) -> Head | None:
     """Return the last part if it is linear."""
     last = without_accumulation(parts[-1][1]) if parts else None
-    if last is not None and is_linear(last):
-        return last
-    return last if type(last) is UnitNormLinear else None
+    return last if last is not None and is_head(last) else None
+
+
+def is_head(module: nn.Module) -> TypeGuard[Head]:
+    """Check whether a module is a matrix and a bias, and nothing else."""
+    return is_linear(module) or type(module) is UnitNormLinear

@@ -166,6 +166,10 @@ class BoundMethod(abc.ABC):
         """Return the same method as ``Best`` runs it when so many seconds are left."""
         return self
 
+    def shared(self, networks: int) -> Self:  # noqa: ARG002
+        """Return the same method for one of so many networks that share its seconds."""
+        return self
+
     def estimate(self, chain: Chain) -> nn.Module:  # noqa: ARG002
         """Return a differentiable estimate, for training: called with a chain of the same shapes.
 

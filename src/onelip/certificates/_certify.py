@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from onelip.bounds import Mean
 from onelip.certificates._radius_proof import (
     EXACT,
     CertificateMethod,
@@ -122,6 +123,9 @@ def _certified(
     single, model = model, of_two_logits(model, x)
     proved = radius_proof(method, model, tuple(x.shape[1:]))
     body, head = proved.split(model)
+    mean = Mean.of(model)
+    networks = () if mean is None else mean.networks  # which are proved one by one
+    members = [(network, readable(network, tuple(x.shape[1:]))) for network in networks]
     with full_precision(x.device):
         features = torch.cat(
             [body(part.clone()) for part in x.split(batch_size)]
@@ -129,6 +133,8 @@ def _certified(
         logits = torch.cat([head(part) for part in features.split(batch_size)])
         refuse_mixed(model, x[:1], logits)
         refuse_other_function(asked, single, x, batch_size)
+        for network, traced in members:
+            refuse_other_function(network, traced, x[:_READ], batch_size)
     _check_logits(logits, len(x), labels)
     prediction = logits.argmax(1)
     batch = ForwardPass(x, features, logits, prediction)

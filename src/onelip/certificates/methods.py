@@ -5,7 +5,7 @@ constant of its pair of logits. Three methods know more: ``Product`` for images 
 linear head, ``Local`` the sample, and ``Best`` names the method that gave the bound.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from onelip import bounds
-from onelip.bounds import Best, BoundMethod, LayerProduct, Local, LogitBounds, Product
+from onelip.bounds import Best, BoundMethod, LayerProduct, Local, LogitBounds, Mean, Product
 from onelip.certificates._radius_proof import (
     CertificateMethod,
     ForwardPass,
@@ -27,7 +27,7 @@ from onelip.certificates.head_curvature.proof import HeadCurvature
 from onelip.chains import Chain, Shape
 from onelip.errors import UsageError
 from onelip.lipschitz import finite
-from onelip.reading import Traced, read
+from onelip.reading import Traced, read, readable
 
 Method = BoundMethod | CertificateMethod
 
@@ -52,7 +52,32 @@ def radius_proof(method: Method | str, model: nn.Module, input_shape: Shape) -> 
     if not isinstance(found, BoundMethod):
         return found.radius_proof(model, input_shape)
     of_type = _SPECIAL.get(type(found), _from_logit_bounds)
-    return of_type(found, model, input_shape)
+    mean = None if type(found) is Local else Mean.of(model)
+    if mean is None:
+        return of_type(found, model, input_shape)
+    share = found.shared(len(mean.networks))
+    networks = [readable(network, input_shape) for network in mean.networks]
+    return _of_mean(mean, [of_type(share, network, input_shape) for network in networks])
+
+
+def _of_mean(mean: Mean, proofs: Sequence[RadiusProof]) -> RadiusProof:
+    """Proof of a mean of networks: the mean of their constants, pair by pair."""
+    several = len(proofs) > 1
+    names = (
+        (f"{place}.{name}" if several else name, bound)
+        for place, proof in enumerate(proofs)
+        for name, bound in proof.layer_bounds
+    )
+    logits = [proof.proof for proof in proofs if proof.proof is not None]
+    return RadiusProof(
+        method=", ".join(dict.fromkeys(proof.method for proof in proofs)),
+        pairwise=lambda classes: mean.constant([proof.pairwise(classes) for proof in proofs]),
+        bound=mean.constant([proof.bound for proof in proofs]),
+        body_bound=mean.constant([proof.body_bound for proof in proofs]),
+        layer_bounds=tuple(names),
+        head=proofs[0].head if len({proof.head for proof in proofs}) == 1 else "general",
+        proof=mean.logit_bounds(logits) if len(logits) == len(proofs) else None,
+    )
 
 
 def _named(method: Method | str) -> Method:

@@ -6,6 +6,7 @@ has neither skip nor outer. The chain ends in a linear map (equation 17 of Fazly
 
 import copy
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -13,7 +14,17 @@ import torch
 from torch import Tensor, nn
 
 from onelip.activations import slopes
-from onelip.chains.linear_map import GroupMean, LinearMap, Scale, Shape, Sum, composed, identity
+from onelip.chains.linear_map import (
+    GroupMean,
+    LinearMap,
+    Scale,
+    Shape,
+    Sum,
+    composed,
+    identity,
+    norm_of_parts,
+)
+from onelip.norms.rounding import product
 
 
 class Split(NamedTuple):
@@ -142,6 +153,16 @@ class Block:
     def outputs(self) -> Shape:
         """Shape of what the block returns."""
         return self.hidden if self.outer is None else self.outer.outputs
+
+    def after(self, maps: Sequence[LinearMap]) -> "Block":
+        """The block after linear maps, whose norms its constant takes in."""
+        inner = composed([*maps, self.inner])
+        skip = None if self.skip is None else composed([*maps, self.skip])
+        constant = None
+        if self.constant is not None:
+            own = torch.tensor(self.constant, dtype=torch.float64)
+            constant = float(product([own, *map(norm_of_parts, maps)]))
+        return replace(self, inner=inner, skip=skip, constant=constant)
 
     def forward(self, x: Tensor) -> Tensor:
         """The block, biases included."""

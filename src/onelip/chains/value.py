@@ -134,12 +134,7 @@ class Value:
         """Output of a network that takes this value."""
         value = self
         for block in chain.blocks:
-            before = value.maps
-            inner = composed([*before, block.inner]) if before else block.inner
-            skip = block.skip
-            if skip is not None and before:
-                skip = composed([*before, skip])
-            value = value.behind(replace(block, inner=inner, skip=skip))
+            value = value.behind(block.after(value.maps) if value.maps else block)
         return value.then(chain.last)
 
     def named(self, name: str) -> "Value":

@@ -29,6 +29,7 @@ COMMANDS = (
     "table",
     "transport",
     "recipes",
+    "ceiling",
 )
 """Each is a module of this package with a function ``run``."""
 
@@ -55,6 +56,7 @@ USAGE = """usage: onelip COMMAND [ARGUMENTS]
   transport --task NAME              the same where the distance is known
   transport --resume RUN             go on with a run that was stopped
   recipes [--table GROUP | --all]    what can be trained
+  ceiling DATASET --eps RADII        certified accuracy that no classifier exceeds there
 
 RECIPE is a name, a YAML file, or file.py:NAME. --data PLACE is your own: a folder of images by
 class, an .npz, .csv or .parquet file, hub:OWNER/NAME; or a folder with a published set in the hub's

@@ -8,12 +8,21 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from onelip.errors import UsageError, missing_extra
 from onelip.experiments import classification
+from onelip.method_names import AVERAGES
 
 if TYPE_CHECKING:
     from onelip.experiments.settings import Settings
 
 _Settings = TypeVar("_Settings", bound="Settings")
-_DATA = "place of the data: a folder, a file, hub:OWNER/NAME; published sets are downloaded"
+DATA = "place of the data: a folder, a file, hub:OWNER/NAME; published sets are downloaded"
+"""Help of ``--data``."""
+
+
+def add_average_option(parser: Any) -> None:
+    """Add ``--average``."""
+    names = ", ".join(AVERAGES)
+    text = f"certify the mean over transforms of each image, of {names}, or several: flip,shifts"
+    parser.add_argument("--average", help=text)
 
 
 def new_parser(command: str) -> Any:
@@ -90,7 +99,7 @@ def add_training_options(parser: Any, stopped: str) -> None:
         parser: of a command that trains on images.
         stopped: what ``--max-minutes`` does.
     """
-    parser.add_argument("--data", type=Path, help=_DATA)
+    parser.add_argument("--data", type=Path, help=DATA)
     parser.add_argument("--max_minutes", type=float, help=stopped)
 
 

@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from onelip.cli.arguments import classification_run
+from onelip.cli.arguments import add_average_option, classification_run
 from onelip.cli.shard_options import add_shard_options, certify_in_shards, refuse_shard_options
+from onelip.errors import UsageError
 from onelip.experiments import classification
 from onelip.method_names import CERTIFICATE_METHODS
 
@@ -12,6 +13,8 @@ from onelip.method_names import CERTIFICATE_METHODS
 def run(arguments: list[str]) -> None:
     """Certify a run, or the images of a file in shards."""
     folder, options = classification_run("certify", arguments, _add_options)
+    if options.shards is not None and options.average is not None:
+        raise UsageError("--average is not for shards: leave one of them out")
     if options.shards is not None:
         certify_in_shards(folder, options)
         return
@@ -24,6 +27,7 @@ def run(arguments: list[str]) -> None:
         method=options.method,
         level=options.level,
         precision=options.precision,
+        average=options.average,
     )
     print(classification.table(folder.read(), folder.recipe))
     if options.out is not None:
@@ -43,4 +47,5 @@ def _add_options(parser: Any) -> None:
         help="bits in which the network runs: 32 or 64; 64 for tables by default",
     )
     parser.add_argument("--out", type=Path, help="write the radii: .csv, .json or .parquet")
+    add_average_option(parser)
     add_shard_options(parser)

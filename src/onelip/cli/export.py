@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from onelip.cli.arguments import new_parser
+from onelip.cli.arguments import add_average_option, new_parser
 from onelip.errors import UsageError
 from onelip.experiments import classification
 from onelip.method_names import CERTIFICATE_METHODS
@@ -28,6 +28,7 @@ def run(arguments: list[str]) -> None:
         with_radius=options.with_radius,
         method=options.method,
         reach=options.reach,
+        average=options.average,
     )
     print(text)
 
@@ -44,4 +45,5 @@ def _parsed(arguments: list[str]) -> Any:
     parser.add_argument("--method", help=f"of the radii, of {known}; the recipe's by default")
     reach = "of the radii: length of the longest input; their level is float then"
     parser.add_argument("--reach", type=float, help=reach)
+    add_average_option(parser)
     return parser.parse_args(arguments)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from onelip.cli.arguments import new_parser
+from onelip.cli.arguments import add_average_option, new_parser
 from onelip.experiments import classification
 from onelip.method_names import CERTIFICATE_METHODS
 
@@ -13,7 +13,12 @@ def run(arguments: list[str]) -> None:
     options = _parsed(arguments)
     folder = classification.ClassificationFolder.open(options.run)
     text = classification.predict_run(
-        folder, options.files, method=options.method, level=options.level, out=options.out
+        folder,
+        options.files,
+        method=options.method,
+        level=options.level,
+        out=options.out,
+        average=options.average,
     )
     print(text)
 
@@ -28,4 +33,5 @@ def _parsed(arguments: list[str]) -> Any:
         "--level", choices=("real", "float"), default="real", help="float: rounding included"
     )
     parser.add_argument("--out", type=Path, help="write the table: .csv, .json or .parquet")
+    add_average_option(parser)
     return parser.parse_args(arguments)

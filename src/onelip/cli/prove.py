@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from onelip.cli.arguments import new_parser, stored_array
+from onelip.cli.arguments import add_average_option, new_parser, stored_array
 from onelip.errors import UsageError
 from onelip.experiments import classification
 
@@ -30,12 +30,15 @@ def run(arguments: list[str]) -> None:
     parser.add_argument("--seconds", type=float, help="for the search of lipsdp")
     trust = "open parts of a .pt2 file that may run code, because you know who wrote it"
     parser.add_argument("--trust", action="store_true", help=trust)
+    add_average_option(parser)
     options: Any = parser.parse_args(arguments)
     formats = [name.strip() for name in options.formats.split(",") if name.strip()]
     how = {"method": options.method, "seconds": options.seconds, "level": options.level}
     if options.file.suffix.lower() in (".pt2", ".onnx"):
         if options.accumulate:
             raise UsageError("--accumulate is for runs: a file is executed as it is")
+        if options.average is not None:
+            raise UsageError("--average is for runs: onelip export RUN --average writes a file")
         x = None if options.inputs is None else _samples(options.inputs)
         record = classification.prove_file(options.file, options.out, x, trust=options.trust, **how)
     else:
@@ -46,6 +49,7 @@ def run(arguments: list[str]) -> None:
             options.data,
             options.samples,
             accumulate=options.accumulate,
+            average=options.average,
             formats=formats,
             **how,
         )

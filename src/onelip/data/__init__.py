@@ -2,6 +2,7 @@
 
 from onelip.data.augment import augmentation, crop_and_flip, rotate_and_translate
 from onelip.data.batches import Batches
+from onelip.data.ceiling import Ceiling, Ceilings, ceilings
 from onelip.data.data_set import DataSet, OwnSet, PublishedSet, open_data
 from onelip.data.datasets import DATASETS, load
 from onelip.data.labelled_set import LabelledSet, as_floats
@@ -17,6 +18,8 @@ __all__ = [
     "DATASETS",
     "SHAPES",
     "Batches",
+    "Ceiling",
+    "Ceilings",
     "DataInfo",
     "DataSet",
     "LabelledSet",
@@ -27,6 +30,7 @@ __all__ = [
     "as_floats",
     "augmentation",
     "by_class",
+    "ceilings",
     "crop_and_flip",
     "holdout",
     "load",

@@ -179,6 +179,7 @@ class TrainingRecord(Record):
     train: NotRequired[Training]
     held_out: NotRequired[Accuracy]
     certify: NotRequired[Certify]
+    averaged: NotRequired[dict[str, Certify]]
     attack: NotRequired[dict[str, Attack]]
     constants: NotRequired[AveragesByMethod]
     tightness: NotRequired[Tightness]

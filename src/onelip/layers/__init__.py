@@ -9,6 +9,7 @@ from onelip.layers.aoc import AOCConv2d
 from onelip.layers.aoc_1d import AOCConv1d
 from onelip.layers.aoc_transposed import AOCConvTranspose2d
 from onelip.layers.aol import AOLConv2d, AOLLinear
+from onelip.layers.averaged import Averaged, HorizontalFlip, Shift
 from onelip.layers.bcop import BCOPConv2d
 from onelip.layers.bro import BROConv2d, BROLinear
 from onelip.layers.cayley import CayleyConv2d, CayleyLinear
@@ -46,6 +47,7 @@ __all__ = [
     "AOLLinear",
     "Abs",
     "Accumulated",
+    "Averaged",
     "BCOPConv2d",
     "BROConv2d",
     "BROLinear",
@@ -63,6 +65,7 @@ __all__ = [
     "GradientStep",
     "GroupSort",
     "HalfAbs",
+    "HorizontalFlip",
     "Householder",
     "InvertibleDownsampling",
     "LOTConv2d",
@@ -85,6 +88,7 @@ __all__ = [
     "ScaledAvgPool2d",
     "ScaledL2NormPool2d",
     "ScaledMaxPool2d",
+    "Shift",
     "TruncateChannels",
     "UnitNormLinear",
     "ZeroPadChannels",

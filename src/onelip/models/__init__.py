@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from torch import nn
 
+from onelip.models._averaged import averaged
 from onelip.models._lip_convnet import lip_convnet
 from onelip.models._mcnf import c4f3, c6f2, c8f2, mcnf
 from onelip.models._simple_convnet import (
@@ -51,6 +52,7 @@ MODELS: dict[str, Callable[..., nn.Sequential]] = {
 
 __all__ = [
     "MODELS",
+    "averaged",
     "c4f3",
     "c6f2",
     "c8f2",

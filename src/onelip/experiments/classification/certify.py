@@ -29,6 +29,7 @@ from onelip.data import LabelledSet, as_floats
 from onelip.errors import UsageError
 from onelip.experiments.classification.certificate_averages import averages, tightness
 from onelip.experiments.classification.folder import ClassificationFolder
+from onelip.experiments.classification.load import averaged_over
 from onelip.experiments.classification.recipe import Recipe
 from onelip.experiments.record_schema import Accuracy
 from onelip.experiments.threads import use_threads
@@ -53,11 +54,13 @@ def certify_run(
     method: str | None = None,
     level: Literal["real", "float"] = "real",
     precision: int | None = None,
+    average: str | None = None,
 ) -> Certified:
     """Certify every test image and every held-out training image.
 
     Radii, predictions and labels go to ``certificates.safetensors``. Where LipLT proves the
-    constants, those of the product of norms, and the radii they give, are stored beside.
+    constants, those of the product of norms, and the radii they give, are stored beside. An average
+    is another network: its accuracies are stored beside the run's, and its radii are not.
 
     Args:
         run: a trained run.
@@ -66,6 +69,7 @@ def certify_run(
         level: of the certificate.
         precision: 32 or 64, the bits in which the exported network runs; by default 32, and 64
             for tables, whose numbers are not rounded then.
+        average: transforms that the mean of the network is taken over; see ``onelip.load``.
     """
     if precision not in (None, 32, 64):
         raise UsageError(f"--precision must be 32 or 64, got {precision}")
@@ -76,7 +80,7 @@ def certify_run(
         raise UsageError("--precision 32 would round the numbers of a table: leave it at 64")
     precision = precision or (64 if test.box is None else 32)
     start = time.perf_counter()
-    exported = export(model)
+    exported = averaged_over(average, export(model), found.info)
     exported = exported.double() if precision == 64 else exported
     name = method or recipe.certificate
     proved = radius_proof(name, exported, found.info.shape)
@@ -93,6 +97,9 @@ def certify_run(
         "held_out": _accuracies(of_held_out, held_out, recipe),
         "seconds": round(time.perf_counter() - start, 3),
     }
+    if average is not None:
+        run.write({"averaged": {**run.read().get("averaged", {}), average: result}})
+        return Certified(exported, test, certificate)
     stored = {
         "radius": certificate.radius.cpu(),
         "prediction": certificate.prediction.cpu(),

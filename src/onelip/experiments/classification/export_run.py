@@ -26,6 +26,7 @@ def export_run(
     with_radius: bool = False,
     method: str | None = None,
     reach: float | None = None,
+    average: str | None = None,
 ) -> str:
     """Write the exported network of a run, and return a line of text.
 
@@ -39,6 +40,7 @@ def export_run(
         method: of the radii, a name in ``onelip.certificates.METHODS``; that of the recipe by
             default.
         reach: of the radii; see ``onelip.certificates.with_radius``.
+        average: transforms that the mean of the network is taken over; see ``onelip.load``.
 
     Raises:
         UsageError: another suffix, radii where there is no graph, or see ``onelip.save``.
@@ -50,9 +52,9 @@ def export_run(
         raise UsageError(f"{out}: name a file in a folder that exists")
     if not with_radius and (method is not None or reach is not None):
         raise UsageError("--method and --reach are about radii: add --with-radius")
-    network = network_of(run)
+    network = network_of(run, average)
     notes: dict[str, Any] = {"onelip": metadata.version("onelip"), "recipe": run.recipe.name}
-    notes |= info_as_notes(run.info)
+    notes |= info_as_notes(run.info) | ({} if average is None else {"average": average})
     if out.suffix == ".safetensors":
         if with_radius:
             raise UsageError(f"{out} holds weights and no graph to compute radii: .onnx or .pt2")

@@ -10,6 +10,7 @@ from onelip._export import export
 from onelip._save import notes_of
 from onelip.errors import UsageError
 from onelip.image_sets import DataInfo
+from onelip.models import averaged
 from onelip.reading import readable
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ class Loaded(nn.Module):
     info: DataInfo | None
 
 
-def load(source: str | Path) -> Loaded:
+def load(source: str | Path, *, average: str | None = None) -> Loaded:
     """Load the exported network of a run, or the network of a ``.pt2`` or an ``.onnx`` file.
 
     It is a module in eval mode, with fixed weights and without gradients, as ``certify`` and
@@ -34,6 +35,8 @@ def load(source: str | Path) -> Loaded:
 
     Args:
         source: a run folder of ``onelip train``, or a file.
+        average: of a run of images: transforms that its mean is taken over, by the names of
+            ``onelip.models.averaged``, as ``"flip"``.
 
     Raises:
         UsageError: it is neither, or damaged.
@@ -49,18 +52,34 @@ def load(source: str | Path) -> Loaded:
 
     path = Path(source)
     if path.suffix.lower() in (".pt2", ".onnx") and not path.is_dir():
+        if average is not None:
+            raise UsageError("an average is for runs: onelip.models.averaged takes any network")
         network = cast(Loaded, readable(path, None))
         network.info = _info_of(path)
         return network
-    return network_of(ClassificationFolder.open(path))
+    return network_of(ClassificationFolder.open(path), average)
 
 
-def network_of(run: "ClassificationFolder") -> Loaded:
+def network_of(run: "ClassificationFolder", average: str | None = None) -> Loaded:
     """Return the exported network of a run, with ``info``; see ``load``."""
-    network, info = cast(Loaded, export(run.load_model())), run.info
+    info = run.info
+    network = cast(Loaded, averaged_over(average, export(run.load_model()), info))
     network = network.double() if info.box is None else network
     network.info = info
     return network
+
+
+def averaged_over(average: str | None, network: nn.Module, info: DataInfo) -> nn.Module:
+    """Return the mean of a network over transforms of images; the network itself for None.
+
+    Raises:
+        UsageError: the inputs are no images, or no transform of that name.
+    """
+    if average is None:
+        return network
+    if len(info.shape) != 3:
+        raise UsageError("an average over flips or shifts is for images, not for rows of a table")
+    return averaged(network, average)
 
 
 def _info_of(path: Path) -> DataInfo | None:

@@ -36,6 +36,7 @@ def predict_run(
     method: str | None = None,
     level: Literal["real", "float"] = "real",
     out: Path | None = None,
+    average: str | None = None,
 ) -> str:
     """Predict the inputs in some files, and return a table of classes and certified radii.
 
@@ -49,6 +50,7 @@ def predict_run(
             run's columns.
         method: a name in ``onelip.certificates.METHODS``; that of the recipe by default.
         level: of the certificates.
+        average: transforms that the mean of the network is taken over; see ``onelip.load``.
         out: ``.csv``, ``.json`` or ``.parquet`` file for the table.
 
     Raises:
@@ -57,7 +59,7 @@ def predict_run(
     if out is not None:
         check_table(out)
     use_threads(run.recipe.threads)
-    network, info = network_of(run), run.info
+    network, info = network_of(run, average), run.info
     rows: dict[str, list[Any]] = {"file": [], "prediction": [], "class": [], "radius": []}
     rests_on: dict[str, Any] = {"run": str(run.path), "units": info.unit}
     for inputs in _by_precision(files, info, _stored_size(run)):

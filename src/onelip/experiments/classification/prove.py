@@ -10,6 +10,7 @@ from onelip._export import export
 from onelip.errors import UsageError
 from onelip.experiments.classification.certify import tensors_for
 from onelip.experiments.classification.folder import ClassificationFolder
+from onelip.experiments.classification.load import averaged_over
 from onelip.proofs import prove
 
 
@@ -20,6 +21,7 @@ def prove_run(
     samples: int = 100,
     *,
     accumulate: bool = False,
+    average: str | None = None,
     **how: Any,
 ) -> dict[str, Any]:
     """Write a bundle of the exported network of a run, with the first test samples.
@@ -29,12 +31,14 @@ def prove_run(
         out: folder of the bundle.
         data: place of the data set, if it is not the one that the run was trained from.
         samples: number of test samples; 0 for none.
+        average: transforms that the mean of the network is taken over; see ``onelip.load``.
         accumulate: let sums of linear layers be in float64; see ``onelip.export``.
         **how: method, level and seconds; see ``onelip.prove``.
     """
     if samples < 0:
         raise UsageError(f"--samples must not be negative, got {samples}")
     model = export(run.load_model(), accumulate=torch.float64 if accumulate else None)
+    model = averaged_over(average, model, run.info)
     images = None
     if samples:
         model = model.double() if run.info.box is None else model  # numbers of a table as they are

@@ -39,6 +39,8 @@ def table(metrics: TrainingRecord, recipe: Recipe) -> str:
     certify, test, train = metrics["certify"], metrics["certify"]["test"], metrics["train"]
     note = f" ({certify['data']})" if certify["data"] else ""
     columns = [(f"certified %, all {test['samples']}", _certified(test))]
+    for over, mean in metrics.get("averaged", {}).items():
+        columns.append((f"certified %, mean over {over}", _certified(mean["test"])))
     for key, attack in metrics.get("attack", {}).items():
         if attack["samples"] < test["samples"]:
             columns.append((f"certified %, {attack['samples']}", _column(attack, "certified")))

@@ -210,8 +210,8 @@ class Critic(TypedDict):
     """Architecture of a trained critic."""
 
     kind: str
-    layer: str
-    activation: str
+    layer: str | None
+    activation: str | None
     widths: list[Count]
     parameters: NotRequired[Count]
 
@@ -257,6 +257,7 @@ class TransportRecord(Record):
     exact: NotRequired[Exact]
     history: NotRequired[list[tuple[Count, Finite]]]
     truth: NotRequired[Length | None]
+    truth_error: NotRequired[Length]
 
 
 class Sizes(TypedDict):

@@ -21,6 +21,7 @@ from onelip.layers.fourier_layer import FixedFourierConv2d
 from onelip.layers.gradient_step import GradientStep
 from onelip.layers.group_sort import GroupSort, MaxMin
 from onelip.layers.householder import Householder
+from onelip.layers.lipschitz_extension import LipschitzExtension
 from onelip.layers.liresnet import LiResNetConv2d
 from onelip.layers.lot import LOTConv2d
 from onelip.layers.mlp_head import MLPHead
@@ -70,6 +71,7 @@ __all__ = [
     "InvertibleDownsampling",
     "LOTConv2d",
     "LiResNetConv2d",
+    "LipschitzExtension",
     "MLPHead",
     "MaxMin",
     "NActivation",

@@ -23,7 +23,7 @@ from onelip.models.convex_potential import (
     cpl_s,
     cpl_xl,
 )
-from onelip.models.critics import dcgan_critic, dense_critic
+from onelip.models.critics import dcgan_critic, dense_critic, extension_critic
 from onelip.models.generator import dcgan_generator, generate, latent_features, plain_critic
 from onelip.models.kw import convolutional_network, fc3, kw3, kw_large, kw_small, mnist_dense
 
@@ -67,6 +67,7 @@ __all__ = [
     "dcgan_critic",
     "dcgan_generator",
     "dense_critic",
+    "extension_critic",
     "fc3",
     "generate",
     "kw3",

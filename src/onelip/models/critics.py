@@ -1,8 +1,12 @@
 """Critics: 1-Lipschitz networks with one output, for Wasserstein distances (dual form)."""
 
-from torch import nn
+import math
+
+import torch
+from torch import Tensor, nn
 
 from onelip.errors import UsageError
+from onelip.layers import LipschitzExtension, Normalize
 from onelip.models import families
 from onelip.models.convex_potential import Shape
 
@@ -95,3 +99,45 @@ def dcgan_critic(
         channels, height, width = outputs, height // 2, width // 2
     parts += [nn.Flatten(), families.linear(linear, channels * height * width, 1)]
     return nn.Sequential(*parts)
+
+
+_LONGEST = 3.5  # of points at first, in units of the deviation of a coordinate
+
+
+def extension_critic(
+    features: int,
+    widths: tuple[int, ...] = (1024,),
+    *,
+    samples: tuple[Tensor, Tensor] | None = None,
+) -> nn.Sequential:
+    """Build a trained Lipschitz extension behind a common scale of all coordinates.
+
+    Its points begin at samples of P and Q; those of many features nearer to their mean, since all
+    samples are about equally far from each other there.
+
+    Args:
+        features: size of a sample.
+        widths: number of points, alone.
+        samples: of P and of Q for training, which give scale and points; None for those of a
+            critic whose weights are loaded.
+
+    Raises:
+        UsageError: not one positive number of points.
+
+    Example:
+        >>> extension_critic(2, (8,))(torch.zeros(5, 2)).shape
+        torch.Size([5, 1])
+    """
+    if len(widths) != 1 or widths[0] < 1:
+        raise UsageError(f"an extension has one number of points, such as 1024, got {widths}")
+    layer = LipschitzExtension(features, *widths)
+    if samples is None:
+        return nn.Sequential(nn.Flatten(), Normalize([0.0] * features, [1.0] * features), layer)
+    flat = [part.flatten(1).float().cpu() for part in samples]
+    mean = torch.cat(flat).mean(0)
+    scale = float((torch.cat(flat) - mean).square().mean().sqrt()) or 1.0
+    half = (widths[0] + 1) // 2
+    chosen = [part[torch.randint(len(part), (half,))] for part in flat]
+    nearer = min(1.0, _LONGEST / math.sqrt(features))
+    layer.start((torch.cat(chosen)[: widths[0]] - mean) / scale * nearer)
+    return nn.Sequential(nn.Flatten(), Normalize(mean.tolist(), [scale] * features), layer)

@@ -17,9 +17,10 @@ class KnownTask:
     Args:
         about: what they are.
         features: size of a sample.
-        distance: Wasserstein-1, exactly.
+        distance: Wasserstein-1.
         draw_p: n samples of P from a generator, ``(n, features)``.
         draw_q: n samples of Q.
+        error: standard error of a distance that is a mean over drawn pairs; 0 of an exact one.
     """
 
     about: str
@@ -27,6 +28,7 @@ class KnownTask:
     distance: float
     draw_p: Callable[[int, Random], Tensor]
     draw_q: Callable[[int, Random], Tensor]
+    error: float = 0.0
 
     def sample(self, n: int, seed: int = 0) -> tuple[Tensor, Tensor]:
         """Draw samples of P and of Q, ``(n, features)`` each, independent of each other."""

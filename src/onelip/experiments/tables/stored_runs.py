@@ -112,6 +112,7 @@ def _transport(path: Path, content: TransportRecord, settings: TransportSettings
     critic, train, result = content["critic"], content["train"], content["result"]
     both = (content["samples"]["p"], content["samples"]["q"])
     widths = ", ".join(str(width) for width in critic["widths"])
+    names = critic["layer"], critic["activation"]
     notes = [
         " against ".join(samples["name"] for samples in both),
         f"{critic['kind']} {widths}, batch {settings.batch}, lr {settings.lr}",
@@ -123,7 +124,7 @@ def _transport(path: Path, content: TransportRecord, settings: TransportSettings
     kind = {k: v for k, v in dataclasses.asdict(settings).items() if k not in _IRRELEVANT}
     return StoredRun(
         file=path,
-        recipe=f"transport-{settings.task or '-'.join([critic['layer'], critic['activation']])}",
+        recipe=f"transport-{settings.task or '-'.join(filter(None, names)) or critic['kind']}",
         seed=settings.seed,
         numbers={(DISTANCE, 0.0): result["value"]},
         epochs=f"{train['steps']} steps",

@@ -5,7 +5,7 @@ import math
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from onelip.errors import OnelipError, UsageError
 from onelip.experiments.transport.settings import CRITICS, TransportSettings
@@ -25,16 +25,27 @@ def chosen_critic(settings: TransportSettings, shape: tuple[int, ...]) -> dict[s
         raise UsageError(f"samples of shape {shape} are no images: --critic dense")
     build, family = CRITICS[kind]
     defaults = {name: p.default for name, p in inspect.signature(build).parameters.items()}
+    layer = None if family is None else settings.layer or defaults[family]
     return {
         "kind": kind,
-        "layer": settings.layer or defaults[family],
-        "activation": settings.activation or defaults["activation"],
+        "layer": layer,
+        "activation": settings.activation or defaults.get("activation"),
         "widths": list(settings.widths or defaults["widths"]),
     }
 
 
-def build_critic(settings: TransportSettings, shape: tuple[int, ...]) -> nn.Module:
+def build_critic(
+    settings: TransportSettings,
+    shape: tuple[int, ...],
+    samples: tuple[Tensor, Tensor] | None = None,
+) -> nn.Module:
     """Build the untrained critic for samples of a shape.
+
+    Args:
+        settings: name, family, activation and widths.
+        shape: of a sample.
+        samples: those to train on, of P and of Q, for a critic that begins at them; None for one
+            whose weights are loaded.
 
     Raises:
         UsageError: a name is not known, or the samples are no images.
@@ -42,7 +53,9 @@ def build_critic(settings: TransportSettings, shape: tuple[int, ...]) -> nn.Modu
     chosen = chosen_critic(settings, shape)
     build, family = CRITICS[chosen["kind"]]
     size: Any = shape if build is dcgan_critic else math.prod(shape)
-    options = {family: chosen["layer"], "activation": chosen["activation"]}
+    options: dict[str, Any] = {"samples": samples}
+    if family is not None:
+        options = {family: chosen["layer"], "activation": chosen["activation"]}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         try:

@@ -51,7 +51,7 @@ def reached(
     """Return critic, training, lower bound and history of a finished run."""
     return {
         "critic": {
-            **chosen_critic(settings, tuple(training.p.shape[1:])),
+            **chosen_critic(settings, training.shape),
             "parameters": sum(p.numel() for p in training.critic.parameters()),
         },
         "train": {

@@ -10,23 +10,23 @@ from onelip.errors import UsageError
 from onelip.experiments.transport.settings import TransportSettings
 from onelip.experiments.wgan.folder import load_generator
 from onelip.models import generate
-from onelip.transport import TASKS
+from onelip.transport import KnownTask, known_task
 
 DRAWN = 4000
 """Samples of a task or a generator where nothing else is said."""
 
 
-def read_pair(settings: TransportSettings) -> tuple[tuple[Samples, Samples], float | None]:
-    """Read samples of P and of Q, and the distance if it is known.
+def read_pair(settings: TransportSettings) -> tuple[tuple[Samples, Samples], KnownTask | None]:
+    """Read samples of P and of Q, and the task that they are drawn from if there is one.
 
     Raises:
         UsageError: they cannot be read, or they do not belong together.
     """
     seeds = 2 * settings.seed, 2 * settings.seed + 1
     if settings.task is not None:
-        task, count = TASKS[settings.task], _count(settings)
+        task, count = known_task(settings.task, settings.data), _count(settings)
         of_p, of_q = task.sample(count, settings.seed)
-        return (Samples(of_p, settings.task), Samples(of_q, settings.task)), task.distance
+        return (Samples(of_p, settings.task), Samples(of_q, settings.task)), task
     p, q = (
         _one(text, settings, seed)
         for text, seed in zip((settings.p or "", settings.q or ""), seeds, strict=True)

@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from onelip.errors import OnelipError, SoundnessError, UsageError
 from onelip.experiments.figures import new_figure
@@ -24,9 +25,11 @@ from onelip.experiments.transport.settings import TransportSettings
 from onelip.transport import (
     CriticTraining,
     LowerBound,
+    Source,
     check_diameter,
     exact_distance,
     judge,
+    other_seed,
     split,
 )
 
@@ -51,14 +54,15 @@ class TransportRun:
         settings = self.settings
         use_threads(settings.threads)
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        samples, self.truth = read_pair(settings)
+        samples, self.task = read_pair(settings)
         parts = [
             split(given.values.to(device), settings.held_out, settings.seed + place)
             for place, given in enumerate(samples)
         ]
         (train_p, self.test_p), (train_q, self.test_q) = parts
         self._identify(described(samples, (self.test_p, self.test_q)))
-        critic = build_critic(settings, tuple(train_p.shape[1:])).to(train_p)
+        shape = tuple(train_p.shape[1:])
+        critic = build_critic(settings, shape, (train_p, train_q)).to(train_p)
         judge(critic, self.test_p[:2], self.test_q[:2], confidence=settings.confidence)
         if settings.diameter is not None:
             if not 0 < settings.diameter < _LARGEST:
@@ -68,12 +72,11 @@ class TransportRun:
             check_diameter(settings.diameter, self.test_p, self.test_q)  # before the training, too
         self.training = CriticTraining(
             critic,
-            train_p,
-            train_q,
+            *self._sources(train_p, train_q),
             steps=settings.steps,
             batch=settings.batch,
             lr=settings.lr,
-            seed=settings.seed,
+            seed=other_seed(settings.seed) if settings.fresh else settings.seed,
         )
         self.seconds = 0.0
         with folder.load_checkpoint() as state:
@@ -136,10 +139,23 @@ class TransportRun:
             check_sandwich(found, exact["distance"])
         self.folder.save_weights("critic", found.critic)
         result = reached(self.settings, self.training, found, self.seconds)
-        self.folder.write({**result, "truth": self.truth})
+        self.folder.write({**result, **self._truth()})
         content, figure = self.folder.read(), self.folder.path / "transport.png"
         plot_transport(content, found.scores_p, found.scores_q, figure)
         return content
+
+    def _sources(self, train_p: Tensor, train_q: Tensor) -> tuple[Source, Source]:
+        """Return what to train on: samples, or the functions that draw them."""
+        if self.task is None or not self.settings.fresh:
+            return train_p, train_q
+        return self.task.draw_p, self.task.draw_q
+
+    def _truth(self) -> dict[str, float | None]:
+        """Return the distance if it is known, with its error if it is known by drawing."""
+        if self.task is None:
+            return {"truth": None}
+        error = {"truth_error": self.task.error} if self.task.error else {}
+        return {"truth": self.task.distance, **error}
 
     def _identify(self, samples: Pair) -> None:
         """Record the samples read, or compare them with the record."""

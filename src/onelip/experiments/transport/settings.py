@@ -7,14 +7,15 @@ from torch import nn
 
 from onelip.errors import UsageError
 from onelip.experiments.settings import Settings
-from onelip.models import dcgan_critic, dense_critic
-from onelip.transport import TASKS
+from onelip.models import dcgan_critic, dense_critic, extension_critic
+from onelip.transport import check_task
 
-CRITICS: dict[str, tuple[Callable[..., nn.Module], str]] = {
+CRITICS: dict[str, tuple[Callable[..., nn.Module], str | None]] = {
     "dense": (dense_critic, "linear"),
     "dcgan": (dcgan_critic, "convolution"),
+    "extension": (extension_critic, None),
 }
-"""Critics by name, and what the family of their layers is called."""
+"""Critics by name, and what the family of their layers is called, if they have one."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,14 @@ class TransportSettings(Settings):
         p: what ``read_samples`` understands, or the folder of a generator by ``onelip wgan``.
         q: likewise.
         task: a pair of distributions with a known distance, instead of both.
-        critic: ``dense``, or ``dcgan``, which convolves images; by default the second for a layer
-            that only convolves, such as ``bcop``, else the first.
+        fresh: train on samples of the task that are drawn at each step; those of ``samples`` that
+            are not held out only give the critic its scale.
+        critic: ``dense``; ``dcgan``, which convolves images; or ``extension``, a trained Lipschitz
+            extension; by default the second for a layer that only convolves, such as ``bcop``,
+            else the first.
         layer: family of the convolutions of a ``dcgan`` critic, of the matrices of a ``dense`` one.
         activation: of the critic; its own default if it is not given, as for its layers.
-        widths: of its layers.
+        widths: of its layers; of an extension the number of points.
         steps: of the training.
         batch: samples of each distribution in a step.
         lr: largest learning rate.
@@ -49,6 +53,7 @@ class TransportSettings(Settings):
     p: str | None = None
     q: str | None = None
     task: str | None = None
+    fresh: bool = False
     critic: str | None = None
     layer: str | None = None
     activation: str | None = None
@@ -70,10 +75,14 @@ class TransportSettings(Settings):
         named = sum(word is not None for word in (self.p, self.q))
         if named != (2 if self.task is None else 0):
             raise UsageError("name two samples, onelip transport P Q, or one --task NAME")
-        if self.task is not None and self.task not in TASKS:
-            raise UsageError(f"no task {self.task!r}; known: {', '.join(TASKS)}")
+        if self.task is not None:
+            check_task(self.task)
+        elif self.fresh:
+            raise UsageError("--fresh draws from a --task: of other samples there are no more")
         if self.critic not in (None, *CRITICS):
             raise UsageError(f"no critic {self.critic!r}; known: {', '.join(CRITICS)}")
+        if self.critic == "extension" and (self.layer or self.activation):
+            raise UsageError("an extension has no --layer and no --activation: leave them out")
         self.require_not_negative("seed", "threads")
         if self.widths is not None and (not self.widths or min(self.widths) < 1):
             raise UsageError(f"--widths must be positive, such as 64,64, got {self.widths}")

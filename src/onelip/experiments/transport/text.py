@@ -26,7 +26,9 @@ def transport_text(content: TransportRecord) -> str:
     if "exact" in content:
         lines.append(("exact, of the same samples", f"{content['exact']['distance']:.6g}"))
     if content.get("truth") is not None:
-        lines.append(("true distance of P and Q", f"{content['truth']:.6g}"))
+        error = content.get("truth_error")
+        words = f" ± {error:.1g} (drawn pairs of an optimal plan)" if error else ""
+        lines.append(("true distance of P and Q", f"{content['truth']:.6g}{words}"))
     lines.append(("on training batches", f"{content['train']['value']:.6g}, which proves nothing"))
     lines.append(("seconds", f"{content['train']['seconds']:.1f} of training"))
     width = max(len(name) for name, _ in lines)
@@ -37,6 +39,8 @@ def transport_text(content: TransportRecord) -> str:
 def _critic(content: TransportRecord) -> str:
     critic = content["critic"]
     widths = ", ".join(map(str, critic["widths"]))
+    if critic["layer"] is None:
+        return f"{critic['kind']} of {widths} points; {content['train']['steps']} steps"
     return (
         f"{critic['kind']} of {critic['layer']} layers, {widths} wide, {critic['activation']}; "
         f"{content['train']['steps']} steps"

@@ -214,6 +214,7 @@ LAYERS = [
     Case("InvertibleDownsampling", lambda: layers.InvertibleDownsampling(2), (2, 4, 4)),
     _kernel("zeros", (2, 4, 4), layers.LiResNetConv2d, 2, image_size=4),
     _kernel("circular", (3, 3, 3), layers.LiResNetConv2d, 3, image_size=3, padding_mode="circular"),
+    Case("LipschitzExtension", lambda: layers.LipschitzExtension(3, 7), (3,)),
     Case("UnitNormLinear", lambda: layers.UnitNormLinear(4, 3), (4,)),
     Case("MLPHead", lambda: layers.MLPHead(4, 3, hidden=6), (4,)),
     Case("MLPHead-tanh", lambda: layers.MLPHead(3, 6, hidden=2, activation=nn.Tanh()), (3,)),

@@ -89,11 +89,7 @@ class LipschitzExtension(LipschitzModule):
     def _exact(self, x: Tensor, share: Tensor) -> Tensor:
         values = self.heights / _HEIGHT
         with torch.no_grad():
-            if self.training:
-                far = _distances(x, self.points)
-            else:
-                mode = "donot_use_mm_for_euclid_dist"
-                far = torch.cdist(x, self.points, compute_mode=mode)
+            far = (_distances if self.training else _exact_distances)(x.detach(), self.points)
             lower, upper = (values - far).argmax(1), (values + far).argmin(1)
         lowest = values[lower] - torch.linalg.vector_norm(x - self.points[lower], dim=1)
         highest = values[upper] + torch.linalg.vector_norm(x - self.points[upper], dim=1)
@@ -147,6 +143,12 @@ def _distances(x: Tensor, points: Tensor) -> Tensor:
     """Distances by a matrix product, which is fast; at least 1e-3, where their root is smooth."""
     squares = torch.addmm(points.square().sum(1), x, points.mT, alpha=-2)
     return (squares + x.square().sum(1, keepdim=True)).clamp_min(1e-6).sqrt()
+
+
+def _exact_distances(x: Tensor, points: Tensor) -> Tensor:
+    """Distances from differences, which are exact up to a few units in the last place."""
+    wide = [part.float() if part.itemsize < 4 else part for part in (x, points)]  # no 16 bits
+    return torch.cdist(*wide, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 class _SmoothMaximum(torch.autograd.Function):

@@ -133,7 +133,7 @@ def extension_critic(
     layer = LipschitzExtension(features, *widths)
     if samples is None:
         return nn.Sequential(nn.Flatten(), Normalize([0.0] * features, [1.0] * features), layer)
-    flat = [part.flatten(1).float().cpu() for part in samples]
+    flat = [part.flatten(1).double().cpu() for part in samples]
     mean = torch.cat(flat).mean(0)
     scale = float((torch.cat(flat) - mean).square().mean().sqrt()) or 1.0
     half = (widths[0] + 1) // 2

@@ -18,7 +18,7 @@ from pathlib import Path
 from onelip.attacks import ATTACKS
 from onelip.errors import UsageError
 from onelip.experiments.classification.numbers import Key
-from onelip.experiments.tables.stored_runs import CONSTANTS, DISTANCE, StoredRun, read_run
+from onelip.experiments.tables.stored_runs import CONSTANTS, DISTANCES, StoredRun, read_run
 
 _WORDS = ("recipe", "row", "source")
 _PLAIN = ("clean", "exact", "seconds_per_epoch")
@@ -137,20 +137,20 @@ def _read_rows(path: Path) -> tuple[list[str], list[Row]]:
 
 def is_share(column: str) -> bool:
     """Check whether a column is in per cent of the test set."""
-    return column not in ("seconds_per_epoch", *CONSTANTS, DISTANCE)
+    return column not in ("seconds_per_epoch", *CONSTANTS, *DISTANCES)
 
 
 def _key(column: str) -> Key:
     """Parse a column: ``certified_36/255`` is certified accuracy at exactly ``36 / 255``."""
     kind, _, radius = column.partition("_")
-    if column in (*_PLAIN, *CONSTANTS, DISTANCE):
+    if column in (*_PLAIN, *CONSTANTS, *DISTANCES):
         return column, 0.0
     if kind in _AT_RADIUS and radius:
         above, _, below = radius.partition("/")
         eps = _number(above) / _number(below or "1")
         if eps > 0:
             return kind, eps
-    known = (*_PLAIN, *(f"{kind}_EPS" for kind in _AT_RADIUS), *CONSTANTS, DISTANCE)
+    known = (*_PLAIN, *(f"{kind}_EPS" for kind in _AT_RADIUS), *CONSTANTS, *DISTANCES)
     raise ValueError(f"no column can be {column!r}; known: {', '.join(known)}, std_ before each")
 
 

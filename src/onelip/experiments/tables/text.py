@@ -2,7 +2,7 @@
 
 from onelip.directed_rounding import upwards
 from onelip.experiments.tables.published import Ours, Row, Table, is_share
-from onelip.experiments.tables.stored_runs import DISTANCE
+from onelip.experiments.tables.stored_runs import DISTANCES
 
 _Line = tuple[str, list[tuple[str, str]], list[str]]
 """A label, numbers with their spread, and notes."""
@@ -48,7 +48,7 @@ def _line(label: str, ours: Ours, columns: list[str]) -> _Line:
 
 
 def _places(column: str) -> int:
-    return 3 if column == DISTANCE else 2
+    return 3 if column in DISTANCES else 2
 
 
 def _heading(column: str) -> str:

@@ -2,7 +2,7 @@
 
     python tables/funnels/run.py --data FOLDER --out RUNS --max-minutes 25
 
-Each is a run of ``onelip transport --task funnels-D-N --critic extension --fresh true ...`` with
+Each is a run of ``onelip transport --task funnels-D-N --critic extension --fresh ...`` with
 the settings below, and its ``metrics.json`` becomes ``results/CRITIC-D-N-seed0.json``. Records that
 are there are left alone, and a run that was stopped goes on: call it again until nothing is left.
 All 28 intervals hold together with a confidence of 95 %, by Bonferroni, for every sample size.

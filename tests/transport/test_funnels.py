@@ -15,6 +15,7 @@ from onelip.transport import (
     judge,
     known_task,
     other_seed,
+    wasserstein_lower_bound,
 )
 from onelip.transport.funnels import HALF, partner
 
@@ -155,6 +156,22 @@ def test_fresh_training_never_sees_a_sample_twice():
     CriticTraining(torch.nn.Linear(1, 1), draw, draw, steps=5, batch=8).run()
     drawn = torch.cat(seen[2:]).flatten().tolist()  # the first two give the shape
     assert len(drawn) == len(set(drawn)) == 2 * 5 * 8
+
+
+def test_the_lower_bound_is_trained_on_fresh_samples_and_judged_on_all_others(task):
+    seen = []
+
+    def noted(draw):
+        return lambda n, random: seen.append(draw(n, random)) or seen[-1]
+
+    fresh = noted(task.draw_p), noted(task.draw_q)
+    p, q = task.sample(500)
+    found = wasserstein_lower_bound(p, q, fresh=fresh, steps=20, batch=16)
+    assert found.samples == (500, 500)
+    assert len(torch.cat(seen[2:])) == 2 * 20 * 16
+    assert found.lower <= task.distance
+    held_out = {tuple(row) for row in torch.cat([p, q]).tolist()}
+    assert not held_out & {tuple(row) for row in torch.cat(seen).tolist()}
 
 
 def test_draws_of_another_shape_are_refused():

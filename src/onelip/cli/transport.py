@@ -39,5 +39,6 @@ def _add_settings(parser: Any) -> None:
     words = "a.npy, a.npz:KEY, a.pt, a folder of images, NAME[:SPLIT[:CLASS]], or of a WGAN"
     parser.add_argument("p", nargs="?", help=f"samples of P: {words}")
     parser.add_argument("q", nargs="?", help="samples of Q, likewise")
-    parser.add_class_arguments(TransportSettings, skip={"p", "q", "exact"})
+    parser.add_class_arguments(TransportSettings, skip={"p", "q", "exact", "fresh"})
+    parser.add_argument("--fresh", action="store_true", help="train on new samples at each step")
     parser.add_argument("--exact", action="store_true", help="the exact distance, if it fits")

@@ -147,8 +147,8 @@ def _distances(x: Tensor, points: Tensor) -> Tensor:
 
 def _exact_distances(x: Tensor, points: Tensor) -> Tensor:
     """Distances from differences, which are exact up to a few units in the last place."""
-    wide = [part.float() if part.itemsize < 4 else part for part in (x, points)]  # no 16 bits
-    return torch.cdist(*wide, compute_mode="donot_use_mm_for_euclid_dist")
+    x, points = (part.float() if part.itemsize < 4 else part for part in (x, points))  # no 16 bits
+    return torch.cdist(x, points, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 class _SmoothMaximum(torch.autograd.Function):

@@ -20,7 +20,14 @@ from onelip._export import export
 from onelip.errors import UsageError
 from onelip.lipschitz import lipschitz_bound
 from onelip.models import dense_critic
-from onelip.transport.critic_training import CriticTraining, Progress, check_samples
+from onelip.transport.critic_training import (
+    CriticTraining,
+    Progress,
+    Sampler,
+    Source,
+    check_samples,
+    other_seed,
+)
 from onelip.transport.judgement import LowerBound, check_diameter, judge
 
 
@@ -33,6 +40,7 @@ def wasserstein_lower_bound(
     batch: int = 256,
     lr: float = 1e-2,
     held_out: float = 0.5,
+    fresh: tuple[Sampler, Sampler] | None = None,
     confidence: float = 0.95,
     diameter: float | None = None,
     seed: int = 0,
@@ -51,6 +59,8 @@ def wasserstein_lower_bound(
         batch: samples of P, and of Q, in a step.
         lr: learning rate.
         held_out: share of the samples that the critic is judged on.
+        fresh: functions that draw new samples of P and of Q, of a number and a generator, where
+            there are such: the critic is trained on theirs, and judged on all samples.
         confidence: of the interval.
         diameter: of a set in which all samples lie, such as ``d ** 0.5`` for images of d pixels in
             [0, 1]. With it the interval holds for every number of samples; see ``judge``.
@@ -72,14 +82,20 @@ def wasserstein_lower_bound(
     BCOP, 2019, sections 2.4 and 5.3.
     """
     check_samples(samples_p, samples_q)
-    train_p, test_p = split(samples_p, held_out, seed)
-    train_q, test_q = split(samples_q, held_out, seed + 1)
+    train: tuple[Source, Source]
+    if fresh is None:
+        train_p, test_p = split(samples_p, held_out, seed)
+        train_q, test_q = split(samples_q, held_out, seed + 1)
+        train, batches = (train_p, train_q), seed
+    else:
+        test_p, test_q = samples_p, samples_q
+        train, batches = fresh, other_seed(seed)
     if diameter is not None:
         check_diameter(diameter, test_p, test_q)  # before the training, too
     if critic is None:
         critic = default_critic(samples_p, seed)
     lipschitz_bound(export(critic))  # refuse unknown layers before the training, not after it
-    training = CriticTraining(critic, train_p, train_q, steps=steps, batch=batch, lr=lr, seed=seed)
+    training = CriticTraining(critic, *train, steps=steps, batch=batch, lr=lr, seed=batches)
     training.run(progress=progress)
     found = judge(critic, test_p, test_q, confidence=confidence, diameter=diameter)
     return replace(found, history=training.history)

@@ -15,6 +15,7 @@ from onelip.experiments.tables.text import table_text
 from onelip.models.families import CONVOLUTIONS, Activation
 from onelip.transport import TASKS
 
+FUNNELS = [(d, n) for d in (2, 4, 8, 16, 32, 64, 128) for n in (4, 16, 64, 256)]
 OURS = Path(__file__).parents[3] / "tables"
 NAMES = sorted(path.parent.name for path in OURS.glob("*/expected.csv"))
 EVERY_TABLE = pytest.mark.parametrize("name", NAMES)
@@ -618,7 +619,34 @@ def test_recipes_of_our_tables_exist(name):
         for layer in CONVOLUTIONS
         for activation in get_args(Activation)
     }
-    assert recipes <= {*RECIPES} | critics | {f"transport-{task}" for task in TASKS}
+    pairs = {f"transport-funnels-{d}-{n}" for d, n in FUNNELS}
+    assert recipes <= {*RECIPES} | critics | pairs | {f"transport-{task}" for task in TASKS}
+
+
+def test_funnels_are_one_setting_and_no_interval_is_above():
+    """Of all 28 records: the confidence of all together, and nothing that is not so."""
+    files = sorted((OURS / "funnels" / "results").glob("extension-*.json"))
+    runs = [json.loads(file.read_text()) for file in files]
+    rows = {row.recipe: row.published for row, _ in read_table("funnels", OURS).rows if row.recipe}
+    assert set(rows) == {f"transport-funnels-{d}-{n}" for d, n in FUNNELS}
+    settings, shares = set(), []
+    for run in runs:
+        chosen, result = run["transport"], run["result"]
+        features = run["samples"]["p"]["shape"][0]
+        assert chosen["diameter"] == pytest.approx(5 * features**0.5)
+        assert chosen["fresh"]
+        settings.add(json.dumps({k: v for k, v in chosen.items() if k not in ("task", "diameter")}))
+        assert (1 - result["confidence"]) * len(FUNNELS) <= 0.05 * (1 + 1e-9)
+        assert result["interval"] == "bernstein"
+        assert result["rounding"] < 1e-8
+        distance = float(rows[f"transport-{chosen['task']}"]["wasserstein"])
+        assert run["truth"] == pytest.approx(distance, abs=1e-5)
+        assert result["lower"] <= run["truth"] - 3 * run["truth_error"]
+        shares.append(result["value"] / run["truth"])
+    assert {run["transport"]["task"] for run in runs} == {f"funnels-{d}-{n}" for d, n in FUNNELS}
+    assert (len(runs), len(settings)) == (len(FUNNELS), 1)
+    assert min(shares) > 0.5
+    assert sum(shares) / len(shares) > 0.85
 
 
 def test_known_distances_are_those_of_the_tasks_and_hold():
@@ -642,7 +670,12 @@ def test_rows_of_our_tables(name):
     for row in rows:
         accuracies = [float(v) for k, v in row.published.items() if k.startswith(("cl", "cert"))]
         assert accuracies == sorted(accuracies, reverse=True)
-        assert len(accuracies) > 1 or name in ("crm-table-2", "bcop-table-4", "known-distances")
+        assert len(accuracies) > 1 or name in (
+            "crm-table-2",
+            "bcop-table-4",
+            "known-distances",
+            "funnels",
+        )
         if row.recipe in RECIPES:
             radii = RECIPES[row.recipe].eps
             at = {k.split("_")[1] for k in row.published if k.startswith("certified")}

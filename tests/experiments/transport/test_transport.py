@@ -231,7 +231,11 @@ def test_a_critic_that_is_not_1_lipschitz_breaks_the_sandwich():
         ({"p": None, "q": None, "task": "x"}, "no task 'x'; known: absolute-value"),
         ({"p": "nowhere.npy"}, "no file or folder nowhere.npy"),
         ({"p": "digits"}, r"shape \(1, 8, 8\), those of q.npy \(3,\): bring both"),
-        ({"critic": "x"}, "no critic 'x'; known: dense, dcgan"),
+        ({"critic": "x"}, "no critic 'x'; known: dense, dcgan, extension"),
+        ({"critic": "extension", "layer": "bjorck"}, "no --layer and no --activation"),
+        ({"critic": "extension", "widths": (8, 8)}, "one number of points"),
+        ({"fresh": True}, "--fresh draws from a --task"),
+        ({"p": None, "q": None, "task": "funnels-2-4"}, "folder --data DIR"),
         ({"critic": "dcgan"}, r"samples of shape \(3,\) are no images: --critic dense"),
         ({"layer": "bcop"}, r"samples of shape \(3,\) are no images"),
         ({"activation": "tanh"}, "no activation 'tanh'"),
@@ -317,6 +321,74 @@ def test_the_critic_follows_the_samples(tmp_path):
     content = finished(tmp_path / "c", small)
     assert (content["critic"]["kind"], content["critic"]["widths"]) == ("dense", [128, 128, 128])
     assert content["samples"]["p"]["dtype"] == "float64"
+
+
+@pytest.fixture
+def funnels_folder(tmp_path):
+    centers = np.random.default_rng(0).uniform(-2.5, 2.5, (4, 3)).astype(np.float32)
+    np.savez(tmp_path / "funnels.npz", centers_3_4=centers, bias_3_4=np.zeros(4, np.float32))
+    return str(tmp_path)
+
+
+FUNNELS = TransportSettings(
+    task="funnels-3-4", fresh=True, critic="extension", widths=(16,), steps=40, batch=32
+)
+
+
+def test_an_extension_on_fresh_samples(tmp_path, funnels_folder):
+    """What is recorded is what the stored critic proves, below the distance and its error."""
+    settings = replace(
+        FUNNELS, data=funnels_folder, samples=2000, held_out=0.9, diameter=8.7, steps=200
+    )
+    content = finished(tmp_path / "run", settings)
+    assert content["critic"] == {
+        "kind": "extension",
+        "layer": None,
+        "activation": None,
+        "widths": [16],
+        "parameters": 16 * 4 + 1,
+    }
+    result, truth = content["result"], content["truth"]
+    assert (result["interval"], result["samples"]) == ("bernstein", [1800, 1800])
+    assert result["lower"] <= truth
+    assert 0.2 * truth < result["value"]
+    assert 0 < content["truth_error"] < 0.01 * truth
+    assert 0 < result["rounding"] < 1e-9
+    (p, q), _ = read_pair(settings)
+    tests = split(p.values, 0.9, 0)[1], split(q.values, 0.9, 1)[1]
+    critic = load_critic(tmp_path / "run")
+    with torch.no_grad():
+        gap = critic(tests[0].double()).mean() - critic(tests[1].double()).mean()
+    value = float(gap) / result["constant"] - result["rounding"]
+    assert value == pytest.approx(result["value"], rel=1e-9)
+    text = transport_text(content)
+    assert "extension of 16 points; 200 steps" in text
+    assert "(drawn pairs of an optimal plan)" in text
+
+
+def test_fresh_training_ends_with_the_same_weights_after_a_stop(tmp_path, funnels_folder):
+    settings = replace(FUNNELS, data=funnels_folder, samples=200)
+    whole = finished(tmp_path / "whole", settings)
+    first = TransportRun.create(settings, tmp_path / "stopped")
+    first.training.run(until=17)
+    first.folder.save_checkpoint({"training": first.training.state_dict(), "seconds": 1.0})
+    content = TransportRun.open(tmp_path / "stopped").finish(progress=False)
+    assert content["result"] == whole["result"]
+
+
+def test_fresh_samples_are_not_those_held_out(tmp_path, funnels_folder):
+    """One seed for both would judge a critic on the samples that it was trained on."""
+    settings = replace(FUNNELS, data=funnels_folder, samples=200)
+    run, seen = TransportRun.create(settings, tmp_path / "run"), []
+    sources = run.training._sources
+    run.training._sources = tuple(
+        lambda n, random, draw=draw: seen.append(draw(n, random)) or seen[-1] for draw in sources
+    )
+    run.training.run()
+    held_out = {tuple(row) for part in (run.test_p, run.test_q) for row in part.tolist()}
+    drawn = [tuple(row) for part in seen for row in part.tolist()]
+    assert len(drawn) == len(set(drawn)) == 2 * 40 * 32
+    assert not held_out & set(drawn)
 
 
 def test_seeds_change_samples_weights_and_batches(tmp_path):

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from onelip.layers import cholesky_qr
-from onelip.layers.bcop import block_kernel
+from onelip.layers.block_convolution import block_kernel
 
 SHAPES = ((32, 3), (128, 3), (256, 3), (512, 3), (128, 5), (256, 7))
 

@@ -71,6 +71,12 @@ def soc(**options) -> layers.FixedSOCConv2d:
     return layers.FixedSOCConv2d(skew, torch.randn(3), 1, 3, stride=2, **options)
 
 
+def grouped_soc() -> layers.FixedSOCConv2d:
+    free = 0.2 * torch.randn(2, 2, 2, 3, 3)
+    skew = (free - free.flip(3, 4).transpose(1, 2)).flatten(0, 1)
+    return layers.FixedSOCConv2d(skew, torch.randn(4), 2, 4, groups=2, padding_mode="zeros")
+
+
 def prelu() -> nn.PReLU:
     module = nn.PReLU(4)
     nn.init.normal_(module.weight)
@@ -123,6 +129,8 @@ CASES = {
     "average": (lambda: nn.AvgPool2d(3, stride=2, padding=1), IMAGE),
     "average-divisor": (lambda: nn.AvgPool2d((2, 3), divisor_override=7), IMAGE),
     "scaled-average": (lambda: layers.ScaledAvgPool2d(3, 2), IMAGE),
+    "scaled-average-pair": (lambda: layers.ScaledAvgPool2d((2, 3), (1, 2)), IMAGE),
+    "norm-pool-pair": (lambda: layers.ScaledL2NormPool2d((2, 3), (2, 1)), IMAGE),
     "scaled-max": (lambda: layers.ScaledMaxPool2d(3, 1), IMAGE),
     "norm-pool": (lambda: layers.ScaledL2NormPool2d(3, 1), IMAGE),
     "norm-pool-2": (lambda: layers.ScaledL2NormPool2d(2), IMAGE),
@@ -152,6 +160,7 @@ CASES = {
     "curve-short": (lambda: short_curve(1e-3), IMAGE),
     "curve-tiny": (lambda: short_curve(1e-22), IMAGE),
     "soc": (lambda: soc(image_size=6), (1, 6, 6)),
+    "soc-groups": (grouped_soc, (2, 5, 4)),
     "soc-zeros": (lambda: soc(padding_mode="zeros", terms=6), (1, 6, 8)),
 }
 EXACT = {

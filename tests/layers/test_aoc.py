@@ -8,6 +8,7 @@ BCOP: those are compared in ``test_rko.py`` and ``test_bcop.py``.
 """
 
 import itertools
+import math
 from functools import partial
 
 import pytest
@@ -21,9 +22,16 @@ from torch.nn import functional as F
 import onelip
 from onelip import norms
 from onelip.errors import UnboundedModuleError
-from onelip.layers import AOCConv1d, AOCConv2d, AOCConvTranspose2d, BCOPConv2d, bjorck
-from onelip.layers.aoc import strided_kernel
-from onelip.layers.bcop import block_kernel
+from onelip.layers import (
+    AOCConv1d,
+    AOCConv2d,
+    AOCConvTranspose2d,
+    AOLConvTranspose2d,
+    BCOPConv2d,
+    RKOConvTranspose2d,
+    bjorck,
+)
+from onelip.layers.block_convolution import block_kernel, strided_kernel
 from tests.oracles import materialised, matrix_of, sigma_max
 
 
@@ -159,19 +167,120 @@ def test_one_channel_per_group_in_windows_side_by_side_is_orthogonal(channels, s
     assert_orthogonal(matrix_of(layer, (channels[0], 4, 4)))
 
 
-@pytest.mark.parametrize(
-    ("channels", "stride", "groups"),
-    [((1, 4), 2, 1), ((4, 8), 2, 4), ((1, 1), 1, 1), ((2, 2), 1, 2)],
-    ids=str,
+FEW = [
+    ((1, 2), 3, 2, {}),
+    ((1, 4), 3, 2, {}),
+    ((1, 1), 3, 2, {}),
+    ((1, 7), 3, 2, {}),
+    ((1, 3), 7, 3, {}),
+    ((1, 1), 3, 1, {}),
+    ((1, 1), 4, 1, {}),
+    ((2, 2), 3, 1, {"groups": 2}),
+    ((4, 8), 3, 2, {"groups": 4}),
+    ((1, 2), 5, 2, {"dilation": 3}),
+    ((1, 2), (3, 1), (2, 1), {}),
+]
+
+
+@pytest.mark.parametrize(("channels", "kernel_size", "stride", "options"), FEW, ids=str)
+def test_one_channel_per_group(channels, kernel_size, stride, options):
+    """No projector has rank 1 // 2: the bases act on windows, after the strided matrix."""
+    for _ in range(3):
+        layer = redrawn(AOCConv2d(*channels, kernel_size, stride, **options))
+        for size in ((4, 4), (6, 8)):
+            sides = [-(-side // 3) * 3 if stride == 3 else side for side in size]
+            if max(sides) > 4 or "dilation" not in options:
+                assert_orthogonal(matrix_of(layer, (channels[0], *sides)))
+
+
+# Strides beyond the kernel, and with dilation
+
+
+SKIPPING = list(
+    itertools.product([1, 2, 3, 4], [1, 2, 3, 4], [1, 2, 3, 4], [(1, 1), (1, 3), (2, 5), (3, 30)])
 )
-def test_one_channel_per_group_otherwise_only_contracts(channels, stride, groups):
-    """A projector of rank 1 // 2 is none: one of two channels inside is cut off."""
-    layer = AOCConv2d(*channels, 3, stride=stride, groups=groups, bias=False).double()
-    for _ in range(10):
-        redrawn(layer)
-        norm = sigma_max(matrix_of(layer, (channels[0], 4, 4)))
-        assert 0.2 < norm <= 1 + 1e-12
-        assert norm <= float(onelip.lipschitz_bound(layer)) <= 1.02
+
+
+def largest_smallest(kernel: int, stride: int, dilation: int, channels: tuple[int, int]) -> float:
+    """Of random kernels of one axis, without construction: what is left after alternating.
+
+    The nearest orthogonal matrix at each frequency, and then the taps of the kernel, in turn: the
+    smallest singular value that this reaches is 1 where there is an orthogonal kernel.
+    """
+    inputs, outputs = channels
+    size = stride * dilation * kernel
+    free = torch.randn(outputs, inputs, kernel, dtype=torch.float64)
+    place = torch.arange(kernel) * dilation
+    for _ in range(40):
+        wide = torch.zeros(outputs, inputs, size, dtype=torch.float64)
+        wide.index_add_(2, place % size, free)
+        rows = torch.stack([wide.roll(y * stride, 2).flatten(1) for y in range(size // stride)], 1)
+        matrix = rows.flatten(0, 1)
+        u, s, v = torch.linalg.svd(matrix, full_matrices=False)
+        nearest = (u @ v).view(outputs, size // stride, inputs, size)
+        moved = [nearest[:, y].roll(-y * stride, 2) for y in range(size // stride)]
+        free = torch.stack(moved).mean(0)[..., place % size]
+    return float(s.min())
+
+
+def test_an_orthogonal_kernel_exists_exactly_where_one_is_built(each):
+    """Along one axis, against alternating projections, which know nothing of phases."""
+    for kernel, stride, dilation in each(itertools.product([1, 2, 3], [1, 2, 3, 4], [1, 2, 3])):
+        common = math.gcd(stride, dilation)
+        for channels in ((1, 2), (2, 3), (1, 4)):
+            read = min(kernel, stride // common)
+            possible = channels[1] <= channels[0] * read or read == stride
+            reached = largest_smallest(kernel, stride, dilation, channels)
+            assert reached > 0.99 if possible else reached < 0.5
+            try:
+                layer = AOCConv1d(*channels, kernel, stride, dilation=dilation).double()
+            except ValueError:
+                assert not possible
+            else:
+                assert possible
+                length = -(-kernel * dilation // stride) * stride
+                assert_orthogonal(matrix_of(redrawn(layer), (channels[0], length)))
+
+
+def test_strides_and_dilations_that_share_no_divisor_or_skip_pixels(each):
+    for kernel, stride, dilation, (inputs, outputs) in each(SKIPPING):
+        common = math.gcd(stride, dilation)
+        read = inputs * min(kernel, stride // common) ** 2
+        whole = kernel >= stride and common == 1
+        build = partial(AOCConv2d, inputs, outputs, kernel, stride, dilation=dilation)
+        if outputs > read and not whole:
+            with pytest.raises(ValueError, match=f"take at most {read} output channels"):
+                build()
+        elif inputs * outputs < 50 and kernel * dilation <= 12:
+            layer = redrawn(build())
+            side = -(-dilation * kernel // stride) * stride
+            if side * side * inputs <= 300:
+                assert_orthogonal(matrix_of(layer, (inputs, side, side)))
+
+
+RECTANGLES = [
+    ((2, 3), (3, 5), 1, {}),
+    ((3, 2), (1, 4), 1, {}),
+    ((2, 5), (3, 2), (2, 1), {"padding": 0}),
+    ((2, 8), (3, 5), (2, 4), {}),
+    ((1, 2), (4, 3), (1, 2), {"padding": "same", "dilation": (2, 1)}),
+    ((4, 6), (2, 5), (2, 3), {"groups": 2}),
+    ((2, 2), (3, 3), (2, 1), {"dilation": (3, 2)}),
+    ((2, 2), (1, 3), (2, 1), {}),
+]
+
+
+@pytest.mark.parametrize(("channels", "kernel_size", "stride", "options"), RECTANGLES, ids=str)
+def test_rectangles(channels, kernel_size, stride, options):
+    if options.get("padding") == "same":
+        with pytest.raises(ValueError, match="needs an odd kernel_size, got 4"):
+            AOCConv2d(*channels, kernel_size, stride, dilation=1)
+        options = {**options, "padding": None}
+    layer = redrawn(AOCConv2d(*channels, kernel_size, stride, **options))
+    assert layer.weight.shape[2:] == kernel_size
+    if options.get("padding") != 0:
+        assert_orthogonal(matrix_of(layer, (channels[0], 8 if stride != (2, 3) else 6, 12)))
+    assert float(onelip.lipschitz_bound(layer)) <= 1 + 1e-8
 
 
 def violent(layer: nn.Module, shape: tuple[int, ...]) -> None:
@@ -302,12 +411,10 @@ def test_one_channel_sequences_in_windows_side_by_side():
     assert_orthogonal(matrix_of(layer, (1, 6)))
 
 
-def test_one_channel_sequences_contract():
-    """The exception that the docstrings of BCOPConv2d, AOCConv2d and AOCConv1d make."""
-    layer = AOCConv1d(1, 2, 3, stride=2).double()
-    values = torch.linalg.svdvals(matrix_of(layer, (1, 6)))
-    assert values.max() <= 1 + 1e-9
-    assert values.min() < 0.99
+def test_one_channel_sequences_with_longer_kernels():
+    for outputs, kernel_size, stride in ((2, 3, 2), (1, 3, 2), (1, 5, 1), (2, 7, 3)):
+        layer = redrawn(AOCConv1d(1, outputs, kernel_size, stride=stride))
+        assert_orthogonal(matrix_of(layer, (1, 4 * stride)))
 
 
 # Transposed convolutions
@@ -329,7 +436,7 @@ UPWARD = [
 
 @pytest.mark.parametrize(("channels", "kernel_size", "stride", "groups"), UPWARD, ids=str)
 def test_the_adjoint_of_the_plain_convolution(channels, kernel_size, stride, groups):
-    layer = AOCConvTranspose2d(*channels, kernel_size, stride=stride, groups=groups, bias=False)
+    layer = AOCConvTranspose2d(*channels, kernel_size, stride, None, groups=groups, bias=False)
     redrawn(layer)
     shape = (channels[0], 3, 4)
     large = (channels[1], 3 * stride, 4 * stride)
@@ -346,7 +453,7 @@ def test_the_adjoint_of_the_plain_convolution(channels, kernel_size, stride, gro
 @pytest.mark.parametrize(("channels", "kernel_size", "stride", "groups"), UPWARD, ids=str)
 def test_the_adjoint_of_the_orthogonal_convolution(channels, kernel_size, stride, groups):
     """The same parameters give the same kernel, whose convolution on a circle is orthogonal."""
-    layer = AOCConvTranspose2d(*channels, kernel_size, stride=stride, groups=groups, bias=False)
+    layer = AOCConvTranspose2d(*channels, kernel_size, stride, None, groups=groups, bias=False)
     redrawn(layer)
     options = {"stride": stride, "groups": groups, "bias": False, "padding_mode": "zeros"}
     down = AOCConv2d(channels[1], channels[0], kernel_size, **options).double()
@@ -371,11 +478,85 @@ def test_kernels_as_large_as_the_stride_are_mapped_orthogonally(channels, side):
     assert_orthogonal(matrix_of(layer, (channels[0], 2, 3)))
 
 
+UNCROPPED = [
+    ((4, 1), 3, 2, {}),
+    ((3, 2), 4, 2, {}),
+    ((5, 1), 3, 2, {}),
+    ((9, 2), 5, 2, {}),
+    ((2, 3), 3, 1, {}),
+    ((3, 2), 4, 1, {}),
+    ((4, 6), 5, 2, {"groups": 2}),
+    ((2, 1), 3, 2, {"dilation": 3}),
+    ((2, 1), 1, 2, {}),
+    ((2, 2), 2, 3, {"output_padding": 2}),
+    ((3, 1), 3, 2, {"dilation": 2}),
+    ((3, 2), (3, 1), (2, 1), {"dilation": (3, 1)}),
+    ((2, 1), 4, (2, 3), {"output_padding": (1, 0)}),
+]
+
+
+@pytest.mark.parametrize(("channels", "kernel_size", "stride", "options"), UNCROPPED, ids=str)
+def test_without_padding_an_isometry_if_it_can_be(channels, kernel_size, stride, options):
+    """Adjoints of orthogonal kernels on an image that is padded with zeros all around."""
+    for bias in (False, True):
+        layer = AOCConvTranspose2d(*channels, kernel_size, stride, **options, bias=bias)
+        redrawn(layer)
+    plain = nn.ConvTranspose2d(*channels, kernel_size, stride, **options).double()
+    plain.weight, plain.bias = nn.Parameter(layer.weight.detach()), layer.bias
+    x = torch.randn(2, channels[0], 3, 4, dtype=torch.float64)
+    assert torch.allclose(layer(x), plain(x), atol=1e-13)
+    values = torch.linalg.svdvals(matrix_of(layer, (channels[0], 3, 4)))
+    inputs, outputs = (channel // layer.groups for channel in channels)
+    steps = zip(layer.kernel_size, layer.stride, layer.dilation, strict=True)
+    read = outputs * math.prod(min(k, s // math.gcd(s, d)) for k, s, d in steps)
+    assert float(values.max()) <= 1 + 1e-9
+    assert (float(values.min()) > 1 - 1e-9) == (inputs <= read)
+    assert float(values.max()) <= float(onelip.lipschitz_bound(layer)) <= 1 + 1e-8
+
+
+def test_cropping_takes_what_lies_outside_and_the_norm_stays():
+    whole = redrawn(AOCConvTranspose2d(3, 2, 4, 2, bias=False))
+    cropped = AOCConvTranspose2d(3, 2, 4, 2, 1, bias=False).double()
+    cropped.load_state_dict(whole.state_dict())
+    x = torch.randn(1, 3, 4, 4, dtype=torch.float64)
+    assert torch.allclose(cropped(x), whole(x)[..., 1:-1, 1:-1], atol=1e-13)
+    values = torch.linalg.svdvals(matrix_of(cropped, (3, 4, 4)))
+    assert float(values.min()) < 0.9
+    assert 0.99 < float(values.max()) <= 1 + 1e-12
+    inner = F.pad(x[..., 1:-1, 1:-1], (1, 1, 1, 1))
+    assert float(cropped(inner).norm()) == pytest.approx(float(inner.norm()), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"padding_mode": "circular"}, "crops and wraps nothing, here as in torch"),
+        ({"output_padding": 2}, r"below stride or dilation, got \(2, 2\)"),
+        ({"padding": -1}, "at least 0, got -1"),
+        ({"padding": None, "output_padding": 1}, "works output_padding out"),
+        ({"padding": "same"}, "padding must be one whole number or two, got 'same'"),
+    ],
+)
+def test_paddings_of_transposed_convolutions(options, message):
+    with pytest.raises(ValueError, match=message):
+        AOCConvTranspose2d(2, 3, 3, 2, **options)
+
+
+def test_arguments_of_transposed_convolutions_are_those_of_torch():
+    arguments = 4, 6, (3, 2), (2, 3), (1, 0), (1, 2), 2, False, (1, 2), "zeros"
+    plain = nn.ConvTranspose2d(*arguments)
+    for kind in (AOCConvTranspose2d, AOLConvTranspose2d, RKOConvTranspose2d):
+        layer = kind(*arguments)
+        x = torch.randn(1, 4, 3, 4)
+        plain.weight = nn.Parameter(layer.weight.detach())
+        assert torch.allclose(layer(x), plain(x), atol=1e-6)
+
+
 @pytest.mark.parametrize("kernel_size", [2, 4])
 def test_even_kernels_of_stride_one(kernel_size):
     """torch asks for an output_padding below the stride; they would need one of 1."""
-    with pytest.raises(ValueError, match=f"must be odd for stride 1, got {kernel_size}"):
-        AOCConvTranspose2d(2, 3, kernel_size)
+    with pytest.raises(ValueError, match="kernel_size must be odd for stride 1"):
+        AOCConvTranspose2d(2, 3, kernel_size, padding=None)
 
 
 # Values of orthogonium
@@ -449,8 +630,12 @@ def test_the_plain_convolution_does_not_know_its_images():
 @pytest.mark.parametrize(
     ("kernel_size", "options", "message"),
     [
-        (2, {"stride": 3}, "a stride of 3 needs kernel_size >= stride and dilation=1, got 2 and 1"),
-        (3, {"stride": 2, "dilation": 2}, "pixels between the windows would be lost"),
+        (1, {"stride": 3}, "from 2 to 4 channels .per group.: it skips pixels, and reads 2 indep"),
+        (3, {"stride": 2, "dilation": 2}, "take at most 2 output channels"),
+        ((3, 3, 3), {}, "kernel_size must be one whole number or two, got"),
+        (3, {"stride": 1.0}, "stride must be one whole number or two, got 1.0"),
+        (3, {"padding": "full"}, "or two, 'same' or 'valid', got 'full'"),
+        (3, {"padding": (1, -1)}, "or two, 'same' or 'valid', got .1, -1."),
         (3, {"groups": 3}, "groups=3 must divide 2 and 4 channels"),
         (3, {"stride": 0}, "must be positive"),
         (3, {"groups": 0}, "must be positive"),
@@ -463,9 +648,10 @@ def test_preconditions(kernel_size, options, message):
 
 @pytest.mark.parametrize("kind", [AOCConv1d, AOCConvTranspose2d])
 def test_preconditions_of_the_others(kind):
-    for stride in (0, 3):
-        with pytest.raises(ValueError, match=f"from 1 to kernel_size=2, got {stride}"):
-            kind(2, 4, 2, stride=stride)
+    with pytest.raises(ValueError, match="must be positive"):
+        kind(2, 4, 2, stride=0)
+    with pytest.raises(ValueError, match=r"kernel_size.* must be one whole number"):
+        kind(2, 4, 2.0)
     with pytest.raises(ValueError, match="groups=3 must divide 2 and 4 channels"):
         kind(2, 4, 2, groups=3)
 

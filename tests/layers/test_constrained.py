@@ -25,7 +25,7 @@ FAMILIES = {
     "AOCConv2d": (partial(layers.AOCConv2d, 2, 3, 3), (2, 4, 4)),
     "AOCConv2d-stride": (partial(layers.AOCConv2d, 2, 3, 3, stride=2), (2, 4, 4)),
     "AOCConv1d": (partial(layers.AOCConv1d, 2, 3, 4, stride=2), (2, 6)),
-    "AOCConvTranspose2d": (partial(layers.AOCConvTranspose2d, 4, 2, 3, stride=2), (4, 2, 3)),
+    "AOCConvTranspose2d": (partial(layers.AOCConvTranspose2d, 4, 2, 3, 2, None), (4, 2, 3)),
     "BCOPConv2d": (partial(layers.BCOPConv2d, 3, 2, 2), (3, 3, 3)),
     "BCOPConv2d-bjorck": (partial(layers.BCOPConv2d, 3, 4, 3, orthogonalise=bjorck), (3, 3, 3)),
     "RKOConv2d": (partial(layers.RKOConv2d, 4, 2, 3, groups=2), (4, 3, 3)),
@@ -159,7 +159,7 @@ def mixed() -> nn.Sequential:
         layers.ChannelMaxPool(),
         layers.BCOPConv2d(4, 4, 3, orthogonalise=bjorck),
         layers.ConvexPotentialConv2d(4, 5, image_size=2),
-        layers.AOCConvTranspose2d(4, 2, 3, stride=2),
+        layers.AOCConvTranspose2d(4, 2, 3, 2, padding=None),
         nn.Flatten(),
         layers.BjorckLinear(32, 8),
         layers.CholeskyLinear(8, 8),
@@ -502,7 +502,7 @@ def test_preconditions_of_convolutions(family):
     for mode in ("reflect", "replicate", "nonsense"):
         with pytest.raises(UnboundedModuleError, match=f"padding_mode='{mode}' repeats pixels"):
             family(2, 2, 3, padding_mode=mode)
-    assert "2, 3, kernel_size=3, stride=1, padding=same" in repr(family(2, 3, 3))
+    assert "2, 3, kernel_size=(3, 3), stride=(1, 1), padding='same'" in repr(family(2, 3, 3))
 
 
 @pytest.mark.parametrize("family", CONVS)

@@ -5,13 +5,16 @@ import pickle
 from collections.abc import Callable
 from typing import get_type_hints
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+import onelip
 from onelip import flows, layers
 from onelip.layers.constrained import ConstrainedConv2d
 from onelip.layers.options import Conv2dOptions
+from onelip.testing import check_layer
 from tests.cases import LAYERS
 
 PLAIN_CONVS = [layers.AOCConv2d, layers.AOLConv2d, layers.BCOPConv2d, layers.RKOConv2d]
@@ -99,6 +102,8 @@ def test_orthogonal_to_begin_with_in_half_precision(kind):
 
 def test_options_are_those_of_the_base():
     """A type, for callers, and the constructor that holds the defaults: neither forgets one."""
+    plain = list(inspect.signature(nn.Conv2d.__init__).parameters)[:10]
+    assert list(inspect.signature(ConstrainedConv2d.__init__).parameters)[:10] == plain
     hints = get_type_hints(ConstrainedConv2d.__init__)
     own = [
         name
@@ -114,16 +119,64 @@ def test_options_are_those_of_the_base():
 
 @named([*PLAIN_CONVS, *SIZED_CONVS, *FOURIER_CONVS, layers.SOCConv2d])
 def test_stride_is_positional_as_in_torch(kind):
-    assert kind(1, 3, 3, 3, image_size=6).stride == 3
+    assert kind(1, 3, 3, 3, image_size=6).stride in (3, (3, 3))
 
 
 @named(PLAIN_CONVS + SIZED_CONVS)
 def test_options_reach_the_convolution(kind):
     options = {"padding": 2, "padding_mode": "zeros", "dilation": 2, "groups": 2}
     layer = kind(4, 6, 3, bias=False, image_size=7, **options)
+    plain = nn.Conv2d(4, 6, 3, bias=False, **options)
     assert layer.bias is None
     assert layer.image_size == (7, 7)
-    assert {name: getattr(layer, name) for name in options} == options
+    assert {name: getattr(layer, name) for name in options} == {
+        name: getattr(plain, name) for name in options
+    }
+
+
+TORCH_ARGUMENTS = (4, 6, (3, 2), (1, 2), (1, 0), (2, 1), 2, False, "zeros")
+
+
+@named(PLAIN_CONVS + SIZED_CONVS)
+def test_arguments_by_position_as_in_torch(kind):
+    """In pairs; with a stride along one axis."""
+    arguments, names = TORCH_ARGUMENTS, ("kernel_size", "stride", "padding", "dilation", "groups")
+    plain = nn.Conv2d(*arguments)
+    layer = kind(*arguments, image_size=(9, 8))
+    assert [getattr(layer, name) for name in names] == [getattr(plain, name) for name in names]
+    assert layer.padding_mode == "zeros"
+    assert layer.bias is None
+    x = torch.randn(2, 4, 9, 8)
+    assert layer(x).shape == plain(x).shape
+    plain.weight = nn.Parameter(layer.weight.detach())
+    assert torch.allclose(layer(x), plain(x), atol=1e-6)
+    assert torch.allclose(onelip.export(layer)(x), plain(x), atol=1e-4)
+    check_layer(kind(2, 2, (1, 4), (1, 2), image_size=(3, 4)), (2, 3, 4))
+
+
+def test_sizes_of_numpy_and_lists_are_whole_numbers_too():
+    layer = layers.AOCConv2d(2, 3, [np.int64(3), 1], np.int64(1))
+    assert (layer.kernel_size, layer.stride) == ((3, 1), (1, 1))
+    assert layers.AOCConv1d(2, 3, [3], (1,)).kernel_size == (1, 3)
+    with pytest.raises(ValueError, match="must be one whole number"):
+        layers.AOCConv1d(2, 3, (3, 3))
+
+
+@named(PLAIN_CONVS + SIZED_CONVS)
+def test_the_same_size_divided_by_the_stride(kind):
+    layer = kind(2, 3, (2, 3), (2, 1), "same", image_size=(6, 4))
+    assert layer(torch.zeros(1, 2, 6, 4)).shape == (1, 3, 3, 4)
+    with pytest.raises(ValueError, match="beside one of a stride needs an odd kernel_size, got 4"):
+        kind(2, 3, 4, (2, 1), "same", image_size=(6, 4))
+
+
+@named([*FOURIER_CONVS, layers.SOCConv2d])
+def test_pairs_of_equal_numbers_and_a_refusal_of_others(kind):
+    assert kind(1, 3, (3, 3), (1, 1), image_size=6).kernel_size == 3
+    with pytest.raises(ValueError, match=r"kernel_size=\(3, 5\) differs along the axes"):
+        kind(1, 3, (3, 5), image_size=6)
+    with pytest.raises(ValueError, match=r"stride=\(1, 2\) differs along the axes"):
+        kind(1, 3, 3, (1, 2), image_size=6)
 
 
 @named([*FOURIER_CONVS, layers.SOCConv2d])

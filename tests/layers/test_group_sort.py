@@ -6,6 +6,13 @@ import torch
 from onelip import layers
 
 
+@pytest.mark.parametrize("shape", [(5,), (4, 3), (2, 2, 3)], ids=str)
+def test_without_a_size_all_channels_are_sorted(shape):
+    x = torch.randn(3, *shape)
+    assert torch.equal(layers.GroupSort(None)(x), x.sort(1).values)
+    assert torch.equal(layers.MaxMin()(x[:, :2]), x[:, :2].sort(1, descending=True).values)
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 6])
 def test_group_sort_sorts_each_group(size):
     x = torch.randn(2, 6, 3)

@@ -23,6 +23,41 @@ def test_scaled_average_pooling_contracts(each):
         assert sigma_max(materialised(pool, (1, size, size))) <= 1 + 1e-14
 
 
+RECTANGLES = [((2, 3), None), ((2, 3), (2, 1)), ((1, 4), 2), (3, (1, 2)), ((3, 2), (2, 3))]
+
+
+def test_windows_that_are_no_squares(each):
+    """Against torch's pools, divided by the norm of the map, or by what a pixel attains."""
+    image = torch.randn(2, 1, 7, 8, dtype=torch.float64)
+    for kernel, stride in each(RECTANGLES):
+        mean, largest = nn.AvgPool2d(kernel, stride), nn.MaxPool2d(kernel, stride)
+        norm = sigma_max(materialised(mean, (1, 12, 12)))
+        pool = layers.ScaledAvgPool2d(kernel, stride)
+        assert torch.allclose(pool(image), pool.scale * mean(image))
+        assert pool.scale * norm <= 1 + 1e-12
+        assert pool.scale >= 1 / sigma_max(materialised(mean, (1, 36, 36))) * (1 - 0.1)
+        root = math.sqrt(most_windows(kernel, stride))
+        assert torch.allclose(layers.ScaledMaxPool2d(kernel, stride)(image) * root, largest(image))
+        squares = layers.ScaledL2NormPool2d(kernel, stride)(image).square() * root**2
+        size = math.prod(mean.kernel_size if isinstance(kernel, tuple) else (kernel, kernel))
+        assert torch.allclose(squares, mean(image.square()) * size)
+
+
+def most_windows(kernel, stride) -> int:
+    """How many windows read one pixel, by counting."""
+    ones = nn.AvgPool2d(kernel, stride, divisor_override=1)
+    image = torch.zeros(1, 1, 16, 16, requires_grad=True)
+    ones(image).sum().backward()
+    return int(image.grad.max())
+
+
+@pytest.mark.parametrize("kind", ["ScaledAvgPool2d", "ScaledL2NormPool2d", "ScaledMaxPool2d"])
+def test_windows_that_are_none(kind):
+    for arguments in ((0,), ((2, 0),), (2, -1), ((2, 3, 4),), (2.0,)):
+        with pytest.raises(ValueError, match=r"whole number or two|must be positive"):
+            getattr(layers, kind)(*arguments)
+
+
 def test_windows_side_by_side_are_isometric_on_constants():
     x = torch.ones(1, 1, 6, 6)
     for kernel in (2, 3):

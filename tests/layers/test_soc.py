@@ -450,6 +450,58 @@ def test_a_weight_that_is_not_finite():
         onelip.lipschitz_bound(layer)
 
 
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "stride"), [(4, 4, 1), (2, 6, 1), (6, 2, 1), (2, 4, 2)]
+)
+@pytest.mark.parametrize("exact", [True, False], ids=["exact", "fast"])
+def test_groups_are_layers_of_their_own(inputs, outputs, stride, exact):
+    """Values, gradients and power steps."""
+    options = {"stride": stride, "exact_gradient": exact, "image_size": 4}
+    layer = layers.SOCConv2d(inputs, outputs, 3, groups=2, **options).double()
+    x = torch.randn(2, inputs, 4, 4, dtype=torch.float64)
+    alone, parts = [], []
+    for i in range(2):
+        twin = layers.SOCConv2d(inputs // 2, outputs // 2, 3, **options).double()
+        twin.raw_weight.data = layer.raw_weight.data.chunk(2)[i].clone()
+        twin.rows_direction.copy_(layer.rows_direction.chunk(2)[i])
+        twin.square_direction.copy_(layer.square_direction.chunk(2)[i])
+        alone.append(twin)
+        parts.append(twin(x.chunk(2, 1)[i]))
+    y = layer(x)
+    assert torch.allclose(y, torch.cat(parts, 1), atol=1e-12)
+    g = torch.randn_like(y)
+    (y * g).sum().backward()
+    (torch.cat(parts, 1) * g).sum().backward()
+    wanted = torch.cat([twin.raw_weight.grad for twin in alone])
+    assert torch.allclose(layer.raw_weight.grad, wanted, atol=1e-12)
+    bounds = [float(onelip.lipschitz_bound(twin)) for twin in alone]
+    assert float(onelip.lipschitz_bound(layer)) == pytest.approx(max(bounds), rel=1e-9)
+
+
+def test_a_group_that_is_zero_leaves_the_others_alone():
+    layer = layers.SOCConv2d(4, 4, 3, groups=2)
+    layer.raw_weight.data[:2] = 0
+    before = layer.rows_direction.clone()
+    layer.power_steps([layer])
+    assert torch.equal(layer.rows_direction[:2], before[:2])
+    assert not torch.equal(layer.rows_direction[2:], before[2:])
+
+
+@pytest.mark.parametrize("kernel_size", [2, 4])
+def test_the_skew_kernel_of_an_even_one_is_the_next_odd_one(kernel_size):
+    layer = layers.SOCConv2d(2, 2, kernel_size).double()
+    odd = layers.SOCConv2d(2, 2, kernel_size + 1).double()
+    odd.load_state_dict(layer.state_dict() | {"raw_weight": odd.raw_weight})
+    odd.raw_weight.data.zero_()
+    odd.raw_weight.data[..., :-1, :-1] = layer.raw_weight.data
+    odd.known.copy_(layer.known)
+    x = torch.randn(1, 2, 6, 6, dtype=torch.float64)
+    assert torch.allclose(layer.eval()(x), odd.eval()(x), atol=1e-13)
+    fixed = onelip.export(layer)
+    values = torch.linalg.svdvals(matrix_of(fixed, (2, 6, 6)))
+    assert torch.allclose(values, torch.ones_like(values), atol=1e-4)
+
+
 def test_a_fixed_kernel_that_is_no_longer_skew():
     exported = onelip.export(_soc(2, 2, 3))
     exported.weight.data[0, 1, 0, 0] += 1e-9
@@ -460,7 +512,8 @@ def test_a_fixed_kernel_that_is_no_longer_skew():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"kernel_size": 2}, "odd kernel_size"),
+        ({"kernel_size": 0}, "must be positive"),
+        ({"groups": 3}, "groups=3 must divide 2 and 2 channels"),
         ({"in_channels": 0}, "must be positive"),
         ({"terms": 1}, "terms=5 or more"),
         ({"correction": 0.0}, "correction must be positive"),

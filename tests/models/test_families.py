@@ -56,8 +56,8 @@ def test_kw_large_has_the_published_shape():
         ("CholeskyLinear", 512, 512),
         ("CholeskyLinear", 512, 10),
     ]
-    strides = [part.stride for part in model if hasattr(part, "stride")]
-    sizes = [part.kernel_size for part in model if hasattr(part, "stride")]
+    strides = [part.stride[0] for part in model if hasattr(part, "stride")]
+    sizes = [part.kernel_size[0] for part in model if hasattr(part, "stride")]
     assert (strides, sizes) == ([1, 2, 1, 2], [3, 4, 3, 4])
     assert model(torch.rand(2, 3, 32, 32)).shape == (2, 10)
 

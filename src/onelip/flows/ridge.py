@@ -21,7 +21,7 @@ from onelip.flows.potential import Potential
 from onelip.layers.constrained import check_channels
 from onelip.layers.fixed_conv import check_image_size
 from onelip.layers.gradient_step import mirrored, norm_bound
-from onelip.layers.options import FactoryOptions
+from onelip.layers.options import FactoryOptions, Size, square
 from onelip.layers.same_size import applied, checked_image_size
 from onelip.norms.rounding import downward, upward
 
@@ -155,7 +155,7 @@ class RidgeConv2d(RidgePotential):
         self,
         channels: int,
         hidden_channels: int,
-        kernel_size: int = 3,
+        kernel_size: Size = 3,
         *,
         image_size: int | tuple[int, int],
         padding_mode: str = "zeros",
@@ -163,6 +163,7 @@ class RidgeConv2d(RidgePotential):
         **factory: Unpack[FactoryOptions],
     ) -> None:
         check_channels(channels, hidden_channels, 1)
+        kernel_size = square(kernel_size, "kernel_size")
         self.image_size = checked_image_size(kernel_size, image_size, padding_mode)
         self.padding_mode = padding_mode
         weight = torch.empty(hidden_channels, channels, kernel_size, kernel_size, **factory)

@@ -20,7 +20,7 @@ from onelip.errors import NotApplicableError
 from onelip.layers import fourier_layer
 from onelip.layers.constrained import check_channels, plain_linear
 from onelip.layers.fixed_conv import check_image_size
-from onelip.layers.options import FactoryOptions
+from onelip.layers.options import FactoryOptions, Size, square
 from onelip.layers.same_size import checked_image_size, convolve
 from onelip.layers.soc import skew
 from onelip.lipschitz import refuse_inherited
@@ -154,7 +154,7 @@ class SkewConv2d(SkewPart):
     def __init__(
         self,
         channels: int,
-        kernel_size: int = 3,
+        kernel_size: Size = 3,
         *,
         image_size: int | tuple[int, int],
         padding_mode: str = "circular",
@@ -162,6 +162,7 @@ class SkewConv2d(SkewPart):
     ) -> None:
         super().__init__()
         check_channels(channels, channels, 1)
+        kernel_size = square(kernel_size, "kernel_size")
         self.image_size = checked_image_size(kernel_size, image_size, padding_mode)
         self.padding_mode = padding_mode
         shape = (channels, channels, kernel_size, kernel_size)

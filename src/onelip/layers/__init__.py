@@ -8,9 +8,9 @@ from onelip.layers.accumulated import Accumulated
 from onelip.layers.aoc import AOCConv2d
 from onelip.layers.aoc_1d import AOCConv1d
 from onelip.layers.aoc_transposed import AOCConvTranspose2d
-from onelip.layers.aol import AOLConv2d, AOLLinear
+from onelip.layers.aol import AOLConv1d, AOLConv2d, AOLConvTranspose2d, AOLLinear
 from onelip.layers.averaged import Averaged, HorizontalFlip, Shift
-from onelip.layers.bcop import BCOPConv2d
+from onelip.layers.bcop import BCOPConv1d, BCOPConv2d
 from onelip.layers.bro import BROConv2d, BROLinear
 from onelip.layers.cayley import CayleyConv2d, CayleyLinear
 from onelip.layers.channel_max import ChannelMaxPool
@@ -32,7 +32,7 @@ from onelip.layers.ossn import OSSNConv2d, ProjectedOSSNConv2d
 from onelip.layers.pooling import ScaledAvgPool2d, ScaledL2NormPool2d, ScaledMaxPool2d
 from onelip.layers.projection_pool import CurvePool2d, ProjectionPool2d
 from onelip.layers.rescale import Rescale
-from onelip.layers.rko import RKOConv2d
+from onelip.layers.rko import RKOConv1d, RKOConv2d, RKOConvTranspose2d
 from onelip.layers.sandwich import Sandwich, SandwichLinear
 from onelip.layers.skew_exponential import FixedSOCConv2d
 from onelip.layers.sll import SLLConv2d, SLLLinear
@@ -44,11 +44,14 @@ __all__ = [
     "AOCConv1d",
     "AOCConv2d",
     "AOCConvTranspose2d",
+    "AOLConv1d",
     "AOLConv2d",
+    "AOLConvTranspose2d",
     "AOLLinear",
     "Abs",
     "Accumulated",
     "Averaged",
+    "BCOPConv1d",
     "BCOPConv2d",
     "BROConv2d",
     "BROLinear",
@@ -79,7 +82,9 @@ __all__ = [
     "OSSNConv2d",
     "ProjectedOSSNConv2d",
     "ProjectionPool2d",
+    "RKOConv1d",
     "RKOConv2d",
+    "RKOConvTranspose2d",
     "Rescale",
     "SLLConv2d",
     "SLLLinear",

@@ -1,85 +1,42 @@
-r"""Block convolution orthogonal parameterization (Li et al., NeurIPS 2019, Algorithm 1).
-
-For a projector :math:`P = Q Q^T` the kernel :math:`[P,\ I - P]` of two taps is orthogonal: its
-symbol :math:`P + e^{-i\omega}(I - P)` is unitary. BCOP composes an orthogonal matrix H with k - 1
-such kernels along each axis, in turn, with projectors of rank n / 2.
-
-Composition is a product of matrices over channels for each pair of taps (block convolution).
-Multiplying a kernel X of T taps by :math:`[P,\ I - P]` needs only the T products
-:math:`(X_t Q) Q^T`, since the other half is what is left of :math:`X_t`; no projector is ever
-formed. A 3 x 3 kernel takes 13 products of n x n matrices, where a tree of log depth over formed
-kernels takes 27 and more memory (``benchmarks/block_convolution.py``).
-"""
+r"""Block convolution orthogonal parameterization (Li et al., NeurIPS 2019, Algorithm 1)."""
 
 from typing import Unpack
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
-from typing_extensions import override
-
+from onelip.layers.block_convolution import ComposedKernel, Composition, windows_side_by_side
 from onelip.layers.constrained import ConstrainedConv2d
-from onelip.layers.options import Conv2dOptions, FactoryOptions, placed
-from onelip.layers.orthogonal import (
-    Orthogonalise,
-    OrthogonalLayer,
-    cholesky_qr,
-    oriented,
-    tall,
-)
+from onelip.layers.convolution_1d import ConstrainedConv1d, Length
+from onelip.layers.options import Conv2dOptions, FactoryOptions, Padding, Size, placed
+from onelip.layers.orthogonal import Orthogonalise, cholesky_qr
+from onelip.norms.convolutions import Pair
 
 
-def block_kernel(
-    matrix: Tensor, bases: Tensor, axes: tuple[int, ...] = (1, 2), *, dimensions: int = 2
-) -> Tensor:
-    r"""Compose H with ``[Q Q^T, I - Q Q^T]`` for each basis, vertical and horizontal in turn.
+def windowed_composition(
+    channels: Pair, kernel_size: Pair, stride: Pair, dilation: Pair
+) -> Composition:
+    """Return how a kernel of one group is made of whole windows.
 
-    Args:
-        matrix: H, ``(groups, out, n)``.
-        bases: Q, ``(groups, count, n, rank)`` with orthonormal columns.
-        axes: along which the two taps lie, in turn: of images, 1 is vertical, 2 horizontal.
-        dimensions: axes of the kernel.
-
-    Returns:
-        A kernel ``(groups, out, n, *taps)``; orthogonal under circular padding if H is.
+    Raises:
+        ValueError: the kernel is not made of whole windows, or skips pixels.
     """
-    taps = (1,) * dimensions
-    kernel: Tensor = matrix.unflatten(0, (-1, *taps))  # (groups, *taps, out, n)
-    for i, basis in enumerate(bases.unbind(1)):
-        columns = basis.unflatten(0, (-1, *taps))
-        kept = (kernel @ columns) @ columns.mT  # X Q Q^T without forming the projector
-        kernel = _shifted_sum(kept, kernel - kept, axis=axes[i % len(axes)])
-    return kernel.movedim((-2, -1), (1, 2))
+    window = windows_side_by_side(kernel_size, stride, dilation)
+    if window != stride or any(k % s for k, s in zip(kernel_size, stride, strict=True)):
+        raise ValueError(
+            f"a stride of {stride} needs a kernel_size that it divides and a dilation without a "
+            f"common divisor, got {kernel_size} and {dilation}: AOCConv2d takes any that has an "
+            "orthogonal kernel"
+        )
+    return Composition.on_windows(*channels, kernel_size, window)
 
 
-def _shifted_sum(kept: Tensor, moved: Tensor, axis: int) -> Tensor:
-    """Add the taps of two kernels, the second shifted by one tap along an axis."""
-    edge = torch.zeros_like(kept.narrow(axis, 0, 1))
-    return torch.cat([kept, edge], axis) + torch.cat([edge, moved], axis)
-
-
-def projector_bases(
-    groups: int, count: int, channels: int, **factory: Unpack[FactoryOptions]
-) -> nn.Parameter:
-    """Free matrices for the bases of each group, of rank ``channels // 2``."""
-    return tall(channels, channels // 2, count=groups * count, **factory)
-
-
-def by_group(bases: Tensor, groups: int) -> Tensor:
-    """Reshape a stack of bases, which may be empty, to ``(groups, count, n, rank)``."""
-    grouped: Tensor = bases.unflatten(0, (groups, len(bases) // groups))
-    return grouped
-
-
-class BCOPConv2d(OrthogonalLayer, ConstrainedConv2d):
+class BCOPConv2d(ComposedKernel, ConstrainedConv2d):
     r"""Orthogonal convolution by BCOP.
 
     A stride is invertible downsampling followed by a convolution of ``kernel_size / stride``, as in
     the paper, folded into one strided kernel. ``AOCConv2d`` strides without that restriction.
 
     Bound: the proved norm of the kernel; 1 up to rounding. Under circular padding the map is
-    orthogonal (an isometry on the smaller side), from 2 channels per group on. For one channel,
-    whose orthogonal kernels are shifts, and under zero padding it is 1-Lipschitz only.
+    orthogonal (an isometry on the smaller side). From one channel to one without a stride, such a
+    map is a shift: the kernel is 1 or -1 at its centre. Under zero padding it is 1-Lipschitz only.
     Shape: ``(batch, in_channels, h, w)`` to ``(batch, out_channels, h / stride, w / stride)``.
     Cost: a convolution, and per step ``k^2 + (k - 1)^2`` products of n x n matrices,
     n the larger number of channels.
@@ -87,15 +44,19 @@ class BCOPConv2d(OrthogonalLayer, ConstrainedConv2d):
     Args:
         in_channels: channels of the input.
         out_channels: channels of the output.
-        kernel_size: side k of the kernel.
+        kernel_size: sides of the kernel.
         stride: must divide ``kernel_size``.
+        padding: as ``nn.Conv2d``, see ``options.py``, like all further ones.
+        dilation: distance of the taps; with a stride, one without a common divisor.
+        groups: blocks of channels.
+        bias: whether to add one number per channel.
+        padding_mode: ``"circular"`` or ``"zeros"``.
         orthogonalise: how matrices are orthogonalised; ``onelip.layers.bjorck`` as in the paper.
-        **options: ``padding``, ``padding_mode``, ``dilation``, ``groups``, ``bias``,
-            ``image_size``, ``device`` and ``dtype``, see ``options.Conv2dOptions``; no
-            dilation with a stride.
+        **options: ``image_size``, ``device`` and ``dtype``, see ``options.Conv2dOptions``.
 
     Raises:
-        ValueError: the stride does not divide the kernel, or groups do not divide the channels.
+        ValueError: the stride does not divide the kernel, or has a common divisor with the
+            dilation; groups that do not divide the channels.
         UnboundedModuleError: reflect or replicate padding.
 
     Example:
@@ -108,39 +69,103 @@ class BCOPConv2d(OrthogonalLayer, ConstrainedConv2d):
     Lipschitz constrained convolutional networks", NeurIPS 2019.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 torch's order
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: int,
-        stride: int = 1,
+        kernel_size: Size,
+        stride: Size = 1,
+        padding: Padding = None,
+        dilation: Size = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "circular",
         *,
         orthogonalise: Orthogonalise = cholesky_qr,
         **options: Unpack[Conv2dOptions],
     ) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, stride, **options)
-        if kernel_size % stride or (stride > 1 and self.dilation > 1):
-            raise ValueError(
-                f"a stride of {stride} needs a kernel_size that it divides and dilation=1, got "
-                f"{kernel_size} and {self.dilation}: AOCConv2d takes any kernel_size >= stride"
-            )
-        self.orthogonalise = orthogonalise
-        inputs, outputs = self.group_channels
-        # at least 2 channels: a projector of rank n / 2 needs them
-        self._inner = max(inputs * stride**2, outputs, 2)
-        groups, count, factory = self.groups, 2 * (kernel_size // stride - 1), placed(options)
-        self.raw_matrix = tall(outputs, self._inner, count=groups, **factory)
-        self.raw_bases = projector_bases(groups, count, self._inner, **factory)
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            padding,
+            dilation,
+            groups,
+            bias,
+            padding_mode,
+            **options,
+        )
+        plan = windowed_composition(
+            self.group_channels, self.kernel_size, self.stride, self.dilation
+        )
+        self.compose(plan, orthogonalise, **placed(options))
 
-    @override
-    def free_matrices(self) -> list[Tensor]:
-        return [self.raw_matrix, self.raw_bases]
 
-    @override
-    def assemble(self, matrices: list[Tensor]) -> Tensor:
-        inputs, outputs = self.group_channels
-        matrix = oriented(matrices[0], outputs, self._inner)
-        bases = by_group(matrices[1], self.groups)
-        kernel = block_kernel(matrix, bases)[:, :, : inputs * self.stride**2].flatten(0, 1)
-        # an unshuffled channel (c, u, v) is the tap (u, v) of channel c
-        return F.pixel_shuffle(kernel, self.stride) if self.stride > 1 else kernel
+class BCOPConv1d(ComposedKernel, ConstrainedConv1d):
+    r"""``BCOPConv2d`` of sequences.
+
+    Bound: the proved norm of the kernel; 1 up to rounding. Under circular padding on lengths that
+    the stride divides, the map is orthogonal (an isometry on the smaller side).
+    Shape: ``(batch, in_channels, length)`` to ``(batch, out_channels, length / stride)``.
+    Cost: a convolution, and per step ``k (k - 1) / 2`` products of n x n matrices.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        kernel_size: length of the kernel.
+        stride: must divide ``kernel_size``.
+        padding: as ``nn.Conv1d``, see ``options.py``, like all further ones.
+        dilation: distance of the taps.
+        groups: blocks of channels.
+        bias: whether to add one number per channel.
+        padding_mode: ``"circular"`` or ``"zeros"``.
+        orthogonalise: how matrices are orthogonalised.
+        **factory: ``device`` and ``dtype`` of the parameters.
+
+    Raises:
+        ValueError: groups that do not divide the channels; a stride that does not divide the
+            kernel, or has a common divisor with the dilation; in ``forward``, a length that the
+            stride does not divide, under circular padding.
+        UnboundedModuleError: reflect or replicate padding.
+
+    Example:
+        >>> import onelip
+        >>> bool(abs(onelip.lipschitz_bound(BCOPConv1d(4, 8, 3)) - 1) < 1e-5)
+        True
+
+    Reference: Li, Haque, Anil, Lucas, Grosse, Jacobsen, "Preventing gradient attenuation in
+    Lipschitz constrained convolutional networks", NeurIPS 2019.
+    """
+
+    def __init__(  # noqa: PLR0917 torch's order
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Length,
+        stride: Length = 1,
+        padding: Length | str | None = None,
+        dilation: Length = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "circular",
+        *,
+        orthogonalise: Orthogonalise = cholesky_qr,
+        **factory: Unpack[FactoryOptions],
+    ) -> None:
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            padding,
+            dilation,
+            groups,
+            bias,
+            padding_mode,
+            **factory,
+        )
+        plan = windowed_composition(
+            self.group_channels, self.kernel_size, self.stride, self.dilation
+        )
+        self.compose(plan, orthogonalise, **factory)

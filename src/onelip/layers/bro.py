@@ -24,7 +24,7 @@ from typing_extensions import override
 
 from onelip.layers.constrained import ConstrainedLinear
 from onelip.layers.fourier_layer import FourierConv2d, at_least_single
-from onelip.layers.options import FactoryOptions, LayerOptions, placed
+from onelip.layers.options import FactoryOptions, LayerOptions, Size, placed
 
 _SHIFT = 2  # delta in units of rounding per column
 
@@ -154,8 +154,8 @@ class BROConv2d(FourierConv2d):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: int,
-        stride: int = 1,
+        kernel_size: Size,
+        stride: Size = 1,
         *,
         image_size: int | tuple[int, int],
         rank: int | None = None,

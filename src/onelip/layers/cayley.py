@@ -23,7 +23,7 @@ from typing_extensions import override
 from onelip.layers.accretive_inverse import accretive_inverse
 from onelip.layers.constrained import ConstrainedLinear
 from onelip.layers.fourier_layer import FourierConv2d, at_least_single
-from onelip.layers.options import FactoryOptions, LayerOptions, placed
+from onelip.layers.options import FactoryOptions, LayerOptions, Size, placed
 
 
 def cayley(matrices: Tensor) -> Tensor:
@@ -134,8 +134,8 @@ class CayleyConv2d(FourierConv2d):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: int,
-        stride: int = 1,
+        kernel_size: Size,
+        stride: Size = 1,
         *,
         image_size: int | tuple[int, int],
         **options: Unpack[LayerOptions],

@@ -20,10 +20,10 @@ from onelip.autocast import no_autocast
 from onelip.chains.linear_layers import convolution, dense
 from onelip.chains.value import Value
 from onelip.layers.fixed_conv import FixedConv2d, check_image, check_image_size, check_whole_strides
-from onelip.layers.options import FactoryOptions
+from onelip.layers.options import FactoryOptions, Padding, Size, both
 from onelip.lipschitz import LipschitzModule, overridable
 from onelip.lipschitz.torch_modules import sides_of
-from onelip.norms.convolutions import check_padding_mode, is_circular, pair
+from onelip.norms.convolutions import Pair, check_padding_mode, is_circular, pair
 
 _OF_A_CONTEXT = ("begun", "_held", "own_power_steps")
 
@@ -173,54 +173,86 @@ class ConstrainedLinear(ConstrainedLayer):
         return dense(value, self.weight, self.bias)
 
 
-class ConstrainedConv2d(ConstrainedLayer):
-    """A convolution with a constrained kernel; the arguments are described in ``Conv2dOptions``."""
+class KernelLayer(ConstrainedLayer):
+    """A layer with a constrained kernel: a convolution of images or sequences, or an adjoint.
+
+    The kernel has two axes, rows and columns. A sequence is an image of one row.
+    """
+
+    kernel_size: Pair
+    stride: Pair
+    dilation: Pair
 
     def __init__(
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: int,
-        stride: int = 1,
         *,
-        padding: int | str | None = None,
-        padding_mode: str = "circular",
-        dilation: int = 1,
-        groups: int = 1,
-        bias: bool = True,
-        image_size: int | tuple[int, int] | None = None,
+        kernel_size: Pair,
+        stride: Pair,
+        dilation: Pair,
+        groups: int,
+        bias: bool,
+        padding_mode: str,
         **factory: Unpack[FactoryOptions],
     ) -> None:
         super().__init__()
         check_padding_mode(padding_mode)
-        check_channels(in_channels, out_channels, groups, kernel_size, stride, dilation)
-        if padding is None:
-            reach = dilation * (kernel_size - 1) + 1
-            # windows centred such that the output has the image's size divided by the stride
-            padding = "same" if stride == 1 else max(0, reach - stride + 1) // 2
-        _check_padding(padding, stride)
-        self.in_channels, self.out_channels = in_channels, out_channels
+        check_channels(in_channels, out_channels, groups, *kernel_size, *stride, *dilation)
+        self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
         self.kernel_size, self.stride, self.dilation = kernel_size, stride, dilation
-        self.padding, self.padding_mode, self.groups = padding, padding_mode, groups
-        self.image_size = None if image_size is None else pair(image_size)
+        self.padding_mode = padding_mode
         self.bias = nn.Parameter(torch.zeros(out_channels, **factory)) if bias else None
 
     @property
-    def group_channels(self) -> tuple[int, int]:
-        """Input and output channels of one group."""
+    def group_channels(self) -> Pair:
+        """Channels of one group that the kernel reads and writes, as a convolution."""
         return self.in_channels // self.groups, self.out_channels // self.groups
+
+
+class ConstrainedConv2d(KernelLayer):
+    """A convolution with a constrained kernel; ``options.py`` describes the arguments."""
+
+    def __init__(  # noqa: PLR0917 torch's order
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Size,
+        stride: Size = 1,
+        padding: Padding = None,
+        dilation: Size = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "circular",
+        *,
+        image_size: Size | None = None,
+        **factory: Unpack[FactoryOptions],
+    ) -> None:
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size=both(kernel_size, "kernel_size"),
+            stride=both(stride, "stride"),
+            dilation=both(dilation, "dilation"),
+            groups=groups,
+            bias=bias,
+            padding_mode=padding_mode,
+            **factory,
+        )
+        self.padding = padding_of(padding, self.kernel_size, self.stride, self.dilation)
+        self.image_size = None if image_size is None else pair(image_size)
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve with the weight in use, and add the bias."""
         check_image_size(x, self.image_size)
-        check_whole_strides(x, (self.stride, self.stride), self.padding_mode)
+        check_whole_strides(x, pair(self.stride), self.padding_mode)
         return self.convolve(x, self.weight, self.bias)
 
     def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """Convolve as ``nn.Conv2d`` does, with the given weight and the layer's padding."""
-        padding = self.padding
+        padding: Any = self.padding
         if is_circular(self.padding_mode):
-            rows, columns = sides_of(weight, self.padding, pair(self.dilation))
+            rows, columns = sides_of(weight, padding, pair(self.dilation))
             if any(rows + columns):
                 x = F.pad(x, columns + rows, mode="circular")
             padding = 0
@@ -241,22 +273,10 @@ class ConstrainedConv2d(ConstrainedLayer):
 
     def export(self) -> nn.Conv2d | FixedConv2d:
         """Return a plain convolution, in a ``FixedConv2d`` where its proof depends on the image."""
-        weight, circular = self.fixed_weight(), is_circular(self.padding_mode)
-        plain = nn.Conv2d(
-            self.in_channels,
-            self.out_channels,
-            tuple(weight.shape[2:]),  # type: ignore[arg-type]
-            stride=self.stride,
-            padding=self.padding,
-            padding_mode=self.padding_mode,  # type: ignore[arg-type]
-            dilation=self.dilation,
-            groups=self.groups,
-            bias=self.bias is not None,
-            device="meta",
-        )
-        fill(plain, weight, self.bias)
+        circular = is_circular(self.padding_mode)
+        plain = plain_convolution(self, self.fixed_weight())
         # under zeros or stride 1 the norm bound holds for every image: no check is needed
-        free = self.stride == 1 or not circular
+        free = max(pair(self.stride)) == 1 or not circular
         if free and self.image_size is None:
             return plain
         return FixedConv2d(plain, image_size=self.image_size)
@@ -265,7 +285,7 @@ class ConstrainedConv2d(ConstrainedLayer):
         """Arguments, printed as torch prints those of convolutions."""
         return (
             f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, "
-            f"stride={self.stride}, padding={self.padding}, padding_mode={self.padding_mode}"
+            f"stride={self.stride}, padding={self.padding!r}, padding_mode={self.padding_mode}"
         )
 
     def to_chain(self, value: Value) -> Value:
@@ -282,6 +302,61 @@ class ConstrainedConv2d(ConstrainedLayer):
             groups=self.groups,
             circular=is_circular(self.padding_mode),
         )
+
+
+def padding_of(padding: Padding, kernel_size: Pair, stride: Pair, dilation: Pair) -> str | Pair:
+    """Return a padding as ``nn.Conv2d`` takes it, in which None, or ``"same"``, is worked out.
+
+    Raises:
+        ValueError: an unknown or negative padding, or one that would differ along one axis.
+    """
+    if padding is None or (padding == "same" and max(stride) > 1):
+        if max(stride) == 1:
+            return "same"
+        rows, columns = map(_centred, kernel_size, stride, dilation)
+        return rows, columns
+    if isinstance(padding, str) and padding in ("same", "valid"):
+        return padding
+    message = f"padding must be a number of pixels, or two, 'same' or 'valid', got {padding!r}"
+    if isinstance(padding, str):
+        raise ValueError(message)
+    numbers = both(padding, "padding")
+    if min(numbers) < 0:
+        raise ValueError(message)
+    return numbers
+
+
+def _centred(taps: int, stride: int, dilation: int) -> int:
+    """Pixels on each side for which the output has the image's size divided by the stride.
+
+    Raises:
+        ValueError: there is no such number.
+    """
+    reach = dilation * (taps - 1) + 1
+    if stride == 1 and reach % 2 == 0:
+        raise ValueError(
+            f"an axis of stride 1 beside one of a stride needs an odd kernel_size, got {taps}: "
+            "give the padding, or take an odd one"
+        )
+    return max(0, reach - stride + 1) // 2 if stride > 1 else reach // 2
+
+
+def plain_convolution(layer: Any, weight: Tensor) -> nn.Conv2d:
+    """Return ``nn.Conv2d`` with this weight, and all else as a constrained layer has it."""
+    plain = nn.Conv2d(
+        layer.in_channels,
+        layer.out_channels,
+        tuple(weight.shape[2:]),  # type: ignore[arg-type]
+        stride=layer.stride,
+        padding=layer.padding,
+        padding_mode=layer.padding_mode,
+        dilation=layer.dilation,
+        groups=layer.groups,
+        bias=layer.bias is not None,
+        device="meta",
+    )
+    fill(plain, weight, layer.bias)
+    return plain
 
 
 _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -323,19 +398,6 @@ def check_channels(in_channels: int, out_channels: int, groups: int, *sizes: int
         raise ValueError(f"channels, sizes, stride and groups must be positive, got {numbers}")
     if in_channels % groups or out_channels % groups:
         raise ValueError(f"groups={groups} must divide {in_channels} and {out_channels} channels")
-
-
-def _check_padding(padding: int | str, stride: int) -> None:
-    """Check that torch has this padding, so that the layer can be exported.
-
-    Raises:
-        ValueError: an unknown or negative padding, or ``"same"`` with a stride.
-    """
-    known = padding in ("same", "valid") if isinstance(padding, str) else isinstance(padding, int)
-    if not known or (isinstance(padding, int) and padding < 0):
-        raise ValueError(f"padding must be a number of pixels, 'same' or 'valid', got {padding!r}")
-    if padding == "same" and stride > 1:
-        raise ValueError(f"padding='same' has no meaning with stride {stride}: padding=None")
 
 
 @torch.no_grad()

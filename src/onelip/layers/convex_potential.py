@@ -36,7 +36,7 @@ from onelip.layers.gradient_step import (
     norm_bound,
     norm_bound_once_rounded,
 )
-from onelip.layers.options import FactoryOptions
+from onelip.layers.options import FactoryOptions, Size, square
 from onelip.layers.same_size import applied, checked_image_size, convolve
 from onelip.lipschitz import overridable
 from onelip.norms.rounding import downward, upward
@@ -282,7 +282,7 @@ class ConvexPotentialConv2d(ConvexPotential):
         self,
         channels: int,
         hidden_channels: int,
-        kernel_size: int = 3,
+        kernel_size: Size = 3,
         *,
         image_size: int | tuple[int, int],
         padding_mode: str = "zeros",
@@ -290,6 +290,7 @@ class ConvexPotentialConv2d(ConvexPotential):
         step: float | None = None,
         **factory: Unpack[FactoryOptions],
     ) -> None:
+        kernel_size = square(kernel_size, "kernel_size")
         self.image_size = height, width = checked_image_size(kernel_size, image_size, padding_mode)
         self.padding_mode = padding_mode
         weight = torch.empty(hidden_channels, channels, kernel_size, kernel_size, **factory)

@@ -32,7 +32,7 @@ from onelip import norms
 from onelip.layers.channels import per_channel
 from onelip.layers.constrained import ConstrainedLayer, full_precision
 from onelip.layers.fixed_conv import check_image_size
-from onelip.layers.options import FactoryOptions
+from onelip.layers.options import FactoryOptions, Size, square
 from onelip.lipschitz import LipschitzModule
 from onelip.norms.convolutions import Pair, pair
 
@@ -202,14 +202,15 @@ class FourierConv2d(ConstrainedLayer):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: int,
-        stride: int = 1,
+        kernel_size: Size,
+        stride: Size = 1,
         *,
         image_size: int | tuple[int, int],
         bias: bool = True,
         **factory: Unpack[FactoryOptions],
     ) -> None:
         super().__init__()
+        kernel_size, stride = square(kernel_size, "kernel_size"), square(stride, "stride")
         sizes = (in_channels, out_channels, kernel_size, stride)
         if min(sizes) < 1:
             raise ValueError(f"channels, sizes and stride must be positive, got {sizes}")

@@ -22,7 +22,7 @@ class GroupSort(LipschitzModule):
     Cost: a sort along the channels.
 
     Args:
-        group_size: channels of a group.
+        group_size: channels of a group; None for all of them.
 
     Raises:
         ValueError: in ``forward``, channels that do not divide into groups.
@@ -34,9 +34,9 @@ class GroupSort(LipschitzModule):
 
     same_in_float64 = True
 
-    def __init__(self, group_size: int) -> None:
+    def __init__(self, group_size: int | None) -> None:
         super().__init__()
-        if group_size < 1:
+        if group_size is not None and group_size < 1:
             raise ValueError(f"group_size must be positive, got {group_size}")
         self.group_size = group_size
 
@@ -125,15 +125,17 @@ class _SortedPair(torch.autograd.Function):
         return torch.where(swapped, lower, upper), torch.where(swapped, upper, lower)
 
 
-def _groups(x: Tensor, size: int) -> Tensor:
+def _groups(x: Tensor, size: int | None) -> Tensor:
     """Split the channels into groups of neighbours, ``(batch, groups, size, ...)``."""
+    size = x.shape[1] if size is None else size
     if x.shape[1] % size:
         raise ValueError(f"{x.shape[1]} channels do not divide into groups of {size}")
     groups: Tensor = x.unflatten(1, (-1, size))
     return groups
 
 
-def sorted_channels(module: nn.Module, size: int, value: Value) -> Value:
+def sorted_channels(module: nn.Module, size: int | None, value: Value) -> Value:
     """Append a module that sorts groups of channels to a value."""
+    size = value.shape[0] if size is None else size
     expect(value, f"(a multiple of {size}, ...)", value.shape[0] % size == 0)
     return value.activated(GroupSorting(module, size))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from onelip.layers.options import LayerOptions
+from onelip.layers.options import LayerOptions, Size, square
 from onelip.layers.ossn import SpectralConv2d
 
 
@@ -50,13 +50,14 @@ class LiResNetConv2d(SpectralConv2d):
     def __init__(
         self,
         channels: int,
-        kernel_size: int = 3,
+        kernel_size: Size = 3,
         *,
         image_size: int | tuple[int, int],
         padding_mode: str = "zeros",
         iterations: int = 10,
         **options: Unpack[LayerOptions],
     ) -> None:
+        kernel_size = square(kernel_size, "kernel_size")
         if kernel_size % 2 == 0:
             raise ValueError(f"kernel_size must be odd to add the identity, got {kernel_size}")
         super().__init__(
@@ -72,6 +73,6 @@ class LiResNetConv2d(SpectralConv2d):
     @override
     def free_kernel(self) -> Tensor:
         identity = torch.zeros_like(self.raw_weight)
-        centre = self.kernel_size // 2
+        centre = self.kernel_size[0] // 2
         identity[:, :, centre, centre] = torch.eye(self.out_channels).to(identity)
         return identity + self.raw_weight

@@ -19,7 +19,7 @@ from typing_extensions import override
 
 from onelip.layers.constrained import orthogonal_
 from onelip.layers.fourier_layer import FourierConv2d
-from onelip.layers.options import LayerOptions, placed
+from onelip.layers.options import LayerOptions, Size, placed
 
 
 def unitary_factor(matrices: Tensor, iterations: int) -> Tensor:
@@ -91,8 +91,8 @@ class LOTConv2d(FourierConv2d):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: int,
-        stride: int = 1,
+        kernel_size: Size,
+        stride: Size = 1,
         *,
         image_size: int | tuple[int, int],
         iterations: int = 10,

@@ -29,7 +29,7 @@ _NO_SECOND = (
     "a weight by cholesky_qr has no second derivatives: orthogonalise=bjorck, or a BjorckLinear"
 )
 _PROBES = (0.7, 1.3, 1.9, 2.6)
-_ROUGH = 100  # units of rounding per root of the columns, beyond which a second pass is made
+_ROUGH = 4  # units of rounding per root of the columns, beyond which a second pass is made
 _SHIFT = 4  # units of rounding of its norm, added to the diagonal of a Gram matrix
 
 
@@ -76,9 +76,10 @@ def _orthogonalise_once(matrices: Tensor) -> tuple[Tensor, Tensor]:
     gram = matrices.mT @ matrices
     unit = torch.finfo(gram.dtype).eps
     norm = gram.abs().sum(-1).amax(-1, keepdim=True).clamp_min(unit)  # zeros stay zeros
-    eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
-    # raised: the factorisation exists for dependent columns, and makes Q shorter, not longer
-    gram = gram + _SHIFT * unit * norm[..., None] * eye
+    # raised: the factorisation exists for dependent columns, and makes Q shorter, not longer;
+    # by less where the matrix is nearly a multiple of the identity, for it exists there anyway
+    missing = norm - gram.diagonal(dim1=-2, dim2=-1)
+    gram = gram + torch.diag_embed(_SHIFT * unit * torch.minimum(norm, 4 * missing))
     upper = torch.linalg.cholesky_ex(gram, upper=True).L
     return torch.linalg.solve_triangular(upper, matrices, upper=True, left=False), upper
 

@@ -20,7 +20,7 @@ from onelip.chains.linear_map import unwrapped
 from onelip.estimates._power_iteration import Operator, leading_direction, usable
 from onelip.layers.constrained import ConstrainedConv2d, PowerSteps, full_precision
 from onelip.layers.fixed_conv import check_whole_strides
-from onelip.layers.options import KernelOptions, placed
+from onelip.layers.options import FactoryOptions, Padding, Size
 from onelip.layers.svcm import ProjectedLayer
 from onelip.lipschitz.torch_modules import sides_of
 from onelip.norms.convolutions import pair
@@ -33,29 +33,44 @@ class SpectralConv2d(PowerSteps, ConstrainedConv2d):
 
     direction: Tensor
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 torch's order
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: int,
-        stride: int = 1,
+        kernel_size: Size,
+        stride: Size = 1,
+        padding: Padding = None,
+        dilation: Size = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "circular",
         *,
         image_size: int | tuple[int, int],
         iterations: int = 10,
-        **options: Unpack[KernelOptions],
+        **factory: Unpack[FactoryOptions],
     ) -> None:
         super().__init__(
-            in_channels, out_channels, kernel_size, stride, image_size=image_size, **options
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            padding,
+            dilation,
+            groups,
+            bias,
+            padding_mode,
+            image_size=image_size,
+            **factory,
         )
         if iterations < 1:
             raise ValueError(f"iterations must be positive, got {iterations}")
         self.iterations = iterations
         inputs, _ = self.group_channels
-        shape, factory = (out_channels, inputs, kernel_size, kernel_size), placed(options)
+        shape = (out_channels, inputs, *self.kernel_size)
         self.raw_weight = nn.Parameter(torch.empty(shape, **factory))
         self.register_buffer("direction", torch.empty(1, in_channels, *pair(image_size), **factory))
         self.forget()
-        check_whole_strides(self.direction, (self.stride, self.stride), self.padding_mode)
+        check_whole_strides(self.direction, self.stride, self.padding_mode)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -98,8 +113,10 @@ class SpectralConv2d(PowerSteps, ConstrainedConv2d):
         def operator(image: Tensor) -> Tensor:
             return self.convolve(image, kernel)
 
-        first, last = sides_of(kernel, self.padding, pair(self.dilation))[0]
-        shape = [side + first + last for side in self.direction.shape[2:]]
+        sides = sides_of(kernel, self.padding, pair(self.dilation))
+        height, width = self.direction.shape[2:]
+        (top, bottom), (left, right) = sides
+        shape = height + top + bottom, width + left + right
 
         def adjoint(y: Tensor) -> Tensor:
             size = (len(y), self.in_channels, *shape)
@@ -108,8 +125,8 @@ class SpectralConv2d(PowerSteps, ConstrainedConv2d):
             )
             if self.padding_mode == "circular":
                 # adjoint of circular padding: wrapped pixels are added to their originals
-                return unwrapped(image, ((first, last), (first, last)))
-            return image[..., first : shape[0] - last, first : shape[1] - last]
+                return unwrapped(image, sides)
+            return image[..., top : top + height, left : left + width]
 
         return operator, adjoint
 
@@ -156,12 +173,16 @@ class OSSNConv2d(SpectralConv2d):
     Args:
         in_channels: channels of the input.
         out_channels: channels of the output.
-        kernel_size: side of the kernel.
+        kernel_size: sides of the kernel.
         stride: step of the window.
+        padding: as ``nn.Conv2d``, see ``options.py``, like all further ones.
+        dilation: distance of the taps.
+        groups: blocks of channels.
+        bias: whether to add one number per channel.
+        padding_mode: ``"circular"`` or ``"zeros"``.
         image_size: height and width of the images for which the norm is estimated and proved.
         iterations: power iterations in training, each time that the weight has changed.
-        **options: ``padding``, ``padding_mode``, ``dilation``, ``groups``, ``bias``, ``device`` and
-            ``dtype``, see ``options.KernelOptions``.
+        **factory: ``device`` and ``dtype`` of parameters and buffers.
 
     Raises:
         ValueError: groups that do not divide the channels, a stride that does not divide the image
@@ -198,11 +219,16 @@ class ProjectedOSSNConv2d(ProjectedLayer, SpectralConv2d):
     Args:
         in_channels: channels of the input.
         out_channels: channels of the output.
-        kernel_size: side of the kernel.
+        kernel_size: sides of the kernel.
         stride: step of the window.
+        padding: as ``nn.Conv2d``, see ``options.py``, like all further ones.
+        dilation: distance of the taps.
+        groups: blocks of channels.
+        bias: whether to add one number per channel.
+        padding_mode: ``"circular"`` or ``"zeros"``.
         image_size: height and width of the images for which the norm is estimated and proved.
         iterations: power iterations per projection.
-        **options: the same as for ``OSSNConv2d``.
+        **factory: ``device`` and ``dtype`` of parameters and buffers.
 
     Raises:
         ValueError: the same as ``OSSNConv2d``.

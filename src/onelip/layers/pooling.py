@@ -13,8 +13,9 @@ from onelip.chains.value import Value
 from onelip.errors import UnboundedModuleError
 from onelip.forward_error import Local, Run
 from onelip.forward_error import scaled as one_product
+from onelip.layers.options import Size, both
 from onelip.lipschitz import LipschitzModule
-from onelip.norms.convolutions import pair
+from onelip.norms.convolutions import Pair, pair
 from onelip.norms.windows import overlap_of_maxima, overlap_of_sums, root_above
 
 
@@ -32,8 +33,8 @@ class ScaledAvgPool2d(LipschitzModule):
     Cost: one average pooling.
 
     Args:
-        kernel_size: side k of a window.
-        stride: step of the window; ``kernel_size`` by default.
+        kernel_size: sides of a window, one number or two.
+        stride: step of the window, one number or two; ``kernel_size`` by default.
 
     Example:
         >>> ScaledAvgPool2d(2)(torch.ones(1, 1, 2, 2))
@@ -42,10 +43,10 @@ class ScaledAvgPool2d(LipschitzModule):
 
     same_in_float64 = True
 
-    def __init__(self, kernel_size: int, stride: int | None = None) -> None:
+    def __init__(self, kernel_size: Size, stride: Size | None = None) -> None:
         super().__init__()
-        self.kernel_size, self.stride = kernel_size, stride or kernel_size
-        self.scale = _scale_of_sums(kernel_size, self.stride)
+        self.kernel_size, self.stride = windows(kernel_size, stride)
+        self.scale = _scale_of_sums(self.kernel_size, self.stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``scale`` times the mean of each window."""
@@ -62,9 +63,10 @@ class ScaledAvgPool2d(LipschitzModule):
 
     def forward_error(self, run: Run) -> Local:
         """Rounding of a sum, a quotient and a product; the scaled means are no longer than x."""
-        run.arithmetic.check(run.x.reach * self.kernel_size**2)
+        window = math.prod(pair(self.kernel_size))
+        run.arithmetic.check(run.x.reach * window)
         lost = self.scale * run.rounding(1, 0.0)  # underflow of the quotient, times the scale
-        return Local(0.0, run.rounding(self.kernel_size**2 + 3, run.x.reach) + lost)
+        return Local(0.0, run.rounding(window + 3, run.x.reach) + lost)
 
 
 class ScaledL2NormPool2d(LipschitzModule):
@@ -77,8 +79,8 @@ class ScaledL2NormPool2d(LipschitzModule):
     Cost: one copy of the windows and its norms.
 
     Args:
-        kernel_size: side k of a window.
-        stride: step of the window; ``kernel_size`` by default.
+        kernel_size: sides of a window, one number or two.
+        stride: step of the window, one number or two; ``kernel_size`` by default.
 
     Example:
         >>> ScaledL2NormPool2d(2)(torch.tensor([[[[1.0, 2.0], [2.0, 4.0]]]]))
@@ -87,20 +89,21 @@ class ScaledL2NormPool2d(LipschitzModule):
 
     same_in_float64 = True
 
-    def __init__(self, kernel_size: int, stride: int | None = None) -> None:
+    def __init__(self, kernel_size: Size, stride: Size | None = None) -> None:
         super().__init__()
-        self.kernel_size, self.stride = kernel_size, stride or kernel_size
-        self.scale = _scale_of_maxima(kernel_size, self.stride)
+        self.kernel_size, self.stride = windows(kernel_size, stride)
+        self.scale = _scale_of_maxima(self.kernel_size, self.stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``scale`` times the l2 norm of each window."""
-        ends = [side - self.kernel_size + 1 for side in x.shape[-2:]]
-        windows = [  # strided slices: ONNX has them, where nested unfolding loses its shape
-            x[..., i : ends[0] + i : self.stride, j : ends[1] + j : self.stride]
-            for i in range(self.kernel_size)
-            for j in range(self.kernel_size)
+        (rows, columns), (down, across) = pair(self.kernel_size), pair(self.stride)
+        height, width = x.shape[-2] - rows + 1, x.shape[-1] - columns + 1
+        taps = [  # strided slices: ONNX has them, where nested unfolding loses its shape
+            x[..., i : height + i : down, j : width + j : across]
+            for i in range(rows)
+            for j in range(columns)
         ]
-        norms: Tensor = torch.linalg.vector_norm(torch.stack(windows, -1), dim=-1)
+        norms: Tensor = torch.linalg.vector_norm(torch.stack(taps, -1), dim=-1)
         return norms if self.scale == 1 else norms * self.scale
 
     def lipschitz_bound(self) -> Tensor:
@@ -109,7 +112,7 @@ class ScaledL2NormPool2d(LipschitzModule):
 
     def forward_error(self, run: Run) -> Local:
         """Rounding of a norm; squares that underflow change the root by ``sqrt(window * lost)``."""
-        window = self.kernel_size**2
+        window = math.prod(pair(self.kernel_size))
         run.arithmetic.check(2 * run.x.reach * run.x.reach)
         lost = math.sqrt(4 * window * run.arithmetic.lost * run.count)
         return Local(0.0, run.rounding(window + 6, run.x.reach) + lost)
@@ -123,8 +126,8 @@ class ScaledMaxPool2d(LipschitzModule):
     Cost: one max pooling.
 
     Args:
-        kernel_size: side k of a window.
-        stride: step of the window; ``kernel_size`` by default.
+        kernel_size: sides of a window, one number or two.
+        stride: step of the window, one number or two; ``kernel_size`` by default.
 
     Example:
         >>> ScaledMaxPool2d(3, stride=1)(torch.ones(1, 1, 3, 3))
@@ -133,10 +136,10 @@ class ScaledMaxPool2d(LipschitzModule):
 
     same_in_float64 = True
 
-    def __init__(self, kernel_size: int, stride: int | None = None) -> None:
+    def __init__(self, kernel_size: Size, stride: Size | None = None) -> None:
         super().__init__()
-        self.kernel_size, self.stride = kernel_size, stride or kernel_size
-        self.scale = _scale_of_maxima(kernel_size, self.stride)
+        self.kernel_size, self.stride = windows(kernel_size, stride)
+        self.scale = _scale_of_maxima(self.kernel_size, self.stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``scale`` times the maximum of each window."""
@@ -152,14 +155,29 @@ class ScaledMaxPool2d(LipschitzModule):
         return one_product(self, run)
 
 
-def _scale_of_sums(kernel_size: int, stride: int) -> float:
+def windows(kernel_size: Size, stride: Size | None) -> tuple[Pair, Pair]:
+    """Return the sides and the steps of windows; the steps are the sides if they are not given.
+
+    Raises:
+        ValueError: they are not one or two whole numbers, or not positive.
+    """
+    sides = both(kernel_size, "kernel_size")
+    steps = both(stride, "stride") if stride else sides
+    if min(sides + steps) < 1:
+        raise ValueError(f"windows and strides must be positive, got {kernel_size} and {stride}")
+    return sides, steps
+
+
+def _scale_of_sums(kernel_size: Size, stride: Size) -> float:
     """Largest factor of means of windows that is 1-Lipschitz, rounded down."""
-    return _quotient_below(kernel_size**2, overlap_of_sums([(kernel_size, stride)] * 2))
+    along = list(zip(pair(kernel_size), pair(stride), strict=True))
+    return _quotient_below(math.prod(pair(kernel_size)), overlap_of_sums(along))
 
 
-def _scale_of_maxima(kernel_size: int, stride: int) -> float:
+def _scale_of_maxima(kernel_size: Size, stride: Size) -> float:
     """Largest factor of maxima or norms of windows that is 1-Lipschitz, rounded down."""
-    return _quotient_below(1, overlap_of_maxima([(kernel_size, stride)] * 2))
+    along = list(zip(pair(kernel_size), pair(stride), strict=True))
+    return _quotient_below(1, overlap_of_maxima(along))
 
 
 def _one_by(pool: Any, scale: float) -> Tensor:

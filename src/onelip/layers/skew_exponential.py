@@ -34,8 +34,8 @@ from onelip.forward_error import (
     repeated,
 )
 from onelip.layers.channels import per_channel, unshuffled
+from onelip.layers.constrained import check_channels
 from onelip.layers.fixed_conv import check_image, check_image_size
-from onelip.layers.gradient_step import mirrored
 from onelip.layers.soc_gradient import exact_series, fast_series
 from onelip.lipschitz import LipschitzModule, bound_of_part
 from onelip.norms.convolutions import check_padding_mode, is_circular, pair
@@ -59,9 +59,11 @@ class SkewExponential(LipschitzModule):
         padding_mode: str,
         image_size: int | tuple[int, int] | None,
         terms: int,
+        groups: int = 1,
     ) -> None:
         super().__init__()
         check_padding_mode(padding_mode)
+        check_channels(in_channels, out_channels, groups)
         sizes = (in_channels, out_channels, kernel_size, stride)
         if min(sizes) < 1 or kernel_size % 2 == 0:
             raise ValueError(
@@ -71,7 +73,7 @@ class SkewExponential(LipschitzModule):
             raise ValueError(f"a series of {terms} terms has no kernel in it: terms=5 or more")
         self.in_channels, self.out_channels = in_channels, out_channels
         self.kernel_size, self.stride, self.terms = kernel_size, stride, terms
-        self.padding_mode = padding_mode
+        self.padding_mode, self.groups = padding_mode, groups
         self.image_size = None if image_size is None else pair(image_size)
         self._check_sides()
 
@@ -91,8 +93,13 @@ class SkewExponential(LipschitzModule):
 
     @property
     def channels(self) -> int:
-        """Number of channels of the skew convolution."""
+        """Number of channels of the skew convolution, which has as many in each group."""
         return max(self.in_channels * self.stride**2, self.out_channels)
+
+    @property
+    def kernel_shape(self) -> tuple[int, ...]:
+        """Shape of the skew kernel."""
+        return self.channels, self.channels // self.groups, self.kernel_size, self.kernel_size
 
     @property
     def sides(self) -> tuple[int, int] | None:
@@ -110,7 +117,7 @@ class SkewExponential(LipschitzModule):
         check_image_size(x, self.image_size)
         x = self._widen(x)
         series = exact_series if self.exact_gradient else fast_series
-        z = series(x, self.kernel(), self.terms, self.padding_mode)[:, : self.out_channels]
+        z = self._narrow(series(x, self.kernel(), self.terms, self.padding_mode, self.groups))
         return z if self.bias is None else z + per_channel(self.bias, z.shape[1])
 
     def lipschitz_bound(self) -> Tensor:
@@ -122,8 +129,9 @@ class SkewExponential(LipschitzModule):
         kernel, norm = self.kernel(), self._norm()
         if self.bias is not None:
             per_channel(self.bias, min(self.out_channels, len(kernel)))
+        blocks = kernel.unflatten(0, (self.groups, -1))
         # exactly skew, bit by bit: only then are the eigenvalues imaginary
-        if not torch.equal(kernel, -mirrored(kernel)):
+        if not torch.equal(blocks, -blocks.flip(3, 4).transpose(1, 2)):
             raise UnboundedModuleError(
                 "the kernel is no longer skew, so nothing is known of its exponential"
             )
@@ -136,6 +144,7 @@ class SkewExponential(LipschitzModule):
             image_size=self.sides,
             padding=self.kernel().shape[-1] // 2,
             padding_mode=self.padding_mode,
+            groups=self.groups,
         )
 
     def extra_repr(self) -> str:
@@ -161,7 +170,7 @@ class SkewExponential(LipschitzModule):
                 series = BoundedSum(parts)
             else:
                 series = TruncatedExponential(parts, bound_of_part(self), conv, self.terms)
-        whole = moved(image.then(series), lambda x: x[:, : self.out_channels])
+        whole = moved(image.then(series), self._narrow)
         if self.bias is None:
             return whole
         return shifted(whole, per_channel(self.bias, whole.shape[0]))
@@ -170,12 +179,29 @@ class SkewExponential(LipschitzModule):
         """Unshuffle pixels, and append channels of zeros."""
         if self.stride > 1:
             x = unshuffled(x, self.stride)
-        missing = self.channels - self.in_channels * self.stride**2
-        return F.pad(x, (0, 0, 0, 0, 0, missing)) if missing else x
+        missing = (self.channels - self.in_channels * self.stride**2) // self.groups
+        if not missing:
+            return x
+        if self.groups == 1:
+            return F.pad(x, (0, 0, 0, 0, 0, missing))
+        by_group = x.unflatten(1, (self.groups, -1))
+        return F.pad(by_group, (0, 0, 0, 0, 0, missing)).flatten(1, 2)
+
+    def _narrow(self, z: Tensor) -> Tensor:
+        """Keep the first channels of each group."""
+        if self.groups == 1:
+            return z[:, : self.out_channels]
+        by_group: Tensor = z.unflatten(1, (self.groups, -1))
+        return by_group[:, :, : self.out_channels // self.groups].flatten(1, 2)
 
     def _convolution(self, shape: Shape) -> Convolution:
         """Return the skew convolution in use, as a linear map."""
         kernel = self.kernel()
+        if self.groups > 1:  # series are known of one group: the others' taps are zeros
+            blocks = kernel.unflatten(0, (self.groups, -1))
+            eye = torch.eye(self.groups, dtype=kernel.dtype, device=kernel.device)
+            wide = blocks[:, :, None] * eye[:, None, :, None, None, None]
+            kernel = wide.flatten(2, 3).flatten(0, 1)
         around = pair(kernel.shape[-1] // 2)
         circular = is_circular(self.padding_mode)
         return Convolution(shape, kernel, padding=around, circular=circular)
@@ -189,8 +215,8 @@ class FixedSOCConv2d(SkewExponential):
     Cost: ``terms - 1`` convolutions.
 
     Args:
-        weight: a skew kernel ``(c, c, k, k)``, c the larger of ``in_channels * stride^2`` and
-            ``out_channels``.
+        weight: a skew kernel ``(c, c / groups, k, k)``, c the larger of ``in_channels * stride^2``
+            and ``out_channels``.
         bias: ``(out_channels,)``, or None.
         in_channels: channels of the input.
         out_channels: channels of the output.
@@ -198,6 +224,7 @@ class FixedSOCConv2d(SkewExponential):
         padding_mode: ``"circular"`` or ``"zeros"``.
         image_size: size of the images for which the bound is proved; None for every size.
         terms: number of terms of the series.
+        groups: blocks of channels.
 
     Raises:
         ValueError: a weight of another shape, or an argument that ``SOCConv2d`` refuses.
@@ -222,6 +249,7 @@ class FixedSOCConv2d(SkewExponential):
         padding_mode: str = "circular",
         image_size: int | tuple[int, int] | None = None,
         terms: int = 13,
+        groups: int = 1,
     ) -> None:
         super().__init__(
             in_channels,
@@ -231,8 +259,9 @@ class FixedSOCConv2d(SkewExponential):
             padding_mode=padding_mode,
             image_size=image_size,
             terms=terms,
+            groups=groups,
         )
-        shape = (self.channels, self.channels, self.kernel_size, self.kernel_size)
+        shape = self.kernel_shape
         if weight.shape != shape:
             raise ValueError(f"the skew kernel must have shape {shape}, got {tuple(weight.shape)}")
         self.weight = nn.Parameter(weight.detach().clone())
@@ -248,7 +277,7 @@ class FixedSOCConv2d(SkewExponential):
         sides = tuple(side // self.stride for side in run.x.shape[1:])
         size = self.channels * math.prod(sides)
         norm = float(self._norm())
-        conv = _square_conv(self.weight, self.padding_mode)
+        conv = _square_conv(self.weight, self.padding_mode, self.groups)
         shape = self.channels, *sides
         absolute = absolute_norm(conv, shape)
         most = int(additions(conv, shape).max())
@@ -266,10 +295,10 @@ class FixedSOCConv2d(SkewExponential):
         return Local(offset, error + run.rounding(1, u + error + offset))
 
 
-def _square_conv(weight: Tensor, padding_mode: str) -> nn.Conv2d:
+def _square_conv(weight: Tensor, padding_mode: str, groups: int) -> nn.Conv2d:
     """Return the convolution with this weight that keeps the image's size."""
     channels, _, side, _ = weight.shape
-    around: dict[str, Any] = {"padding": side // 2, "padding_mode": padding_mode}
+    around: dict[str, Any] = {"padding": side // 2, "padding_mode": padding_mode, "groups": groups}
     conv = nn.Conv2d(channels, channels, side, bias=False, device="meta", **around)
     conv.weight = nn.Parameter(weight.detach())
     return conv

@@ -38,7 +38,7 @@ from onelip.layers.gradient_step import (
     norm_bound,
     norm_bound_once_rounded,
 )
-from onelip.layers.options import FactoryOptions
+from onelip.layers.options import FactoryOptions, Size, square
 from onelip.layers.same_size import applied
 from onelip.lipschitz import overridable
 from onelip.norms.convolutions import check_padding_mode, pair
@@ -236,7 +236,7 @@ class SLLConv2d(SLL):
         self,
         channels: int,
         hidden_channels: int,
-        kernel_size: int = 3,
+        kernel_size: Size = 3,
         *,
         image_size: int | tuple[int, int] | None = None,
         padding_mode: str = "zeros",
@@ -244,6 +244,7 @@ class SLLConv2d(SLL):
         **factory: Unpack[FactoryOptions],
     ) -> None:
         check_padding_mode(padding_mode)
+        kernel_size = square(kernel_size, "kernel_size")
         if kernel_size % 2 == 0:
             raise ValueError(f"kernel_size must be odd to keep the image's size, got {kernel_size}")
         self.image_size = None if image_size is None else pair(image_size)

@@ -22,7 +22,7 @@ from typing_extensions import override
 
 from onelip.estimates import usable
 from onelip.layers.constrained import ConstrainedLayer, PowerSteps, full_precision
-from onelip.layers.options import FactoryOptions
+from onelip.layers.options import FactoryOptions, Size, square
 from onelip.layers.skew_exponential import FixedSOCConv2d, SkewExponential
 
 _EPSILON = 1e-6  # added to the estimate: kernels of zeros stay what they are
@@ -49,7 +49,7 @@ class SOCConv2d(PowerSteps, ConstrainedLayer, SkewExponential):
     Args:
         in_channels: channels of the input.
         out_channels: channels of the output.
-        kernel_size: odd.
+        kernel_size: side of the kernel; the skew kernel of an even one has a side of one more.
         stride: must divide the image's sides.
         padding_mode: ``"circular"``, the default, or ``"zeros"``.
         image_size: size of the images for which the bound is proved; None for every size.
@@ -59,13 +59,14 @@ class SOCConv2d(PowerSteps, ConstrainedLayer, SkewExponential):
             papers, or 1 for a kernel of 1 x 1. The norm of the convolution is up to k times that.
         exact_gradient: whether the kernel gets its exact gradient instead of the second paper's
             (``soc_gradient.py``); a third to a half slower.
+        groups: blocks of channels, each with a series of its own.
         bias: whether to add one number per channel.
         **factory: ``device`` and ``dtype`` of parameters and buffers.
 
     Raises:
-        ValueError: an even kernel, fewer than 2 terms, a correction that is not positive, a stride
-            that does not divide ``image_size``, a kernel that wraps around it more than once; in
-            ``forward``, an image of another size.
+        ValueError: groups that do not divide the channels, fewer than 2 terms, a correction that is
+            not positive, a stride that does not divide ``image_size``, a kernel that wraps around
+            it more than once; in ``forward``, an image of another size.
         UnboundedModuleError: reflect or replicate padding.
 
     Example:
@@ -88,8 +89,8 @@ class SOCConv2d(PowerSteps, ConstrainedLayer, SkewExponential):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: int,
-        stride: int = 1,
+        kernel_size: Size,
+        stride: Size = 1,
         *,
         padding_mode: str = "circular",
         image_size: int | tuple[int, int] | None = None,
@@ -97,17 +98,20 @@ class SOCConv2d(PowerSteps, ConstrainedLayer, SkewExponential):
         export_terms: int = 13,
         correction: float | None = None,
         exact_gradient: bool = False,
+        groups: int = 1,
         bias: bool = True,
         **factory: Unpack[FactoryOptions],
     ) -> None:
+        kernel_size, stride = square(kernel_size, "kernel_size"), square(stride, "stride")
         super().__init__(
             in_channels,
             out_channels,
-            kernel_size,
+            kernel_size if kernel_size < 1 else kernel_size | 1,
             stride=stride,
             padding_mode=padding_mode,
             image_size=image_size,
             terms=terms,
+            groups=groups,
         )
         self.correction = (1.0 if kernel_size == 1 else 0.7) if correction is None else correction
         if not self.correction > 0 or export_terms < 2:
@@ -117,17 +121,17 @@ class SOCConv2d(PowerSteps, ConstrainedLayer, SkewExponential):
             )
         self.export_terms, self.exact_gradient = export_terms, exact_gradient
         width = self.channels
-        kernel = torch.empty(width, width, kernel_size, kernel_size, **factory)
+        kernel = torch.empty(width, width // groups, kernel_size, kernel_size, **factory)
         self.raw_weight = nn.Parameter(kernel)
         self.bias = nn.Parameter(torch.zeros(out_channels, **factory)) if bias else None
         self.register_buffer("rows_direction", torch.empty(width, **factory))
-        self.register_buffer("square_direction", torch.empty(width * kernel_size, **factory))
+        self.register_buffer("square_direction", torch.empty(width * self.kernel_size, **factory))
         self.forget()
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw normal numbers of variance ``1 / channels``, and warm up the power iterations."""
-        nn.init.normal_(self.raw_weight, std=self.channels**-0.5)
+        """Draw normal numbers, of variance ``groups / channels``, and warm up the power steps."""
+        nn.init.normal_(self.raw_weight, std=(self.channels // self.groups) ** -0.5)
         nn.init.normal_(self.rows_direction)
         nn.init.normal_(self.square_direction)
         self.power_steps([self], _WARM_UP)
@@ -155,12 +159,13 @@ class SOCConv2d(PowerSteps, ConstrainedLayer, SkewExponential):
     def compute_weights(cls, layers: Sequence[Self]) -> list[Tensor]:
         kernels = _skew_kernels(layers)
         norms = [
-            torch.linalg.vector_norm(torch.stack(directions)[:, None] @ matrices, dim=(1, 2))
+            torch.linalg.vector_norm(_stacked(directions, matrices)[:, None] @ matrices, dim=(1, 2))
             for matrices, directions in _matrices(kernels, layers)
         ]
         # k times either norm is above that of the map; the smaller one gives the longer kernel
         scales = layers[0].correction / (torch.minimum(*norms) + _EPSILON)
-        return list((scales[:, None, None, None, None] * kernels).unbind())
+        scaled = scales[:, None, None, None, None] * kernels
+        return list(scaled.unflatten(0, (len(layers), -1)).flatten(1, 2).unbind())
 
     @classmethod
     @torch.no_grad()
@@ -171,11 +176,14 @@ class SOCConv2d(PowerSteps, ConstrainedLayer, SkewExponential):
         """
         with full_precision(layers[0].raw_weight):
             for matrices, directions in _matrices(_skew_kernels(layers), layers):
-                moved = torch.stack(directions)[:, :, None]
+                before = _stacked(directions, matrices)
+                moved = before[:, :, None]
                 for _ in range(iterations):
                     moved = F.normalize(matrices @ (matrices.mT @ moved), dim=1)
-                for new, old in zip(moved.squeeze(2), directions, strict=True):
-                    old.copy_(torch.where(usable(new), new, old))
+                pairs = zip(moved.squeeze(2), before, strict=True)
+                kept = torch.stack([torch.where(usable(new), new, old) for new, old in pairs])
+                for new, old in zip(kept.view(len(layers), -1), directions, strict=True):
+                    old.copy_(new)
 
     @classmethod
     @torch.no_grad()
@@ -188,10 +196,10 @@ class SOCConv2d(PowerSteps, ConstrainedLayer, SkewExponential):
             (layer.rows_direction.clone(), layer.square_direction.clone()) for layer in layers
         ]
         cls.power_steps(layers)
-        for layer, (rows, square) in zip(layers, before, strict=True):
+        for layer, (rows, squares) in zip(layers, before, strict=True):
             new = layer.changed()
             layer.rows_direction.copy_(torch.where(new, layer.rows_direction, rows))
-            layer.square_direction.copy_(torch.where(new, layer.square_direction, square))
+            layer.square_direction.copy_(torch.where(new, layer.square_direction, squares))
 
     @override
     def stepped_weight(self) -> Tensor:
@@ -221,12 +229,21 @@ class SOCConv2d(PowerSteps, ConstrainedLayer, SkewExponential):
             padding_mode=self.padding_mode,
             image_size=self.image_size,
             terms=self.export_terms,
+            groups=self.groups,
         )
 
 
 def _skew_kernels(layers: Sequence[SOCConv2d]) -> Tensor:
-    """Skew kernels of the layers, stacked."""
-    return skew(torch.stack([layer.raw_weight for layer in layers]))
+    """Skew kernels of all groups of the layers, stacked: ``(layers groups, c, c, k, k)``, k odd."""
+    free = torch.stack([layer.raw_weight for layer in layers])
+    free = free.unflatten(1, (layers[0].groups, -1)).flatten(0, 1)
+    missing = layers[0].kernel_size - free.shape[-1]
+    return skew(F.pad(free, (0, missing, 0, missing)) if missing else free)
+
+
+def _stacked(directions: list[Tensor], matrices: Tensor) -> Tensor:
+    """The directions of all groups, one for each matrix."""
+    return torch.stack(directions).view(len(matrices), -1)
 
 
 def _matrices(

@@ -27,7 +27,9 @@ from onelip.layers.same_size import padded
 _NO_SECOND = "the fast gradient of SOC has no second derivatives: exact_gradient=True"
 
 
-def exact_series(x: Tensor, kernel: Tensor, terms: int, padding_mode: str) -> Tensor:
+def exact_series(
+    x: Tensor, kernel: Tensor, terms: int, padding_mode: str, groups: int = 1
+) -> Tensor:
     """Compute the truncated exponential, with its exact gradient by automatic differentiation.
 
     Args:
@@ -35,15 +37,18 @@ def exact_series(x: Tensor, kernel: Tensor, terms: int, padding_mode: str) -> Te
         kernel: skew-symmetric.
         terms: k, counting the identity.
         padding_mode: ``"zeros"`` or ``"circular"``.
+        groups: blocks of channels.
 
-    Shape: ``(batch, c, h, w)`` to the same, for a kernel ``(c, c, k, k)`` with k odd.
+    Shape: ``(batch, c, h, w)`` to the same, for a kernel ``(c, c / groups, k, k)`` with k odd.
     Cost: ``terms - 1`` convolutions; backwards, as many and as many gradients of a kernel. All
     their inputs are kept.
     """
-    return _horner(x, kernel, terms, padding_mode)[0]
+    return _horner(x, kernel, terms, padding_mode, groups)[0]
 
 
-def fast_series(x: Tensor, kernel: Tensor, terms: int, padding_mode: str) -> Tensor:
+def fast_series(
+    x: Tensor, kernel: Tensor, terms: int, padding_mode: str, groups: int = 1
+) -> Tensor:
     """Truncated exponential with the exact gradient in x, and that in the kernel by equation 5.
 
     The kernel must be skew-symmetric (``skew``), for the backward pass takes -L for its adjoint.
@@ -64,8 +69,9 @@ def fast_series(x: Tensor, kernel: Tensor, terms: int, padding_mode: str) -> Ten
         x, kernel = x.to(dtype), kernel.to(dtype)
     with no_autocast(device):
         if forward_mode():
-            return exact_series(x, kernel, terms, padding_mode)
-        z: Tensor = _FastSeries.apply(x, kernel, terms, padding_mode)[0]  # type: ignore[no-untyped-call]
+            return exact_series(x, kernel, terms, padding_mode, groups)
+        settings = terms, padding_mode, groups
+        z: Tensor = _FastSeries.apply(x, kernel, *settings)[0]  # type: ignore[no-untyped-call]
     return z
 
 
@@ -75,40 +81,47 @@ class _FastSeries(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, kernel: Tensor, terms: int, padding_mode: str) -> tuple[Tensor, Tensor]:
+    def forward(
+        x: Tensor, kernel: Tensor, terms: int, padding_mode: str, groups: int
+    ) -> tuple[Tensor, Tensor]:
         """Return the series, and the input of its last convolution."""
-        z, first = _horner(x, kernel, terms, padding_mode)
+        z, first = _horner(x, kernel, terms, padding_mode, groups)
         return z, first.clone() if first is x else first
 
     @staticmethod
     def setup_context(
-        ctx: Any, inputs: tuple[Tensor, Tensor, int, str], output: tuple[Tensor, Tensor]
+        ctx: Any, inputs: tuple[Tensor, Tensor, int, str, int], output: tuple[Tensor, Tensor]
     ) -> None:
         """Save the input, the kernel and the input of the last convolution."""
-        x, kernel, ctx.terms, ctx.padding_mode = inputs
+        x, kernel, *ctx.settings = inputs
         ctx.mark_non_differentiable(output[1])
         ctx.save_for_backward(x, kernel, output[1])
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Apply the series of -L to the gradient; equation 5 gives that of the kernel."""
         x, kernel, first = ctx.saved_tensors
         g = gradients[0]
-        settings = ctx.terms, ctx.padding_mode
+        _, padding_mode, groups = ctx.settings
         # the adjoint of the skew convolution is its negative: the same series with -L
-        to_x, v = _FastSeries.apply(g, -kernel, *settings)  # type: ignore[no-untyped-call]
+        to_x, v = _FastSeries.apply(g, -kernel, *ctx.settings)  # type: ignore[no-untyped-call]
         to_kernel = None
         if ctx.needs_input_grad[1]:
-            image, padding = padded(first, kernel.shape[-1] // 2, ctx.padding_mode)
-            to_kernel = conv2d_weight(image.detach(), kernel.shape, v.detach(), padding=padding)
+            image, padding = padded(first, kernel.shape[-1] // 2, padding_mode)
+            to_kernel = conv2d_weight(
+                image.detach(), kernel.shape, v.detach(), padding=padding, groups=groups
+            )
             to_kernel = once(to_kernel, _NO_SECOND, x, kernel, g)
-        return to_x, to_kernel, None, None
+        return to_x, to_kernel, None, None, None
 
 
-def _horner(x: Tensor, kernel: Tensor, terms: int, padding_mode: str) -> tuple[Tensor, Tensor]:
+def _horner(
+    x: Tensor, kernel: Tensor, terms: int, padding_mode: str, groups: int
+) -> tuple[Tensor, Tensor]:
     """Return the series and the input of its last convolution: u^(0) and u^(1)."""
     u = first = x
     for i in range(terms - 1, 0, -1):
         image, padding = padded(u, kernel.shape[-1] // 2, padding_mode)
-        u, first = torch.add(x, F.conv2d(image, kernel, padding=padding), alpha=1 / i), u
+        moved = F.conv2d(image, kernel, padding=padding, groups=groups)
+        u, first = torch.add(x, moved, alpha=1 / i), u
     return u, first

@@ -14,13 +14,13 @@ from typing import Unpack
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from typing_extensions import override
 
 from onelip.layers.aol import unshuffled
+from onelip.layers.block_convolution import shuffled
 from onelip.layers.constrained import ConstrainedConv2d
 from onelip.layers.fixed_conv import check_whole_strides
-from onelip.layers.options import KernelOptions, placed
+from onelip.layers.options import FactoryOptions, Padding, Size
 from onelip.lipschitz import LipschitzModule
 from onelip.lipschitz.torch_modules import sides_of
 from onelip.norms.convolutions import Pair, pair
@@ -91,12 +91,16 @@ class SVCMConv2d(ProjectedLayer, ConstrainedConv2d):
     Args:
         in_channels: channels of the input.
         out_channels: channels of the output.
-        kernel_size: side of the kernel.
+        kernel_size: sides of the kernel.
         stride: step of the window; must divide the image.
-        image_size: height and width of the images for which singular values are clipped.
-        **options: ``padding``, ``padding_mode``, ``dilation``, ``groups``, ``bias``, ``device`` and
-            ``dtype``, see ``options.KernelOptions``. Under ``"zeros"`` the torus is larger by the
+        padding: as ``nn.Conv2d``, see ``options.py``, like all further ones.
+        dilation: distance of the taps.
+        groups: blocks of channels.
+        bias: whether to add one number per channel.
+        padding_mode: ``"circular"`` or ``"zeros"``, under which the torus is larger by the
             padding, so that the zero-padded map is a part of the circular one.
+        image_size: height and width of the images for which singular values are clipped.
+        **factory: ``device`` and ``dtype`` of the parameters.
 
     Raises:
         ValueError: groups that do not divide the channels, a stride that does not divide the image
@@ -114,34 +118,55 @@ class SVCMConv2d(ProjectedLayer, ConstrainedConv2d):
     Reference: Sedghi, Gupta, Long, "The singular values of convolutional layers", ICLR 2019.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 torch's order
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: int,
-        stride: int = 1,
+        kernel_size: Size,
+        stride: Size = 1,
+        padding: Padding = None,
+        dilation: Size = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "circular",
         *,
         image_size: int | tuple[int, int],
-        **options: Unpack[KernelOptions],
+        **factory: Unpack[FactoryOptions],
     ) -> None:
         super().__init__(
-            in_channels, out_channels, kernel_size, stride, image_size=image_size, **options
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            padding,
+            dilation,
+            groups,
+            bias,
+            padding_mode,
+            image_size=image_size,
+            **factory,
         )
-        height, width = pair(image_size)
-        check_whole_strides(torch.empty(height, width), (stride, stride), self.padding_mode)
+        size = pair(image_size)
+        check_whole_strides(torch.empty(size), self.stride, self.padding_mode)
         inputs, _ = self.group_channels
-        shape = (out_channels, inputs, kernel_size, kernel_size)
-        self.raw_weight = nn.Parameter(torch.empty(shape, **placed(options)))
+        shape = (out_channels, inputs, *self.kernel_size)
+        self.raw_weight = nn.Parameter(torch.empty(shape, **factory))
         # zero padding is circular padding on a torus that is larger by the border
-        around, _ = sides_of(self.raw_weight, self.padding, pair(self.dilation))
-        border = 0 if self.padding_mode == "circular" else max(around)
-        self._grid = -(-(height + border) // stride), -(-(width + border) // stride)
-        self._reach = self.dilation * (kernel_size - 1) + 1
-        if -(-self._reach // stride) > min(self._grid):
-            raise ValueError(
-                f"a kernel that spans {self._reach} pixels is larger than the image of "
-                f"{height} x {width} that its norm is taken on"
-            )
+        circular = self.padding_mode == "circular"
+        sides = sides_of(self.raw_weight, self.padding, self.dilation)
+        borders = [0 if circular else max(around) for around in sides]
+        self._grid = [
+            -(-(n + more) // s) for n, more, s in zip(size, borders, self.stride, strict=True)
+        ]
+        self._reach = [
+            d * (k - 1) + 1 for d, k in zip(self.dilation, self.kernel_size, strict=True)
+        ]
+        for reach, s, cells in zip(self._reach, self.stride, self._grid, strict=True):
+            if -(-reach // s) > cells:
+                raise ValueError(
+                    f"a kernel that spans {reach} pixels is larger than the image of "
+                    f"{size[0]} x {size[1]} that its norm is taken on"
+                )
         nn.init.kaiming_uniform_(self.raw_weight, a=math.sqrt(5))
 
     @override
@@ -160,11 +185,12 @@ class SVCMConv2d(ProjectedLayer, ConstrainedConv2d):
         kernel = self.raw_weight.to(torch.promote_types(dtype, torch.float32))
         for _ in range(iterations):
             blocks = unshuffled(kernel, self.stride, self.dilation).unflatten(0, (self.groups, -1))
-            kernel = self._mask(clipped(blocks, self._grid).flatten(0, 1))
+            kernel = self._mask(clipped(blocks, (self._grid[0], self._grid[1])).flatten(0, 1))
         self.raw_weight.copy_(kernel)
 
     def _mask(self, filled: Tensor) -> Tensor:
         """Keep the taps of the original kernel, of one that fills the grid of unshuffled pixels."""
-        side = -(-self._reach // self.stride)
-        taps = F.pixel_shuffle(filled[..., :side, :side], self.stride)
-        return taps[..., : self._reach : self.dilation, : self._reach : self.dilation]
+        rows, columns = (-(-reach // s) for reach, s in zip(self._reach, self.stride, strict=True))
+        taps = shuffled(filled[..., :rows, :columns], self.stride)
+        (height, width), (down, across) = self._reach, self.dilation
+        return taps[..., :height:down, :width:across]

@@ -15,11 +15,16 @@ from typing_extensions import override
 
 from onelip.autocast import no_autocast
 from onelip.errors import UsageError
-from onelip.layers.aoc import strided_kernel
-from onelip.layers.bcop import by_group, projector_bases
+from onelip.layers.block_convolution import (
+    Composition,
+    by_group,
+    projector_bases,
+    reads_all,
+    windows_side_by_side,
+)
 from onelip.layers.orthogonal import cholesky_qr, oriented
 from onelip.norms.axes import Axis, excess
-from onelip.parametrize.kinds import axes, check
+from onelip.parametrize.kinds import TRANSPOSED, axes, check
 
 
 def orthogonal(module: nn.Module) -> nn.Module:
@@ -27,8 +32,7 @@ def orthogonal(module: nn.Module) -> nn.Module:
 
     It takes the place of ``torch.nn.utils.parametrizations.orthogonal``. A matrix has orthonormal
     rows or columns, whichever are fewer. A convolution is an isometry on its smaller side, up to
-    the border, from 2 input channels per group on, or 1 with more outputs; with fewer it is
-    1-Lipschitz.
+    the border; from one channel per group to one without a stride, such a map is a shift.
 
     Bound: the proved norm of the weight, 1 up to rounding, for every size of the input.
     Cost: each time that the weight is read, a product and a Cholesky factor of the smaller side,
@@ -43,8 +47,9 @@ def orthogonal(module: nn.Module) -> nn.Module:
         The module, whose kernel has new parameters, too: make the optimiser after.
 
     Raises:
-        UsageError: another module, or one that is parametrized; a stride beyond the kernel or with
-            dilation; padding that repeats pixels, as circular padding with a stride may.
+        UsageError: another module, or one that is parametrized; a kernel that skips pixels, with
+            more output channels than numbers that it reads; padding that repeats pixels, as
+            circular padding with a stride may.
 
     Example:
         >>> import onelip
@@ -64,38 +69,42 @@ class Orthogonal(nn.Module):
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         weight: Any = module.weight
-        self.strides: tuple[int, ...] = ()
+        self.plan: Composition | None = None
         if type(module) is nn.Linear:
             return
         along = axes(module)
         _check(along)
-        self.strides = tuple(axis.stride for axis in along)
         self.groups: int = module.groups  # type: ignore[assignment]
-        inputs = weight.shape[1]
-        steps = [axis.taps - axis.stride for axis in along]
-        self.inner = inputs if not sum(steps) else max(inputs, 2)  # a projector needs two channels
-        if self.inner * math.prod(self.strides) > inputs * math.prod(a.taps for a in along):
+        inputs, outputs = weight.shape[1], len(weight) // self.groups
+        taps, strides = tuple(a.taps for a in along), tuple(a.stride for a in along)
+        window = windows_side_by_side(taps, strides, tuple(a.dilation for a in along))
+        transposed = isinstance(module, TRANSPOSED)
+        read = inputs * math.prod(window)
+        if outputs > read and not reads_all(strides, window) and not transposed:
+            raise UsageError(
+                f"no kernel is orthogonal here: it skips pixels and reads {read} independent "
+                f"numbers for {outputs} channels; onelip.parametrize.lipschitz takes any"
+            )
+        self.plan = Composition.adaptive(inputs, outputs, taps, window)
+        if self.plan.columns > inputs * math.prod(taps):
             raise UsageError(
                 "a kernel of one input channel has too few taps for this stride: take a "
                 "kernel_size that is the stride, or onelip.parametrize.lipschitz"
             )
-        # the two taps of each factor lie along one axis, in turn as long as there are any
-        turns = [(turn, i + 1) for i, count in enumerate(steps) for turn in range(count)]
-        self.turns = tuple(axis for _, axis in sorted(turns)) or (1,)
         like = {"dtype": weight.dtype, "device": weight.device}
-        self.raw_bases = projector_bases(self.groups, sum(steps), self.inner, **like)
+        count = len(self.plan.turns)
+        self.raw_bases = projector_bases(self.groups, count, self.plan.inner, **like)
 
     @override
     def forward(self, weight: Tensor) -> Tensor:
         """Orthogonalise a matrix, or make a kernel of its first numbers and the bases."""
         with no_autocast(weight.device.type):
-            if not self.strides:
+            if self.plan is None:
                 return _orthogonal(weight[None])[0]
             numbers = weight.unflatten(0, (self.groups, -1)).flatten(3).transpose(2, 3).flatten(2)
-            matrix = _orthogonal(numbers[..., : self.inner * math.prod(self.strides)])
+            matrix = _orthogonal(numbers[..., : self.plan.columns])
             bases = by_group(cholesky_qr(self.raw_bases), self.groups)
-            kernel = strided_kernel(matrix, bases, self.strides, self.turns)
-            return kernel[:, : weight.shape[1]].contiguous()
+            return self.plan.kernel(matrix, bases).contiguous()
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         """Take an orthogonal matrix as it is.
@@ -103,17 +112,12 @@ class Orthogonal(nn.Module):
         Raises:
             NotImplementedError: a kernel, which is not made of its own numbers alone.
         """
-        if self.strides:
+        if self.plan is not None:
             raise NotImplementedError("no kernel can be assigned to an orthogonal convolution")
         return weight
 
 
 def _check(along: list[Axis]) -> None:
-    if any(a.stride > a.taps or (a.stride > 1 and a.dilation > 1) for a in along):
-        raise UsageError(
-            "a stride needs kernel_size >= stride and dilation=1: pixels between the windows would "
-            "be lost; onelip.parametrize.lipschitz takes any"
-        )
     if excess(along) > 1 or any(a.circular and a.stride > 1 for a in along):
         raise UsageError(
             "this padding may repeat pixels, so that no kernel keeps lengths: padding_mode='zeros'"

@@ -20,6 +20,7 @@ from onelip.errors import NotApplicableError, UsageError
 from onelip.layers.fixed_conv import FixedConv2d
 from onelip.layers.gradient_step import GradientStep
 from onelip.layers.skew_exponential import FixedSOCConv2d
+from onelip.norms.convolutions import pair
 from onelip.proofs.maps import Record
 
 MOVES: tuple[type[nn.Module], ...] = (
@@ -118,7 +119,7 @@ def _normalised(part: Any, _: bool, first: bool) -> str:
 
 
 def _averaged(part: Any, wide: bool, _: bool) -> str:
-    if not _powers_of_two(torch.tensor([float(part.kernel_size) ** 2, part.scale])):
+    if not _powers_of_two(torch.tensor([*map(float, pair(part.kernel_size)), part.scale])):
         return "windows whose size or scale is no power of two are divided by it"
     return "its sums are in float32 beside others in float64" if wide else ""
 
@@ -140,8 +141,8 @@ def _powers_of_two(numbers: Tensor) -> bool:
 
 def _as_sums(pool: Any, channels: int, dtype: torch.dtype) -> nn.Module:
     """Averages over windows as sums and a factor, which is a power of two."""
-    side, stride = int(pool.kernel_size), int(pool.stride)
-    sums = nn.Conv2d(channels, channels, side, stride, groups=channels, bias=False, dtype=dtype)
+    sides, stride = pair(pool.kernel_size), pair(pool.stride)
+    sums = nn.Conv2d(channels, channels, sides, stride, groups=channels, bias=False, dtype=dtype)
     nn.init.ones_(sums.weight)
-    factor = math.ldexp(float(pool.scale), -2 * int(math.log2(side)))
+    factor = math.ldexp(float(pool.scale), -sum(int(math.log2(side)) for side in sides))
     return nn.Sequential(sums, layers.Rescale(factor, trained=False, dtype=dtype))

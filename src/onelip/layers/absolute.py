@@ -1,6 +1,6 @@
 """The absolute value, which keeps the norm of gradients (Anil, Lucas, Grosse, ICML 2019)."""
 
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from onelip.custom_gradients import forward_mode
 from onelip.errors import keep_old_names
 from onelip.forward_error import Local, Run
 from onelip.forward_error import moved as no_error
+from onelip.layers.options import FactoryOptions
 from onelip.lipschitz import LipschitzModule
 
 
@@ -75,6 +76,10 @@ class HalfAbs(LipschitzModule):
 
     Args:
         channels: of the input.
+        **factory: ``device`` and ``dtype`` of the exported module.
+
+    Raises:
+        ValueError: no channel; in ``forward``, another number of channels.
 
     Example:
         >>> HalfAbs(2)(torch.tensor([[-1.0, -2.0]]))
@@ -86,12 +91,13 @@ class HalfAbs(LipschitzModule):
 
     same_in_float64 = True
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, **factory: Unpack[FactoryOptions]) -> None:
         super().__init__()
         if channels < 1:
             raise ValueError(f"channels must be positive, got {channels}")
         self.channels = channels
-        self.register_buffer("_placed", torch.empty(0), persistent=False)  # for ``export``
+        placed = torch.empty(0, **factory)
+        self.register_buffer("_placed", placed, persistent=False)  # of what ``export`` returns
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``|x|`` on the first half of the channels."""

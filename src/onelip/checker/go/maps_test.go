@@ -14,29 +14,55 @@ func normals(n int) []float64 {
 	return x
 }
 
-// longest is the norm of a matrix in floating point, by power steps.
+// longest is the norm of a matrix in floating point: the Gram matrix is squared until one of its
+// singular values is left, however close the next one was.
 func longest(a []float64, rows, cols int) float64 {
-	x := normals(cols)
-	norm := 0.0
-	for step := 0; step < 3000; step++ {
-		y := make([]float64, rows)
-		for i := range y {
-			y[i] = dotFloats(a[i*cols:(i+1)*cols], x)
-		}
-		length := 0.0
-		for j := range x {
-			x[j] = 0
-			for i := range y {
-				x[j] += a[i*cols+j] * y[i]
+	gram := make([]float64, cols*cols)
+	for i := 0; i < cols; i++ {
+		for j := 0; j < cols; j++ {
+			for k := 0; k < rows; k++ {
+				gram[i*cols+j] += a[k*cols+i] * a[k*cols+j]
 			}
-			length += x[j] * x[j]
-		}
-		norm = math.Sqrt(math.Sqrt(length))
-		for j := range x {
-			x[j] /= math.Sqrt(length)
 		}
 	}
-	return norm
+	for step := 0; step < 40; step++ {
+		peak := 0.0
+		for _, v := range gram {
+			peak = math.Max(peak, math.Abs(v))
+		}
+		if peak == 0 {
+			return 0
+		}
+		square := make([]float64, cols*cols)
+		for i := 0; i < cols; i++ {
+			for k := 0; k < cols; k++ {
+				v := gram[i*cols+k] / peak
+				for j := 0; j < cols; j++ {
+					square[i*cols+j] += v * (gram[k*cols+j] / peak)
+				}
+			}
+		}
+		gram = square
+	}
+	best := 0.0
+	for j := 0; j < cols; j++ { // a column that is not 0 is the direction
+		length, image := 0.0, 0.0
+		for i := 0; i < cols; i++ {
+			length += gram[i*cols+j] * gram[i*cols+j]
+		}
+		if length < 0x1p-60 {
+			continue
+		}
+		for k := 0; k < rows; k++ {
+			y := 0.0
+			for i := 0; i < cols; i++ {
+				y += a[k*cols+i] * gram[i*cols+j] / math.Sqrt(length)
+			}
+			image += y * y
+		}
+		best = math.Max(best, math.Sqrt(image))
+	}
+	return best
 }
 
 func exactly(x float64) *big.Rat { return new(big.Rat).SetFloat64(x) }

@@ -9,7 +9,8 @@ const element = (tag, text, className) => {
 
 const bytes = Uint8Array.from(atob($("wasm").textContent), (c) => c.charCodeAt(0));
 const unpacked = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-const wasm = new Response(unpacked).arrayBuffer();
+const wasm = new Response(unpacked).arrayBuffer().then((program) => WebAssembly.compile(program));
+wasm.catch(() => {}); // said when a bundle comes
 const code = URL.createObjectURL(new Blob([$("worker").textContent], { type: "text/javascript" }));
 
 let worker = null; // of the check that runs
@@ -22,7 +23,7 @@ function finish(className, title, why) {
   $("lines").querySelectorAll("li:not(.shown, .failed)").forEach((li) => {
     if (className === "invalid") {
       li.className = "failed";
-      li.append(`: ${why}`);
+      li.textContent = why.startsWith(li.textContent.split(":")[0]) ? why : `${li.textContent}: ${why}`;
     } else li.remove();
   });
   if (className === "invalid" && !$("lines").querySelector(".failed")) {
@@ -42,7 +43,7 @@ async function check(title, files, zip) {
   $("check-title").textContent = title;
   $("verdict").className = "";
   for (const id of ["verdict", "lines", "statements", "trusted", "files"]) $(id).replaceChildren();
-  for (const id of ["unread", "about"]) $(id).textContent = "";
+  $("unread").textContent = "";
   $("theorem").hidden = $("read").hidden = true;
   $("running").hidden = false;
   $("now").textContent = "Starting the checker";
@@ -53,7 +54,7 @@ async function check(title, files, zip) {
   try {
     program = await wasm;
   } catch (error) {
-    return finish("", "No verdict", `the checker cannot be unpacked: ${error}`);
+    return finish("", "No verdict", `the checker cannot be started: ${error}`);
   }
   if (mine !== checks) return;
   const names = zip ? ["zip"] : files.map((file) => file.name);
@@ -71,11 +72,13 @@ async function check(title, files, zip) {
 function follow(unread) {
   let pending = null;
   const statements = [];
+  let radii = null;
   const lines = $("lines");
   return {
     begins(what, done, of) {
       const sample = what.startsWith("sample ");
-      $("now").textContent = sample ? `Sample ${done + 1} of ${of}` : `Map ${Math.min(done + 1, of)} of ${of}`;
+      if (!sample) $("now").textContent = `Map ${Math.min(done + 1, of)} of ${of}`;
+      else if (done % Math.ceil(of / 10) === 0) $("now").textContent = `Sample ${done + 1} of ${of}`;
       $("progress").max = Math.max(of, 1);
       $("progress").value = done;
       if (pending) pending.textContent = what;
@@ -101,8 +104,8 @@ function follow(unread) {
         + `has the Lipschitz constant ${constant}: |f(x) − f(x′)| ≤ ${constant} |x − x′| for all inputs x and x′, in Euclidean norms.`);
     },
     samples(count, above, low, high) {
-      statements.push(`${count} samples have radii from ${low} to ${high}, ${above} of them above 0: within its radius `
-        + "around a sample, the predicted output is larger than every other output. A radius of 0 claims nothing.");
+      radii = (output) => `${count} samples have radii from ${low} to ${high}, ${above} of them above 0: within its radius `
+        + `around a sample, the predicted output ${output} is larger than every other output. A radius of 0 claims nothing.`;
     },
     valid(terms, real) {
       const trusted = [
@@ -113,6 +116,7 @@ function follow(unread) {
         "This page: see “Whose page is this?”.",
       ];
       if (real) trusted[0] = `This network runs elsewhere, ${terms}: floating-point numbers round, which is not counted.`;
+      if (radii) statements.push(radii(real ? "of f" : `that the network computes, with ${terms},`));
       $("statements").replaceChildren(...statements.map((text) => element("li", text)));
       $("trusted").replaceChildren(...trusted.map((text) => element("li", text)));
       $("theorem").hidden = false;

@@ -24,8 +24,7 @@ onmessage = async ({ data: { wasm, files, names, zip, work } }) => {
   go.exit = (status) => { if (status !== 0) last ||= `exit status ${status}`; };
   let why = "";
   try {
-    const { instance } = await WebAssembly.instantiate(wasm, go.importObject);
-    await go.run(instance);
+    await go.run(await WebAssembly.instantiate(wasm, go.importObject));
   } catch (error) {
     why = String(error);
   }

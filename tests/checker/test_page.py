@@ -222,7 +222,7 @@ def test_cancel(page, tmp_path) -> None:
 
 @pytest.mark.parametrize("kept", [True, False])
 def test_nothing_can_be_asked_for(kept: bool, browser, html, tmp_path) -> None:
-    """The policy of the page refuses what a changed script would do, and without it that is done."""
+    """The policy refuses what a changed script would do; without it, that is done."""
     text = html.read_text().replace("</body>", "<script>let bad</script></body>")
     changed = text if kept else text.replace("Content-Security-Policy", "none", 1)
     (tmp_path / "page.html").write_text(changed)
@@ -232,10 +232,12 @@ def test_nothing_can_be_asked_for(kept: bool, browser, html, tmp_path) -> None:
         page.goto((tmp_path / "page.html").as_uri())
         tries = """(address) => {
             const directives = [];
-            addEventListener("securitypolicyviolation", (e) => directives.push(e.effectiveDirective));
+            const refused = (event) => directives.push(event.effectiveDirective);
+            addEventListener("securitypolicyviolation", refused);
             fetch(address).catch(() => 0);
             new Image().src = address;
-            return new Promise((done) => setTimeout(() => done(directives.concat(typeof bad)), 300));
+            const all = () => directives.concat(typeof bad);
+            return new Promise((done) => setTimeout(() => done(all()), 300));
         }"""
         found = page.evaluate(tries, f"http://127.0.0.1:{server.getsockname()[1]}/")
         asked = True

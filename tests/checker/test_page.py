@@ -101,6 +101,12 @@ def test_a_valid_bundle(page) -> None:
     assert page.title().startswith("VALID")
 
 
+def test_level_float_is_about_what_the_network_computes(page) -> None:
+    assert checked(page, FOLDER / "valid" / "level-float32-float64-network") == ""
+    assert "each operation in float32, sums in float64" in page.inner_text("#statements")
+    assert "floating-point numbers round" not in page.inner_text("#trusted")
+
+
 INVALID = {
     reason: next(row for row in ROWS if row["reasons"] == [reason])
     for reason in sorted({row["reasons"][0] for row in ROWS if len(row["reasons"]) == 1})

@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: checker coq demo test test-quick test-inductor test-mutations test-torch lint bench docs tutorials dist setup clean
+.PHONY: checker checker-page coq demo test test-quick test-inductor test-mutations test-torch lint bench docs tutorials dist setup clean
 
 setup: $(READY)
 
@@ -46,6 +46,10 @@ checker:
 	@if command -v go >/dev/null; then \
 		cd src/onelip/checker/go && go build -o $(CURDIR)/build/onelip-check . && echo "build/onelip-check: the checker in Go"; \
 	else echo "make checker: no go here, nothing is built"; fi
+
+checker-page:
+	@if command -v go >/dev/null; then $(PYTHON) src/onelip/checker/page/build.py build/onelip-check.html; \
+	else echo "make checker-page: no go here, nothing is built"; fi
 
 coq:
 	@sh src/onelip/checker/coq/compile.sh

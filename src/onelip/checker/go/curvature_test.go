@@ -68,7 +68,7 @@ func (h *headed) bend(i, j int) float64 {
 }
 
 func (h *headed) prepare() {
-	h.b = &bundle{tensors: map[string]*tensor{}, out: &bytes.Buffer{}}
+	h.b = &bundle{tensors: map[string]*tensor{}, to: printer{&bytes.Buffer{}}}
 	h.inner = matrixOf(h.b, "u", h.u, h.hidden, h.inputs, h.bias)
 	h.last = matrixOf(h.b, "v", h.v, h.outputs, h.hidden, h.more)
 	h.b.blocks = []block{{bound: whole(1), bent: &bent{h.inner, curves[h.kind]}}}

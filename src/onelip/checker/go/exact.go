@@ -4,6 +4,7 @@ import (
 	"math"
 	"math/big"
 	"math/bits"
+	"runtime"
 )
 
 // precise is how many bits the whole numbers of tensors have at most: a sum of
@@ -149,6 +150,11 @@ func raise(a int64) uint64 { return uint64(a + lift) }
 
 // dot is the sum of (a_i + 2^50)(b_i + 2^50) modulo 2^128.
 func dot(a, b raised) wide {
+	if runtime.GOARCH == "wasm" { // where a product of 128 bits is no instruction
+		if s, ok := dotHalves(a, b); ok {
+			return s
+		}
+	}
 	var lo, hi, c uint64
 	b = b[:len(a)]
 	for i, x := range a {
@@ -157,6 +163,27 @@ func dot(a, b raised) wide {
 		hi, _ = bits.Add64(hi, h, c)
 	}
 	return wide{hi, lo}
+}
+
+// dotHalves is dot by products of 26 bits, for numbers below 2^52; false for others.
+func dotHalves(a, b raised) (s wide, ok bool) {
+	var all uint64
+	for len(a) > 0 {
+		n := least(len(a), 1<<10) // sums of so many of the products of x and y below 2^26, and twice that, fit
+		var low, mid, high uint64
+		other := b[:n]
+		for i, x := range a[:n] {
+			y := other[i]
+			all |= x | y
+			x0, x1, y0, y1 := x&(1<<26-1), x>>26, y&(1<<26-1), y>>26
+			low += x0 * y0
+			mid += x0*y1 + x1*y0
+			high += x1 * y1
+		}
+		s = s.plus(wide{0, low}).plus(wide{0, mid}.up(26)).plus(wide{0, high}.up(52))
+		a, b = a[n:], b[n:]
+	}
+	return s, all < 1<<52
 }
 
 // lowered is the sum of a_i b_i, n products, from dot and the sums of a_i and b_i:

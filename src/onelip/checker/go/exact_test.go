@@ -82,6 +82,29 @@ func TestProductsOfRaisedNumbersAreExact(t *testing.T) {
 	}
 }
 
+func TestHalvesGiveTheSameProducts(t *testing.T) {
+	r := rand.New(rand.NewSource(2))
+	for n := 0; n < 300; n++ {
+		x, y := make(raised, r.Intn(5000)), make(raised, 5000)
+		for i := range y {
+			y[i] = 1<<52 - 1 - uint64(r.Int63n(1<<uint(n%53)))
+			if i < len(x) {
+				x[i] = 1<<52 - 1 - uint64(r.Int63n(1<<uint(n%7*8)))
+			}
+		}
+		s, ok := dotHalves(x, y)
+		if !ok || s != dot(x, y) {
+			t.Fatal(n, len(x), s, dot(x, y))
+		}
+		if len(x) > 0 {
+			x[len(x)/2] = 1 << 52
+			if _, ok := dotHalves(x, y); ok {
+				t.Fatal("a number of 53 bits")
+			}
+		}
+	}
+}
+
 func TestLargestSumsDoNotWrap(t *testing.T) {
 	const size = largest
 	a, x := make([]int64, size), make(raised, size)

@@ -1,3 +1,5 @@
+//go:build !js
+
 // Command onelip-check decides in exact arithmetic whether a bundle of onelip proves what it claims.
 //
 // It is written from docs/proof-format.md alone and shares nothing with the library.
@@ -9,14 +11,13 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 )
 
 const trust = `VALID
 Taken on trust: this network runs elsewhere, %s;
 samples are what their owner says; Go, and its sums and products of integers, are right.
 `
-
-var timesAsMuch = 1
 
 func main() {
 	flag.Usage = func() { fmt.Fprintln(os.Stderr, "usage: onelip-check [-workers N] [-work N] BUNDLE") }
@@ -30,26 +31,18 @@ func main() {
 	os.Exit(run(flag.Arg(0), os.Stdout))
 }
 
-// run says what a bundle is, and gives the exit status.
+// run says what the bundle in a folder is, and gives the exit status.
 func run(folder string, to io.Writer) (status int) {
 	out := bufio.NewWriter(to)
-	defer func() {
-		if out.Flush() != nil {
-			status = 1
-		}
-	}()
-	defer func() {
-		switch failure := recover().(type) {
-		case nil:
-		case refusal:
-			status = 1
-			fmt.Fprintf(out, "INVALID: %s\n", failure)
-		default:
-			status = 1
-			fmt.Fprintf(out, "INVALID: the checker cannot go on: %.200v\n", failure)
-		}
-	}()
-	l := check(folder, out)
-	fmt.Fprintf(out, trust, l.terms())
-	return 0
+	b, reason := decide(os.DirFS(filepath.Clean(folder)), printer{out})
+	if reason != "" {
+		status = 1
+		fmt.Fprintf(out, "INVALID: %s\n", reason)
+	} else {
+		fmt.Fprintf(out, trust, b.level.terms())
+	}
+	if out.Flush() != nil {
+		status = 1
+	}
+	return status
 }

@@ -23,10 +23,11 @@ const (
 // readMaps reads maps one after the other, and gives them, what comes out of the last, and the product of their norms.
 func (b *bundle) readMaps(v any, input []int, what string) ([]linear, []int, *big.Rat) {
 	maps, product := []linear{}, whole(1)
-	for _, item := range list(v, what) {
+	for i, item := range list(v, what) {
 		b.maps++
 		spend(1 << 19)
 		demand(b.maps <= mostMaps, "more than %d maps", mostMaps)
+		b.to.begins(fmt.Sprintf("%s: map %d", what, i), b.maps-1, b.all)
 		m, how := b.readMap(item, input, what)
 		demand(entries(m.outputs(), what) <= widestLayer, "%s: too many entries", what)
 		kind := item.(record)["map"].(string)
@@ -36,6 +37,25 @@ func (b *bundle) readMaps(v any, input []int, what string) ([]linear, []int, *bi
 		demand(product.Denom().BitLen() < longestProduct, "%s: a product of norms is too small", what)
 	}
 	return maps, input, product
+}
+
+// mapsIn is how many maps stand in a record.
+func mapsIn(v any) int {
+	n := 0
+	switch v := v.(type) {
+	case record:
+		if _, is := v["map"]; is {
+			return 1
+		}
+		for _, item := range v {
+			n += mapsIn(item)
+		}
+	case []any:
+		for _, item := range v {
+			n += mapsIn(item)
+		}
+	}
+	return n
 }
 
 func applied(maps []linear, x grid) grid {

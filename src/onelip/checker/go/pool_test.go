@@ -205,7 +205,7 @@ func TestStepsOfPools(t *testing.T) {
 	for i := 0; i < 4; i++ {
 		w[5*i] = 1
 	}
-	b := &bundle{tensors: map[string]*tensor{"w": doubles(w, 4, 4), "i": integers([]int64{0, 1, 1, 2, 3, -1, 3, -1}, 4, 2), "k": doubles([]float64{1}, 1, 1, 1, 1)}, out: newBuilder(nil).b.out}
+	b := &bundle{tensors: map[string]*tensor{"w": doubles(w, 4, 4), "i": integers([]int64{0, 1, 1, 2, 3, -1, 3, -1}, 4, 2), "k": doubles([]float64{1}, 1, 1, 1, 1)}, to: newBuilder(nil).b.to}
 	dense := record{"map": "dense", "norm": "0x1.00000001p+0", "weight": "w", "bias": nil}
 	one, none := []any{digits("1"), digits("1")}, []any{digits("0"), digits("0")}
 	image := record{"map": "convolution", "norm": "0x1.00000001p+0", "weight": "k", "bias": nil, "stride": one, "padding": none, "dilation": one,

@@ -290,7 +290,7 @@ type builder struct {
 }
 
 func newBuilder(l *level) *builder {
-	return &builder{b: &bundle{tensors: map[string]*tensor{}, out: &bytes.Buffer{}, level: l}}
+	return &builder{b: &bundle{tensors: map[string]*tensor{}, to: printer{&bytes.Buffer{}}, level: l}}
 }
 
 func singles(x []float64) []float64 {

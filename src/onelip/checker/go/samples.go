@@ -1,6 +1,9 @@
 package main
 
-import "math/big"
+import (
+	"fmt"
+	"math/big"
+)
 
 // readSamples shows the radii: for each, what the network gives is computed with all that rounding does.
 func (b *bundle) readSamples(v any) {
@@ -22,12 +25,14 @@ func (b *bundle) readSamples(v any) {
 	shows := b.readHead(f["head"], outputs, chosen, radius)
 	each := len(t.raw) / n
 	parallel(n, func(i int) {
+		b.to.begins(fmt.Sprintf("sample %d", i), i, n)
 		if radius[i].Sign() == 0 {
 			return
 		}
 		one := tensor{t.kind, b.input, t.raw[i*each : (i+1)*each]}
 		demand(shows(one.onGrid(), chosen[i], radius[i]), "sample %d: its radius is not shown", i)
 	})
+	b.radii = radius
 	least, most := radius[0], radius[0]
 	for _, r := range radius {
 		least, most = smaller(least, r), larger(most, r)

@@ -684,7 +684,10 @@ def test_dashes_are_underscores(call):
 def test_another_loss_brings_its_own_fields(call):
     line = "train digits --loss hinge --objective.margin 0.3 --attack_samples 0 --epochs 1 --quiet"
     assert call(f"{line} --out run", *TINY[:10])[0] == 0
-    assert metrics(Path("run"))["recipe"]["objective"] == {"margin": 0.3}
+    assert metrics(Path("run"))["recipe"]["objective"] == {
+        "margin": 0.3,
+        "reduction": "mean",
+    }
 
 
 @pytest.mark.parametrize("suffix", ["pt2", "onnx"])

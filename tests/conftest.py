@@ -6,7 +6,9 @@ import itertools
 import os
 import time
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin slow other processes down
+# Threads that spin slow other processes down: two of numpy's took 514 s for 8 s on a busy machine.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import pytest
 import torch

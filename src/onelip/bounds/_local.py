@@ -104,10 +104,14 @@ class Local(BoundMethod):
         units: uncertain units up to which the semidefinite bound of a ball is searched for; 0 for
             none, and for no search of whole balls.
         tries: how many balls a certificate tries for each sample.
+        farthest: the largest ball that is tried; a sample that is certified that far is left.
+        inside: least and largest number of an input, as ``(0.0, 1.0)`` for pixels: radii then hold
+            for inputs inside, and may be larger. It counts in whole balls, thus for networks whose
+            layers' constants are tight; a constant gains nothing from it.
 
     Raises:
         UsageError: no radii, a radius that is negative or not finite, a cap that is no global
-            method, or units or tries below 0.
+            method, units, tries or a farthest ball below 0, or no interval.
         NotApplicableError: when it is asked for bounds of a chain with another nonlinearity, or
             with a layer that is too large.
 
@@ -125,6 +129,8 @@ class Local(BoundMethod):
     cap: BoundMethod | None = None
     units: int = 300
     tries: int = 6
+    farthest: float = math.inf
+    inside: tuple[float, float] | None = None
     name: ClassVar[str] = "local"
 
     def __post_init__(self) -> None:
@@ -132,8 +138,10 @@ class Local(BoundMethod):
             raise UsageError("Local needs radii to try")
         if not all(0 <= radius < math.inf for radius in self.radii):
             raise UsageError("a radius must be a finite length, 0 or more")
-        if self.units < 0 or self.tries < 0:
-            raise UsageError("units and tries are numbers, 0 or more")
+        if self.units < 0 or self.tries < 0 or not self.farthest >= 0:
+            raise UsageError("units, tries and farthest are numbers, 0 or more")
+        if self.inside is not None and not self.inside[0] <= self.inside[1]:
+            raise UsageError(f"inside={self.inside!r} is no interval: give two numbers, (0.0, 1.0)")
         if self.cap is not None and (
             not isinstance(self.cap, BoundMethod) or isinstance(self.cap, Local)
         ):
@@ -315,6 +323,8 @@ class Local(BoundMethod):
         dense = _checked(chain, x)
         if not len(x):
             return
+        if self.inside is not None and not ((x >= self.inside[0]) & (x <= self.inside[1])).all():
+            raise UsageError(f"an input is not inside {self.inside}")
         point = [_centre(balls, dense[1]) for balls in _balls(dense, x, 0.0, pair_slopes)]
         prediction, margins = (torch.cat(part) for part in zip(*point, strict=True))
         slopes = cap[prediction]
@@ -323,10 +333,11 @@ class Local(BoundMethod):
         yield LocalBounds(everywhere, prediction, margins, slopes, unknown)
         low, high = _certified(prediction, margins, slopes, unknown), everywhere
         radius = _first(low, torch.tensor(sorted(self.radii), dtype=torch.float64))
-        tight = WholeBalls(*dense)
+        tight = WholeBalls(*dense, self.inside)
         whole = tight if self.units and tight.suits(cap) else None
         for _ in range(self.tries):
-            open_ = (low > 0) & (low < math.inf) & (high > (1 + _ENOUGH) * low)
+            open_ = (low > 0) & (low < self.farthest) & (high > (1 + _ENOUGH) * low)
+            radius = radius.clamp_max(self.farthest)
             samples = open_.nonzero()[:, 0]
             if not len(samples):
                 return

@@ -36,7 +36,7 @@ class Certificate:
         layer_bounds: the factors of ``bound``, by layer.
         method: the name of the method: ``"product"`` of the layers' bounds, ``"liplt"``, another of
             ``onelip.certificates.METHODS``, or ``"best: lipsdp"``, with the method that gave the
-            bound.
+            bound. ``"local, inputs in [0, 1]"`` says that radii hold for such inputs alone.
         head: ``"pairwise"`` (a constant for each pair of logits: ``body_bound |w_y - w_i|``,
             that of LipLT or of ``local``, elsewhere the least of sqrt(2) bound and the product's),
             ``"general"`` (margin / sqrt(2) bound) or ``"mlp"`` (one hidden layer).

@@ -186,7 +186,10 @@ class LocalProof(RadiusProof):
 def _of_local(method: Local, model: nn.Module, input_shape: Shape) -> RadiusProof:
     """Proof from local bounds, capped by global constants."""
     chain = read(model, input_shape)
-    fields = _of_chain(method.name, chain, method.everywhere(chain))
+    name = method.name
+    if method.inside is not None:
+        name += ", inputs in [{:g}, {:g}]".format(*method.inside)
+    fields = _of_chain(name, chain, method.everywhere(chain))
     return LocalProof(**fields, local=method, chain=chain)
 
 

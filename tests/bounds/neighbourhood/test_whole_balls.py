@@ -13,6 +13,7 @@ from onelip.bounds.neighbourhood.dense_layers import layers as dense_layers
 from onelip.bounds.neighbourhood.whole_balls import WholeBalls
 from onelip.certificates._radius_proof import ForwardPass, Rounding, smallest_quotient
 from onelip.chains import Chain
+from onelip.errors import UsageError
 from onelip.layers import (
     CholeskyLinear,
     ConvexPotentialConv2d,
@@ -168,3 +169,62 @@ def test_certificates_count_the_rounding_of_the_model():
     chain = read(model, (6,))
     radius = computed.radius * (1 - 1e-6)
     assert not attacked(chain, x.double(), computed.prediction, radius).any()
+
+
+def attacked_inside(chain: Chain, x: Tensor, radius: Tensor) -> Tensor:
+    """Which predictions change at inputs in [-2, 2] within the radii."""
+    exact, fooled = chain.exact(), torch.zeros(len(x), dtype=torch.bool)
+    own = exact.forward(x).argmax(1)
+    for rival in list(range(chain.outputs[0])) * 4:
+        point = (x + radius[:, None] * F.normalize(torch.randn_like(x), dim=1)).clamp(-2, 2)
+        for _ in range(40):
+            point.requires_grad_()
+            logits = exact.forward(point)
+            ahead = logits[:, rival] - logits.gather(1, own[:, None])[:, 0]
+            (slope,) = torch.autograd.grad(ahead.sum(), point)
+            step = point.detach() - x + 0.3 * radius[:, None] * F.normalize(slope, dim=1)
+            for _ in range(10):  # alternating projections
+                step = step * (radius / step.norm(dim=1).clamp_min(1e-300)).clamp_max(1)[:, None]
+                step = (x + step).clamp(-2, 2) - x
+            step = step * (radius / step.norm(dim=1).clamp_min(1e-300)).clamp_max(1)[:, None]
+            point = x + step
+            fooled |= exact.forward(point).argmax(1) != own
+    return fooled
+
+
+def test_fewer_inputs_are_near_inside_a_box(each):
+    gains, reached = [], []
+    for seed in each(range(4)):
+        chain = read(convex_potential(seed), (6,))
+        x = (2 * torch.randn(8, 6).double()).clamp(-2, 2)  # many at its walls
+        everywhere = OWN.radius(chain, x)
+        inside = Local(cap=LipLT(), inside=(-2.0, 2.0)).radius(chain, x)
+        assert torch.equal(inside.prediction, everywhere.prediction)
+        assert not attacked_inside(chain, x, inside.radius * (1 - 1e-9)).any()
+        reached.append(attacked_inside(chain, x, 1.5 * inside.radius))
+        gains.append(inside.radius / everywhere.radius)
+    assert float(torch.cat(gains).max()) > 1.05
+    assert float(torch.cat(gains).min()) > 0.97  # other balls are tried
+    assert float(torch.cat(reached).double().mean()) > 0.3  # the attack works
+
+
+def test_a_box_is_said_and_asked_for():
+    model, x = convex_potential(0), torch.rand(4, 6).double()
+    found = certify(model, x, method=Local(cap=LipLT(), inside=(0.0, 1.0)))
+    assert found.method == "local, inputs in [0, 1]"
+    with pytest.raises(UsageError, match="not inside"):
+        certify(model, x + 1, box=None, method=Local(cap=LipLT(), inside=(0.0, 1.0)))
+    for wrong in ((1.0, 0.0), (math.nan, 1.0)):
+        with pytest.raises(UsageError, match="no interval"):
+            Local(inside=wrong)
+
+
+def test_no_ball_is_farther_than_asked():
+    model, x = convex_potential(0), 2 * torch.randn(12, 6).double()
+    plain = certify(model, x, box=None, method=Local(cap=LipLT(), tries=0)).radius
+    far = float(plain.median()) * 1.1
+    method = Local((far,), cap=LipLT(), farthest=far, tries=1)
+    found = certify(model, x, box=None, method=method).radius
+    assert (found[plain >= far] == plain[plain >= far]).all()
+    assert (found[plain < far] <= far).all()
+    assert (found > plain).any()

@@ -157,9 +157,9 @@ def test_multipliers_that_are_none_prove_nothing(bad):
     *_, (_, found) = proposed(problem, math.inf)
     assert torch.isfinite(proved_rise(parts, found, row, radius, problem.weight))
     for field in ("products", "lines"):
-        wrong = found[1]._replace(**{field: getattr(found[1], field).clone()})
+        wrong = found[-1]._replace(**{field: getattr(found[-1], field).clone()})
         getattr(wrong, field)[..., 0] = bad
-        assert proved_rise(parts, [found[0], wrong], row, radius, problem.weight) == math.inf
+        assert proved_rise(parts, [*found[:-1], wrong], row, radius, problem.weight) == math.inf
     assert proved_rise(parts, found, row, radius, -1.0) == math.inf
     assert proved_rise(parts, found, row, radius, bad) == math.inf
 

@@ -24,10 +24,12 @@ class WholeBalls:
     Attributes:
         layers: the network.
         last: the map to the logits.
+        inside: smallest and largest value of inputs that count; None for all of them.
     """
 
     layers: list[Layer]
     last: Affine
+    inside: tuple[float, float] | None = None
 
     @cached_property
     def _stages(self) -> list[Stage]:
@@ -67,26 +69,36 @@ class WholeBalls:
             rivals = [j for j in quotients.argsort().tolist() if quotients[j] < length]
             if not rivals or not bool((margins[sample][rivals] > 0).all() & (length > 0)):
                 continue
-            network = placed(self._stages, x[sample : sample + 1], length)
+            network, room = placed(self._stages, x[sample : sample + 1], length), None
+            if self.inside is not None:
+                room = upward(
+                    torch.stack([x[sample] - self.inside[0], self.inside[1] - x[sample]]), 1
+                )
             for rival in rivals:
                 target = float(margins[sample, rival])
-                fall = self._fall(network, own, rival, length, target)
+                fall = self._fall((network, room), own, rival, length, target)
                 found[sample, rival] = fall
                 if not fall < target:
                     break
         return found
 
     def _fall(
-        self, network: list[Placed], own: int, rival: int, radius: Tensor, target: float
+        self,
+        ball: tuple[list[Placed], Tensor | None],
+        own: int,
+        rival: int,
+        radius: Tensor,
+        target: float,
     ) -> Tensor:
         """Bound how far one margin falls; infinite where less than ``target`` is not promised."""
+        network, room = ball
         row = self.last.matrix[rival] - self.last.matrix[own]
         off = 2 * self.last.error + 2 * UNIT * frobenius(row[None])
         lost = upward(off * reached(self._stages, radius)[-1], 4)
-        problem = Problem.of(network, row, float(radius), target, known=self._scales)
+        problem = Problem.of(network, row, float(radius), target, known=self._scales, room=room)
         for promised, multipliers in proposed(problem, target):
             if promised < target * (1 - _ROOM) - float(lost):
-                proved = proved_rise(network, multipliers, row, radius, problem.weight)
+                proved = proved_rise(network, multipliers, row, radius, problem.weight, room=room)
                 if proved + lost < target:
                     return upward(proved + lost, 1)
         return torch.full((), math.inf, dtype=torch.float64)

@@ -93,6 +93,8 @@ class Problem:
         radius: of the ball.
         products: multipliers of the products of each stage.
         weight: multiplier of the ball.
+        room: how far each number of the input may move down and up, ``(2, numbers)``; None for as
+            far as the ball allows.
     """
 
     network: list[Placed]
@@ -100,10 +102,18 @@ class Problem:
     radius: float
     products: list[Tensor]
     weight: float
+    room: Tensor | None = None
 
     @classmethod
     def of(
-        cls, network: list[Placed], row: Tensor, radius: float, target: float, *, known: Scales
+        cls,
+        network: list[Placed],
+        row: Tensor,
+        radius: float,
+        target: float,
+        *,
+        known: Scales,
+        room: Tensor | None = None,
     ) -> "Problem":
         """Scale the multipliers to the row and the ball.
 
@@ -117,6 +127,7 @@ class Problem:
             radius: of the ball.
             target: the rise that is looked for.
             known: multipliers of level 1.
+            room: see the attributes.
         """
         length = radius * math.sqrt(max(known.ball, 1e-300))
         size = float(row.norm())
@@ -125,12 +136,24 @@ class Problem:
             torch.full_like(single.lines.side, size * product)
             for single, product in zip(network, known.products, strict=True)
         ]
-        return cls(network, row, radius, products, size * known.ball * (1 + _MARGIN))
+        return cls(network, row, radius, products, size * known.ball * (1 + _MARGIN), room)
 
     @property
     def stages(self) -> list[Stage]:
         """The network without the ball."""
         return [single.stage for single in self.network]
+
+    def walls(self) -> Lines:
+        r"""The input's difference as units w, with two lines of slope 0: ``-down <= w <= up``.
+
+        They differ from those of a stage in that w is above the first and below the second.
+        """
+        room = torch.zeros(2, 0, dtype=torch.float64) if self.room is None else self.room
+        size = room.shape[1]
+        sides = torch.tensor([[1.0], [-1.0]], dtype=torch.float64)
+        nothing = torch.zeros(size, dtype=torch.float64)
+        lines = torch.zeros_like(room), -sides * room, sides.expand(2, size)
+        return Lines(*lines, nothing, nothing, nothing)
 
     def end(self) -> Value:
         """Return the value function after the last stage."""
@@ -140,7 +163,10 @@ class Problem:
 
 @dataclass(frozen=True)
 class Recursion:
-    """Factors of a recursion, for any terms of first order."""
+    """Factors of a recursion, for any terms of first order.
+
+    The first of the terms are those of the walls, and empty where there are none.
+    """
 
     problem: Problem
     steps: list[Step]
@@ -150,19 +176,21 @@ class Recursion:
     def of(cls, problem: Problem, added: list[Terms]) -> "Recursion | None":
         """Factor the recursion; None if it is not feasible."""
         value, steps = problem.end(), []
-        for stage, single in zip(reversed(problem.stages), reversed(added), strict=True):
+        for stage, single in zip(reversed(problem.stages), reversed(added[1:]), strict=True):
             value, step = backward(stage, single, value)
             steps.append(step)
-        eye = torch.eye(len(value.slope), dtype=torch.float64)
-        factor = cholesky(problem.weight * eye - value.matrix)
+        square = problem.weight * torch.eye(len(value.slope), dtype=torch.float64) - value.matrix
+        if len(added[0].ww):
+            square.diagonal().add_(added[0].ww)
+        factor = cholesky(square)
         return cls(problem, steps[::-1], factor) if torch.isfinite(factor).all() else None
 
     def solved(self, added: list[Terms]) -> tuple[float, list[Tensor], list[Tensor]]:
-        """Return the bound, and where it is attained: w and z of each stage."""
-        problem, shifts = self.problem, []
+        """Return the bound, and where it is attained: w and z of the walls and of each stage."""
+        problem, shifts, walls = self.problem, [], added[0]
         slope, constant = problem.row, 0.0
         for stage, step, single in zip(
-            reversed(problem.stages), reversed(self.steps), reversed(added), strict=True
+            reversed(problem.stages), reversed(self.steps), reversed(added[1:]), strict=True
         ):
             column = stage.outer.entries.mT @ slope + single.w
             shift = torch.linalg.solve_triangular(step.factor, column[:, None], upper=False)[:, 0]
@@ -170,9 +198,11 @@ class Recursion:
             slope = slope + stage.inner.entries.mT @ single.z + step.gain.mT @ shift
             constant += float(single.constant + shift @ shift / 2)
             shifts.append(shift)
+        slope = slope + walls.w if len(walls.w) else slope
         change = torch.cholesky_solve(slope[:, None], self.factor)[:, 0]
         constant += problem.weight * problem.radius**2 / 2 + float(slope @ change) / 2
-        moves, inputs = [], []
+        constant += float(walls.constant)
+        moves, inputs = [change[: len(walls.w)]], [torch.zeros_like(walls.w)]
         for stage, step, shift in zip(problem.stages, self.steps, reversed(shifts), strict=True):
             pulled = (step.gain @ change + shift)[:, None]
             move = torch.linalg.solve_triangular(step.factor.mT, pulled, upper=True)[:, 0]
@@ -184,16 +214,17 @@ class Recursion:
 
 
 def proposed(problem: Problem, target: float) -> Iterator[tuple[float, list[Multipliers]]]:
-    """Yield multipliers with the bounds that they promise, ever better ones.
+    """Yield multipliers with the bounds that they promise, ever better ones: first the walls'.
 
     Args:
         problem: what is to be bounded.
         target: a bound below which nothing is gained; the search ends where it cannot be reached.
     """
-    relations = [single.lines for single in problem.network]
-    sizes = [len(found.side) for found in relations]
+    relations = [problem.walls(), *(single.lines for single in problem.network)]
+    sizes = [found.offsets.shape[1] for found in relations]
     nothing = [torch.zeros_like(found.offsets) for found in relations]
-    plain = [Multipliers(*pair) for pair in zip(problem.products, nothing, strict=True)]
+    products = [nothing[0][0], *problem.products]
+    plain = [Multipliers(*pair) for pair in zip(products, nothing, strict=True)]
     base = [terms(*pair) for pair in zip(relations, plain, strict=True)]
     whole = Recursion.of(problem, base)
     if whole is None:
@@ -202,9 +233,10 @@ def proposed(problem: Problem, target: float) -> Iterator[tuple[float, list[Mult
     slopes, offsets = (
         torch.cat([getattr(f, n) for f in relations], 1) for n in ("slopes", "offsets")
     )
-    side, product = torch.cat([found.side for found in relations]), torch.cat(problem.products)
-    held = (side != 0).expand_as(slopes)
+    side = torch.cat([found.side.expand_as(found.offsets) for found in relations], 1)
+    product, held = torch.cat(products), side != 0
     chosen = product * offsets.flip(0).abs()  # these prove the constant of each layer
+    product[: sizes[0]] = problem.weight
     chosen = torch.where(held, chosen + 2e-4 * product * problem.radius, 0.0)
     slack = torch.where(held, (-side * offsets).clamp_min(0) + 3e-3 * problem.radius, 1.0)
     share, count = 0.3, max(1, int(held.sum()))
@@ -227,7 +259,7 @@ def proposed(problem: Problem, target: float) -> Iterator[tuple[float, list[Mult
         short = min(lengths)
         share = 0.1 if short > 0.8 else 0.3 if short > 0.4 else 0.7
         parts = chosen.clamp_min(0).split(sizes, 1)
-        found = [Multipliers(*pair) for pair in zip(problem.products, parts, strict=True)]
+        found = [Multipliers(*pair) for pair in zip(products, parts, strict=True)]
         promised, _, _ = whole.solved([terms(*pair) for pair in zip(relations, found, strict=True)])
         yield promised, found
         left = float((chosen * slack).sum())

@@ -120,24 +120,28 @@ def proved_rise(
     row: Tensor,
     radius: Tensor,
     weight: float,
+    *,
+    room: Tensor | None = None,
 ) -> Tensor:
     r"""Bound of how far ``row @ output`` can rise from the centre of a ball to its other points.
 
-    Bound: for any multipliers and weights; infinite where they prove nothing.
+    Bound: for any multipliers and weights; infinite where they prove nothing. With walls, for the
+        points of the ball inside them.
 
     Args:
         network: its stages in the ball.
-        multipliers: of each stage.
+        multipliers: of the walls and of each stage.
         row: exact.
         radius: of the ball, 0-d.
         weight: multiplier of ``|delta|^2 <= radius^2``, halved.
+        room: bounds of how far each number of the input may move down and up, ``(2, numbers)``.
     """
     nothing = torch.full((), math.inf, dtype=torch.float64)
     zero = row.new_zeros(())
     value, lost = Value(zero, row, row.new_zeros(len(row), len(row))), zero
-    for single, chosen in reversed(list(zip(network, multipliers, strict=True))):
-        if not _usable(chosen):
-            return nothing
+    if not all(map(_usable, multipliers)):
+        return nothing
+    for single, chosen in reversed(list(zip(network, multipliers[1:], strict=True))):
         before, _ = backward(single.stage, terms(single.lines, chosen), value)
         before = before._replace(matrix=(before.matrix + before.matrix.mT) / 2)
         if not all(bool(torch.isfinite(part).all()) for part in before):
@@ -145,8 +149,23 @@ def proved_rise(
         lost = upward(lost + _lost_in_terms(single, chosen), 2)
         lost = upward(lost + _lost_in_step(single, chosen, before, value), 2)
         value = before
+    if room is not None:
+        value, off = _inside(value, multipliers[0].lines, room, radius)
+        lost = upward(lost + off, 2)
     found = _largest(value, radius, weight).clamp_min(0)
     return upward(found + lost, 2).nan_to_num(math.inf, math.inf)
+
+
+def _inside(value: Value, walls: Tensor, room: Tensor, radius: Tensor) -> tuple[Value, Tensor]:
+    r"""Add :math:`m_1^T (\delta + d) + m_2^T (u - \delta)`, which is not negative inside walls.
+
+    Returns:
+        What bounds the value function inside, and how far rounding may move it.
+    """
+    constant = upward(value.constant + upward((walls * room).sum(), walls.numel() + 4), 2)
+    sizes = value.slope.abs() + walls.sum(0)
+    off = upward(4 * UNIT * frobenius(sizes[None]) * radius, 8) + len(sizes) * UNDERFLOW
+    return value._replace(constant=constant, slope=value.slope + walls[0] - walls[1]), off
 
 
 def _usable(multipliers: Multipliers) -> bool:

@@ -130,7 +130,7 @@ def train(
             value.backward()
         optimiser.step()
         steps += 1
-        if checkpoint and clock() > written + 300:
+        if checkpoint and (clock() > written + 300 or clock() >= seconds):
             written = clock()
             state: dict[str, Any] = {"model": model.state_dict()}
             state["optimiser"] = optimiser.state_dict()

@@ -124,8 +124,8 @@ def test_errors() -> None:
         Best().report(model)
     with pytest.raises(UsageError, match="seconds must be positive"):
         Best(0).report(model, (3,))
-    with pytest.raises(UnboundedModuleError, match="Softmax"):
-        Best().report(nn.Sequential(model, nn.Softmax(1)).eval(), (3,))
+    with pytest.raises(UnboundedModuleError, match="hardshrink"):
+        Best().report(nn.Sequential(model, nn.Hardshrink()).eval(), (3,))
     model[0].weight.data[0, 0] = torch.nan
     with pytest.raises(NonFiniteError):
         Best(1).report(model, (3,))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from onelip.chains import (
     Adjoint,
+    Along,
     Convolution,
     Dense,
     Gather,
@@ -25,7 +26,7 @@ from onelip.chains.volume_convolution import Triple, VolumeConvolution
 from onelip.chains.windows import Windows, Wrapping
 from onelip.errors import UnboundedModuleError, UsageError
 from onelip.norms.convolutions import Pair
-from onelip.norms.rounding import upward
+from onelip.norms.rounding import quotient, upward
 
 Sides = tuple[Pair, Pair]  # pixels before and after, of rows and of columns
 UNPADDED: Sides = ((0, 0), (0, 0))
@@ -255,6 +256,24 @@ def average(
     expect(value, f"large enough for a window of {kernel}", min(sums.outputs) > 0)
     area = float(kernel[0] * kernel[1]) if divisor is None else divisor
     return divided(value.then(sums), torch.tensor(area, dtype=torch.float64))
+
+
+def adaptive_averages(value: Value, sizes: Sequence[int | None]) -> Value:
+    """Means of as many windows as asked along each axis, of torch's choice; they may overlap."""
+    fits = len(value.shape) == len(sizes) + 1
+    expect(value, f"(channels, and {len(sizes)} axes of pixels)", fits)
+    for axis, size in enumerate(sizes):
+        length = value.shape[axis + 1]
+        rows = torch.zeros(length if size is None else size, length, dtype=torch.float64)
+        for row, (start, end) in enumerate(adaptive_windows(length, len(rows))):
+            rows[row, start:end] = quotient(1, end - start)
+        value = value.then(Along(value.shape, axis + 1, rows, 2))
+    return value
+
+
+def adaptive_windows(length: int, count: int) -> list[Pair]:
+    """Begin and end of each window of torch's adaptive poolings."""
+    return [(row * length // count, -(-(row + 1) * length // count)) for row in range(count)]
 
 
 def scaled(value: Value, factor: Tensor, shift: Tensor | None = None, operations: int = 0) -> Value:

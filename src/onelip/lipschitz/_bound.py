@@ -59,13 +59,11 @@ def bound_of_part(module: nn.Module) -> Tensor:
 
 
 def _unknown(kind: type[nn.Module]) -> str:
-    """Message for a class without a rule; one of a user's own can be traced, given a shape."""
-    of_torch = kind.__module__.startswith("torch.nn.")
-    trace = "; or give the shape of one input, (model, (3, 32, 32)), and its forward is traced"
+    """Message for a class without a rule; its forward can be traced, given a shape."""
     return (
         f"no Lipschitz bound is known for {kind.__module__}.{kind.__qualname__}; derive it from "
-        "onelip.LipschitzModule or register a rule with onelip.lipschitz.rule"
-        f"{'' if of_torch else trace}"
+        "onelip.LipschitzModule or register a rule with onelip.lipschitz.rule; or give the shape "
+        "of one input, (model, (3, 32, 32)), and its forward is traced"
     )
 
 

@@ -24,9 +24,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 def has_unknown_class(model: nn.Module) -> bool:
-    """Return whether a part of nested Sequentials is neither torch's nor has a rule."""
+    """Return whether a part of nested Sequentials has no rule, torch's own modules included."""
     if type(model) is nn.Sequential:
         return any(has_unknown_class(part) for part in model)
-    if isinstance(model, LipschitzModule) or type(model).__module__.startswith("torch.nn."):
-        return False
-    return record_of(model) is None
+    return not isinstance(model, LipschitzModule) and record_of(model) is None

@@ -14,7 +14,7 @@ def overlap_of_sums(windows: Windows) -> int:
     )
 
 
-def overlap_of_maxima(windows: Windows, dilations: tuple[int, int] = (1, 1)) -> int:
+def overlap_of_maxima(windows: Windows, dilations: tuple[int, ...] = (1, 1)) -> int:
     """Return the squared Lipschitz constant of maxima: the number of windows that share a pixel."""
     return math.prod(
         -(-kernel // (stride // math.gcd(stride, dilation)))

@@ -4,7 +4,7 @@ import math
 
 from torch import nn
 
-from onelip.chains.linear_layers import average, expect
+from onelip.chains.linear_layers import adaptive_averages, average, expect
 from onelip.chains.value import Value
 from onelip.errors import UnboundedModuleError
 from onelip.forward_error import Local, Run, moved
@@ -61,15 +61,13 @@ def _adaptive_bound(module: nn.AdaptiveAvgPool2d) -> float:
 
 
 def _adaptive_chain(module: nn.AdaptiveAvgPool2d, value: Value) -> Value:
-    """Average over windows of one size that do not overlap."""
+    """Average over windows: of one size that do not overlap, or of any."""
     expect(value, "(channels, height, width)", len(value.shape) == 3)
     size = module.output_size
     asked = (size, size) if size is None or isinstance(size, int) else tuple(size)
     wanted = [n if a is None else a for a, n in zip(asked, value.shape[1:], strict=True)]
     if any(n % a for a, n in zip(wanted, value.shape[1:], strict=True)):
-        raise UnboundedModuleError(
-            f"windows of different sizes overlap: {value.shape[1:]} does not divide into {asked}"
-        )
+        return adaptive_averages(value, wanted)
     kernel = (value.shape[1] // wanted[0], value.shape[2] // wanted[1])
     return average(value, kernel, kernel, (0, 0))
 

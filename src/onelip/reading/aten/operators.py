@@ -4,17 +4,20 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from onelip.activations import ACTIVATIONS
+from onelip.chains import linear_layers as linear
 from onelip.chains.linear_layers import flattened, transposed_convolution
 from onelip.chains.value import Value
 from onelip.errors import UnboundedModuleError
 from onelip.reading.aten import along_axes
 from onelip.reading.graphs import activation_products as products
-from onelip.reading.graphs import arithmetic, shapes, sorting
+from onelip.reading.graphs import arithmetic, pooling, shapes, sorting
 from onelip.reading.graphs import operations as on
 from onelip.reading.graphs.frame import Frame
+from onelip.reading.graphs.pooling import Windows
 from onelip.reading.graphs.refusals import settled
 
 Operation = Callable[..., Any]
@@ -81,10 +84,37 @@ def _average_pool(value: Value, kernel: Any, stride: Any, *settings: Any) -> Val
     return on.layer(module, value)
 
 
+def _windows(kernel: Any, stride: Any, padding: Any, *, dilation: Any, ceil: bool) -> Windows:
+    """Windows from the arguments of a pooling along one axis or three."""
+    axes = len(kernel)
+    around, apart = (list(part) * (axes if len(part) == 1 else 1) for part in (padding, dilation))
+    sides = tuple((side, side) for side in around)
+    return Windows(tuple(kernel), tuple(stride or kernel), tuple(apart), sides, ceil)
+
+
+def _maxima(value: Value, kernel: Any, stride: Any, padding: Any, *rest: Any) -> Value:
+    dilation, ceil = rest
+    windows = _windows(kernel, stride, padding, dilation=dilation, ceil=ceil)
+    return pooling.maxima(value, windows)
+
+
+def _averages(value: Value, kernel: Any, stride: Any, padding: Any, *rest: Any) -> Value:
+    ceil, counted, *divisor = rest
+    windows = _windows(kernel, stride, padding, dilation=[1], ceil=ceil)
+    return pooling.averages(value, windows, counted=counted, divisor=next(iter(divisor), None))
+
+
 def _dropout(value: Value, _: float, train: bool) -> Value:
     if train:
         raise UnboundedModuleError("dropout is random in training: model.eval() before the export")
     return value
+
+
+def _rrelu(value: Value, low: float, high: float, train: bool, _: Any = None) -> Value:
+    """The mean slope in eval mode."""
+    if train:
+        raise UnboundedModuleError("RReLU is random in training: model.eval() before the export")
+    return on.layer(nn.LeakyReLU((low + high) / 2), value)
 
 
 def _cast(value: Value, dtype: torch.dtype | None) -> Value:
@@ -182,8 +212,19 @@ OPERATORS: dict[str, Operation] = {
     "max_pool2d.default": _max_pool,
     "max_pool2d_with_indices.default": lambda *arguments: [_max_pool(*arguments)],
     "avg_pool2d.default": _average_pool,
+    "max_pool1d.default": _maxima,
+    "max_pool3d.default": _maxima,
+    "max_pool3d_with_indices.default": lambda *arguments: [_maxima(*arguments)],
+    "avg_pool1d.default": _averages,
+    "avg_pool3d.default": _averages,
+    "adaptive_avg_pool1d.default": linear.adaptive_averages,
     "adaptive_avg_pool2d.default": _module(nn.AdaptiveAvgPool2d),
     "_adaptive_avg_pool2d.default": _module(nn.AdaptiveAvgPool2d),
+    "adaptive_avg_pool3d.default": linear.adaptive_averages,
+    "adaptive_max_pool1d.default": lambda *arguments: [pooling.adaptive_maxima(*arguments)],
+    "adaptive_max_pool2d.default": lambda *arguments: [pooling.adaptive_maxima(*arguments)],
+    "adaptive_max_pool3d.default": lambda *arguments: [pooling.adaptive_maxima(*arguments)],
+    "im2col.default": lambda x, *sizes: linear.moved(x, lambda t: F.unfold(t, *sizes)),
     "mean.dim": along_axes.mean,
     "sum.dim_IntList": along_axes.total,
     "amax.default": along_axes.extremes(largest=True),
@@ -227,6 +268,7 @@ OPERATORS: dict[str, Operation] = {
     "gt.Tensor": lambda a, b: products.Comparison.of(a, b, True),
     "lt.Scalar": lambda a, b: products.Comparison.of(a, b, False),
     "lt.Tensor": lambda a, b: products.Comparison.of(a, b, False),
+    "rrelu.default": _rrelu,
     "dropout.default": _dropout,
     "clone.default": lambda x, _: x,
     "contiguous.default": lambda x, _: x,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from onelip.chains import linear_layers as linear
 from onelip.chains.value import Value
-from onelip.errors import UnboundedModuleError, UsageError
+from onelip.errors import UsageError
 from onelip.reading.graphs.branches import added
 from onelip.reading.graphs.operations import add
 
@@ -46,7 +46,7 @@ def unsqueeze(value: Value, axis: int) -> Value:
 
 
 def pad(value: Value, pads: Sequence[int], mode: str = "constant", number: float = 0.0) -> Value:
-    """Pad with zeros, or circularly; ``pads`` begins with the last axis."""
+    """Pad as ``F.pad`` does; ``pads`` begins with the last axis."""
     if any(pads[2 * len(value.shape) :]):
         raise UsageError("pads the batch")
     pads = list(pads)[: 2 * len(value.shape)]
@@ -58,9 +58,13 @@ def pad(value: Value, pads: Sequence[int], mode: str = "constant", number: float
         image = linear.reshaped(value, (shape[0], 1, shape[1])) if len(shape) == 2 else value
         around = linear.wrapped(image, ((top, bottom), (left, right)))
         return linear.reshaped(around, (shape[0], around.shape[2])) if len(shape) == 2 else around
-    if mode != "constant" or number:
-        raise UnboundedModuleError(f"padding {mode!r} with {number} is not known: zeros are")
-    return linear.moved(value, lambda x: F.pad(x, list(pads)))
+    if mode != "constant":
+        return linear.moved(value, lambda x: F.pad(x, pads, mode))
+    padded = linear.moved(value, lambda x: F.pad(x, pads))
+    if not number:
+        return padded
+    border = F.pad(torch.zeros(value.shape, dtype=torch.float64), pads, value=number)
+    return linear.shifted(padded, border)
 
 
 def concatenate(parts: Sequence[Value | Tensor], axis: int) -> Value:

@@ -1,23 +1,20 @@
 """ONNX's convolutions and poolings; see ``operators``."""
 
 import functools
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from onelip.chains import Along, Opaque
+from onelip.chains import Opaque
 from onelip.chains import linear_layers as linear
 from onelip.chains.value import Value
 from onelip.errors import UnboundedModuleError
 from onelip.norms.convolutions import Pair
-from onelip.norms.rounding import quotient
-from onelip.norms.windows import overlap_of_maxima, root_above
 from onelip.reading.graphs import along_axes as along
 from onelip.reading.graphs import operations as on
+from onelip.reading.graphs import pooling
 from onelip.reading.graphs.frame import as_images, from_images
 from onelip.reading.onnx.attributes import Attributes
 
@@ -155,19 +152,16 @@ def _sides(
     return sides
 
 
-class _Pool:
+def _windows(attributes: Attributes, value: Value) -> pooling.Windows:
     """Kernel, stride, dilation and pixels around of a pooling, along all axes."""
-
-    def __init__(self, attributes: Attributes, value: Value) -> None:
-        self.kernel = tuple(attributes.get("kernel_shape"))
-        axes = len(self.kernel)
-        fits = len(value.shape) == axes + 1
-        linear.expect(value, f"(channels, and {axes} axes of pixels)", fits)
-        self.stride = tuple(attributes.get("strides", [1] * axes))
-        self.dilation = tuple(attributes.get("dilations", [1] * axes))
-        self.ceil = bool(attributes.get("ceil_mode", 0))
-        self.sides = _sides(attributes, value, self.kernel, self.stride, self.dilation)
-        self.axes = axes
+    kernel = tuple(attributes.get("kernel_shape"))
+    axes = len(kernel)
+    fits = len(value.shape) == axes + 1
+    linear.expect(value, f"(channels, and {axes} axes of pixels)", fits)
+    stride = tuple(attributes.get("strides", [1] * axes))
+    dilation = tuple(attributes.get("dilations", [1] * axes))
+    sides = tuple(_sides(attributes, value, kernel, stride, dilation))
+    return pooling.Windows(kernel, stride, dilation, sides, bool(attributes.get("ceil_mode", 0)))
 
 
 @on_images
@@ -176,66 +170,14 @@ def max_pool(attributes: Attributes, _: int, value: Value) -> Value:
 
     The places of the maxima, which it may return too, jump.
     """
-    pool = _Pool(attributes, value)
-    kind = {1: nn.MaxPool1d, 2: nn.MaxPool2d, 3: nn.MaxPool3d}.get(pool.axes)
-    if kind is None:
-        raise UnboundedModuleError("a maximum over windows is known along one to three axes")
-    even = all(a == b and 2 * a <= k for (a, b), k in zip(pool.sides, pool.kernel, strict=True))
-    padding = tuple(before for before, _ in pool.sides) if even else 0
-    module: nn.Module = kind(
-        pool.kernel, pool.stride, padding, dilation=pool.dilation, ceil_mode=pool.ceil
-    )
-    if not even:
-        if pool.ceil:
-            raise UnboundedModuleError("ceil_mode with more pixels on one side is not known")
-        flat = [n for side in reversed(pool.sides) for n in side]
-        module = nn.Sequential(_Bordered(flat), module)
-    shape = tuple(linear.tried(module, value.point.like.new_zeros(1, *value.shape)).shape[1:])
-    windows = list(zip(pool.kernel, pool.stride, strict=True))
-    constant = root_above(overlap_of_maxima(windows, pool.dilation))
-    return value.activated(Opaque(module, constant, shape))
-
-
-class _Bordered(nn.Module):
-    """Numbers below all others around images."""
-
-    def __init__(self, sides: Sequence[int]) -> None:
-        super().__init__()
-        self.sides = list(sides)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Pad."""
-        return F.pad(x, self.sides, value=-math.inf)
+    return pooling.maxima(value, _windows(attributes, value))
 
 
 @on_images
 def average_pool(attributes: Attributes, _: int, value: Value) -> Value:
     """Averages over windows, one axis after the other."""
-    pool = _Pool(attributes, value)
     counted = bool(attributes.get("count_include_pad", 0))
-    for i in range(pool.axes):
-        taps = _averages(value.shape[i + 1], pool, i, counted)
-        value = value.then(Along(value.shape, i + 1, taps, 2))
-    return value
-
-
-def _averages(length: int, pool: _Pool, axis: int, counted: bool) -> Tensor:
-    """One row for each window; each is divided by its pixels, or by those of the padded axis."""
-    kernel, stride, dilation = pool.kernel[axis], pool.stride[axis], pool.dilation[axis]
-    before, after = pool.sides[axis]
-    room = length + before + after - dilation * (kernel - 1) - 1
-    count = (-(-room // stride) if pool.ceil else room // stride) + 1
-    if pool.ceil and (count - 1) * stride >= length + before:
-        count -= 1  # a window that begins after the last pixel
-    rows = torch.zeros(max(count, 0), length, dtype=torch.float64)
-    for row in range(len(rows)):
-        start = row * stride - before
-        taps = [start + dilation * k for k in range(kernel)]
-        inside = [tap for tap in taps if 0 <= tap < length]
-        area = [tap for tap in taps if tap < length + after] if counted else inside
-        if area:
-            rows[row, inside] = quotient(1, len(area))
-    return rows
+    return pooling.averages(value, _windows(attributes, value), counted=counted)
 
 
 @on_images

@@ -23,8 +23,6 @@ def run(arguments: list[str]) -> None:
         options.data,
         recipes=RECIPES,
         say=lambda line: print(f"onelip: {line}", file=sys.stderr),
-        prove=options.prove,
-        checker=options.checker,
     )
     print(page)
 
@@ -37,11 +35,4 @@ def _parsed(arguments: list[str]) -> Any:
     out = "file of the page; report.html in the folder of a single run"
     parser.add_argument("--out", type=Path, help=out)
     parser.add_argument("--data", type=Path, help="place of the data, if it is another now")
-    proves = (
-        "put a proof of the network and of some test samples (100), and the checker, into the "
-        "page, which proves its own numbers where it is read"
-    )
-    parser.add_argument("--prove", type=int, nargs="?", const=100, metavar="SAMPLES", help=proves)
-    checker = "page that make checker-page wrote; by default it is built, with Go"
-    parser.add_argument("--checker", type=Path, help=checker)
     return parser.parse_args(arguments)

@@ -66,7 +66,7 @@ def page(wasm: bytes, script_of_go: str, version: str) -> str:
         style=style,
         script=script,
         worker=worker,
-        wasm=base64_of(gzip.compress(wasm, 9, mtime=0)),
+        wasm=base64.b64encode(gzip.compress(wasm, 9, mtime=0)).decode(),
         digest=hashlib.sha256(wasm).hexdigest(),
         go=version,
     )
@@ -74,26 +74,16 @@ def page(wasm: bytes, script_of_go: str, version: str) -> str:
 
 def digest(text: str) -> str:
     """Digest of an inline script or style, as a content security policy names it."""
-    return "sha256-" + base64_of(hashlib.sha256(text.encode()).digest())
-
-
-def base64_of(content: bytes) -> str:
-    """Bytes as text that can stand in a page."""
-    return base64.b64encode(content).decode()
-
-
-def write(target: Path) -> str:
-    """Write the page, and return what is in it."""
-    wasm = compiled()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    version = told("env", "GOVERSION")
-    target.write_text(page(wasm, loader(), version), encoding="utf-8", newline="\n")
-    return f"the checker of {version}, WebAssembly {hashlib.sha256(wasm).hexdigest()}"
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 def main(target: Path) -> None:
     """Write the page, and say the digest of what is in it."""
-    print(f"{target}: {write(target)}")
+    wasm = compiled()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    version = told("env", "GOVERSION")
+    target.write_text(page(wasm, loader(), version), encoding="utf-8", newline="\n")
+    print(f"{target}: the checker of {version}, WebAssembly {hashlib.sha256(wasm).hexdigest()}")
 
 
 if __name__ == "__main__":

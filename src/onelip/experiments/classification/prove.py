@@ -20,7 +20,6 @@ def prove_run(
     data: Path | None = None,
     samples: int = 100,
     *,
-    rows: Tensor | None = None,
     accumulate: bool = False,
     average: str | None = None,
     **how: Any,
@@ -32,7 +31,6 @@ def prove_run(
         out: folder of the bundle.
         data: place of the data set, if it is not the one that the run was trained from.
         samples: number of test samples; 0 for none.
-        rows: of the test set, for other samples than the first ones.
         average: transforms that the mean of the network is taken over; see ``onelip.load``.
         accumulate: let sums of linear layers be in float64; see ``onelip.export``.
         **how: method, level and seconds; see ``onelip.prove``.
@@ -45,7 +43,7 @@ def prove_run(
     if samples:
         model = model.double() if run.info.box is None else model  # numbers of a table as they are
         images, _ = tensors_for(model, run.data(data).test)
-        images = images[:samples] if rows is None else images[rows.to(images.device)]
+        images = images[:samples]
     shape = None if images is not None else run.info.shape
     return prove(model, out, images, input_shape=shape, about=f"run of {run.recipe.name}", **how)
 

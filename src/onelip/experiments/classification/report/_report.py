@@ -16,16 +16,10 @@ from onelip.experiments.classification.report.accuracy import accuracy_section
 from onelip.experiments.classification.report.by_class import class_section
 from onelip.experiments.classification.report.certificate import certificate_section
 from onelip.experiments.classification.report.distribution import distribution_section
-from onelip.experiments.classification.report.gallery import COUNT, gallery_section
+from onelip.experiments.classification.report.gallery import gallery_section
 from onelip.experiments.classification.report.grid import grid_of
 from onelip.experiments.classification.report.markup import Html, element, joined
 from onelip.experiments.classification.report.page_data import page_data
-from onelip.experiments.classification.report.proof import (
-    Checker,
-    Proof,
-    embedded,
-    proof_section,
-)
 from onelip.experiments.classification.report.provenance import provenance_section
 from onelip.experiments.classification.report.spectra import spectra_section
 from onelip.experiments.classification.report.subjects import Subject, subjects
@@ -51,8 +45,6 @@ def write_report(
     *,
     recipes: Mapping[str, Recipe] | None = None,
     say: Callable[[str], None] = lambda _: None,
-    prove: int | None = None,
-    checker: Path | None = None,
 ) -> Path:
     """Write a page of runs: curves, tables, samples, what is certified, and where it is from.
 
@@ -67,25 +59,15 @@ def write_report(
         data: place of the data, if it is another than that the runs were trained from.
         recipes: the library's, by name; the page's commands give what differs from them.
         say: takes a line for each part that is left out, and why.
-        prove: put a proof of the network and of this many samples, and the checker, into the page,
-            which then proves its own numbers where it is read. One run only.
-        checker: a page that ``make checker-page`` wrote, where there is no Go to build one.
 
     Raises:
         UsageError: a run is not certified, its files contradict each other, or the file cannot be
-            written; a proof of several runs, or without a checker.
-        NotApplicableError: the network has no proof in bundles.
+            written.
         SoundnessError: an attack succeeded inside a certified radius.
     """
     target = _checked(target, runs)
-    if prove is not None and len(runs) > 1:
-        raise UsageError("--prove is for one run: a page proves the numbers of one network")
-    of, proving = subjects(runs), None
-    if prove is not None:
-        found = Checker.found(checker)
-        proving = Proof.of(of[0], data, prove, COUNT), found
-        of = [proving[0].applied(of[0])]
-    page = _page(of, data, recipes or {}, say, proving)
+    of = subjects(runs)
+    page = _page(of, data, recipes or {}, say)
     try:
         with atomic_write(target) as temporary:
             temporary.write_text(page, encoding="utf-8", newline="\n")
@@ -115,10 +97,9 @@ def _page(
     data: Path | None,
     recipes: Mapping[str, Recipe],
     say: Callable[[str], None],
-    proving: tuple[Proof, Checker] | None,
 ) -> str:
     """Put the page together."""
-    grid, names = grid_of(of), dict(_SECTIONS)
+    grid = grid_of(of)
     sections = [
         accuracy_section(of, grid),
         distribution_section(of),
@@ -130,41 +111,29 @@ def _page(
         provenance_section(of, recipes),
     ]
     style, script = (_asset(name) for name in ("page.css", "page.js"))
-    scripts, inside, told = [script], Html(""), None
-    if proving is not None:
-        names = {"proof": "Proof"} | names
-        sections.insert(0, proof_section(of[0], *proving))
-        scripts.append(_asset("page.prove.js"))
-        inside, told = embedded(*proving), proving[0].data(of[0])
     return Template(_asset("page.html")).substitute(
-        policy=_policy([style], scripts, runs_wasm=proving is not None),
+        policy=_policy([style], [script]),
         title=element("title", f"{_title(of)} - onelip report"),
         style=style,
         heading=element("h1", _title(of)),
         about=joined(_about(of)),
         links=joined(
-            element("li", element("a", words, href=f"#{name}")) for name, words in names.items()
+            element("li", element("a", words, href=f"#{name}")) for name, words in _SECTIONS.items()
         ),
         sections=joined(sections),
         written=_written(),
-        data=page_data(of, grid, told),
-        embedded=inside,
-        scripts=Html("\n".join(f"<script>{text}</script>" for text in scripts)),
+        data=page_data(of, grid),
+        script=script,
     )
 
 
-def _policy(styles: Sequence[str], scripts: Sequence[str], *, runs_wasm: bool) -> str:
-    """Return a content security policy: these styles and scripts, images inside, nothing else.
-
-    With WebAssembly, which a worker made of this page runs.
-    """
-    more = ["'wasm-unsafe-eval'"] if runs_wasm else []
+def _policy(styles: Sequence[str], scripts: Sequence[str]) -> str:
+    """Return a content security policy: these styles and scripts, images inside, nothing else."""
     return "; ".join(
         [
             "default-src 'none'",
             f"style-src {' '.join(map(_digest, styles))}",
-            f"script-src {' '.join([*map(_digest, scripts), *more])}",
-            *(["worker-src blob:"] if runs_wasm else []),
+            f"script-src {' '.join(map(_digest, scripts))}",
             "img-src data:",
             "base-uri 'none'",
             "form-action 'none'",

@@ -14,7 +14,7 @@ from onelip.experiments.classification.report.subjects import Subject, below, ep
 from onelip.experiments.classification.report.training_curves import metrics, values
 
 
-def page_data(of: Sequence[Subject], grid: Grid, proof: dict[str, Any] | None = None) -> Html:
+def page_data(of: Sequence[Subject], grid: Grid) -> Html:
     """Return JSON that nothing can end early, in a script element.
 
     Radii are little-endian float32, each rounded downwards; predictions and labels uint16.
@@ -25,7 +25,6 @@ def page_data(of: Sequence[Subject], grid: Grid, proof: dict[str, Any] | None = 
         "unit": grid.unit,
         "subjects": [_subject(subject) for subject in of],
     }
-    content |= {} if proof is None else {"proof": proof}
     text = json.dumps(content, separators=(",", ":"), allow_nan=False)
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")

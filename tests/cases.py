@@ -88,6 +88,15 @@ def _sandwich() -> layers.Sandwich:
     return layers.Sandwich(inner, torch.randn(3), nn.Softplus(), outer, psi)
 
 
+def _branch() -> nn.Module:
+    """A block of three features that works in place."""
+    return nn.Sequential(nn.ReLU(inplace=True), layers.CholeskyLinear(3, 3), layers.Abs())
+
+
+def _weights(count: int) -> list[torch.Tensor]:
+    return [torch.tensor(number) for number in (0.3, -0.7, 1.5)[:count]]
+
+
 CIRCULAR = {"padding_mode": "circular"}
 
 LAYERS = [
@@ -161,6 +170,40 @@ LAYERS = [
     _kernel("wide", (3,), layers.CayleyLinear, 3, 5, bias=False),
     _kernel("narrow", (5,), layers.CholeskyLinear, 5, 3),
     _kernel("wide", (3,), layers.CholeskyLinear, 3, 5, bias=False),
+    Case("Residual", lambda: layers.Residual(_branch(), 0.3), (3,)),
+    Case("Residual-stretches", lambda: layers.Residual(nn.Linear(3, 3), 0.9), (3,)),
+    Case("WeightedResidual", lambda: layers.WeightedResidual(_branch(), *_weights(2)), (3,)),
+    Case("WeightedResidual-inner", lambda: layers.WeightedResidual(_branch(), *_weights(3)), (3,)),
+    Case("MeanSquareResidual", lambda: layers.MeanSquareResidual(_branch()), (3,)),
+    Case("Split", lambda: layers.Split([nn.Identity(), _branch()], (1, 3)), (4,)),
+    Case("Split-images", lambda: layers.Split([nn.MaxPool2d(2), nn.AvgPool2d(2)]), (2, 4, 2)),
+    Case("Concatenated", lambda: layers.Concatenated([nn.Identity(), _branch()]), (3,)),
+    Case("Concatenated-3", lambda: layers.Concatenated([_branch() for _ in range(3)]), (3,)),
+    Case("AdjointResidual", lambda: layers.AdjointResidual(layers.CholeskyLinear(4, 6)), (4,)),
+    Case(
+        "AdjointResidual-conv",
+        lambda: layers.AdjointResidual(layers.AOCConv2d(2, 3, 3, bias=False), nn.Softplus()),
+        (2, 3, 4),
+    ),
+    Case(
+        "AdjointResidual-zeros",
+        lambda: layers.AdjointResidual(
+            layers.RKOConv2d(2, 3, 3, padding_mode="zeros", image_size=4), nn.LeakyReLU(0.2)
+        ),
+        (2, 4, 4),
+    ),
+    Case("LayerCentering", lambda: layers.LayerCentering(2), (2, 3, 2)),
+    Case("LayerCentering-vector", lambda: layers.LayerCentering(4, bias=False), (4,)),
+    Case("BatchCentering", lambda: layers.BatchCentering(2), (2, 3, 2)),
+    Case("BatchCentering-vector", lambda: layers.BatchCentering(4, bias=False), (4,)),
+    Case("ChannelShuffle", lambda: layers.ChannelShuffle(2), (6, 2)),
+    Case("InvertibleUpsampling", lambda: layers.InvertibleUpsampling(2), (4, 1, 2)),
+    Case("InvertibleUpsampling-1d", lambda: layers.InvertibleUpsampling(3), (6, 2)),
+    Case("InvertibleDownsampling-3d", lambda: layers.InvertibleDownsampling(2), (1, 2, 4, 2)),
+    Case("ScaledAdaptiveAvgPool2d", layers.ScaledAdaptiveAvgPool2d, (2, 3, 4)),
+    Case("ScaledAdaptiveAvgPool2d-2", lambda: layers.ScaledAdaptiveAvgPool2d((3, 2)), (1, 3, 6)),
+    Case("ScaledAdaptiveL2NormPool2d", layers.ScaledAdaptiveL2NormPool2d, (2, 3, 4)),
+    Case("ScaledAdaptiveL2NormPool2d-2", lambda: layers.ScaledAdaptiveL2NormPool2d(2), (1, 4, 2)),
     Case("Accumulated", lambda: layers.Accumulated(nn.Linear(5, 3)), (5,)),
     Case("Accumulated-conv", lambda: layers.Accumulated(_fixed_conv()), (2, 4, 4)),
     Case("Accumulated-soc", lambda: layers.Accumulated(_fixed_soc()), (1, 4, 4)),

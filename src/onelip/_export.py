@@ -10,7 +10,7 @@ from torch.nn.utils import parametrize
 
 from onelip.errors import UsageError
 from onelip.layers.accumulated import WITH_SUMS, Accumulated
-from onelip.layers.averaged import Averaged
+from onelip.layers.composite import Composite
 from onelip.layers.rescale import Rescale
 from onelip.lipschitz import (
     LipschitzModule,
@@ -77,8 +77,8 @@ def _accumulated(module: nn.Module) -> nn.Module:
     if type(module) is nn.Sequential:
         names = module._modules  # unlike named_children(), with modules that occur twice
         return nn.Sequential(OrderedDict(zip(names, map(_accumulated, module), strict=True)))
-    if type(module) is Averaged:
-        return Averaged(map(_accumulated, module.networks), module.transforms)
+    if isinstance(module, Composite):
+        return module.with_parts(_accumulated)
     return Accumulated(module) if type(module) in WITH_SUMS else module
 
 
@@ -105,8 +105,9 @@ def _has_export(module: nn.Module) -> bool:
 
 
 def _exported(module: nn.Module) -> nn.Module:
-    if type(module) is Averaged:
-        return Averaged(map(_exported, module.networks), map(_exported, module.transforms))
+    if isinstance(module, Composite):
+        refuse_inherited(module, "with_parts")
+        return module.with_parts(_exported)
     if isinstance(module, LipschitzModule):
         if type(module).export is not LipschitzModule.export:
             refuse_inherited(module, "export")

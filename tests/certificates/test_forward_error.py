@@ -95,6 +95,18 @@ def short_curve(scale: float) -> layers.CurvePool2d:
     return module
 
 
+def branch() -> nn.Module:
+    return nn.Sequential(nn.Linear(12, 9), nn.ReLU(), nn.Linear(9, 12))
+
+
+def centred(channels: int) -> nn.Module:
+    module = layers.BatchCentering(channels).eval()
+    for number in module.state_dict().values():
+        nn.init.normal_(number)
+    return module
+
+
+THIRDS = [torch.tensor(number / 3) for number in (1.0, -2.0, -5.0)]
 IMAGE = (4, 6, 6)
 CASES = {
     "linear": (lambda: nn.Linear(40, 30), (40,)),
@@ -159,6 +171,16 @@ CASES = {
     "curve": (lambda: layers.CurvePool2d(4, 4), IMAGE),
     "curve-short": (lambda: short_curve(1e-3), IMAGE),
     "curve-tiny": (lambda: short_curve(1e-22), IMAGE),
+    "residual": (lambda: onelip.export(layers.Residual(branch(), 0.3)), (12,)),
+    "residual-inner": (lambda: layers.WeightedResidual(branch(), *THIRDS), (12,)),
+    "mean-square": (lambda: layers.MeanSquareResidual(branch()), (12,)),
+    "mean-square-of-0": (lambda: layers.MeanSquareResidual(branch(), eps=0.0), (12,)),
+    "split": (lambda: layers.Split([branch(), nn.Tanh()], (12, 3)), (15,)),
+    "concatenated": (lambda: layers.Concatenated([branch(), nn.Tanh(), branch()]), (12,)),
+    "layer-centering": (lambda: layers.LayerCentering(4), IMAGE),
+    "batch-centering": (lambda: centred(4), IMAGE),
+    "adaptive-average": (lambda: layers.ScaledAdaptiveAvgPool2d((3, 1)), IMAGE),
+    "adaptive-norm": (layers.ScaledAdaptiveL2NormPool2d, IMAGE),
     "soc": (lambda: soc(image_size=6), (1, 6, 6)),
     "soc-groups": (grouped_soc, (2, 5, 4)),
     "soc-zeros": (lambda: soc(padding_mode="zeros", terms=6), (1, 6, 8)),
@@ -179,6 +201,8 @@ EXACT = {
     "first": lambda: layers.TruncateChannels(2),
     "zero-channels": lambda: layers.ZeroPadChannels(7),
     "downsampling": lambda: layers.InvertibleDownsampling(3),
+    "upsampling": lambda: layers.InvertibleUpsampling(2),
+    "channel-shuffle": lambda: layers.ChannelShuffle(2),
 }
 
 

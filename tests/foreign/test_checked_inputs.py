@@ -8,18 +8,10 @@ from torch import nn
 from torch.nn import functional as F
 
 import onelip
-from onelip.errors import UnboundedModuleError
 from onelip.foreign.adjoint_step import AdjointStep
 from onelip.foreign.checked_inputs import Centering, HalvesHouseHolder, factor_above
-from onelip.foreign.residual import MeanSquareResidual, WeightedResidual
 from onelip.testing import check_layer
 from tests.oracles import materialised, sigma_max
-
-
-def times(factor: float) -> nn.Linear:
-    layer = nn.Linear(3, 3, bias=False).double()
-    layer.weight.data = factor * torch.eye(3, dtype=torch.float64)
-    return layer
 
 
 @pytest.mark.parametrize("factor", [0.1, -0.1, 0.3, 1 / 3, 2.0, math.sqrt(3)])
@@ -37,35 +29,6 @@ def test_the_average_of_a_whole_image_is_rounded_in_float32():
     for side in range(1, 200):
         factor = float(torch.ones(()) * math.sqrt(side))
         assert factor / math.sqrt(side) <= bound
-
-
-@pytest.mark.parametrize(("skip", "branch", "inner"), [(0.3, 0.7, 1.0), (-0.5, 0.2, -3.0)])
-def test_weighted_residual(skip, branch, inner):
-    weights = [torch.tensor(v, dtype=torch.float64) for v in (skip, branch, inner)]
-    sign = math.copysign(1, skip * branch * inner)
-    layer = WeightedResidual(times(4 * sign), *weights)
-    expected = abs(skip) + 4 * abs(branch * inner)
-    assert sigma_max(materialised(layer, (3,))) == pytest.approx(expected, rel=1e-12)
-    assert expected <= float(onelip.lipschitz_bound(layer)) <= expected * (1 + 1e-8)
-    check_layer(layer, (3,))
-
-
-def test_mean_square_residual():
-    layer, x = MeanSquareResidual(times(3.0), eps=0.0), torch.randn(1, 3, dtype=torch.float64)
-    expected = math.sqrt((1 + 9) / 2)
-    assert float((layer(2 * x) - layer(x)).detach().norm() / x.norm()) == pytest.approx(expected)
-    assert expected <= float(onelip.lipschitz_bound(layer)) <= expected * (1 + 1e-8)
-    with pytest.raises(UnboundedModuleError, match="steep without limit"):
-        MeanSquareResidual(nn.ReLU(), eps=math.nan)
-
-
-def test_residuals_export_their_branch():
-    branch = nn.utils.parametrizations.orthogonal(nn.Linear(3, 3))
-    one = torch.ones(())
-    for layer in (WeightedResidual(branch, one, one, one), MeanSquareResidual(branch, eps=0.1)):
-        exported, x = onelip.export(layer), torch.randn(2, 3)
-        assert type(exported.fn) is nn.Linear
-        assert torch.equal(exported(x), layer(x))
 
 
 @pytest.mark.parametrize(("size", "padding", "groups"), [(3, 1, 1), (2, 0, 2), (4, 3, 1)])

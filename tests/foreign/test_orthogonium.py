@@ -14,8 +14,8 @@ import onelip
 from onelip.errors import UnboundedModuleError
 from onelip.foreign.adjoint_step import AdjointStep
 from onelip.foreign.checked_inputs import Centering, HalvesHouseHolder
-from onelip.foreign.residual import MeanSquareResidual, WeightedResidual
 from onelip.layers import FixedConv2d, GradientStep, Normalize
+from onelip.layers.residual import MeanSquareResidual, WeightedResidual
 from onelip.testing import check_layer, jacobian_norm
 from tests.oracles import materialised, sigma_max
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import onelip
 from onelip import flows, layers
+from onelip.layers.composite import Composite
 from onelip.layers.constrained import ConstrainedConv2d
 from onelip.layers.options import Conv2dOptions
 from onelip.testing import check_layer
@@ -43,15 +44,16 @@ def named(kinds):
 
 
 def numbers(module: nn.Module) -> list[Tensor]:
-    """Parameters and buffers that a layer has made, not those of an activation that was given."""
+    """Parameters and buffers that a layer has made, not those of a module that was given."""
     tensors = [*module.named_parameters(), *module.named_buffers()]
-    return [tensor for name, tensor in tensors if not name.startswith("activation.")]
+    return [tensor for name, tensor in tensors if not name.startswith(("activation.", "block."))]
 
 
 def takes_tensors(kind: type[nn.Module]) -> bool:
     """Whether a constructor is given its numbers, by themselves or in a module."""
     hints = get_type_hints(kind.__init__).values()
-    given = kind in (layers.Accumulated, layers.Averaged)
+    given = issubclass(kind, Composite) and kind is not layers.Residual
+    given |= kind in (layers.Accumulated, layers.AdjointResidual)
     return given or any(hint is Tensor or hint is nn.Conv2d for hint in hints)
 
 

@@ -115,3 +115,36 @@ def test_pooling_under_another_default_dtype():
     finally:
         torch.set_default_dtype(torch.float32)
     assert scale == layers.ScaledMaxPool2d(3, stride=1).scale
+
+
+@pytest.mark.parametrize(("size", "sides"), [(1, (5, 7)), (2, (4, 6)), ((3, 1), (6, 5))])
+def test_adaptive_pools_are_those_of_their_windows(size, sides):
+    x = torch.randn(2, 3, *sides)
+    mean, norm = layers.ScaledAdaptiveAvgPool2d(size), layers.ScaledAdaptiveL2NormPool2d(size)
+    factor = math.sqrt(math.prod(sides) / mean(x)[0, 0].numel())
+    assert torch.allclose(mean(x), factor * nn.AdaptiveAvgPool2d(size)(x), atol=1e-6)
+    assert torch.allclose(norm(x).square().sum((2, 3)), x.square().sum((2, 3)))
+    assert sigma_max(materialised(mean, (1, *sides))) <= 1
+
+
+def test_the_scale_of_adaptive_pools_is_that_of_windows():
+    """Both are rounded down to 24 bits, one in whole numbers."""
+    for area in (*range(1, 400), 224 * 224, 10007 * 3):
+        pool = layers.ScaledAdaptiveAvgPool2d()
+        found = float(pool(torch.ones(1, 1, 1, area, dtype=torch.float64)))
+        fixed = layers.ScaledAvgPool2d((1, area))
+        assert found == pytest.approx(fixed.scale, rel=1e-15)
+        assert pool.pool((1, 1, area)).scale == fixed.scale
+
+
+@pytest.mark.parametrize(
+    "kind", [layers.ScaledAdaptiveAvgPool2d, layers.ScaledAdaptiveL2NormPool2d]
+)
+def test_adaptive_windows_that_would_overlap(kind):
+    for sides in ((5, 4), (1, 2), (0, 2)):
+        with pytest.raises(ValueError, match="does not divide into 2 x 2 equal windows"):
+            kind(2)(torch.zeros(1, 1, *sides))
+    with pytest.raises(ValueError, match="does not divide"):
+        onelip.reading.read(kind(2), (1, 5, 4))
+    with pytest.raises(ValueError, match="output_size must be positive"):
+        kind(0)

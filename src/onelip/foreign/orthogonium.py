@@ -41,8 +41,8 @@ from onelip.foreign.plain_modules import (
     plain_conv_transpose,
     plain_linear,
 )
-from onelip.foreign.residual import MeanSquareResidual, WeightedResidual
 from onelip.layers.normalize import Normalize
+from onelip.layers.residual import MeanSquareResidual, WeightedResidual
 from onelip.lipschitz import ModuleRecord, bound_of_part
 
 

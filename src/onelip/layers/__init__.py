@@ -5,6 +5,7 @@ from onelip.layers._bjorck import BjorckLinear, CholeskyLinear
 from onelip.layers._computed_once import computed_once
 from onelip.layers.absolute import Abs, HalfAbs
 from onelip.layers.accumulated import Accumulated
+from onelip.layers.adjoint_residual import AdjointResidual
 from onelip.layers.aoc import AOCConv2d
 from onelip.layers.aoc_1d import AOCConv1d
 from onelip.layers.aoc_transposed import AOCConvTranspose2d
@@ -13,8 +14,15 @@ from onelip.layers.averaged import Averaged, HorizontalFlip, Shift
 from onelip.layers.bcop import BCOPConv1d, BCOPConv2d
 from onelip.layers.bro import BROConv2d, BROLinear
 from onelip.layers.cayley import CayleyConv2d, CayleyLinear
+from onelip.layers.centering import BatchCentering, LayerCentering
 from onelip.layers.channel_max import ChannelMaxPool
-from onelip.layers.channels import InvertibleDownsampling, TruncateChannels, ZeroPadChannels
+from onelip.layers.channels import (
+    ChannelShuffle,
+    InvertibleDownsampling,
+    InvertibleUpsampling,
+    TruncateChannels,
+    ZeroPadChannels,
+)
 from onelip.layers.convex_potential import ConvexPotentialConv2d, ConvexPotentialLinear
 from onelip.layers.fixed_conv import FixedConv2d
 from onelip.layers.fourier_layer import FixedFourierConv2d
@@ -29,9 +37,22 @@ from onelip.layers.n_activation import NActivation
 from onelip.layers.normalize import Normalize
 from onelip.layers.orthogonal import bjorck, cholesky_qr
 from onelip.layers.ossn import OSSNConv2d, ProjectedOSSNConv2d
-from onelip.layers.pooling import ScaledAvgPool2d, ScaledL2NormPool2d, ScaledMaxPool2d
+from onelip.layers.pooling import (
+    ScaledAdaptiveAvgPool2d,
+    ScaledAdaptiveL2NormPool2d,
+    ScaledAvgPool2d,
+    ScaledL2NormPool2d,
+    ScaledMaxPool2d,
+)
 from onelip.layers.projection_pool import CurvePool2d, ProjectionPool2d
 from onelip.layers.rescale import Rescale
+from onelip.layers.residual import (
+    Concatenated,
+    MeanSquareResidual,
+    Residual,
+    Split,
+    WeightedResidual,
+)
 from onelip.layers.rko import RKOConv1d, RKOConv2d, RKOConvTranspose2d
 from onelip.layers.sandwich import Sandwich, SandwichLinear
 from onelip.layers.skew_exponential import FixedSOCConv2d
@@ -50,16 +71,20 @@ __all__ = [
     "AOLLinear",
     "Abs",
     "Accumulated",
+    "AdjointResidual",
     "Averaged",
     "BCOPConv1d",
     "BCOPConv2d",
     "BROConv2d",
     "BROLinear",
+    "BatchCentering",
     "BjorckLinear",
     "CayleyConv2d",
     "CayleyLinear",
     "ChannelMaxPool",
+    "ChannelShuffle",
     "CholeskyLinear",
+    "Concatenated",
     "ConvexPotentialConv2d",
     "ConvexPotentialLinear",
     "CurvePool2d",
@@ -72,11 +97,14 @@ __all__ = [
     "HorizontalFlip",
     "Householder",
     "InvertibleDownsampling",
+    "InvertibleUpsampling",
     "LOTConv2d",
+    "LayerCentering",
     "LiResNetConv2d",
     "LipschitzExtension",
     "MLPHead",
     "MaxMin",
+    "MeanSquareResidual",
     "NActivation",
     "Normalize",
     "OSSNConv2d",
@@ -86,18 +114,23 @@ __all__ = [
     "RKOConv2d",
     "RKOConvTranspose2d",
     "Rescale",
+    "Residual",
     "SLLConv2d",
     "SLLLinear",
     "SOCConv2d",
     "SVCMConv2d",
     "Sandwich",
     "SandwichLinear",
+    "ScaledAdaptiveAvgPool2d",
+    "ScaledAdaptiveL2NormPool2d",
     "ScaledAvgPool2d",
     "ScaledL2NormPool2d",
     "ScaledMaxPool2d",
     "Shift",
+    "Split",
     "TruncateChannels",
     "UnitNormLinear",
+    "WeightedResidual",
     "ZeroPadChannels",
     "bjorck",
     "cholesky_qr",

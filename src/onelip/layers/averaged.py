@@ -1,7 +1,7 @@
 """The mean of networks over transforms of their input: as Lipschitz as its terms in the mean."""
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 import torch.nn.functional as F
@@ -9,11 +9,12 @@ from torch import Tensor, nn
 
 from onelip.chains.beside import averaged_chain, index_of
 from onelip.chains.linear_layers import moved, opaque
-from onelip.chains.value import Value, like_of
+from onelip.chains.value import Value
 from onelip.errors import UsageError
-from onelip.forward_error import ABOVE, Computed, Local, Run
+from onelip.forward_error import ABOVE, Local, Run
 from onelip.forward_error import moved as no_error
-from onelip.lipschitz import LipschitzModule, bound_of_part, finite, read_module, through
+from onelip.layers.composite import Composite, followed, read_alone
+from onelip.lipschitz import LipschitzModule, bound_of_part, finite
 from onelip.norms.rounding import upward
 
 
@@ -107,7 +108,7 @@ class Shift(LipschitzModule):
         return f"{self.down}, {self.right}, wrap={self.wrap}"
 
 
-class Averaged(LipschitzModule):
+class Averaged(Composite):
     r"""Mean of networks over transforms: :math:`\frac{1}{MN} \sum_{m, n} f_m(T_n x)`.
 
     A mean that is taken when a network is used, over flips of an image or over several networks,
@@ -175,14 +176,18 @@ class Averaged(LipschitzModule):
         """Mean of the constants of the transforms, which are 1 for isometries."""
         return mean_of([bound_of_part(part) for part in self.transforms])
 
+    def with_parts(self, convert: Callable[[nn.Module], nn.Module]) -> "Averaged":
+        """Return the mean of converted networks over converted transforms."""
+        return Averaged(map(convert, self.networks), map(convert, self.transforms))
+
     def to_chain(self, value: Value) -> Value:
         """Read networks that are alike side by side, for which the spread and the mean cancel.
 
         Where they are not, or do more than records of the chain can do on several inputs at once,
         the constant is all that is known.
         """
-        chains = [_read(network, value.shape).chain() for network in self.networks]
-        parts = [_read(part, value.shape).chain() for part in self.transforms]
+        chains = [read_alone(network, value.shape).chain() for network in self.networks]
+        parts = [read_alone(part, value.shape).chain() for part in self.transforms]
         moves = [index_of(part.last) for part in parts if not part.blocks]
         taken = [move for move in moves if move is not None]
         if len(taken) == len(parts):
@@ -196,9 +201,9 @@ class Averaged(LipschitzModule):
         """Mean of what each network rounds, and the sum and the quotient of the mean."""
         ends = []
         for transform in self.transforms:
-            image = _followed(transform, run.x, run)
+            image = followed(transform, run.x, run)
             for network in self.networks:
-                ends.append(_followed(network, image, run))
+                ends.append(followed(network, image, run))
         count = len(ends)
         run.arithmetic.check(sum(end.reach for end in ends))  # the sum before the quotient
         offset = sum(end.offset for end in ends) / count * ABOVE
@@ -212,26 +217,3 @@ def mean_of(bounds: list[Tensor]) -> Tensor:
     if len(bounds) == 1:
         return bounds[0]
     return upward(torch.stack(bounds).sum(0) / len(bounds), len(bounds) + 1)
-
-
-def _read(module: nn.Module, shape: tuple[int, ...]) -> Value:
-    """A module by itself, after an input of its own."""
-    return _in_turn(module, Value.entering(shape, like_of(module)))
-
-
-def _in_turn(module: nn.Module, value: Value) -> Value:
-    """Parts of nested sequences, one after the other."""
-    if type(module) is not nn.Sequential:
-        return read_module(module, value)
-    for part in module:
-        value = _in_turn(part, value)
-    return value
-
-
-def _followed(network: nn.Module, x: Computed, run: Run) -> Computed:
-    """What is known after nested sequences of parts."""
-    if type(network) is not nn.Sequential:
-        return through(network, x, run.arithmetic)
-    for part in network:
-        x = _followed(part, x, run)
-    return x

@@ -130,7 +130,7 @@ class GradientStep(LipschitzModule):
         hidden = through(self.inner, run.x, arithmetic, lipschitz=norm)
         hidden = through(self.activation, hidden, arithmetic)
         if self.step is not None:
-            hidden = _times(hidden, float(exact(self.step)), arithmetic)
+            hidden = times(hidden, float(exact(self.step)), arithmetic)
         step = through(self.outer, hidden, arithmetic, lipschitz=norm)
         return Local(step.offset, step.error + run.rounding(1, run.x.reach + step.reach))
 
@@ -181,14 +181,15 @@ def _plain(weight: Tensor, bias: Tensor | None, padding_mode: str) -> nn.Linear 
     return part
 
 
-def _times(x: Computed, factor: float, arithmetic: Arithmetic) -> Computed:
-    """Multiply by a stored factor that is not negative, and add its rounding."""
+def times(x: Computed, factor: float, arithmetic: Arithmetic) -> Computed:
+    """Multiply by a stored factor, and add its rounding."""
+    signed, factor = factor, abs(factor)
     lost = arithmetic.rounding(1, factor * x.reach, x.count)
     near = x.near
     if near is not None:
         double = Arithmetic.of(torch.float64)
         off = factor * near.off + double.rounding(1, factor * near.lengths, x.count)
-        near = Reference(near.point * factor, off * ABOVE, factor * near.drift * ABOVE)
+        near = Reference(near.point * signed, off * ABOVE, factor * near.drift * ABOVE)
     size, error = factor * x.size * ABOVE, (factor * x.error + lost) * ABOVE
     return Computed(x.shape, size, error, factor * x.offset * ABOVE, near)
 

@@ -1,6 +1,7 @@
 """Average, max and norm pooling, divided by their exact Lipschitz constants."""
 
 import math
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from onelip.chains.linear_layers import average, scaled
+from onelip.chains.linear_layers import average, expect, scaled
 from onelip.chains.value import Value
 from onelip.errors import UnboundedModuleError
 from onelip.forward_error import Local, Run
@@ -155,6 +156,150 @@ class ScaledMaxPool2d(LipschitzModule):
         return one_product(self, run)
 
 
+class ScaledAdaptiveAvgPool2d(LipschitzModule):
+    """Average pooling to an image of a given size, divided by the norm of that map.
+
+    To one pixel, the default, it is global pooling: the sum divided by the root of the number of
+    pixels, by which the norm of a constant image is kept; an average would shrink it.
+
+    Bound: 1, attained.
+    Shape: ``(batch, c, h, w)`` to ``(batch, c, *output_size)``.
+    Cost: one average pooling.
+
+    Args:
+        output_size: height and width, one number or two; they must divide those of the image, for
+            windows of uneven sizes overlap.
+
+    Raises:
+        ValueError: in ``forward``, an image whose sides they do not divide.
+
+    Example:
+        >>> ScaledAdaptiveAvgPool2d()(torch.ones(1, 1, 4, 4))
+        tensor([[[[4.]]]])
+    """
+
+    same_in_float64 = True
+
+    def __init__(self, output_size: Size = 1) -> None:
+        super().__init__()
+        self.output_size = _adaptive(output_size)
+
+    def pool(self, shape: Sequence[int]) -> ScaledAvgPool2d:
+        """Return the pooling with fixed windows that this one is on images of a shape."""
+        return ScaledAvgPool2d(_even_windows(shape, self.output_size))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the scaled mean of each window."""
+        window = _even_windows(x.shape, self.output_size)
+        return F.avg_pool2d(x, window) * _root_below(math.prod(window))
+
+    def lipschitz_bound(self) -> Tensor:
+        """Return 1."""
+        return torch.ones((), dtype=torch.float64)
+
+    def to_chain(self, value: Value) -> Value:
+        """Read the layer as a linear map."""
+        expect(value, "(channels, height, width)", len(value.shape) == 3)
+        return self.pool(value.shape).to_chain(value)
+
+    def forward_error(self, run: Run) -> Local:
+        """Rounding of the pooling with fixed windows."""
+        return self.pool(run.x.shape).forward_error(run)
+
+    def extra_repr(self) -> str:
+        """Arguments as in the constructor."""
+        return f"{self.output_size}"
+
+
+class ScaledAdaptiveL2NormPool2d(LipschitzModule):
+    """Norm pooling to an image of a given size: of the whole image, by default.
+
+    Where the window is 0 the gradient is taken as 0.
+
+    Bound: 1, attained; windows do not overlap, and the norm of the image is kept.
+    Shape: ``(batch, c, h, w)`` to ``(batch, c, *output_size)``.
+    Cost: one copy of the windows and its norms.
+
+    Args:
+        output_size: height and width, one number or two; they must divide those of the image.
+
+    Raises:
+        ValueError: in ``forward``, an image whose sides they do not divide.
+
+    Example:
+        >>> ScaledAdaptiveL2NormPool2d()(torch.ones(1, 1, 4, 4))
+        tensor([[[[4.]]]])
+    """
+
+    same_in_float64 = True
+
+    def __init__(self, output_size: Size = 1) -> None:
+        super().__init__()
+        self.output_size = _adaptive(output_size)
+
+    def pool(self, shape: Sequence[int]) -> ScaledL2NormPool2d:
+        """Return the pooling with fixed windows that this one is on images of a shape."""
+        return ScaledL2NormPool2d(_even_windows(shape, self.output_size))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the l2 norm of each window."""
+        rows, columns = _even_windows(x.shape, self.output_size)
+        windows = x.unflatten(-1, (-1, columns)).unflatten(-3, (-1, rows))
+        norms: Tensor = torch.linalg.vector_norm(windows, dim=(-3, -1))
+        return norms
+
+    def lipschitz_bound(self) -> Tensor:
+        """Return 1."""
+        return torch.ones((), dtype=torch.float64)
+
+    def to_chain(self, value: Value) -> Value:
+        """Read the layer as the pooling with fixed windows."""
+        expect(value, "(channels, height, width)", len(value.shape) == 3)
+        return self.pool(value.shape).to_chain(value)
+
+    def forward_error(self, run: Run) -> Local:
+        """Rounding of the pooling with fixed windows."""
+        return self.pool(run.x.shape).forward_error(run)
+
+    def extra_repr(self) -> str:
+        """Arguments as in the constructor."""
+        return f"{self.output_size}"
+
+
+def _adaptive(output_size: Size) -> Pair:
+    """Return height and width, if they are positive."""
+    size = both(output_size, "output_size")
+    if min(size) < 1:
+        raise ValueError(f"output_size must be positive, got {output_size}")
+    return size
+
+
+def _root_below(area: int) -> float:
+    """Root of a number of pixels, rounded down to 24 bits, as float32 has them.
+
+    In whole numbers, which ``torch.compile`` works out: for windows that do not overlap it is the
+    ``scale`` of ``ScaledAvgPool2d``.
+    """
+    shift = (48 - area.bit_length()) // 2
+    return math.isqrt(area << 2 * shift) / float(2**shift)
+
+
+def _even_windows(shape: Sequence[int], output_size: Pair) -> Pair:
+    """Return the sides of windows that cover an image without overlap.
+
+    Raises:
+        ValueError: there are none.
+    """
+    height, width = (int(side) for side in shape[-2:])  # tensors, while ONNX files are traced
+    rows, columns = output_size
+    if not height or not width or height % rows or width % columns:
+        raise ValueError(
+            f"an image of {height} x {width} does not divide into {rows} x {columns} equal windows:"
+            " another output_size, or ScaledAvgPool2d"
+        )
+    return height // rows, width // columns
+
+
 def windows(kernel_size: Size, stride: Size | None) -> tuple[Pair, Pair]:
     """Return the sides and the steps of windows; the steps are the sides if they are not given.
 
@@ -171,13 +316,13 @@ def windows(kernel_size: Size, stride: Size | None) -> tuple[Pair, Pair]:
 def _scale_of_sums(kernel_size: Size, stride: Size) -> float:
     """Largest factor of means of windows that is 1-Lipschitz, rounded down."""
     along = list(zip(pair(kernel_size), pair(stride), strict=True))
-    return _quotient_below(math.prod(pair(kernel_size)), overlap_of_sums(along))
+    return quotient_below(math.prod(pair(kernel_size)), overlap_of_sums(along))
 
 
 def _scale_of_maxima(kernel_size: Size, stride: Size) -> float:
     """Largest factor of maxima or norms of windows that is 1-Lipschitz, rounded down."""
     along = list(zip(pair(kernel_size), pair(stride), strict=True))
-    return _quotient_below(1, overlap_of_maxima(along))
+    return quotient_below(1, overlap_of_maxima(along))
 
 
 def _one_by(pool: Any, scale: float) -> Tensor:
@@ -194,7 +339,7 @@ def _one_by(pool: Any, scale: float) -> Tensor:
     return torch.ones((), dtype=torch.float64)
 
 
-def _quotient_below(number: int, square: int) -> float:
+def quotient_below(number: int, square: int) -> float:
     """Round ``number / sqrt(square)`` down to float32: the same factor in float32 and float64."""
     rounded = torch.tensor(number / root_above(square), dtype=torch.float32)
     # exact rational arithmetic decides: the scale must never exceed 1 over the constant

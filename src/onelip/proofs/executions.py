@@ -27,6 +27,7 @@ MOVES: tuple[type[nn.Module], ...] = (
     *(nn.Flatten, nn.Unflatten, nn.ZeroPad2d, nn.PixelUnshuffle, nn.PixelShuffle, nn.Identity),
     *(nn.ChannelShuffle, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout),
     *(layers.ZeroPadChannels, layers.TruncateChannels, layers.InvertibleDownsampling),
+    *(layers.InvertibleUpsampling, layers.ChannelShuffle),
 )
 """Copies: nothing is computed."""
 

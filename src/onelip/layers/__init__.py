@@ -3,6 +3,7 @@
 from onelip.errors import keep_old_names
 from onelip.layers._bjorck import BjorckLinear, CholeskyLinear
 from onelip.layers._computed_once import computed_once
+from onelip.layers._singular_values import singular_values
 from onelip.layers.absolute import Abs, HalfAbs
 from onelip.layers.accumulated import Accumulated
 from onelip.layers.adjoint_residual import AdjointResidual
@@ -26,12 +27,14 @@ from onelip.layers.channels import (
 from onelip.layers.convex_potential import ConvexPotentialConv2d, ConvexPotentialLinear
 from onelip.layers.fixed_conv import FixedConv2d
 from onelip.layers.fourier_layer import FixedFourierConv2d
+from onelip.layers.frobenius import FrobeniusConv2d, FrobeniusLinear
 from onelip.layers.gradient_step import GradientStep
 from onelip.layers.group_sort import GroupSort, MaxMin
 from onelip.layers.householder import Householder
 from onelip.layers.lipschitz_extension import LipschitzExtension
 from onelip.layers.liresnet import LiResNetConv2d
 from onelip.layers.lot import LOTConv2d
+from onelip.layers.lp_relu import LPReLU
 from onelip.layers.mlp_head import MLPHead
 from onelip.layers.n_activation import NActivation
 from onelip.layers.normalize import Normalize
@@ -58,6 +61,7 @@ from onelip.layers.sandwich import Sandwich, SandwichLinear
 from onelip.layers.skew_exponential import FixedSOCConv2d
 from onelip.layers.sll import SLLConv2d, SLLLinear
 from onelip.layers.soc import SOCConv2d
+from onelip.layers.soft_huber import SoftHuber
 from onelip.layers.svcm import SVCMConv2d, project
 from onelip.layers.unit_norm_linear import UnitNormLinear
 
@@ -91,6 +95,8 @@ __all__ = [
     "FixedConv2d",
     "FixedFourierConv2d",
     "FixedSOCConv2d",
+    "FrobeniusConv2d",
+    "FrobeniusLinear",
     "GradientStep",
     "GroupSort",
     "HalfAbs",
@@ -99,6 +105,7 @@ __all__ = [
     "InvertibleDownsampling",
     "InvertibleUpsampling",
     "LOTConv2d",
+    "LPReLU",
     "LayerCentering",
     "LiResNetConv2d",
     "LipschitzExtension",
@@ -127,6 +134,7 @@ __all__ = [
     "ScaledL2NormPool2d",
     "ScaledMaxPool2d",
     "Shift",
+    "SoftHuber",
     "Split",
     "TruncateChannels",
     "UnitNormLinear",
@@ -136,6 +144,7 @@ __all__ = [
     "cholesky_qr",
     "computed_once",
     "project",
+    "singular_values",
 ]
 
 keep_old_names(

@@ -16,10 +16,10 @@ from onelip.reading import read, read_program
 from onelip.testing import jacobian_norm
 from tests.cases import LAYERS, Case
 
-LOOSER = ("Averaged", "Sandwich")
-"""Read as two maps; LipSDP finds what the layer knows."""
-UNREAD = ("LipschitzExtension",)
-"""Distances to points."""
+LOOSER = ("Averaged", "Sandwich", "Concatenated", "Split")
+"""Read as several maps, one by one; LipSDP finds what a Sandwich knows."""
+UNREAD = ("LipschitzExtension", "MeanSquareResidual")
+"""Distances to points, and a root of squares."""
 
 
 def saved(model: nn.Module, shape, *, dynamic: bool):

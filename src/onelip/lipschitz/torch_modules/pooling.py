@@ -72,6 +72,13 @@ def _adaptive_chain(module: nn.AdaptiveAvgPool2d, value: Value) -> Value:
     return average(value, kernel, kernel, (0, 0))
 
 
+def _adaptive_error(module: nn.AdaptiveAvgPool2d, run: Run) -> Local:  # noqa: ARG001
+    """Rounding of a mean over the whole image, the only one with a bound."""
+    pixels = math.prod(run.x.shape[-2:])
+    run.arithmetic.check(pixels * run.x.reach)
+    return Local(0.0, run.rounding(pixels + 2, run.lipschitz * run.x.reach))
+
+
 def _windows(module: nn.AvgPool2d | nn.MaxPool2d) -> Windows:
     return list(zip(pair(module.kernel_size), pair(module.stride), strict=True))
 
@@ -81,5 +88,7 @@ RECORDS |= {
         lipschitz_bound=_average_bound, to_chain=_average_chain, forward_error=_average_error
     ),
     nn.MaxPool2d: ModuleRecord(lipschitz_bound=_max_bound, forward_error=moved),
-    nn.AdaptiveAvgPool2d: ModuleRecord(lipschitz_bound=_adaptive_bound, to_chain=_adaptive_chain),
+    nn.AdaptiveAvgPool2d: ModuleRecord(
+        lipschitz_bound=_adaptive_bound, to_chain=_adaptive_chain, forward_error=_adaptive_error
+    ),
 }

@@ -7,7 +7,9 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from onelip.chains import linear_layers as linear
 from onelip.chains.value import Value
@@ -206,11 +208,25 @@ def resized(mode: str) -> Callable[..., Value]:
                     f"resizing {sides} by {factors} is not known: give sizes"
                 )
         for place, size in enumerate(sizes, 1):
+            factor = None if factors is None else factors[place - 1]
+            if nearest and not _even_in_float32(value.shape[place], size, factor, how.rounding):
+                raise UnboundedModuleError(
+                    f"resizing {value.shape[place]} pixels to {size} takes other pixels in float32 "
+                    "than in float64: another factor"
+                )
             if size != value.shape[place]:
                 value = interpolated(value, place, size, size / value.shape[place], how)
         return value
 
     return operator
+
+
+def _even_in_float32(length: int, size: int, factor: float | None, rounding: str) -> bool:
+    """Whether float32 takes the same nearest pixels as float64: not so for a factor of 41."""
+    how: dict[str, Any] = {"size": size} if factor is None else {"scale_factor": factor}
+    how["mode"] = "nearest" if rounding == "floor" else "nearest-exact"
+    row = torch.arange(length, dtype=torch.float32)[None, None]
+    return torch.equal(F.interpolate(row, **how).double(), F.interpolate(row.double(), **how))
 
 
 def moving(operator: Callable[..., Any]) -> Callable[..., Value]:

@@ -93,6 +93,10 @@ def _branch() -> nn.Module:
     return nn.Sequential(nn.ReLU(inplace=True), layers.CholeskyLinear(3, 3), layers.Abs())
 
 
+def _contraction() -> nn.Module:
+    return nn.Sequential(_branch(), layers.Rescale(0.5, trained=False))
+
+
 def _weights(count: int) -> list[torch.Tensor]:
     return [torch.tensor(number) for number in (0.3, -0.7, 1.5)[:count]]
 
@@ -192,6 +196,8 @@ LAYERS = [
         ),
         (2, 4, 4),
     ),
+    Case("InvertibleResidual", lambda: layers.InvertibleResidual(_contraction()), (3,)),
+    Case("Monotone", lambda: layers.Monotone(nn.Linear(3, 1), (0, 2), slope=1.5), (3,)),
     Case("LPReLU", layers.LPReLU, (3,)),
     Case("LPReLU-channels", lambda: layers.LPReLU(2, -1.5), (2, 3)),
     Case("SoftHuber", layers.SoftHuber, (3,)),

@@ -177,6 +177,8 @@ CASES = {
     "mean-square-of-0": (lambda: layers.MeanSquareResidual(branch(), eps=0.0), (12,)),
     "split": (lambda: layers.Split([branch(), nn.Tanh()], (12, 3)), (15,)),
     "concatenated": (lambda: layers.Concatenated([branch(), nn.Tanh(), branch()]), (12,)),
+    "invertible": (lambda: layers.InvertibleResidual(branch()), (12,)),
+    "monotone": (lambda: layers.Monotone(nn.Linear(12, 1), [0, 3, 7], slope=2 / 3), (12,)),
     "soft-huber": (layers.SoftHuber, IMAGE),
     "soft-huber-wide": (lambda: layers.SoftHuber(30.0), IMAGE),
     "lp-relu": (lambda: layers.LPReLU(4, 0.3), IMAGE),

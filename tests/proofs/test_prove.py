@@ -21,7 +21,7 @@ from tests.checker.truth import Truth
 LOOSER = "Sandwich", "SiLU"  # its two maps are counted one by one
 UNPROVED = (  # no kind of the format says a minimum of cones, or networks side by side
     *("LipschitzExtension", "Residual", "WeightedResidual", "MeanSquareResidual"),
-    *("Split", "Concatenated", "LayerCentering", "SoftHuber"),
+    *("Split", "Concatenated", "LayerCentering", "SoftHuber", "InvertibleResidual", "Monotone"),
 )
 
 

@@ -31,11 +31,13 @@ from onelip.layers.frobenius import FrobeniusConv2d, FrobeniusLinear
 from onelip.layers.gradient_step import GradientStep
 from onelip.layers.group_sort import GroupSort, MaxMin
 from onelip.layers.householder import Householder
+from onelip.layers.invertible_residual import InvertibleResidual
 from onelip.layers.lipschitz_extension import LipschitzExtension
 from onelip.layers.liresnet import LiResNetConv2d
 from onelip.layers.lot import LOTConv2d
 from onelip.layers.lp_relu import LPReLU
 from onelip.layers.mlp_head import MLPHead
+from onelip.layers.monotone import Monotone
 from onelip.layers.n_activation import NActivation
 from onelip.layers.normalize import Normalize
 from onelip.layers.orthogonal import bjorck, cholesky_qr
@@ -103,6 +105,7 @@ __all__ = [
     "HorizontalFlip",
     "Householder",
     "InvertibleDownsampling",
+    "InvertibleResidual",
     "InvertibleUpsampling",
     "LOTConv2d",
     "LPReLU",
@@ -112,6 +115,7 @@ __all__ = [
     "MLPHead",
     "MaxMin",
     "MeanSquareResidual",
+    "Monotone",
     "NActivation",
     "Normalize",
     "OSSNConv2d",

@@ -99,11 +99,11 @@ def test_what_jumps_is_refused():
 @pytest.mark.parametrize("kind", [{"scale_factor": 41}, {"size": (123, 82)}])
 def test_pixels_that_float32_copies_once_more(kind):
     """The inverse of 41 is rounded down: some pixels are copied 42 times."""
-    module = nn.Upsample(**kind)
+    module = nn.Upsample(**kind).eval()
     copies = module(torch.arange(6.0).view(1, 1, 3, 2)).flatten().long().bincount()
     assert int(copies.max()) > 41**2
     with pytest.raises(UnboundedModuleError, match="takes other pixels in float32"):
         onelip.lipschitz_bound(module, (1, 3, 2))
     for factor in (1, 2, 3, 40, 64):
-        fine = nn.Upsample(scale_factor=factor)
+        fine = nn.Upsample(scale_factor=factor).eval()
         assert float(onelip.lipschitz_bound(fine, (1, 3, 2))) == pytest.approx(factor, rel=1e-6)

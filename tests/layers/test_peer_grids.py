@@ -218,6 +218,42 @@ def skew() -> Iterator[Configuration]:
         yield build, (channels, 4, 4), must
 
 
+def residuals() -> Iterator[Configuration]:
+    """Sums, concatenations and steps around convolutions, on images of 8 x 8; all are affine.
+
+    The AOC block is a reflection where its activation is the identity: then it is orthogonal.
+    """
+    shape = (4, 8, 8)
+    for kernel in (1, 3):
+        conv = partial(layers.AOCConv2d, 4, 4, kernel, bias=False)
+        half = partial(layers.AOCConv2d, 2, 2, kernel)
+        yield lambda conv=conv: layers.Residual(conv(), 0.3), shape, CONTRACTS
+        yield lambda half=half: layers.Split([nn.Identity(), half()]), shape, ORTHOGONAL
+        yield lambda conv=conv: layers.Concatenated([nn.Identity(), conv()]), shape, ORTHOGONAL
+        linear = nn.LeakyReLU(1.0)
+        yield lambda conv=conv, f=linear: layers.AdjointResidual(conv(), f), shape, ORTHOGONAL
+    for sides in (2, 3):
+        yield partial(layers.InvertibleUpsampling, sides), (36, 2, 2), ORTHOGONAL
+        yield partial(layers.ChannelShuffle, sides), (6, 2, 2), ORTHOGONAL
+    yield layers.ScaledAdaptiveAvgPool2d, (2, 6, 6), ORTHOGONAL
+    yield partial(layers.LayerCentering, 3), (3, 4, 4), CONTRACTS
+    yield partial(layers.BatchCentering, 3), (3, 4, 4), ORTHOGONAL
+
+
+def frobenius() -> Iterator[Configuration]:
+    """Each ``k_coef`` of deel-torchlip, divided out; a head of one output attains it."""
+
+    def divided(k: float, *arguments: Any) -> nn.Module:
+        kind = layers.FrobeniusLinear if len(arguments) == 2 else layers.FrobeniusConv2d
+        return nn.Sequential(kind(*arguments, k=k), layers.Rescale(1 / k, trained=False))
+
+    for k in (0.5, 1.0, 3.0):
+        yield partial(divided, k, 6, 1), (6,), ORTHOGONAL
+        yield partial(divided, k, 6, 4), (6,), CONTRACTS
+        for kernel, stride in ((1, 1), (3, 1), (3, 2)):
+            yield partial(divided, k, 2, 4, kernel, stride), (2, 6, 6), CONTRACTS
+
+
 AOC = partial(grid, layers.AOCConv2d)
 GRIDS: dict[str, tuple[Callable[[], Iterator[Configuration]], dict[str, int]]] = {
     "AOC": (
@@ -258,6 +294,8 @@ GRIDS: dict[str, tuple[Callable[[], Iterator[Configuration]], dict[str, int]]] =
     "SOC": (skew, {ORTHOGONAL: 33}),
     "RKO": (reshaped, {ORTHOGONAL: 39, CONTRACTS: 124}),
     "AOL": (almost_orthogonal, {CONTRACTS: 64}),
+    "residuals": (residuals, {ORTHOGONAL: 12, CONTRACTS: 3}),
+    "Frobenius": (frobenius, {ORTHOGONAL: 3, CONTRACTS: 12}),
     "torchlip": (spectral, {ORTHOGONAL: 7, CONTRACTS: 120}),
 }
 

@@ -90,15 +90,15 @@ def _sandwich() -> layers.Sandwich:
 
 def _branch() -> nn.Module:
     """A block of three features that works in place."""
-    return nn.Sequential(nn.ReLU(inplace=True), layers.CholeskyLinear(3, 3), layers.Abs())
+    return nn.Sequential(nn.ReLU(inplace=True), nn.Linear(3, 3))
 
 
 def _contraction() -> nn.Module:
     return nn.Sequential(_branch(), layers.Rescale(0.5, trained=False))
 
 
-def _weights(count: int) -> list[torch.Tensor]:
-    return [torch.tensor(number) for number in (0.3, -0.7, 1.5)[:count]]
+def _weights() -> list[torch.Tensor]:
+    return [torch.tensor(0.3), torch.tensor(-0.7)]
 
 
 CIRCULAR = {"padding_mode": "circular"}
@@ -175,14 +175,10 @@ LAYERS = [
     _kernel("narrow", (5,), layers.CholeskyLinear, 5, 3),
     _kernel("wide", (3,), layers.CholeskyLinear, 3, 5, bias=False),
     Case("Residual", lambda: layers.Residual(_branch(), 0.3), (3,)),
-    Case("Residual-stretches", lambda: layers.Residual(nn.Linear(3, 3), 0.9), (3,)),
-    Case("WeightedResidual", lambda: layers.WeightedResidual(_branch(), *_weights(2)), (3,)),
-    Case("WeightedResidual-inner", lambda: layers.WeightedResidual(_branch(), *_weights(3)), (3,)),
+    Case("WeightedResidual", lambda: layers.WeightedResidual(_branch(), *_weights()), (3,)),
     Case("MeanSquareResidual", lambda: layers.MeanSquareResidual(_branch()), (3,)),
     Case("Split", lambda: layers.Split([nn.Identity(), _branch()], (1, 3)), (4,)),
-    Case("Split-images", lambda: layers.Split([nn.MaxPool2d(2), nn.AvgPool2d(2)]), (2, 4, 2)),
     Case("Concatenated", lambda: layers.Concatenated([nn.Identity(), _branch()]), (3,)),
-    Case("Concatenated-3", lambda: layers.Concatenated([_branch() for _ in range(3)]), (3,)),
     Case("AdjointResidual", lambda: layers.AdjointResidual(layers.CholeskyLinear(4, 6)), (4,)),
     Case(
         "AdjointResidual-conv",
@@ -206,17 +202,13 @@ LAYERS = [
     _kernel("same", (2, 4, 4), layers.FrobeniusConv2d, 2, 3, 3),
     _kernel("groups", (4, 4, 4), layers.FrobeniusConv2d, 4, 2, 3, stride=2, groups=2, k=0.5),
     Case("LayerCentering", lambda: layers.LayerCentering(2), (2, 3, 2)),
-    Case("LayerCentering-vector", lambda: layers.LayerCentering(4, bias=False), (4,)),
     Case("BatchCentering", lambda: layers.BatchCentering(2), (2, 3, 2)),
     Case("BatchCentering-vector", lambda: layers.BatchCentering(4, bias=False), (4,)),
     Case("ChannelShuffle", lambda: layers.ChannelShuffle(2), (6, 2)),
     Case("InvertibleUpsampling", lambda: layers.InvertibleUpsampling(2), (4, 1, 2)),
-    Case("InvertibleUpsampling-1d", lambda: layers.InvertibleUpsampling(3), (6, 2)),
-    Case("InvertibleDownsampling-3d", lambda: layers.InvertibleDownsampling(2), (1, 2, 4, 2)),
     Case("ScaledAdaptiveAvgPool2d", layers.ScaledAdaptiveAvgPool2d, (2, 3, 4)),
     Case("ScaledAdaptiveAvgPool2d-2", lambda: layers.ScaledAdaptiveAvgPool2d((3, 2)), (1, 3, 6)),
     Case("ScaledAdaptiveL2NormPool2d", layers.ScaledAdaptiveL2NormPool2d, (2, 3, 4)),
-    Case("ScaledAdaptiveL2NormPool2d-2", lambda: layers.ScaledAdaptiveL2NormPool2d(2), (1, 4, 2)),
     Case("Accumulated", lambda: layers.Accumulated(nn.Linear(5, 3)), (5,)),
     Case("Accumulated-conv", lambda: layers.Accumulated(_fixed_conv()), (2, 4, 4)),
     Case("Accumulated-soc", lambda: layers.Accumulated(_fixed_soc()), (1, 4, 4)),

@@ -15,6 +15,7 @@ from onelip.errors import OnelipError, UnboundedModuleError, UsageError
 from onelip.foreign.checked_inputs import HalvesHouseHolder
 from onelip.foreign.published_states import layout_of
 from onelip.layers._bjorck import CholeskyLinear
+from onelip.layers.fixed_conv import FixedConv2d
 from onelip.layers.group_sort import GroupSort
 from onelip.layers.rko import RKOConv2d, windows_of_a_pixel
 from onelip.layers.unit_norm_linear import UnitNormLinear
@@ -62,7 +63,7 @@ def convert(
 
     Each layer is compared with what it stands for on random inputs before anything is returned.
 
-    Cost: an export, and two forward passes of four inputs.
+    Cost: an export, and two forward passes of 16 inputs.
 
     Args:
         model: a network, or the state dict of a single layer.
@@ -90,16 +91,16 @@ def convert(
     x = _samples(original, input_shape)
     inputs, expected = _traced(original, x)
     notes: dict[str, str] = {}
-    converted = _converted(original, "", inputs, notes)
+    converted = _converted(original, "", inputs, notes, {})
     _compare("the network", converted.eval()(x), expected)
     return Conversion(converted.train(model.training), notes)
 
 
 def _samples(model: nn.Module, shape: tuple[int, ...]) -> Tensor:
-    """Return four normal inputs, the same in each call, of the parameters' dtype and device."""
+    """Return 16 normal inputs, the same in each call, of the parameters' dtype and device."""
     some = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(()))
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(4, *shape, generator=generator, dtype=torch.float64).to(some)
+    return torch.randn(16, *shape, generator=generator, dtype=torch.float64).to(some)
 
 
 def _traced(model: nn.Module, x: Tensor) -> tuple[dict[int, Tensor], Tensor]:
@@ -132,26 +133,39 @@ def _constrained_by_torch(module: nn.Module) -> bool:
 
 
 def _converted(
-    module: nn.Module, name: str, inputs: dict[int, Tensor], notes: dict[str, str]
+    module: nn.Module,
+    name: str,
+    inputs: dict[int, Tensor],
+    notes: dict[str, str],
+    done: dict[int, nn.Module],
 ) -> nn.Module:
-    """Return a module with its layers replaced, in eval mode."""
+    """Return a module with its layers replaced, in eval mode; one that occurs twice does so again.
+
+    Args:
+        module: a part of a copy of the network, which is changed.
+        name: of the part in the network.
+        inputs: first inputs, by the identity of the part.
+        notes: what became of the layers, which is added to.
+        done: parts that are replaced already, by the identity of the original.
+    """
+    if id(module) in done:
+        return done[id(module)]
     kind = type_before_parametrizations(module)
-    if isinstance(module, nn.Sequential):
-        parts = {
-            key: _converted(part, f"{name}.{key}".lstrip("."), inputs, notes)
-            for key, part in module._modules.items()
-            if part is not None
-        }
-        plain = nn.Sequential()
-        for key, part in parts.items():
-            plain.add_module(key, part)
-        return plain
-    if _library(module) or _constrained_by_torch(module):
-        return _replaced(module, name or kind.__name__, inputs, notes)
-    if not isinstance(module, LipschitzModule):
-        for key, part in list(module.named_children()):
-            setattr(module, key, _converted(part, f"{name}.{key}".lstrip("."), inputs, notes))
-    return module
+    result = module
+    sequential = isinstance(module, nn.Sequential) and _library(module) is not None
+    if sequential or not (
+        isinstance(module, LipschitzModule) or _library(module) or _constrained_by_torch(module)
+    ):
+        # a Sequential of deel-torchlip computes the same as torch's
+        result = nn.Sequential() if sequential else module
+        for key, part in list(module._modules.items()):
+            if part is not None:
+                whole = f"{name}.{key}".lstrip(".")
+                result._modules[key] = _converted(part, whole, inputs, notes, done)
+    elif not isinstance(module, LipschitzModule):
+        result = _replaced(module, name or kind.__name__, inputs, notes)
+    done[id(module)] = result
+    return result
 
 
 def _replaced(
@@ -205,6 +219,8 @@ def _candidates(module: nn.Module, fixed: nn.Module) -> Iterator[tuple[nn.Module
         yield fixed, "HalvesHouseHolder"
     if isinstance(fixed, nn.Linear):
         yield from _dense(name, fixed)
+    if type(fixed) is FixedConv2d:  # its bound depends on the size of the image
+        fixed = fixed.conv
     if type(fixed) is nn.Conv2d:
         yield _reshaped(fixed), "RKOConv2d"
     if type(fixed) in _PLAIN:

@@ -110,6 +110,54 @@ def test_classes_of_their_own_keep_their_forward():
     assert torch.allclose(result.model(x), net(x), atol=1e-4)
 
 
+def test_a_layer_that_occurs_twice_stays_one():
+    once = deel.SpectralLinear(4, 4).eval()
+    net, x = nn.Sequential(once, nn.ReLU(), once), torch.rand(2, 4)
+    result = onelip.convert(net, (4,)).model.eval()
+    assert result[0] is result[2]
+    assert len(list(result.parameters())) == 2
+    assert torch.allclose(result(x), net(x), atol=1e-4)
+
+
+def test_strided_circular_convolutions():
+    shapes = {"RKOConv2d": (2, 0), "Conv2d under parametrize.lipschitz": (4, 1)}
+    for note, (kernel_size, padding) in shapes.items():
+        net = AdaptiveOrthoConv2d(2, 8, kernel_size, 2, padding, padding_mode="circular").eval()
+        result = onelip.convert(nn.Sequential(net), (2, 8, 8))
+        assert result.layers == {"0": note}
+        assert any(p.requires_grad for p in result.model.parameters())
+
+
+def test_sequences_with_a_forward_of_their_own_keep_it():
+    class Twice(nn.Sequential):
+        def forward(self, x):
+            return super().forward(super().forward(x))
+
+    net, x = Twice(deel.SpectralLinear(4, 4)).eval(), torch.rand(2, 4)
+    result = onelip.convert(net, (4,)).model
+    assert type(result) is Twice
+    assert torch.allclose(result(x), net(x), atol=1e-4)
+
+
+@pytest.mark.parametrize("theirs", [deel.HouseHolder, ortho.HouseHolder])
+def test_folds(theirs):
+    """Any angles: the converted layer trains, and is Householder at theta + 2 pi on neighbours."""
+    rest = () if theirs is deel.HouseHolder else (1, 1)  # orthogonium's is for images
+    net, x = theirs(8).eval(), torch.randn(64, 8, *rest)
+    with torch.no_grad():
+        net.theta.copy_(torch.linspace(-5, 5, 4).view_as(net.theta))
+    result = onelip.convert(nn.Sequential(net), (8, *rest)).model
+    assert torch.allclose(result(x), net(x), atol=1e-6)
+    assert result[0].theta.requires_grad
+    ours = layers.Householder(8)
+    with torch.no_grad():
+        ours.theta.copy_(net.theta.flatten() + 2 * torch.pi)
+    neighbours = x.unflatten(1, (2, 4)).transpose(1, 2).flatten(1, 2)
+    folded = ours(neighbours).unflatten(1, (4, 2)).transpose(1, 2).flatten(1, 2)
+    scale = 1.0 if theirs is deel.HouseHolder else 2**-0.5
+    assert torch.allclose(scale * folded, net(x), atol=1e-5)
+
+
 def test_layers_that_nothing_is_known_of_are_named():
     net = nn.Sequential(nn.ReLU(), ortho.custom_activations.HouseHolder_Order_2(4))
     with pytest.raises(UnboundedModuleError, match=r"^1: nothing is known of HouseHolder_Order_2"):

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from onelip import testing as testing
     from onelip import transport as transport
     from onelip import versions as versions
+    from onelip._convert import Conversion as Conversion
+    from onelip._convert import convert as convert
     from onelip._export import export as export
     from onelip._save import save as save
     from onelip.bounds import lipschitz_bound as lipschitz_bound

@@ -144,15 +144,20 @@ def fixed(module: nn.Module, copied: dict[int, Any] | None = None) -> nn.Module:
         module: any.
         copied: copies of parts that stand in for them, by the identity of the part.
     """
-    memo = dict(copied or {})
-    for part in module.modules():  # a pruned weight is no parameter, and deepcopy refuses it
-        computed = [n for n in vars(part).values() if isinstance(n, Tensor) and not n.is_leaf]
-        memo.update((id(number), number.detach().clone()) for number in computed)
-    result = copy.deepcopy(module, memo).eval()
+    result = copy_of(module, copied).eval()
     for part in result.modules():
         if parametrize.is_parametrized(part):
             _fix(part)
     return result
+
+
+def copy_of(module: nn.Module, copied: dict[int, Any] | None = None) -> nn.Module:
+    """Return a deep copy, also of a module whose weight is no parameter, such as a pruned one."""
+    memo = dict(copied or {})
+    for part in module.modules():  # deepcopy refuses tensors that were computed
+        computed = [n for n in vars(part).values() if isinstance(n, Tensor) and not n.is_leaf]
+        memo.update((id(number), number.detach().clone()) for number in computed)
+    return copy.deepcopy(module, memo)
 
 
 def _fix(part: nn.Module) -> None:

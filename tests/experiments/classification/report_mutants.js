@@ -78,7 +78,7 @@
       const c = pick(all('[data-proof-file]')).cells[2], i = Math.floor(by * 64), t = c.textContent;
       text(c, t.slice(0, i) + (t[i] === '0' ? '1' : '0') + t.slice(i + 1));
     },
-    curveRadius: () => data((s) => view(s, 'radius', (v) => v.setFloat32(4 * carried, v.getFloat32(4 * carried, true) + 0.001 + by, true))),
+    curveRadius: () => data((s) => view(s, 'radius', (v) => v.setFloat32(4 * carried, v.getFloat32(4 * carried, true) + 10 + by, true))),
     curveClass: () => data((s) => view(s, 'prediction', (v) => v.setUint16(2 * carried, 9, true))),
     number: () => { const c = pick(all('[data-proof-row]')).cells[3]; text(c, ['NaN', 'Infinity', '-1', '1e3', '', ' 1'][Math.floor(6 * by)]); },
     image: () => {

@@ -9,10 +9,12 @@ def upwards(bound: float, places: int) -> str:
     Example:
         >>> upwards(1.00000001, 6)
         '1.000001'
+        >>> upwards(1e-12, 9)
+        '0.000000001'
     """
     digits = Context(prec=400)  # of the largest float and more
     # Decimal(bound) is exact: only the last step rounds, and it rounds up.
-    return str(Decimal(bound).quantize(Decimal(1).scaleb(-places), ROUND_CEILING, digits))
+    return f"{Decimal(bound).quantize(Decimal(1).scaleb(-places), ROUND_CEILING, digits):f}"
 
 
 def downwards(bound: float, digits: int = 6) -> str:

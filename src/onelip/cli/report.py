@@ -22,6 +22,7 @@ def run(arguments: list[str]) -> None:
         options.out,
         options.data,
         recipes=RECIPES,
+        prove=options.prove,
         say=lambda line: print(f"onelip: {line}", file=sys.stderr),
     )
     print(page)
@@ -35,4 +36,6 @@ def _parsed(arguments: list[str]) -> Any:
     out = "file of the page; report.html in the folder of a single run"
     parser.add_argument("--out", type=Path, help=out)
     parser.add_argument("--data", type=Path, help="place of the data, if it is another now")
+    prove = "put a proof and its checker into the page, which proves its numbers again; takes Go"
+    parser.add_argument("--prove", action="store_true", help=prove)
     return parser.parse_args(arguments)

@@ -61,6 +61,7 @@ type bundle struct {
 	maps, all  int      // that have been read, and of the whole network
 	bound      *big.Rat
 	radii      []*big.Rat // of the samples
+	predicted  []int      // of the samples
 }
 
 func (b *bundle) say(format string, a ...any) { b.to.says(fmt.Sprintf(format, a...)) }

@@ -21,13 +21,15 @@ func main() {
 		host.Call("tell", "invalid", reason)
 		return
 	}
-	host.Call("tell", "bound", decimal(b.bound, true), tuple(b.input), tuple(b.output))
+	host.Call("tell", "bound", decimal(b.bound, true), tuple(b.input), tuple(b.output), b.bound.RatString())
 	if n := len(b.radii); n > 0 {
 		low, high, above := b.radii[0], b.radii[0], 0
-		for _, r := range b.radii {
+		predicted, radii := make([]any, n), make([]any, n) // exact, for a page that compares them with its own
+		for i, r := range b.radii {
 			low, high, above = smaller(low, r), larger(high, r), above+r.Sign()
+			predicted[i], radii[i] = b.predicted[i], r.RatString()
 		}
-		host.Call("tell", "samples", n, above, decimal(low, false), decimal(high, false))
+		host.Call("tell", "samples", n, above, decimal(low, false), decimal(high, false), predicted, radii)
 	}
 	host.Call("tell", "valid", b.level.terms(), b.level == nil)
 }

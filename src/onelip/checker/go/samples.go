@@ -32,7 +32,7 @@ func (b *bundle) readSamples(v any) {
 		one := tensor{t.kind, b.input, t.raw[i*each : (i+1)*each]}
 		demand(shows(one.onGrid(), chosen[i], radius[i]), "sample %d: its radius is not shown", i)
 	})
-	b.radii = radius
+	b.radii, b.predicted = radius, chosen
 	least, most := radius[0], radius[0]
 	for _, r := range radius {
 		least, most = smaller(least, r), larger(most, r)

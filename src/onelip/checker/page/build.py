@@ -1,6 +1,7 @@
 """Write the checker in Go as one HTML page, with Go at hand: ``python build.py OUT.html``."""
 
 import base64
+import functools
 import gzip
 import hashlib
 import os
@@ -14,6 +15,7 @@ HERE = Path(__file__).parent
 SOURCE = HERE.parent / "go"
 
 
+@functools.cache
 def compiled() -> bytes:
     """WebAssembly of the checker; the same bytes wherever the same Go builds the same source."""
     with tempfile.TemporaryDirectory() as folder:
@@ -44,10 +46,15 @@ def loader() -> str:
     return found.read_text()
 
 
+def worker_of(script_of_go: str) -> str:
+    """Script of the worker that runs one check."""
+    return script_of_go + "\n" + (HERE / "worker.js").read_text()
+
+
 def page(wasm: bytes, script_of_go: str, version: str) -> str:
     """The page; its policy names its style and its script by their digests."""
     style, script = (HERE / "page.css").read_text(), (HERE / "page.js").read_text()
-    worker = script_of_go + "\n" + (HERE / "worker.js").read_text()
+    worker = worker_of(script_of_go)
     for text in (script, worker, style):
         if "</s" in text.lower() or "<!--" in text:
             sys.exit("a script or style would end, or begin, inside the page")
@@ -66,10 +73,15 @@ def page(wasm: bytes, script_of_go: str, version: str) -> str:
         style=style,
         script=script,
         worker=worker,
-        wasm=base64.b64encode(gzip.compress(wasm, 9, mtime=0)).decode(),
+        wasm=packed(wasm),
         digest=hashlib.sha256(wasm).hexdigest(),
         go=version,
     )
+
+
+def packed(wasm: bytes) -> str:
+    """WebAssembly as the text that a page carries."""
+    return base64.b64encode(gzip.compress(wasm, 9, mtime=0)).decode()
 
 
 def digest(text: str) -> str:

@@ -20,6 +20,7 @@ from onelip.experiments.classification.report.gallery import gallery_section
 from onelip.experiments.classification.report.grid import grid_of
 from onelip.experiments.classification.report.markup import Html, element, joined
 from onelip.experiments.classification.report.page_data import page_data
+from onelip.experiments.classification.report.proof import Proof, proof_of, proof_section
 from onelip.experiments.classification.report.provenance import provenance_section
 from onelip.experiments.classification.report.spectra import spectra_section
 from onelip.experiments.classification.report.subjects import Subject, subjects
@@ -44,6 +45,7 @@ def write_report(
     data: Path | None = None,
     *,
     recipes: Mapping[str, Recipe] | None = None,
+    prove: bool = False,
     say: Callable[[str], None] = lambda _: None,
 ) -> Path:
     """Write a page of runs: curves, tables, samples, what is certified, and where it is from.
@@ -58,16 +60,21 @@ def write_report(
         target: an ``.html`` file; ``report.html`` in the folder of a single run.
         data: place of the data, if it is another than that the runs were trained from.
         recipes: the library's, by name; the page's commands give what differs from them.
+        prove: put a proof and its checker into the page, which then proves its numbers again. It
+            takes Go, and a single run.
         say: takes a line for each part that is left out, and why.
 
     Raises:
+        NotApplicableError: a part of the network has no proof.
         UsageError: a run is not certified, its files contradict each other, or the file cannot be
             written.
         SoundnessError: an attack succeeded inside a certified radius.
     """
     target = _checked(target, runs)
-    of = subjects(runs)
-    page = _page(of, data, recipes or {}, say)
+    of, proof = subjects(runs), None
+    if prove:
+        of, proof = proof_of(of, data)
+    page = _page(of, data, recipes or {}, proof, say)
     try:
         with atomic_write(target) as temporary:
             temporary.write_text(page, encoding="utf-8", newline="\n")
@@ -96,6 +103,7 @@ def _page(
     of: Sequence[Subject],
     data: Path | None,
     recipes: Mapping[str, Recipe],
+    proof: Proof | None,
     say: Callable[[str], None],
 ) -> str:
     """Put the page together."""
@@ -110,30 +118,39 @@ def _page(
         certificate_section(of),
         provenance_section(of, recipes),
     ]
-    style, script = (_asset(name) for name in ("page.css", "page.js"))
+    sections += [] if proof is None else [proof_section(proof)]
+    links = _SECTIONS if proof is None else _SECTIONS | {"proof": "Proof"}
+    style, script, more = (_asset(name) for name in ("page.css", "page.js", "proof.js"))
+    scripts = [script] if proof is None else [script, more]
     return Template(_asset("page.html")).substitute(
-        policy=_policy([style], [script]),
+        policy=_policy([style], scripts, proof is not None),
         title=element("title", f"{_title(of)} - onelip report"),
         style=style,
         heading=element("h1", _title(of)),
         about=joined(_about(of)),
         links=joined(
-            element("li", element("a", words, href=f"#{name}")) for name, words in _SECTIONS.items()
+            element("li", element("a", words, href=f"#{name}")) for name, words in links.items()
         ),
         sections=joined(sections),
         written=_written(),
         data=page_data(of, grid),
         script=script,
+        more="" if proof is None else element("script", Html(more)),
     )
 
 
-def _policy(styles: Sequence[str], scripts: Sequence[str]) -> str:
-    """Return a content security policy: these styles and scripts, images inside, nothing else."""
+def _policy(styles: Sequence[str], scripts: Sequence[str], checker: bool) -> str:
+    """Return a content security policy: these styles and scripts, images inside, nothing else.
+
+    A checker is WebAssembly in a worker whose script is inside the page.
+    """
+    program = [" 'wasm-unsafe-eval'", "worker-src blob:"] if checker else [""]
     return "; ".join(
         [
             "default-src 'none'",
             f"style-src {' '.join(map(_digest, styles))}",
-            f"script-src {' '.join(map(_digest, scripts))}",
+            f"script-src {' '.join(map(_digest, scripts))}{program[0]}",
+            *program[1:],
             "img-src data:",
             "base-uri 'none'",
             "form-action 'none'",

@@ -26,7 +26,9 @@ from onelip.experiments.classification.report.markup import (
 )
 from onelip.experiments.classification.report.subjects import Subject
 
-_COUNT = 24
+COUNT = 24
+"""Samples of a gallery."""
+
 _COLUMNS = 8
 _ATTACK = APGD("margin", targets=0, steps=20)
 _LADDER = 12
@@ -70,7 +72,7 @@ def gallery_section(of: Sequence[Subject], data: Path | None, say: Callable[[str
             part = element("p", f"No gallery: {error}.", class_="missing")
         parts.append(part if len(of) == 1 else _opening(subject, part, subject is of[0]))
     rule = (
-        f"Up to {_COUNT} test samples, spread evenly over the test set in its own order; none is "
+        f"Up to {COUNT} test samples, spread evenly over the test set in its own order; none is "
         "chosen for what it shows. The radius is proved and rounded down. The runner-up is the "
         "class of the second largest logit. The attack is the closest example of another class "
         f"that AutoPGD found ({_ATTACK.steps} steps at each of {_LADDER + 1} radii, then bisected "
@@ -98,7 +100,7 @@ def _gallery(subject: Subject, data: Path | None) -> Html:
     test = run.data(data).test
     if not torch.equal(test.labels, radii.labels):
         raise UsageError("the test set is another than that of the certificate: name it by --data")
-    rows = attacked_rows(len(test), _COUNT)
+    rows = attacked_rows(len(test), COUNT)
     chosen = test.subset(rows)
     inputs, labels = tensors_for(network, chosen)
     with torch.no_grad(), full_precision(inputs.device):
@@ -199,4 +201,5 @@ def _item(row: int, pictures: list[Html], facts: list[tuple[str, str]], right: b
     terms = [joined([element("dt", name), element("dd", words)]) for name, words in facts]
     shown = element("div", *pictures, class_="pictures")
     title = element("h3", f"Sample {row}")
-    return element("li", title, shown, element("dl", *terms), class_="" if right else "wrong")
+    listed = element("dl", *terms, class_="facts")
+    return element("li", title, shown, listed, class_="" if right else "wrong", data_row=row)

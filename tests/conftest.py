@@ -4,6 +4,7 @@ import functools
 import gc
 import itertools
 import os
+import re
 import time
 
 # Threads that spin slow other processes down: two of numpy's took 514 s for 8 s on a busy machine.
@@ -33,7 +34,7 @@ def pytest_addoption(parser):
 
 @pytest.hookimpl(tryfirst=True)  # before ``-m "not slow"`` is looked at
 def pytest_collection_modifyitems(config, items):
-    """Mark rows of a class after its first one slow, where each takes long.
+    """Mark rows of a family after its first one slow, where each takes long.
 
     With ``--quick``, keep the first case of each test function, without what trains for seconds.
     """
@@ -41,7 +42,7 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         name = getattr(item, "originalname", item.name)
         if (item.path.stem, name) in BY_CLASS:
-            kind = (item.path, name, item.callspec.id.partition("-")[0])
+            kind = (item.path, name, FAMILY.match(item.callspec.id)[0])
             if kind in known:
                 item.add_marker(pytest.mark.slow)
             known.add(kind)
@@ -57,15 +58,19 @@ def pytest_collection_modifyitems(config, items):
     items[:] = kept
 
 
+FAMILY = re.compile(r"(?:[A-Z]+(?=Conv|Linear))|\w+?(?=Conv|Linear|-|$)|\w+")
+"""Family of a row: that of ``BCOPConv1d``, ``BCOPConv2d-stride`` is ``BCOP``."""
+
 BY_CLASS = {
     ("test_compile", "test_compiled_in_one_graph"),
     ("test_compile", "test_exported_as_a_program"),
     ("test_rebuilt_layers", "test_every_layer_from_a_program_file"),
+    ("test_exporters", "test_layers_by_the_new_exporter"),
     ("test_orthogonium", "test_contract"),
     ("test_orthogonium", "test_contract_after_export"),
     ("test_deel_torchlip", "test_contract"),
 }
-"""Tests of one row of each class; all rows with ``-m slow``."""
+"""Tests of one row of each family; all rows with ``-m slow``."""
 
 LONG = (
     "test_cli",

@@ -274,6 +274,7 @@ def test_colours_are_those_of_the_report() -> None:
         return [
             re.findall(rf"--(?:{names}): #\w+", block)
             for block in re.findall(r":root {(.*?)}", path.read_text(), re.DOTALL)
+            if "--paper" in block
         ]
 
     assert colours(build.HERE / "page.css") == colours(REPORT_CSS)

@@ -53,6 +53,11 @@ PARTS: dict[str, tuple[nn.Module, ...]] = {
     "circular": (nn.Conv2d(2, 4, 3, padding=1, padding_mode="circular"), layers.GroupSort(2)),
     "slopes": (nn.Conv2d(2, 2, 1), nn.PReLU(2), layers.Abs(), nn.LeakyReLU(0.375)),
     "moves": (layers.ZeroPadChannels(4), layers.InvertibleDownsampling(2), nn.PixelShuffle(2)),
+    "ways back": (
+        layers.InvertibleDownsampling(2),
+        layers.ChannelShuffle(4),
+        layers.InvertibleUpsampling(2),
+    ),
     "maxima": (nn.MaxPool2d(2, 1), layers.TruncateChannels(1), nn.ZeroPad2d(1), nn.Identity()),
     "halves": (layers.ChannelMaxPool(), nn.Conv2d(1, 2, 1), nn.Dropout()),
     "normalised": (layers.Normalize([0.3, 0.4], [0.25, 2.0]), nn.Conv2d(2, 2, 1)),

@@ -9,7 +9,7 @@ from torch import nn
 from onelip.activations import ACTIVATIONS as RECORDS
 from onelip.bounds.neighbourhood.slopes import local_slopes, pair_slopes, secants
 from onelip.chains import Elementwise
-from onelip.layers import Abs
+from onelip.layers import Abs, SoftHuber
 
 ONE = torch.ones((), dtype=torch.float64)
 
@@ -26,6 +26,7 @@ ACTIVATIONS = [
     *(Elementwise.of(nn.Softshrink(width)) for width in (0.0, 0.7)),
     *(Elementwise.of(nn.Hardtanh(low, high)) for low, high in ((-0.3, 2.0), (1.0, 1.5))),
     *(Elementwise.of(module) for module in (nn.Tanh(), nn.Sigmoid(), nn.GELU(), nn.Mish())),
+    *(Elementwise.of(SoftHuber(delta)) for delta in (0.05, 1.0)),
     *(Elementwise.of(module) for module in (nn.SiLU(), nn.GELU("tanh"), nn.SELU(), nn.Softsign())),
     *(Elementwise.of(nn.ELU(alpha)) for alpha in (1.0, 0.4, 2.5)),
     *(Elementwise.of(nn.CELU(alpha)) for alpha in (1.0, 0.4, 2.5)),

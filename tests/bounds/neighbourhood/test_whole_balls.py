@@ -10,7 +10,10 @@ from torch.nn import functional as F
 from onelip import certify, export
 from onelip.bounds import LipLT, Local
 from onelip.bounds.neighbourhood.dense_layers import layers as dense_layers
+from onelip.bounds.neighbourhood.stages import placed, stages
 from onelip.bounds.neighbourhood.whole_balls import WholeBalls
+from onelip.bounds.semidefinite.falls import Problem, proposed, scales
+from onelip.bounds.semidefinite.value_functions import proved_rise
 from onelip.certificates._radius_proof import ForwardPass, Rounding, smallest_quotient
 from onelip.chains import Chain
 from onelip.errors import UsageError
@@ -116,7 +119,7 @@ def test_convolutions_and_sorting(each):
         prediction, radius = OWN.radius(chain, x)
         assert not attacked(chain, x, prediction, radius * (1 - 1e-9)).any()
         whole = Local(cap=LipLT(), tries=0).radius(chain, x).radius
-        assert float((radius / whole).mean()) > 1.02
+        assert float((radius / whole).mean()) >= (1 if network is folding else 1.03)
 
 
 def test_networks_without_tight_constants_are_left_alone():
@@ -175,41 +178,46 @@ def test_certificates_count_the_rounding_of_the_model():
     assert not attacked(chain, x.double(), computed.prediction, radius).any()
 
 
-def attacked_inside(chain: Chain, x: Tensor, radius: Tensor) -> Tensor:
-    """Which predictions change at inputs in [-2, 2] within the radii."""
-    exact, fooled = chain.exact(), torch.zeros(len(x), dtype=torch.bool)
-    own = exact.forward(x).argmax(1)
-    for rival in list(range(chain.outputs[0])) * 4:
-        point = (x + radius[:, None] * F.normalize(torch.randn_like(x), dim=1)).clamp(-2, 2)
+def risen_inside(chain: Chain, x: Tensor, row: Tensor, radius: float) -> float:
+    """The largest rise that ascent finds among inputs in [0, 1] within a radius."""
+    exact, best = chain.exact(), 0.0
+    for start in range(6):
+        step = radius * F.normalize(torch.randn_like(x), dim=1) * (start > 0)
         for _ in range(40):
-            point.requires_grad_()
-            logits = exact.forward(point)
-            ahead = logits[:, rival] - logits.gather(1, own[:, None])[:, 0]
-            (slope,) = torch.autograd.grad(ahead.sum(), point)
-            step = point.detach() - x + 0.3 * radius[:, None] * F.normalize(slope, dim=1)
-            for _ in range(10):  # alternating projections
-                step = step * (radius / step.norm(dim=1).clamp_min(1e-300)).clamp_max(1)[:, None]
-                step = (x + step).clamp(-2, 2) - x
-            step = step * (radius / step.norm(dim=1).clamp_min(1e-300)).clamp_max(1)[:, None]
-            point = x + step
-            fooled |= exact.forward(point).argmax(1) != own
-    return fooled
+            point = (x + step).clamp(0, 1).requires_grad_()
+            value = (exact.forward(point) - exact.forward(x)) @ row
+            best = max(best, float(value))
+            (slope,) = torch.autograd.grad(value.sum(), point)
+            step = point.detach() - x + 0.3 * radius * F.normalize(slope, dim=1)
+            step = (x + step).clamp(0, 1) - x  # and back into the ball, which keeps it inside
+            step = step * min(1.0, radius / max(float(step.norm()), 1e-300))
+    return best
 
 
-def test_fewer_inputs_are_near_inside_a_box(each):
-    gains, reached = [], []
-    for seed in each(range(4)):
+def test_margins_fall_less_inside_walls(each):
+    ratios = []
+    for seed in each((1, 2)):
         chain = read(convex_potential(seed), (6,))
-        x = (2 * torch.randn(8, 6).double()).clamp(-2, 2)  # many at its walls
-        everywhere = OWN.radius(chain, x)
-        inside = Local(cap=LipLT(), inside=(-2.0, 2.0)).radius(chain, x)
-        assert torch.equal(inside.prediction, everywhere.prediction)
-        assert not attacked_inside(chain, x, inside.radius * (1 - 1e-9)).any()
-        reached.append(attacked_inside(chain, x, 1.5 * inside.radius))
-        gains.append(inside.radius / everywhere.radius)
-    assert float(torch.cat(gains).max()) > 1.05
-    assert float(torch.cat(gains).min()) > 0.97  # other balls are tried
-    assert float(torch.cat(reached).double().mean()) > 0.3  # the attack works
+        dense, last = dense_layers(chain)
+        whole = stages(dense)
+        for x in torch.rand(4, 1, 6).double().sub(0.2).mul(1.6).clamp(0, 1):  # many at the walls
+            row = last.matrix[0] - last.matrix[1]
+            found = []
+            for room in (None, torch.cat([x, 1 - x])):
+                ball = placed(whole, x, torch.tensor(0.5).double())
+                problem = Problem.of(ball, row, 0.5, math.inf, known=scales(whole), room=room)
+                bounds = []
+                for _, some in proposed(problem, math.inf):
+                    ends = ball[0].distance, problem.weight
+                    bounds.append(float(proved_rise(ball, some, row, *ends, room=room)))
+                found.append(min(bounds))
+            logits = torch.tensor([1.0, -1.0, 0.0]).double()
+            assert found[1] >= risen_inside(chain, x, logits, 0.5) * (1 - 1e-9)
+            ratios.append(found[1] / found[0])
+    assert max(ratios) < 1.001
+    assert min(ratios) < 0.98
+    nothing = [part._replace(lines=-part.lines) for part in some]
+    assert proved_rise(ball, nothing, row, ball[0].distance, problem.weight, room=room) == math.inf
 
 
 def test_a_box_is_said_and_asked_for():

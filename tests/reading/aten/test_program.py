@@ -127,8 +127,6 @@ REFUSED = {
     "where": (lambda x: torch.where(x > 0, x, -x), "jump"),
     "round": (lambda x: x.to(torch.int64).double(), "jumps"),
     "dropout": (lambda x: F.dropout(x, training=True), "random in training"),
-    "reflect": (lambda x: F.pad(x.view(1, 1, 4), (1, 1), mode="reflect"), "'reflect'"),
-    "ones": (lambda x: F.pad(x, (1, 1), value=1.0), "zeros are"),
     "transposed": (
         lambda x: F.conv_transpose1d(x.view(1, 1, 4), torch.ones(1, 1, 2).double()),
         "conv_transpose1d",
@@ -137,7 +135,6 @@ REFUSED = {
         lambda x: F.avg_pool2d(x.view(1, 1, 2, 2), 2, padding=1, count_include_pad=False),
         "count_include_pad",
     ),
-    "uneven": (lambda x: F.adaptive_avg_pool2d(x.view(1, 1, 1, 4), (1, 3)), "different sizes"),
     "twice": (lambda x: x[:, [0, 0]], "index"),
 }
 

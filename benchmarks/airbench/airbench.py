@@ -5,7 +5,7 @@ proved by ``onelip.certify`` from the exported weights. The clock counts process
 threads, from decoded images to final weights: 15 minutes of two cores are 30 processor minutes,
 whatever else the machine does in the meantime.
 
-    python airbench.py --data FOLDER                  # 30 processor minutes, test images
+    python airbench.py --data FOLDER --width 2        # 30 processor minutes, test images
     python airbench.py --data FOLDER --minutes 240 --width 3 --out RECORD --checkpoint FILE
     python airbench.py --data FOLDER --held-out       # to choose by: 45,000 images, 5,000 others
 

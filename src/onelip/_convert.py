@@ -11,16 +11,18 @@ from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizat
 from torch.nn.utils.spectral_norm import SpectralNorm
 
 from onelip._export import copy_of, export
+from onelip.chains.value import like_of
 from onelip.errors import OnelipError, UnboundedModuleError, UsageError
 from onelip.foreign.checked_inputs import HalvesHouseHolder
 from onelip.foreign.published_states import layout_of
 from onelip.layers._bjorck import CholeskyLinear
 from onelip.layers.fixed_conv import FixedConv2d
 from onelip.layers.group_sort import GroupSort
-from onelip.layers.rko import RKOConv2d, windows_of_a_pixel
+from onelip.layers.rko import RKOConv2d
 from onelip.layers.unit_norm_linear import UnitNormLinear
 from onelip.lipschitz import LipschitzModule, has_unknown_class
 from onelip.norms.convolutions import pair
+from onelip.norms.windows import overlap_of_maxima
 from onelip.parametrize import lipschitz
 
 _TOLERANCE = 1e-4  # of the largest output: their iterations end early
@@ -98,9 +100,8 @@ def convert(
 
 def _samples(model: nn.Module, shape: tuple[int, ...]) -> Tensor:
     """Return 16 normal inputs, the same in each call, of the parameters' dtype and device."""
-    some = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(()))
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(16, *shape, generator=generator, dtype=torch.float64).to(some)
+    return torch.randn(16, *shape, generator=generator, dtype=torch.float64).to(like_of(model))
 
 
 def _traced(model: nn.Module, x: Tensor) -> tuple[dict[int, Tensor], Tensor]:
@@ -263,9 +264,8 @@ def _reshaped(fixed: nn.Conv2d) -> RKOConv2d:
         device=weight.device,
         dtype=weight.dtype,
     )
-    windows = 1
-    for axis in zip(fixed.kernel_size, fixed.stride, fixed.dilation, strict=True):
-        windows *= windows_of_a_pixel(*axis)
+    axes = list(zip(pair(cast(Any, fixed.kernel_size)), pair(cast(Any, fixed.stride)), strict=True))
+    windows = overlap_of_maxima(axes, pair(cast(Any, fixed.dilation)))
     flat = (weight * windows**0.5).unflatten(0, (fixed.groups, -1)).flatten(2)
     tall = flat if flat.shape[1] >= flat.shape[2] else flat.mT
     layer.raw_weight.copy_(tall)

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 import onelip
 from onelip.errors import UnboundedModuleError
 from onelip.layers import RKOConv2d, bjorck
-from onelip.layers.rko import windows_of_a_pixel
+from onelip.norms.windows import overlap_of_maxima
 from tests.oracles import is_above, materialised, norm_below, positive_q, sigma_max
 
 
@@ -78,7 +78,7 @@ def most_windows(kernel: int, stride: int, dilation: int) -> int:
 def test_windows_of_a_pixel_are_as_many_as_there_are(each):
     for dilation, stride, kernel in each(itertools.product([1, 2, 3, 4], range(1, 7), range(1, 7))):
         counted = most_windows(kernel, stride, dilation)
-        assert windows_of_a_pixel(kernel, stride, dilation) == counted
+        assert overlap_of_maxima([(kernel, stride)], (dilation,)) == counted
 
 
 def test_the_count_of_undilated_windows_is_false_with_dilation():
@@ -86,7 +86,7 @@ def test_the_count_of_undilated_windows_is_false_with_dilation():
     layer = RKOConv2d(1, 1, 2, stride=2, dilation=2, bias=False).double()
     layer.raw_weight.data.fill_(1)
     norm = sigma_max(linear(layer, (8, 8)))
-    naive = norm * windows_of_a_pixel(2, 2, 2) / -(-2 // 2)
+    naive = norm * overlap_of_maxima([(2, 2)], (2,)) / -(-2 // 2)
     assert naive > 1.99
     assert norm <= float(onelip.lipschitz_bound(layer)) <= 1 + 1e-6
 

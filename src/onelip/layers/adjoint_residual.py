@@ -18,12 +18,12 @@ from onelip.layers.gradient_step import (
     GradientStep,
     gradient_step_bound,
     gradient_step_chain,
+    longest_step,
     mirrored,
     norm_bound,
 )
 from onelip.layers.same_size import applied
 from onelip.lipschitz import LipschitzModule
-from onelip.norms.rounding import downward, upward
 
 
 class AdjointResidual(LipschitzModule):
@@ -82,40 +82,35 @@ class AdjointResidual(LipschitzModule):
             )
         self.layer = layer
 
-    def step(self) -> Tensor:
-        """Step size in use, ``2 / s``."""
-        return torch.as_tensor(2 / steepest(self.activation)).to(self.layer.weight)
+    def step(self, like: Tensor) -> Tensor:
+        """Step size in use, ``2 / s``, in the dtype and on the device of a tensor."""
+        return torch.as_tensor(2 / steepest(self.activation)).to(like)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``x - (2 / s) W^T activation(W x + b)``."""
         check_image_size(x, self.image_size)
         weight, bias = self.layer.weight, self.layer.bias
         hidden = self.activation(applied(x, weight, bias, self.padding_mode))
-        step = torch.as_tensor(2 / steepest(self.activation)).to(hidden)
-        return x - applied(step * hidden, mirrored(weight), None, self.padding_mode)
+        return x - applied(self.step(hidden) * hidden, mirrored(weight), None, self.padding_mode)
 
     def lipschitz_bound(self) -> Tensor:
         """Proved bound, by the formula in the class docstring, with the step and weight in use."""
-        norm = norm_bound(self.layer.weight, self.image_size, self.padding_mode)
-        return gradient_step_bound(self.step(), norm, slopes(self.activation))
+        weight = self.layer.weight
+        norm = norm_bound(weight, self.image_size, self.padding_mode)
+        return gradient_step_bound(self.step(weight), norm, slopes(self.activation))
 
     @torch.no_grad()
     def export(self) -> GradientStep:
-        """Return plain modules with fixed weights and a step that is proved short enough.
-
-        A margin is left for a second proof, whose bound may be larger by 1e-8.
-        """
+        """Return plain modules with fixed weights and a step that is proved short enough."""
         weight = self.layer.fixed_weight()
         norm = norm_bound(weight, self.image_size, self.padding_mode)
-        smoothness = upward(norm.square() * (slopes(self.activation)[1] * (1 + 1e-8)), 8)
-        longest = downward(2 / smoothness, 8).to(weight.dtype)  # may round up by one unit
-        longest = torch.nextafter(longest, torch.zeros_like(longest)).to(weight.device)
+        longest = longest_step(norm, slopes(self.activation), weight)
         bias = self.layer.bias
         return GradientStep(
             weight,
             weight.new_zeros(len(weight)) if bias is None else bias,
             copy.deepcopy(self.activation),
-            torch.minimum(self.step(), longest),
+            torch.minimum(self.step(weight), longest),
             image_size=self.image_size,
             padding_mode=self.padding_mode,
         )
@@ -123,4 +118,4 @@ class AdjointResidual(LipschitzModule):
     def to_chain(self, value: Value) -> Value:
         """Read the layer as a block with the weight in use and the constant that it proves."""
         weight = self.layer.weight
-        return gradient_step_chain(self, value, weight, self.layer.bias, self.step())
+        return gradient_step_chain(self, value, weight, self.layer.bias, self.step(weight))

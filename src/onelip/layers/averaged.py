@@ -8,17 +8,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from onelip.chains.beside import averaged_chain, index_of
-from onelip.chains.linear_layers import moved, opaque
+from onelip.chains.linear_layers import opaque
 from onelip.chains.value import Value
 from onelip.errors import UsageError
 from onelip.forward_error import ABOVE, Local, Run
-from onelip.forward_error import moved as no_error
 from onelip.layers.composite import Composite, followed, read_alone
-from onelip.lipschitz import LipschitzModule, bound_of_part, finite
+from onelip.layers.moving import MovedNumbers
+from onelip.lipschitz import bound_of_part, finite
 from onelip.norms.rounding import upward
 
 
-class HorizontalFlip(LipschitzModule):
+class HorizontalFlip(MovedNumbers):
     """Mirror the last axis: left to right, for images.
 
     Bound: 1, an isometry.
@@ -30,26 +30,12 @@ class HorizontalFlip(LipschitzModule):
         tensor([[2., 1.]])
     """
 
-    same_in_float64 = True
-
     def forward(self, x: Tensor) -> Tensor:
         """Return the mirror image."""
         return x.flip(-1)
 
-    def lipschitz_bound(self) -> Tensor:
-        """Return 1."""
-        return torch.ones((), dtype=torch.float64)
 
-    def to_chain(self, value: Value) -> Value:
-        """Read the layer as a map that moves numbers."""
-        return moved(value, self)
-
-    def forward_error(self, run: Run) -> Local:
-        """No error: nothing is rounded."""
-        return no_error(self, run)
-
-
-class Shift(LipschitzModule):
+class Shift(MovedNumbers):
     """Shift images by whole pixels; zeros come in, or the pixels that went out.
 
     Bound: 1: an isometry with ``wrap``, a projection and a shift without.
@@ -71,8 +57,6 @@ class Shift(LipschitzModule):
         tensor([[[[3., 1., 2.]]]])
     """
 
-    same_in_float64 = True
-
     def __init__(self, down: int, right: int, *, wrap: bool = False) -> None:
         super().__init__()
         self.down, self.right, self.wrap = down, right, wrap
@@ -90,18 +74,6 @@ class Shift(LipschitzModule):
         kept = x[:, :, max(-down, 0) : height - max(down, 0)]
         kept = kept[..., max(-right, 0) : width - max(right, 0)]
         return F.pad(kept, (max(right, 0), max(-right, 0), max(down, 0), max(-down, 0)))
-
-    def lipschitz_bound(self) -> Tensor:
-        """Return 1."""
-        return torch.ones((), dtype=torch.float64)
-
-    def to_chain(self, value: Value) -> Value:
-        """Read the layer as a map that moves numbers."""
-        return moved(value, self)
-
-    def forward_error(self, run: Run) -> Local:
-        """No error: nothing is rounded."""
-        return no_error(self, run)
 
     def extra_repr(self) -> str:
         """Arguments as in the constructor."""

@@ -1,18 +1,13 @@
 """1-Lipschitz changes of the number of channels or of the size of an image."""
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from onelip.chains.linear_layers import moved
-from onelip.chains.value import Value
 from onelip.errors import keep_old_names
-from onelip.forward_error import Local, Run
-from onelip.forward_error import moved as no_error
-from onelip.lipschitz import LipschitzModule
+from onelip.layers.moving import MovedNumbers
 
 
-class ZeroPadChannels(LipschitzModule):
+class ZeroPadChannels(MovedNumbers):
     """Append channels of zeros.
 
     Bound: 1, an isometry.
@@ -32,8 +27,6 @@ class ZeroPadChannels(LipschitzModule):
     Reference: Meunier et al., 2022, section 4.2.
     """
 
-    same_in_float64 = True
-
     def __init__(self, out_channels: int) -> None:
         super().__init__()
         self.out_channels = out_channels
@@ -45,20 +38,8 @@ class ZeroPadChannels(LipschitzModule):
             raise ValueError(f"{x.shape[1]} channels do not fit into {self.out_channels}")
         return F.pad(x, (0, 0) * (x.ndim - 2) + (0, missing))
 
-    def lipschitz_bound(self) -> Tensor:
-        """Return 1."""
-        return torch.ones((), dtype=torch.float64)
 
-    def to_chain(self, value: Value) -> Value:
-        """Read the layer as a map that moves numbers."""
-        return moved(value, self)
-
-    def forward_error(self, run: Run) -> Local:
-        """No error: nothing is rounded."""
-        return no_error(self, run)
-
-
-class TruncateChannels(LipschitzModule):
+class TruncateChannels(MovedNumbers):
     """Keep the first channels (or features) and drop the rest.
 
     Bound: 1, a projection.
@@ -78,8 +59,6 @@ class TruncateChannels(LipschitzModule):
     Reference: Meunier et al., 2022, section 4.2.
     """
 
-    same_in_float64 = True
-
     def __init__(self, out_channels: int) -> None:
         super().__init__()
         self.out_channels = out_channels
@@ -89,18 +68,6 @@ class TruncateChannels(LipschitzModule):
         if x.shape[1] < self.out_channels:
             raise ValueError(f"{x.shape[1]} channels, fewer than {self.out_channels}")
         return x[:, : self.out_channels]
-
-    def lipschitz_bound(self) -> Tensor:
-        """Return 1."""
-        return torch.ones((), dtype=torch.float64)
-
-    def to_chain(self, value: Value) -> Value:
-        """Read the layer as a map that moves numbers."""
-        return moved(value, self)
-
-    def forward_error(self, run: Run) -> Local:
-        """No error: nothing is rounded."""
-        return no_error(self, run)
 
 
 def per_channel(bias: Tensor, channels: int) -> Tensor:
@@ -158,7 +125,7 @@ def _block(block_size: int) -> int:
     return block_size
 
 
-class InvertibleDownsampling(LipschitzModule):
+class InvertibleDownsampling(MovedNumbers):
     """Move the pixels of each block into channels, as ``nn.PixelUnshuffle`` does.
 
     Bound: 1, an isometry.
@@ -179,8 +146,6 @@ class InvertibleDownsampling(LipschitzModule):
     Reference: Jacobsen, Smeulders, Oyallon, "i-RevNet", ICLR 2018.
     """
 
-    same_in_float64 = True
-
     def __init__(self, block_size: int) -> None:
         super().__init__()
         self.block_size = _block(block_size)
@@ -189,20 +154,8 @@ class InvertibleDownsampling(LipschitzModule):
         """Move the pixels of each block into channels."""
         return unshuffled(x, self.block_size)
 
-    def lipschitz_bound(self) -> Tensor:
-        """Return 1."""
-        return torch.ones((), dtype=torch.float64)
 
-    def to_chain(self, value: Value) -> Value:
-        """Read the layer as a map that moves numbers."""
-        return moved(value, self)
-
-    def forward_error(self, run: Run) -> Local:
-        """No error: nothing is rounded."""
-        return no_error(self, run)
-
-
-class InvertibleUpsampling(LipschitzModule):
+class InvertibleUpsampling(MovedNumbers):
     """Move channels into the pixels of blocks: the inverse of ``InvertibleDownsampling``.
 
     Of images it is ``nn.PixelShuffle``.
@@ -225,8 +178,6 @@ class InvertibleUpsampling(LipschitzModule):
     Reference: Jacobsen, Smeulders, Oyallon, "i-RevNet", ICLR 2018.
     """
 
-    same_in_float64 = True
-
     def __init__(self, block_size: int) -> None:
         super().__init__()
         self.block_size = _block(block_size)
@@ -235,20 +186,8 @@ class InvertibleUpsampling(LipschitzModule):
         """Move channels into pixels."""
         return shuffled_back(x, self.block_size)
 
-    def lipschitz_bound(self) -> Tensor:
-        """Return 1."""
-        return torch.ones((), dtype=torch.float64)
 
-    def to_chain(self, value: Value) -> Value:
-        """Read the layer as a map that moves numbers."""
-        return moved(value, self)
-
-    def forward_error(self, run: Run) -> Local:
-        """No error: nothing is rounded."""
-        return no_error(self, run)
-
-
-class ChannelShuffle(LipschitzModule):
+class ChannelShuffle(MovedNumbers):
     """Mix groups of channels: the first of each group, then the second of each, and so on.
 
     As ``nn.ChannelShuffle``, and of vectors too. Grouped convolutions pass numbers on between
@@ -271,8 +210,6 @@ class ChannelShuffle(LipschitzModule):
     Reference: Zhang, Zhou, Lin, Sun, "ShuffleNet", CVPR 2018.
     """
 
-    same_in_float64 = True
-
     def __init__(self, groups: int) -> None:
         super().__init__()
         if groups < 1:
@@ -285,18 +222,6 @@ class ChannelShuffle(LipschitzModule):
             raise ValueError(f"groups={self.groups} must divide {x.shape[1]} channels")
         groups: Tensor = x.unflatten(1, (self.groups, -1))
         return groups.transpose(1, 2).flatten(1, 2)
-
-    def lipschitz_bound(self) -> Tensor:
-        """Return 1."""
-        return torch.ones((), dtype=torch.float64)
-
-    def to_chain(self, value: Value) -> Value:
-        """Read the layer as a map that moves numbers."""
-        return moved(value, self)
-
-    def forward_error(self, run: Run) -> Local:
-        """No error: nothing is rounded."""
-        return no_error(self, run)
 
 
 keep_old_names(__name__, {"FirstChannels": "onelip.layers.TruncateChannels"})

@@ -32,6 +32,7 @@ from onelip.layers.gradient_step import (
     GradientStep,
     gradient_step_bound,
     gradient_step_chain,
+    longest_step,
     mirrored,
     norm_bound,
     norm_bound_once_rounded,
@@ -39,7 +40,6 @@ from onelip.layers.gradient_step import (
 from onelip.layers.options import FactoryOptions, Size, square
 from onelip.layers.same_size import applied, checked_image_size, convolve
 from onelip.lipschitz import overridable
-from onelip.norms.rounding import downward, upward
 
 _EPSILON = 1e-4  # added to the squared norm, so that the step is too short rather than too long
 _WARM_UP = 20  # power iterations at construction
@@ -190,17 +190,14 @@ class ConvexPotential(PowerSteps):
     def proved_step(self) -> Tensor:
         """Step size in use, capped at the proved limit ``2 / (s |W|^2)``.
 
-        A margin is left for rounding ``sqrt(step) W`` to the precision of W, and for a second proof
-        whose bound is larger than the first by 1e-8.
+        A margin is left for rounding ``sqrt(step) W`` to the precision of W.
         """
         step = self.step().detach()
         if self.fixed_step is not None:
             return step  # a relaxed layer stays relaxed, and its bound says so
         dtype = self.weight.dtype
         norm = norm_bound_once_rounded(self.weight, self.image_size, self.padding_mode, dtype)
-        smoothness = upward(norm.square() * (slopes(self.activation)[1] * (1 + 1e-8)), 8)
-        longest = downward(2 / smoothness, 8).to(step.dtype)  # may round up by one unit
-        return torch.minimum(step, torch.nextafter(longest, torch.zeros_like(longest)).to(step))
+        return torch.minimum(step, longest_step(norm, slopes(self.activation), step))
 
     def to_chain(self, value: Value) -> Value:
         """Read the layer as a block with the weight and step in use and the constant it proves."""

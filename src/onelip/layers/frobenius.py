@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from onelip.layers.constrained import ConstrainedConv2d, ConstrainedLinear
 from onelip.layers.options import Conv2dOptions, FactoryOptions, Padding, Size, placed
-from onelip.layers.rko import windows_of_a_pixel
+from onelip.norms.windows import overlap_of_maxima
 
 
 class FrobeniusLinear(ConstrainedLinear):
@@ -133,8 +133,8 @@ class FrobeniusConv2d(ConstrainedConv2d):
 
     @override
     def compute_weight(self) -> Tensor:
-        axes = zip(self.kernel_size, self.stride, self.dilation, strict=True)
-        windows = math.prod([windows_of_a_pixel(*axis) for axis in axes])
+        axes = list(zip(self.kernel_size, self.stride, strict=True))
+        windows = overlap_of_maxima(axes, self.dilation)
         kernels = _unit(self.raw_weight.unflatten(0, (self.groups, -1)))
         return self.k / math.sqrt(windows) * kernels.flatten(0, 1)
 

@@ -18,7 +18,7 @@ from onelip.layers.fixed_conv import check_image, check_image_size
 from onelip.lipschitz import LipschitzModule, bound_of_part, through
 from onelip.lipschitz.torch_modules import elementwise, sides_of
 from onelip.norms.convolutions import is_circular
-from onelip.norms.rounding import exact, frobenius, product, upward
+from onelip.norms.rounding import downward, exact, frobenius, product, upward
 
 
 def gradient_step_bound(step: Tensor, norm: Tensor, slope: Interval) -> Tensor:
@@ -36,6 +36,16 @@ def gradient_step_bound(step: Tensor, norm: Tensor, slope: Interval) -> Tensor:
     # max(1, .) is exactly 1 unless ``below`` exceeds 1: only then is there a number to round up
     one = torch.ones_like(reach)
     return torch.stack([one, upward(below, 2) if below > 1 else one, above]).max()
+
+
+def longest_step(norm: Tensor, slope: Interval, like: Tensor) -> Tensor:
+    """Largest step in the dtype of ``like`` that is proved to keep a gradient step 1-Lipschitz.
+
+    A margin is left for a second proof, whose norm may be larger than the first by 1e-8.
+    """
+    smoothness = upward(norm.square() * (slope[1] * (1 + 1e-8)), 8)
+    longest = downward(2 / smoothness, 8).to(like.dtype)  # may round up by one unit
+    return torch.nextafter(longest, torch.zeros_like(longest)).to(like)
 
 
 class GradientStep(LipschitzModule):

@@ -1,5 +1,6 @@
 """Average, max and norm pooling, divided by their exact Lipschitz constants."""
 
+import abc
 import math
 from collections.abc import Sequence
 from fractions import Fraction
@@ -8,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from typing_extensions import override
 
 from onelip.chains.linear_layers import average, expect, scaled
 from onelip.chains.value import Value
@@ -156,7 +158,42 @@ class ScaledMaxPool2d(LipschitzModule):
         return one_product(self, run)
 
 
-class ScaledAdaptiveAvgPool2d(LipschitzModule):
+class _AdaptivePool2d(LipschitzModule):
+    """A pooling to images of a given size, which on images of one size has fixed windows."""
+
+    same_in_float64 = True
+
+    def __init__(self, output_size: Size = 1) -> None:
+        super().__init__()
+        self.output_size = _adaptive(output_size)
+
+    @abc.abstractmethod
+    def pool(self, shape: Sequence[int]) -> "ScaledAvgPool2d | ScaledL2NormPool2d":
+        """Return the pooling with fixed windows that this one is on images of a shape."""
+
+    @abc.abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute the same as that pooling."""
+
+    def lipschitz_bound(self) -> Tensor:
+        """Return 1."""
+        return torch.ones((), dtype=torch.float64)
+
+    def to_chain(self, value: Value) -> Value:
+        """Read the pooling with fixed windows."""
+        expect(value, "(channels, height, width)", len(value.shape) == 3)
+        return self.pool(value.shape).to_chain(value)
+
+    def forward_error(self, run: Run) -> Local:
+        """Rounding of the pooling with fixed windows."""
+        return self.pool(run.x.shape).forward_error(run)
+
+    def extra_repr(self) -> str:
+        """Arguments as in the constructor."""
+        return f"{self.output_size}"
+
+
+class ScaledAdaptiveAvgPool2d(_AdaptivePool2d):
     """Average pooling to an image of a given size, divided by the norm of that map.
 
     To one pixel, the default, it is global pooling: the sum divided by the root of the number of
@@ -178,14 +215,8 @@ class ScaledAdaptiveAvgPool2d(LipschitzModule):
         tensor([[[[4.]]]])
     """
 
-    same_in_float64 = True
-
-    def __init__(self, output_size: Size = 1) -> None:
-        super().__init__()
-        self.output_size = _adaptive(output_size)
-
+    @override
     def pool(self, shape: Sequence[int]) -> ScaledAvgPool2d:
-        """Return the pooling with fixed windows that this one is on images of a shape."""
         return ScaledAvgPool2d(_even_windows(shape, self.output_size))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -193,25 +224,8 @@ class ScaledAdaptiveAvgPool2d(LipschitzModule):
         window = _even_windows(x.shape, self.output_size)
         return F.avg_pool2d(x, window) * _root_below(math.prod(window))
 
-    def lipschitz_bound(self) -> Tensor:
-        """Return 1."""
-        return torch.ones((), dtype=torch.float64)
 
-    def to_chain(self, value: Value) -> Value:
-        """Read the layer as a linear map."""
-        expect(value, "(channels, height, width)", len(value.shape) == 3)
-        return self.pool(value.shape).to_chain(value)
-
-    def forward_error(self, run: Run) -> Local:
-        """Rounding of the pooling with fixed windows."""
-        return self.pool(run.x.shape).forward_error(run)
-
-    def extra_repr(self) -> str:
-        """Arguments as in the constructor."""
-        return f"{self.output_size}"
-
-
-class ScaledAdaptiveL2NormPool2d(LipschitzModule):
+class ScaledAdaptiveL2NormPool2d(_AdaptivePool2d):
     """Norm pooling to an image of a given size: of the whole image, by default.
 
     Where the window is 0 the gradient is taken as 0.
@@ -231,14 +245,8 @@ class ScaledAdaptiveL2NormPool2d(LipschitzModule):
         tensor([[[[4.]]]])
     """
 
-    same_in_float64 = True
-
-    def __init__(self, output_size: Size = 1) -> None:
-        super().__init__()
-        self.output_size = _adaptive(output_size)
-
+    @override
     def pool(self, shape: Sequence[int]) -> ScaledL2NormPool2d:
-        """Return the pooling with fixed windows that this one is on images of a shape."""
         return ScaledL2NormPool2d(_even_windows(shape, self.output_size))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -247,23 +255,6 @@ class ScaledAdaptiveL2NormPool2d(LipschitzModule):
         windows = x.unflatten(-1, (-1, columns)).unflatten(-3, (-1, rows))
         norms: Tensor = torch.linalg.vector_norm(windows, dim=(-3, -1))
         return norms
-
-    def lipschitz_bound(self) -> Tensor:
-        """Return 1."""
-        return torch.ones((), dtype=torch.float64)
-
-    def to_chain(self, value: Value) -> Value:
-        """Read the layer as the pooling with fixed windows."""
-        expect(value, "(channels, height, width)", len(value.shape) == 3)
-        return self.pool(value.shape).to_chain(value)
-
-    def forward_error(self, run: Run) -> Local:
-        """Rounding of the pooling with fixed windows."""
-        return self.pool(run.x.shape).forward_error(run)
-
-    def extra_repr(self) -> str:
-        """Arguments as in the constructor."""
-        return f"{self.output_size}"
 
 
 def _adaptive(output_size: Size) -> Pair:

@@ -24,12 +24,7 @@ from onelip.layers.orthogonal import (
 )
 from onelip.layers.transposed_convolution import ConstrainedConvTranspose2d
 from onelip.norms.convolutions import pair
-
-
-def windows_of_a_pixel(kernel_size: int, stride: int, dilation: int) -> int:
-    """Largest number of windows along one axis that share a pixel."""
-    # taps that meet in a pixel are a multiple of stride / gcd apart
-    return -(-kernel_size // (stride // math.gcd(stride, dilation)))
+from onelip.norms.windows import overlap_of_maxima
 
 
 class ReshapedKernel(KernelLayer, OrthogonalLayer):
@@ -54,9 +49,8 @@ class ReshapedKernel(KernelLayer, OrthogonalLayer):
         rows, columns = pair(self.kernel_size)
         flat = oriented(matrices[0], outputs, inputs * rows * columns).flatten(0, 1)
         # the norm grows at most by the root of the number of windows that share a pixel
-        axes = zip((rows, columns), pair(self.stride), pair(self.dilation), strict=True)
-        down, across = [windows_of_a_pixel(*axis) for axis in axes]
-        windows = down * across
+        axes = list(zip((rows, columns), pair(self.stride), strict=True))
+        windows = overlap_of_maxima(axes, pair(self.dilation))
         return flat.reshape(-1, inputs, rows, columns) / math.sqrt(windows)
 
 

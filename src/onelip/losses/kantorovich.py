@@ -45,7 +45,18 @@ def _weights(sign: Tensor) -> Tensor:
     ).to(sign.dtype)
 
 
-def _by_sample(losses: Tensor) -> Tensor:
+def checked_alpha(alpha: float) -> float:
+    """Return the weight of a hinge, if it is one.
+
+    Raises:
+        ValueError: it is outside [0, 1].
+    """
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha is between 0 and 1, got {alpha}")
+    return alpha
+
+
+def by_sample(losses: Tensor) -> Tensor:
     """Mean over the scores of a sample."""
     return losses.flatten(1).mean(1) if losses.ndim > 1 else losses
 
@@ -86,7 +97,7 @@ class KR(nn.Module):
     def forward(self, scores: Tensor, labels: Tensor) -> Tensor:
         """Return the loss, a scalar, or one for each sample."""
         weights = _weights(signs(scores, labels))
-        return reduced(_by_sample(-weights * scores), self.reduction)
+        return reduced(by_sample(-weights * scores), self.reduction)
 
 
 class HingeMargin(nn.Module):
@@ -113,7 +124,7 @@ class HingeMargin(nn.Module):
     def forward(self, scores: Tensor, labels: Tensor) -> Tensor:
         """Return the loss, a scalar, or one for each sample."""
         hinge = _hinge(scores, labels, signs(scores, labels), self.margin)
-        return reduced(_by_sample(hinge), self.reduction)
+        return reduced(by_sample(hinge), self.reduction)
 
 
 class HKR(nn.Module):
@@ -144,13 +155,12 @@ class HKR(nn.Module):
         self, alpha: float = 0.9, margin: float = 1.0, reduction: Reduction = "mean"
     ) -> None:
         super().__init__()
-        if not 0 <= alpha <= 1:
-            raise ValueError(f"alpha is between 0 and 1, got {alpha}")
-        self.alpha, self.margin, self.reduction = alpha, margin, checked(reduction)
+        self.alpha, self.margin = checked_alpha(alpha), margin
+        self.reduction = checked(reduction)
 
     def forward(self, scores: Tensor, labels: Tensor) -> Tensor:
         """Return the loss, a scalar, or one for each sample."""
         sign = signs(scores, labels)
         hinge = _hinge(scores, labels, sign, self.margin)
         both = self.alpha * hinge - (1 - self.alpha) * _weights(sign) * scores
-        return reduced(_by_sample(both), self.reduction)
+        return reduced(by_sample(both), self.reduction)

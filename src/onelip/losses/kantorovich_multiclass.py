@@ -5,14 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from onelip.losses.kantorovich import signs
+from onelip.losses.kantorovich import by_sample, checked_alpha, signs
 from onelip.losses.reduction import Reduction, checked, reduced
-
-
-def _checked_alpha(alpha: float) -> float:
-    if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha is between 0 and 1, got {alpha}")
-    return alpha
 
 
 def _checked_positive(name: str, number: float) -> float:
@@ -57,7 +51,7 @@ class SoftHKR(nn.Module):
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__()
-        self.alpha, self.margin = _checked_alpha(alpha), _checked_positive("margin", margin)
+        self.alpha, self.margin = checked_alpha(alpha), _checked_positive("margin", margin)
         self.temperature = _checked_positive("temperature", temperature)
         self.reduction = checked(reduction)
 
@@ -108,7 +102,7 @@ class LseHKR(nn.Module):
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__()
-        self.alpha, self.margin = _checked_alpha(alpha), _checked_positive("margin", margin)
+        self.alpha, self.margin = checked_alpha(alpha), _checked_positive("margin", margin)
         self.temperature = _checked_positive("temperature", temperature)
         self.penalty, self.reduction = _checked_positive("penalty", penalty), checked(reduction)
 
@@ -179,4 +173,4 @@ class BinaryCrossEntropy(nn.Module):
         """Return the loss, a scalar, or one for each sample."""
         signed = signs(scores, labels) * scores
         each = self.temperature * nn.functional.softplus(-signed / self.temperature, threshold=1e4)
-        return reduced(each.flatten(1).mean(1) if each.ndim > 1 else each, self.reduction)
+        return reduced(by_sample(each), self.reduction)

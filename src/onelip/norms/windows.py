@@ -16,10 +16,12 @@ def overlap_of_sums(windows: Windows) -> int:
 
 def overlap_of_maxima(windows: Windows, dilations: tuple[int, ...] = (1, 1)) -> int:
     """Return the squared Lipschitz constant of maxima: the number of windows that share a pixel."""
-    return math.prod(
+    # taps that meet in a pixel are a multiple of stride / gcd apart; a list, which can be compiled
+    along = [
         -(-kernel // (stride // math.gcd(stride, dilation)))
         for (kernel, stride), dilation in zip(windows, dilations, strict=True)
-    )
+    ]
+    return math.prod(along)
 
 
 def root_above(square: int, divisor: int = 1) -> float:

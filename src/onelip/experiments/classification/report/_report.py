@@ -1,7 +1,5 @@
 """Report of runs: one HTML file that opens without a network, now and in ten years."""
 
-import base64
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
@@ -9,6 +7,7 @@ from pathlib import Path
 from string import Template
 
 from onelip.atomic_files import atomic_write
+from onelip.checker.page import build
 from onelip.errors import UsageError
 from onelip.experiments.classification.comparison import Run
 from onelip.experiments.classification.recipe import Recipe
@@ -159,8 +158,7 @@ def _policy(styles: Sequence[str], scripts: Sequence[str], checker: bool) -> str
 
 
 def _digest(text: str) -> str:
-    found = hashlib.sha256(text.encode()).digest()
-    return f"'sha256-{base64.b64encode(found).decode()}'"
+    return f"'{build.digest(text)}'"
 
 
 def _asset(name: str) -> str:

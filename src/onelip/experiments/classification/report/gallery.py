@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -26,9 +27,7 @@ from onelip.experiments.classification.report.markup import (
 )
 from onelip.experiments.classification.report.subjects import Subject
 
-COUNT = 24
-"""Samples of a gallery."""
-
+_COUNT = 24
 _COLUMNS = 8
 _ATTACK = APGD("margin", targets=0, steps=20)
 _LADDER = 12
@@ -52,6 +51,42 @@ class _Found:
     classes: list[int]
 
 
+class Shown(NamedTuple):
+    """The network of the first run of a subject, and the test samples that a report shows.
+
+    Attributes:
+        network: exported, in the dtype of the certificate.
+        rows: of the test set.
+        chosen: these samples.
+        inputs: of the network.
+        labels: ``(n,)``.
+    """
+
+    network: nn.Module
+    rows: Tensor
+    chosen: LabelledSet
+    inputs: Tensor
+    labels: Tensor
+
+
+def shown(subject: Subject, data: Path | None) -> Shown:
+    """Load what a report shows of a subject.
+
+    Raises:
+        UsageError: weights or data are missing, or the test set is another one.
+    """
+    run, radii = subject.folders[0], subject.radii[0]
+    network: nn.Module = network_of(run)
+    if str(subject.certify.get("logits", "")).startswith("float64"):
+        network = network.double()
+    test = run.data(data).test
+    if not torch.equal(test.labels, radii.labels):
+        raise UsageError("the test set is another than that of the certificate: name it by --data")
+    rows = attacked_rows(len(test), _COUNT)
+    chosen = test.subset(rows)
+    return Shown(network, rows, chosen, *tensors_for(network, chosen))
+
+
 def gallery_section(of: Sequence[Subject], data: Path | None, say: Callable[[str], None]) -> Html:
     """Return the section.
 
@@ -72,7 +107,7 @@ def gallery_section(of: Sequence[Subject], data: Path | None, say: Callable[[str
             part = element("p", f"No gallery: {error}.", class_="missing")
         parts.append(part if len(of) == 1 else _opening(subject, part, subject is of[0]))
     rule = (
-        f"Up to {COUNT} test samples, spread evenly over the test set in its own order; none is "
+        f"Up to {_COUNT} test samples, spread evenly over the test set in its own order; none is "
         "chosen for what it shows. The radius is proved and rounded down. The runner-up is the "
         "class of the second largest logit. The attack is the closest example of another class "
         f"that AutoPGD found ({_ATTACK.steps} steps at each of {_LADDER + 1} radii, then bisected "
@@ -94,15 +129,7 @@ def _gallery(subject: Subject, data: Path | None) -> Html:
         UsageError: weights or data are missing, or are others.
     """
     run, radii = subject.folders[0], subject.radii[0]
-    network = network_of(run)
-    if str(subject.certify.get("logits", "")).startswith("float64"):
-        network = network.double()
-    test = run.data(data).test
-    if not torch.equal(test.labels, radii.labels):
-        raise UsageError("the test set is another than that of the certificate: name it by --data")
-    rows = attacked_rows(len(test), COUNT)
-    chosen = test.subset(rows)
-    inputs, labels = tensors_for(network, chosen)
+    network, rows, chosen, inputs, labels = shown(subject, data)
     with torch.no_grad(), full_precision(inputs.device):
         logits: Tensor = network(inputs)
     stored, radius_of = radii.prediction[rows], radii.radius[rows]

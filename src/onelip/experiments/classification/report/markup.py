@@ -41,7 +41,10 @@ def joined(parts: Iterable[str]) -> Html:
 
 
 def table(
-    caption: str, columns: Sequence[str], bodies: Mapping[str, Iterable[Sequence[str]]]
+    caption: str,
+    columns: Sequence[str],
+    bodies: Mapping[str, Iterable[Sequence[str]]],
+    mark: str | None = None,
 ) -> Html:
     """Return a table in a region that scrolls sideways.
 
@@ -50,6 +53,7 @@ def table(
         columns: their headings.
         bodies: rows by a heading over them, which may be empty; the first cell of a row is its
             heading.
+        mark: attribute of each row that holds its heading, by which a script finds it.
     """
     head = element("tr", *(element("th", column, scope="col") for column in columns))
     parts = []
@@ -58,7 +62,7 @@ def table(
         lines = [element("tr", over, class_="over")] if title else []
         for first, *cells in rows:
             row = [element("th", first, scope="row"), *(element("td", cell) for cell in cells)]
-            lines.append(element("tr", *row))
+            lines.append(element("tr", *row, **({} if mark is None else {mark: first})))
         parts.append(element("tbody", *lines))
     whole = element(
         "table", element("caption", element("span", caption)), element("thead", head), *parts

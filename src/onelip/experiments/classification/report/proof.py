@@ -13,13 +13,10 @@ from typing import Any
 
 import torch
 
-from onelip._export import export
 from onelip.checker.page import build
 from onelip.directed_rounding import downwards, upwards
 from onelip.errors import UsageError
-from onelip.experiments.classification.attack import attacked_rows
-from onelip.experiments.classification.certify import tensors_for
-from onelip.experiments.classification.report.gallery import COUNT
+from onelip.experiments.classification.report.gallery import shown
 from onelip.experiments.classification.report.markup import (
     Html,
     details,
@@ -27,6 +24,7 @@ from onelip.experiments.classification.report.markup import (
     joined,
     note,
     section,
+    table,
 )
 from onelip.experiments.classification.report.subjects import Subject, eps_text
 from onelip.proofs import prove
@@ -88,14 +86,7 @@ def proof_of(of: Sequence[Subject], data: Path | None) -> tuple[list[Subject], P
         )
     (subject,) = of
     (run,), (radii,) = subject.folders, subject.radii
-    network = export(run.load_model())
-    if str(subject.certify.get("logits", "")).startswith("float64") or run.info.box is None:
-        network = network.double()
-    test = run.data(data).test
-    if not torch.equal(test.labels, radii.labels):
-        raise UsageError("the test set is another than that of the certificate: name it by --data")
-    rows = attacked_rows(len(test), COUNT)
-    inputs, _ = tensors_for(network, test.subset(rows))
+    network, rows, _, inputs, _ = shown(subject, data)
     level = "real" if subject.certify["level"] == "real" else "float"
     with tempfile.TemporaryDirectory() as folder:
         bundle = Path(folder) / "bundle"
@@ -107,10 +98,10 @@ def proof_of(of: Sequence[Subject], data: Path | None) -> tuple[list[Subject], P
         raise UsageError(f"the radii are those of other weights: onelip certify {run.path}")
     radius = radii.radius.double().clone()
     radius[rows] = torch.minimum(radius[rows], torch.tensor(proof.radii, dtype=torch.float64))
-    shown: Any = {**subject.records[0]}
-    bound = max(shown["certify"]["bound"], float.fromhex(record["bound"]))
-    shown["certify"] = {**shown["certify"], "bound": bound}
-    lower = replace(subject, radii=[replace(radii, radius=radius)], records=[shown])
+    said: Any = {**subject.records[0]}
+    bound = max(said["certify"]["bound"], float.fromhex(record["bound"]))
+    said["certify"] = {**said["certify"], "bound": bound}
+    lower = replace(subject, radii=[replace(radii, radius=radius)], records=[said])
     return [lower], replace(proof, subject=lower)
 
 
@@ -179,8 +170,9 @@ def _counts(proof: Proof) -> Html:
     for eps in [0.0, *subject.eps]:
         text = eps_text(eps, subject.info) if eps else "0"
         count = sum(Fraction(radius) > Fraction(text) for radius, good in pairs if good)
-        rows.append(([text, f"{count} of {len(pairs)}"], {"data_proof_eps": True}))
-    return _table("Carried samples that are certified, by the proof", ["eps", "certified"], rows)
+        rows.append([text, f"{count} of {len(pairs)}"])
+    caption = "Carried samples that are certified, by the proof"
+    return table(caption, ["eps", "certified"], {"": rows}, mark="data_proof_eps")
 
 
 def _samples(proof: Proof) -> Html:
@@ -190,30 +182,15 @@ def _samples(proof: Proof) -> Html:
     for row, kind, radius in zip(proof.rows, predicted, proof.radii, strict=True):
         label = int(radii.labels[row])
         cells = [str(row), f"{label}: {names[label]}", f"{kind}: {names[kind]}"]
-        rows.append(([*cells, downwards(radius, 9)], {"data_proof_row": row}))
+        rows.append([*cells, downwards(radius, 9)])
     columns = ["test sample", "label", "predicted", "proved radius"]
-    return _table("Carried samples", columns, rows)
+    return table("Carried samples", columns, {"": rows}, mark="data_proof_row")
 
 
 def _digests(proof: Proof) -> Html:
     rows = [
-        ([name, str(len(data)), hashlib.sha256(data).hexdigest()], {"data_proof_file": name})
+        [name, str(len(data)), hashlib.sha256(data).hexdigest()]
         for name, data in proof.files.items()
     ]
-    return _table("Files of the bundle", ["file", "bytes", "SHA-256"], rows)
-
-
-def _table(
-    caption: str, columns: Sequence[str], rows: Sequence[tuple[Sequence[str], dict[str, Any]]]
-) -> Html:
-    """Return a table whose rows have marks by which the script finds them."""
-    head = element("tr", *(element("th", column, scope="col") for column in columns))
-    body = [
-        element(
-            "tr", element("th", first, scope="row"), *(element("td", c) for c in cells), **marks
-        )
-        for (first, *cells), marks in rows
-    ]
-    title = element("caption", element("span", caption))
-    whole = element("table", title, element("thead", head), element("tbody", *body))
-    return element("div", whole, class_="scroll", tabindex=0, role="region", aria_label=caption)
+    columns = ["file", "bytes", "SHA-256"]
+    return table("Files of the bundle", columns, {"": rows}, mark="data_proof_file")

@@ -21,6 +21,7 @@ class ZeroPadChannels(MovedNumbers):
         ValueError: in ``forward``, an input of more channels.
 
     Example:
+        >>> import torch
         >>> ZeroPadChannels(3)(torch.ones(1, 2))
         tensor([[1., 1., 0.]])
 
@@ -53,6 +54,7 @@ class TruncateChannels(MovedNumbers):
         ValueError: in ``forward``, an input of fewer channels.
 
     Example:
+        >>> import torch
         >>> TruncateChannels(2)(torch.tensor([[1.0, 2.0, 3.0]]))
         tensor([[1., 2.]])
 
@@ -140,6 +142,7 @@ class InvertibleDownsampling(MovedNumbers):
         ValueError: a block_size below 1.
 
     Example:
+        >>> import torch
         >>> InvertibleDownsampling(2)(torch.zeros(1, 3, 8, 8)).shape
         torch.Size([1, 12, 4, 4])
 
@@ -172,6 +175,7 @@ class InvertibleUpsampling(MovedNumbers):
         ValueError: a block_size below 1; in ``forward``, channels that do not fill blocks.
 
     Example:
+        >>> import torch
         >>> InvertibleUpsampling(2)(torch.zeros(1, 12, 4, 4)).shape
         torch.Size([1, 3, 8, 8])
 
@@ -204,6 +208,7 @@ class ChannelShuffle(MovedNumbers):
         ValueError: less than one group; in ``forward``, channels that do not divide.
 
     Example:
+        >>> import torch
         >>> ChannelShuffle(2)(torch.tensor([[1, 2, 3, 4]]))
         tensor([[1, 3, 2, 4]])
 
